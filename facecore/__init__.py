@@ -1,0 +1,32 @@
+"""On-device face comparison: detection, alignment, embedding and calibrated scores."""
+
+from facecore.engine import FaceEngine
+from facecore.errors import (
+    FacecoreError,
+    ImageTooLarge,
+    InvalidParameter,
+    NoFaceDetected,
+    PackCorrupt,
+    PackNotFound,
+    ProviderUnavailable,
+    UnreadableImage,
+)
+from facecore.face.detection import Face
+from facecore.matching.comparison import Comparison, CrossComparison
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Comparison",
+    "CrossComparison",
+    "Face",
+    "FaceEngine",
+    "FacecoreError",
+    "ImageTooLarge",
+    "InvalidParameter",
+    "NoFaceDetected",
+    "PackCorrupt",
+    "PackNotFound",
+    "ProviderUnavailable",
+    "UnreadableImage",
+]

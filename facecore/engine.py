@@ -1,0 +1,327 @@
+"""FaceEngine: images in, results out; the only place that knows the whole flow."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore import images
+from facecore.errors import FacecoreError, InvalidParameter, NoFaceDetected
+from facecore.face.alignment import align
+from facecore.face.detection import Detector, Face
+from facecore.face.embedding import Embedder
+from facecore.images import ImageInput
+from facecore.matching import comparison
+from facecore.matching.calibration import Calibration
+from facecore.matching.comparison import Comparison, CrossComparison, Template
+from facecore.models import load_pack
+from facecore.models.runtime import open_model
+
+if TYPE_CHECKING:
+    from facecore.models.runtime import Provider
+
+__all__ = ["FaceChoice", "FaceEngine"]
+
+FaceChoice = Literal["largest", "central"]
+
+
+class FaceEngine:
+    """Detects, embeds and compares faces on this machine.
+
+    An engine is safe to share between threads: its models keep no state between calls.
+
+    Parameters
+    ----------
+    pack : str or PathLike, default "compact"
+        Name of an installed model pack, or the folder of one.  Nothing is ever downloaded
+        here; ``facecore weights pull NAME`` does that.
+    providers : sequence of str or (str, dict), optional
+        ONNX Runtime execution providers by precedence, with their options; the CPU by default.
+    threads : int, optional
+        Threads inside one operator; all usable processors by default.
+    allow_fallback : bool, default False
+        Use the CPU, and log a warning, where a provider cannot be had.
+    threshold : float, optional
+        Score from which a comparison passes, 0..100; by default the score that 0.1 % of pairs
+        of different people reach (80).
+    limits : Limits, optional
+        Limits on the bytes and pixels of an image.
+
+    Raises
+    ------
+    PackNotFound, PackCorrupt
+        The pack is not on this machine, or is not what was published.
+    ProviderUnavailable
+        A provider cannot be had.
+    InvalidParameter
+        An argument makes no sense.
+
+    Examples
+    --------
+    >>> import facecore, skimage.data
+    >>> engine = facecore.FaceEngine()
+    >>> astronaut = skimage.data.astronaut()[..., ::-1]  # OpenCV's order: BGR
+    >>> engine.compare(astronaut, astronaut).passed
+    True
+    """
+
+    def __init__(
+        self,
+        pack: str | os.PathLike[str] = "compact",
+        providers: Sequence[Provider] | None = None,
+        threads: int | None = None,
+        *,
+        allow_fallback: bool = False,
+        threshold: float | None = None,
+        limits: images.Limits = images.DEFAULT_LIMITS,
+    ) -> None:
+        loaded = load_pack(pack)
+        self.pack = loaded.pack
+        self.limits = limits
+        self.calibration = Calibration.from_spec(self.pack.embedder.calibration)
+        self.threshold = self._checked(threshold)
+        options: dict[str, Any] = {
+            "providers": providers,
+            "threads": threads,
+            "allow_fallback": allow_fallback,
+        }
+        detector, embedder = self.pack.detector, self.pack.embedder
+        self._detector = Detector(open_model(detector, loaded.detector, **options), detector)
+        self._embedder = Embedder(open_model(embedder, loaded.embedder, **options), embedder)
+
+    def __repr__(self) -> str:
+        return f"FaceEngine(pack={self.pack.name!r}, threshold={self.threshold:g})"
+
+    @property
+    def contract_id(self) -> str:
+        """Identity of the vector space; only vectors of one contract may be compared."""
+        return self.pack.contract_id
+
+    def detect(self, image: ImageInput) -> list[Face]:
+        """All faces of an image, from 20 pixels up, largest first; empty where there is none.
+
+        Parameters
+        ----------
+        image : path, bytes, binary file, PIL.Image or ndarray, shape (H, W, 3), uint8, BGR
+            Encoded images and PIL images are turned upright by their EXIF orientation.
+
+        Raises
+        ------
+        UnreadableImage, ImageTooLarge, InvalidParameter
+            See `facecore.images.load`.
+        """
+        return self._detector.detect(self._load(image))
+
+    def largest_face(self, image: ImageInput) -> Face:
+        """The largest face of an image.
+
+        Raises
+        ------
+        NoFaceDetected
+            There is none.
+        UnreadableImage, ImageTooLarge, InvalidParameter
+            See `facecore.images.load`.
+        """
+        return self._choose(self._load(image), "largest")
+
+    def embed(self, image: ImageInput, *, face: FaceChoice = "largest") -> NDArray[np.float32]:
+        """Vector of one face of an image.
+
+        Parameters
+        ----------
+        image : image
+            As in `detect`.
+        face : {"largest", "central"}
+            Which face stands for the image.
+
+        Returns
+        -------
+        ndarray, shape (D,), float32
+            Of unit length.
+
+        Raises
+        ------
+        NoFaceDetected
+            There is no face, or none that can be aligned; such a crop is never embedded.
+        UnreadableImage, ImageTooLarge, InvalidParameter
+            See `facecore.images.load`.
+        """
+        return self._embedder.embed(self._crop(image, face)[1][None])[0]
+
+    def embed_many(
+        self,
+        images: Iterable[ImageInput],
+        batch_size: int = 32,
+        progress: bool = False,
+        *,
+        face: FaceChoice = "largest",
+    ) -> Iterator[NDArray[np.float32] | FacecoreError]:
+        """Vectors of many images, in their order, while the images are still being read.
+
+        Parameters
+        ----------
+        images : iterable of image
+            Read lazily, at most two batches ahead.
+        batch_size : int, default 32
+            Faces in one run of the embedder.
+        progress : bool, default False
+            Show a progress bar on standard error.
+        face : {"largest", "central"}
+            Which face stands for an image.
+
+        Yields
+        ------
+        ndarray, shape (D,), float32, or FacecoreError
+            The error stands in the place of an image that has no vector: one bad image never
+            ends the run.
+
+        Raises
+        ------
+        InvalidParameter
+            `batch_size` or `face` makes no sense.
+        """
+        if batch_size < 1:
+            raise InvalidParameter(f"batch_size is {batch_size}, must be at least 1")
+        _check_choice(face)
+        vectors = self._stream(images, batch_size, face)
+        if not progress:
+            return vectors
+        from tqdm import tqdm
+
+        total = len(images) if isinstance(images, Sequence) else None
+        return iter(tqdm(vectors, total=total, unit="image", desc="embedding"))
+
+    def compare(
+        self, a: ImageInput, b: ImageInput, *, threshold: float | None = None
+    ) -> Comparison:
+        """Whether the largest faces of two images show the same person.
+
+        Parameters
+        ----------
+        a, b : image
+            As in `detect`.
+        threshold : float, optional
+            Score from which the comparison passes, 0..100; the engine's by default.
+
+        Raises
+        ------
+        NoFaceDetected, UnreadableImage, ImageTooLarge, InvalidParameter
+            The message names the image.
+        """
+        limit = self._checked(threshold)
+        first, second = self._templates(a=a, b=b)
+        return comparison.compare(first, second, self.calibration, limit)
+
+    def cross_compare(
+        self,
+        a: ImageInput,
+        b: ImageInput,
+        c: ImageInput,
+        mode: Literal["chain", "loop"] = "chain",
+        *,
+        threshold: float | None = None,
+    ) -> CrossComparison:
+        """Compare three images: A with B and B with C, and in a loop also C with A.
+
+        Parameters
+        ----------
+        a, b, c : image
+            As in `detect`.
+        mode : {"chain", "loop"}
+        threshold : float, optional
+            As in `compare`.
+
+        Raises
+        ------
+        NoFaceDetected, UnreadableImage, ImageTooLarge, InvalidParameter
+            The message names the image.
+        """
+        if mode not in ("chain", "loop"):
+            raise InvalidParameter(f"mode is {mode!r}", 'use "chain" or "loop"')
+        limit = self._checked(threshold)
+        first, second, third = self._templates(a=a, b=b, c=c)
+        return comparison.cross_compare(first, second, third, self.calibration, limit, mode)
+
+    def _load(self, image: ImageInput) -> NDArray[np.uint8]:
+        return images.load(image, self.limits)
+
+    def _checked(self, threshold: float | None) -> float:
+        if threshold is None:
+            return getattr(self, "threshold", None) or self.calibration.threshold()
+        if not 0 <= threshold <= 100:
+            raise InvalidParameter(f"threshold is {threshold!r}, must be within 0..100")
+        return float(threshold)
+
+    def _choose(self, pixels: NDArray[np.uint8], choice: FaceChoice) -> Face:
+        if choice == "largest":
+            found = self._detector.largest(pixels)
+        else:
+            height, width = pixels.shape[:2]
+            middle = np.array([width, height]) / 2
+            found = min(
+                self._detector.detect(pixels),
+                key=lambda face: float(np.linalg.norm(face.box.reshape(2, 2).mean(0) - middle)),
+                default=None,
+            )
+        if found is None:
+            height, width = pixels.shape[:2]
+            raise NoFaceDetected(f"no face was found in the picture of {width}x{height} pixels")
+        return found
+
+    def _crop(self, image: ImageInput, choice: FaceChoice) -> tuple[Face, NDArray[np.uint8]]:
+        _check_choice(choice)
+        pixels = self._load(image)
+        face = self._choose(pixels, choice)
+        return face, align(pixels, face.landmarks)
+
+    def _templates(self, **named: ImageInput) -> list[Template]:
+        faces, crops = [], []
+        for name, image in named.items():
+            try:
+                face, crop = self._crop(image, "largest")
+            except FacecoreError as error:
+                raise type(error)(f"image {name}: {error.message}", error.hint) from error
+            faces.append(face)
+            crops.append(crop)
+        vectors = self._embedder.embed(np.stack(crops))
+        return [Template(face, vector) for face, vector in zip(faces, vectors, strict=True)]
+
+    def _stream(
+        self, sources: Iterable[ImageInput], batch_size: int, choice: FaceChoice
+    ) -> Iterator[NDArray[np.float32] | FacecoreError]:
+        def crop(image: ImageInput) -> NDArray[np.uint8] | FacecoreError:
+            try:
+                return self._crop(image, choice)[1]
+            except FacecoreError as error:
+                return error
+
+        remaining = iter(sources)
+        waiting: deque[Future[NDArray[np.uint8] | FacecoreError]] = deque()
+        # Decoding and the models release the GIL, so threads keep every core busy.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            try:
+                while True:
+                    more = islice(remaining, 2 * batch_size - len(waiting))
+                    waiting.extend(pool.submit(crop, image) for image in more)
+                    if not waiting:
+                        return
+                    size = min(batch_size, len(waiting))
+                    results = [waiting.popleft().result() for _ in range(size)]
+                    crops = [r for r in results if not isinstance(r, FacecoreError)]
+                    vectors = iter(self._embedder.embed(np.stack(crops)) if crops else ())
+                    for result in results:
+                        yield result if isinstance(result, FacecoreError) else next(vectors)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _check_choice(choice: str) -> None:
+    if choice not in get_args(FaceChoice):
+        raise InvalidParameter(f"face is {choice!r}", 'use "largest" or "central"')

@@ -1,0 +1,180 @@
+"""Five landmarks to the 112x112 crop that every embedder was trained on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.errors import NoFaceDetected
+
+__all__ = ["CROP_SIZE", "TEMPLATE", "SimilarityTransform", "align", "estimate"]
+
+CROP_SIZE = 112
+
+# Right eye, left eye, nose tip, right and left mouth corner (the subject's right is on the
+# image's left) in pixels of the crop: the template of ArcFace (Deng et al. 2019,
+# doi:10.1109/CVPR.2019.00482), which all public 112x112 face networks share.
+TEMPLATE: NDArray[np.float64] = np.array(
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ]
+)
+TEMPLATE.flags.writeable = False
+
+# Where the five points fit the template worse than this share of its spread (root mean
+# square over root mean square), they are not a face seen from the front half.
+_MAX_RESIDUAL = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarityTransform:
+    """A rotation, a uniform scale and a shift: ``x' = matrix[:, :2] @ x + matrix[:, 2]``.
+
+    Attributes
+    ----------
+    matrix : ndarray, shape (2, 3), float64
+        NaN where the estimation failed.
+    residual : float
+        Root-mean-square distance of the mapped points from the target, as a share of the
+        target's own root-mean-square spread; 0 is a perfect fit.
+    failure : str
+        Why there is no transform; empty where there is one.
+    """
+
+    matrix: NDArray[np.float64]
+    residual: float
+    failure: str = ""
+
+    @property
+    def scale(self) -> float:
+        """Size of one source pixel in target pixels."""
+        return math.hypot(self.matrix[0, 0], self.matrix[1, 0])
+
+    def __bool__(self) -> bool:
+        return not self.failure
+
+
+def estimate(points: NDArray[np.floating], target: NDArray[np.floating]) -> SimilarityTransform:
+    r"""Least-squares similarity transform of `points` onto `target`.
+
+    With the centred point sets :math:`X, Y`, the covariance
+    :math:`\Sigma = Y^T X / n = U D V^T` and :math:`S = diag(1, det(U) det(V))`::
+
+        R = U S V^T,   c = trace(D S) / var(X),   t = mean(Y) - c R mean(X)
+
+    Parameters
+    ----------
+    points, target : ndarray, shape (N, 2), N >= 2
+        Corresponding points, in pixels.
+
+    Returns
+    -------
+    SimilarityTransform
+        False in a boolean context, with the reason in ``failure``, where the points are
+        not finite, coincide, or are mirrored.
+
+    References
+    ----------
+    .. [1] S. Umeyama, "Least-squares estimation of transformation parameters between two
+           point patterns", IEEE TPAMI 13(4), 1991, doi:10.1109/34.88573
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> square = np.array([[0.0, 0], [2, 0], [2, 2], [0, 2]])
+    >>> estimate(square, 3 * square + 1).matrix.round(6) + 0.0
+    array([[3., 0., 1.],
+           [0., 3., 1.]])
+    >>> estimate(np.zeros((4, 2)), square).failure
+    'the points coincide'
+    """
+    X = np.asarray(points, np.float64)
+    Y = np.asarray(target, np.float64)
+    if not np.isfinite(X).all():
+        return _failed("a point is not finite")
+    mean_x, mean_y = X.mean(axis=0), Y.mean(axis=0)
+    X0, Y0 = X - mean_x, Y - mean_y
+    variance = float((X0 * X0).sum()) / len(X)
+    # Relative to the coordinates: points far from the origin lose digits.
+    if variance <= (1e-6 * (1.0 + float(np.abs(X).max()))) ** 2:
+        return _failed("the points coincide")
+    U, D, Vt = np.linalg.svd(Y0.T @ X0 / len(X))
+    if np.linalg.det(U) * np.linalg.det(Vt) < 0 and D[1] > 1e-6 * D[0]:
+        return _failed("the points are mirrored")
+    sign = np.array([1.0, np.sign(np.linalg.det(U) * np.linalg.det(Vt))])
+    scale = float(D @ sign) / variance
+    A = scale * (U * sign) @ Vt
+    matrix = np.column_stack([A, mean_y - A @ mean_x])
+    spread = float((Y0 * Y0).sum())
+    residual = math.sqrt(float(((X0 @ A.T - Y0) ** 2).sum()) / spread)
+    return SimilarityTransform(matrix, residual)
+
+
+def _failed(reason: str) -> SimilarityTransform:
+    return SimilarityTransform(np.full((2, 3), np.nan), math.nan, reason)
+
+
+def align(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Cut out the face upright, centred and 112x112.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W, 3), uint8
+        Upright BGR pixels.
+    landmarks : ndarray, shape (5, 2)
+        In pixels of `image`, in the order of ``TEMPLATE``.
+
+    Returns
+    -------
+    ndarray, shape (112, 112, 3), uint8
+        What lies outside the image is black, as it was when the embedders were trained.
+
+    Raises
+    ------
+    NoFaceDetected
+        The landmarks are degenerate; the message says how.
+    """
+    transform = estimate(landmarks, TEMPLATE)
+    if not transform:
+        raise NoFaceDetected(f"the face cannot be aligned: {transform.failure}")
+    if transform.residual > _MAX_RESIDUAL:
+        raise NoFaceDetected(
+            "the face cannot be aligned: its landmarks do not fit a face "
+            f"(residual {transform.residual:.2f}, limit {_MAX_RESIDUAL})"
+        )
+    return _warp(image, transform)
+
+
+def _warp(image: NDArray[np.uint8], transform: SimilarityTransform) -> NDArray[np.uint8]:
+    import cv2
+
+    matrix = transform.matrix
+    # Bilinear sampling reads 2x2 pixels: below half size it skips some, so the part of the
+    # picture that the crop covers is first averaged down to at most twice the crop's scale.
+    if (shrink := int(0.5 / transform.scale)) >= 2:
+        corners = np.array([[0, 0], [CROP_SIZE, 0], [0, CROP_SIZE], [CROP_SIZE, CROP_SIZE]])
+        inside = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+        height, width = image.shape[:2]
+        x1, y1 = np.clip(np.floor(inside.min(axis=0)) - 2 * shrink, 0, (width, height)).astype(int)
+        x2, y2 = np.clip(np.ceil(inside.max(axis=0)) + 2 * shrink, 0, (width, height)).astype(int)
+        # Whole blocks only, so that the scale is the same in x and y.
+        columns, rows = (x2 - x1) // shrink, (y2 - y1) // shrink
+        if columns > 0 and rows > 0:
+            part = image[y1 : y1 + rows * shrink, x1 : x1 + columns * shrink]
+            image = np.asarray(
+                cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8
+            )
+            # Pixel centres: u = (x - x1 + 0.5) / shrink - 0.5.
+            back = np.array([x1, y1]) + (shrink - 1) / 2
+            matrix = np.column_stack(
+                [matrix[:, :2] * shrink, matrix[:, :2] @ back + matrix[:, 2]]
+            )
+    crop = cv2.warpAffine(image, matrix, (CROP_SIZE, CROP_SIZE), flags=cv2.INTER_LINEAR)
+    return np.asarray(crop, np.uint8)

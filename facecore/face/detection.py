@@ -1,0 +1,211 @@
+"""Where the faces are: boxes and five landmarks from a YuNet-family network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.face.preprocess import to_tensor
+
+if TYPE_CHECKING:
+    from facecore.models.manifest import DetectorSpec
+    from facecore.models.runtime import Session
+
+__all__ = ["Detector", "Face", "decode", "non_maximum_suppression"]
+
+Candidates = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Face:
+    """One detected face.
+
+    Attributes
+    ----------
+    box : ndarray, shape (4,), float32
+        x1, y1, x2, y2 in pixels of the upright image; may reach beyond its edges.
+    landmarks : ndarray, shape (5, 2), float32
+        Right eye, left eye, nose tip, right and left mouth corner (the subject's right) in
+        pixels of the upright image.
+    confidence : float
+        0..1; geometric mean of the network's class and objectness probabilities.
+    """
+
+    box: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    confidence: float
+
+    @property
+    def size(self) -> float:
+        """Square root of the box's area, in pixels."""
+        width, height = self.box[2:] - self.box[:2]
+        return float(np.sqrt(max(width, 0) * max(height, 0)))
+
+
+@lru_cache(maxsize=64)
+def _anchors(
+    height: int, width: int, all_strides: tuple[int, ...]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Column and row of every cell (A, 2), and its stride (A, 1), all scales in turn."""
+    cells, strides = [], []
+    for stride in all_strides:
+        rows, columns = np.mgrid[: height // stride, : width // stride]
+        cells.append(np.stack([columns.ravel(), rows.ravel()], axis=1))
+        strides.append(np.full((rows.size, 1), stride))
+    return np.concatenate(cells).astype(np.float32), np.concatenate(strides).astype(np.float32)
+
+
+def decode(
+    outputs: Sequence[NDArray[np.float32]],
+    height: int,
+    width: int,
+    strides: tuple[int, ...],
+    threshold: float,
+) -> Candidates:
+    """Turn the head tensors of one image into candidate faces.
+
+    A cell at (column, row) of stride S says: score = sqrt(cls * obj), centre =
+    (column + dx, row + dy) * S, size = exp(dw, dh) * S, landmark = (column + x, row + y) * S
+    (YuNet: Wu et al. 2023, doi:10.1007/s11633-023-1423-y).
+
+    Parameters
+    ----------
+    outputs : sequence of ndarray, float32
+        cls (1, A, 1), obj (1, A, 1), bbox (1, A, 4) and kps (1, A, 10), each for every stride.
+    height, width : int
+        Of the network's input, multiples of the largest stride.
+    strides : tuple of int
+        Pixels per cell of each feature map.
+    threshold : float
+        Candidates below it are dropped before anything else is computed.
+
+    Returns
+    -------
+    boxes : ndarray, shape (N, 4), float32
+    landmarks : ndarray, shape (N, 5, 2), float32
+    scores : ndarray, shape (N,), float32
+    """
+    n = len(strides)
+    cls, obj, bbox, kps = (
+        np.concatenate([o[0] for o in outputs[n * k : n * (k + 1)]]) for k in range(4)
+    )
+    scores = np.sqrt(np.clip(cls[:, 0], 0, 1) * np.clip(obj[:, 0], 0, 1))
+    # A NaN never passes the comparison.
+    (kept,) = np.nonzero(scores >= threshold)
+    cell, stride = (table[kept] for table in _anchors(height, width, strides))
+    centre = (cell + bbox[kept, :2]) * stride
+    half = np.exp(np.minimum(bbox[kept, 2:], 10.0)) * stride / 2
+    boxes = np.concatenate([centre - half, centre + half], axis=1)
+    landmarks = (kps[kept].reshape(-1, 5, 2) + cell[:, None]) * stride[:, None]
+    return boxes, landmarks, scores[kept]
+
+
+def non_maximum_suppression(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], overlap: float
+) -> NDArray[np.intp]:
+    """Indices of the boxes to keep, best first: greedy suppression by intersection over union.
+
+    Parameters
+    ----------
+    boxes : ndarray, shape (N, 4)
+        x1, y1, x2, y2.
+    scores : ndarray, shape (N,)
+    overlap : float
+        A box that overlaps a better one by more than this is dropped.
+
+    Returns
+    -------
+    ndarray, shape (K,), intp
+    """
+    order = np.argsort(-scores, kind="stable")
+    area = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
+    kept = []
+    while order.size:
+        best, rest = order[0], order[1:]
+        kept.append(best)
+        corner = np.maximum(boxes[best, :2], boxes[rest, :2])
+        opposite = np.minimum(boxes[best, 2:], boxes[rest, 2:])
+        shared = np.prod(np.maximum(opposite - corner, 0), axis=1)
+        union = np.maximum(area[best] + area[rest] - shared, np.finfo(np.float32).tiny)
+        order = rest[shared / union <= overlap]
+    return np.array(kept, np.intp)
+
+
+class Detector:
+    """Finds faces from 20 pixels up to ones that overrun the picture.
+
+    Parameters
+    ----------
+    session : Session
+        A network with YuNet's heads.
+    spec : DetectorSpec
+        The manifest's part on it.
+
+    Notes
+    -----
+    Three passes, each only where it can add something.  The coarse one shows the network the
+    picture at `COARSE` pixels, where a face of any ordinary share of the picture is found.
+    The fine one, at up to `FINE` pixels, finds the small faces of large pictures.  The wide
+    one adds a margin around a small copy, so that a face which overruns the frame has its
+    centre in a cell and something on all sides.
+    """
+
+    COARSE = 320
+    FINE = 1920
+    WIDE = 160
+    THRESHOLD = 0.6
+    OVERLAP = 0.3
+
+    def __init__(self, session: Session, spec: DetectorSpec) -> None:
+        self._session = session
+        self._spec = spec
+
+    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
+        """All faces of an upright (H, W, 3) uint8 BGR image, largest first."""
+        longest = max(image.shape[:2])
+        passes = [self._candidates(image, self.COARSE / longest)]
+        if longest > self.COARSE:
+            passes.append(self._candidates(image, min(1.0, self.FINE / longest)))
+        return self._select(passes) or self._overrunning(image)
+
+    def largest(self, image: NDArray[np.uint8]) -> Face | None:
+        """The largest face, or None; one pass where one is enough."""
+        faces = self._select([self._candidates(image, self.COARSE / max(image.shape[:2]))])
+        return next(iter(faces or self.detect(image)), None)
+
+    def _overrunning(self, image: NDArray[np.uint8]) -> list[Face]:
+        scale = self.WIDE / max(image.shape[:2])
+        return self._select([self._candidates(image, scale, margin=self.WIDE // 2)])
+
+    def _candidates(self, image: NDArray[np.uint8], scale: float, margin: int = 0) -> Candidates:
+        import cv2
+
+        height, width = image.shape[:2]
+        inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
+        if (inner_width, inner_height) != (width, height):
+            kind = cv2.INTER_AREA if inner_width < width else cv2.INTER_LINEAR
+            resized = cv2.resize(image, (inner_width, inner_height), interpolation=kind)
+            image = np.asarray(resized, np.uint8)
+        step = max(self._spec.output.strides)
+        outer_width = -(-(inner_width + 2 * margin) // step) * step
+        outer_height = -(-(inner_height + 2 * margin) // step) * step
+        canvas = np.zeros((1, outer_height, outer_width, 3), np.uint8)
+        canvas[0, margin : margin + inner_height, margin : margin + inner_width] = image
+        tensor = to_tensor(canvas, self._spec.input)
+        outputs = self._session.run(self._spec.output.names, {self._spec.input.name: tensor})
+        boxes, landmarks, scores = decode(
+            outputs, outer_height, outer_width, self._spec.output.strides, self.THRESHOLD
+        )
+        ratio = np.array([width / inner_width, height / inner_height], np.float32)
+        return (boxes - margin) * np.tile(ratio, 2), (landmarks - margin) * ratio, scores
+
+    def _select(self, passes: Sequence[Candidates]) -> list[Face]:
+        boxes, landmarks, scores = (np.concatenate(parts) for parts in zip(*passes, strict=True))
+        kept = non_maximum_suppression(boxes, scores, self.OVERLAP)
+        faces = [Face(boxes[i], landmarks[i], float(scores[i])) for i in kept]
+        return sorted(faces, key=lambda face: face.size, reverse=True)

@@ -1,0 +1,73 @@
+"""Aligned crops to unit vectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.errors import FacecoreError
+from facecore.face.preprocess import to_tensor
+
+if TYPE_CHECKING:
+    from facecore.models.manifest import EmbedderSpec
+    from facecore.models.runtime import Session
+
+__all__ = ["Embedder"]
+
+
+class Embedder:
+    """Maps aligned faces onto the unit sphere, where the cosine measures likeness.
+
+    Parameters
+    ----------
+    session : Session
+    spec : EmbedderSpec
+        The manifest's part on the embedder.
+    """
+
+    def __init__(self, session: Session, spec: EmbedderSpec) -> None:
+        self._session = session
+        self._spec = spec
+
+    @property
+    def dimension(self) -> int:
+        """Length D of a vector."""
+        return self._spec.output.dimension
+
+    def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Vectors of aligned crops.
+
+        Parameters
+        ----------
+        crops : ndarray, shape (N, 112, 112, 3), uint8
+            BGR, from `facecore.face.alignment.align`.
+
+        Returns
+        -------
+        ndarray, shape (N, D), float32
+            Of unit length.
+
+        Raises
+        ------
+        FacecoreError
+            The network answered with a vector that has no direction.
+        """
+        if not len(crops):
+            return np.empty((0, self.dimension), np.float32)
+        tensor = to_tensor(crops, self._spec.input)
+        step = self._spec.max_batch or len(crops)
+        vectors = np.concatenate(
+            [
+                self._session.run([self._spec.output.name], {self._spec.input.name: tensor[i : i + step]})[0]
+                for i in range(0, len(crops), step)
+            ]
+        )
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if not (np.isfinite(norms).all() and (norms > 0).all()):
+            raise FacecoreError(
+                "the embedder answered with a vector that is zero or not finite",
+                "check the pack: facecore weights verify",
+            )
+        return np.asarray(vectors / norms, np.float32)

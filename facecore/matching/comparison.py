@@ -1,0 +1,106 @@
+"""Two-way and three-way comparisons as results a person can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.face.detection import Face
+from facecore.matching.calibration import Calibration
+from facecore.matching.similarity import cosine
+
+__all__ = ["Comparison", "CrossComparison", "Template", "compare", "cross_compare"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """A face and the vector that stands for it.
+
+    Attributes
+    ----------
+    face : Face
+    vector : ndarray, shape (D,), float32
+        Of unit length.
+    """
+
+    face: Face
+    vector: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How alike the faces of two images are.
+
+    Attributes
+    ----------
+    score : float
+        0..100 on the calibrated scale: 70, 80 and 90 are the scores that 1 %, 0.1 % and
+        0.01 % of pairs of different people reach.
+    similarity : float
+        Cosine, -1..1.
+    passed : bool
+        ``score >= threshold``.
+    threshold : float
+        0..100.
+    far_thresholds : mapping of float to float
+        Threshold by false accept rate.
+    faces : tuple of Face
+        The face that was compared in each image.
+    """
+
+    score: float
+    similarity: float
+    passed: bool
+    threshold: float
+    far_thresholds: Mapping[float, float]
+    faces: tuple[Face, Face]
+
+
+@dataclass(frozen=True, slots=True)
+class CrossComparison:
+    """Three images compared in a chain (A-B, B-C) or a loop (also C-A).
+
+    Attributes
+    ----------
+    ab, bc : Comparison
+    ca : Comparison or None
+        None in a chain.
+    """
+
+    ab: Comparison
+    bc: Comparison
+    ca: Comparison | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every comparison that was made passed."""
+        return all(pair.passed for pair in (self.ab, self.bc, self.ca) if pair is not None)
+
+
+def compare(a: Template, b: Template, calibration: Calibration, threshold: float) -> Comparison:
+    """Compare two templates of one contract; swapping them changes nothing but the order of faces."""
+    similarity = float(cosine(a.vector, b.vector))
+    score = float(calibration.score(similarity))
+    return Comparison(
+        score, similarity, score >= threshold, threshold, calibration.far_thresholds, (a.face, b.face)
+    )
+
+
+def cross_compare(
+    a: Template,
+    b: Template,
+    c: Template,
+    calibration: Calibration,
+    threshold: float,
+    mode: Literal["chain", "loop"] = "chain",
+) -> CrossComparison:
+    """Compare A with B and B with C, and in a loop also C with A."""
+    return CrossComparison(
+        compare(a, b, calibration, threshold),
+        compare(b, c, calibration, threshold),
+        compare(c, a, calibration, threshold) if mode == "loop" else None,
+    )

@@ -1,0 +1,39 @@
+"""Model packs: what they state, where they are, and the ONNX Runtime sessions they run in.
+
+Nothing here loads ONNX Runtime or touches the network before it is asked to.
+"""
+
+from facecore.models.install import PullResult, pull
+from facecore.models.manifest import (
+    DetectorSpec,
+    EmbedderSpec,
+    Manifest,
+    contract_id,
+    read_manifest,
+)
+from facecore.models.packs import LoadedPack, Pack, find_pack, load_pack
+from facecore.models.registry import FileCheck, PackInfo, known_packs, verify
+from facecore.models.specs import CalibrationSpec, DetectorOutput, EmbedderOutput, InputSpec, Knot
+
+__all__ = [
+    "CalibrationSpec",
+    "DetectorOutput",
+    "DetectorSpec",
+    "EmbedderOutput",
+    "EmbedderSpec",
+    "FileCheck",
+    "InputSpec",
+    "Knot",
+    "LoadedPack",
+    "Manifest",
+    "Pack",
+    "PackInfo",
+    "PullResult",
+    "contract_id",
+    "find_pack",
+    "known_packs",
+    "load_pack",
+    "pull",
+    "read_manifest",
+    "verify",
+]

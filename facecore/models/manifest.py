@@ -1,0 +1,156 @@
+"""The manifest of a model pack, ``pack.toml``: what its models are and what they expect."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from facecore.models.schema import is_file_name, is_pack_name, parse, read_toml, require
+from facecore.models.specs import CalibrationSpec, DetectorOutput, EmbedderOutput, InputSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MANIFEST_NAME = "pack.toml"
+
+# Alignment name -> side of the square crop in pixels.
+ALIGNMENTS = {"arcface-5pt-112": 112}
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+# Protobuf, and so ONNX in one file, ends at 2 GiB. It also bounds what is read into memory.
+_MAX_MODEL_BYTES = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """What every model of a pack states about its file and its origin.
+
+    Parameters
+    ----------
+    file : str
+        Bare name of the ONNX file in the pack's folder.
+    size : int
+        Bytes.
+    sha256 : str
+        64 lower-case hexadecimal digits.
+    architecture : str
+        Which decoder reads the outputs.
+    license, source, training_data, caveat : str
+        Where the model comes from and on what terms; only `caveat` may be empty.
+    """
+
+    file: str
+    size: int
+    sha256: str
+    architecture: str
+    license: str
+    source: str
+    training_data: str
+    caveat: str
+
+    def __post_init__(self) -> None:
+        require(is_file_name(self.file), "file", "must be a bare file name")
+        require(self.file.lower() != MANIFEST_NAME, "file", "is the manifest's own name")
+        require(0 < self.size <= _MAX_MODEL_BYTES, "size", f"must be within 1..{_MAX_MODEL_BYTES}")
+        require(bool(_SHA256.fullmatch(self.sha256)), "sha256", "must be 64 hexadecimal digits")
+        for field in ("architecture", "license", "source", "training_data"):
+            require(bool(getattr(self, field).strip()), field, "must not be empty")
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSpec(ModelFile):
+    """The face detector of a pack."""
+
+    input: InputSpec
+    output: DetectorOutput
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderSpec(ModelFile):
+    """The face embedder of a pack.
+
+    Parameters
+    ----------
+    alignment : str
+        Which crop it was trained on, one of `ALIGNMENTS`.
+    max_batch : int
+        Most faces in one run; 0 means any.
+    """
+
+    alignment: str
+    max_batch: int
+    input: InputSpec
+    output: EmbedderOutput
+    calibration: CalibrationSpec
+
+    def __post_init__(self) -> None:
+        # Not super(): slots=True makes a new class, which a bare super() does not know.
+        ModelFile.__post_init__(self)
+        known = ", ".join(ALIGNMENTS)
+        require(self.alignment in ALIGNMENTS, "alignment", f"must be one of {known}")
+        side = ALIGNMENTS[self.alignment]
+        for field, value in (("height", self.input.height), ("width", self.input.width)):
+            require(value == side, f"input.{field}", f"must be {side} for {self.alignment}")
+        require(0 <= self.max_batch <= 4096, "max_batch", "must be within 0..4096")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A whole ``pack.toml``."""
+
+    format: int
+    name: str
+    version: str
+    summary: str
+    detector: DetectorSpec
+    embedder: EmbedderSpec
+
+    def __post_init__(self) -> None:
+        require(self.format == 1, "format", "must be 1; a newer facecore may know this one")
+        require(is_pack_name(self.name), "name", "must be lower-case letters, digits, _ and -")
+        require(bool(self.version.strip()), "version", "must not be empty")
+        require(bool(self.summary.strip()), "summary", "must not be empty")
+        same = self.detector.file.lower() == self.embedder.file.lower()
+        require(not same, "embedder.file", "is the detector's file too")
+
+    @property
+    def models(self) -> dict[str, DetectorSpec | EmbedderSpec]:
+        """Role -> model."""
+        return {"detector": self.detector, "embedder": self.embedder}
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check a ``pack.toml``.
+
+    Raises
+    ------
+    PackCorrupt
+        Names the file and the field that is wrong.
+    """
+    return parse(Manifest, read_toml(path), path)
+
+
+def contract_id(embedder: EmbedderSpec) -> str:
+    """Identify the vector space that an embedder's templates live in.
+
+    Two templates may be compared only when their contracts are equal. The identity is the
+    embedder's file, its input section, its alignment and its dimension, and nothing else: a
+    pack's name, its detector and its calibration may change without a re-enrolment.
+
+    Returns
+    -------
+    str
+        ``"c1-"`` and 16 hexadecimal digits (of a SHA-256 over canonical JSON).
+    """
+    identity = {
+        "sha256": embedder.sha256,
+        "input": asdict(embedder.input),
+        "alignment": embedder.alignment,
+        "dimension": embedder.output.dimension,
+    }
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return "c1-" + hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -1,0 +1,149 @@
+"""The parts of a pack's manifest: tensors in, tensors out, and the measured calibration."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from facecore.models.schema import require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# The documented meaning of a score: each of these false accept rates has one fixed score.
+SCORE_AT_FAR = {0.01: 70.0, 0.001: 80.0, 0.0001: 90.0}
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What a model's input tensor holds: ``x = (pixel - mean) / std``, pixels 0–255.
+
+    Parameters
+    ----------
+    name : str
+        Name of the input in the ONNX graph.
+    layout : {"NCHW", "NHWC"}
+        Order of the axes.
+    channels : {"BGR", "RGB"}
+        Order of the colour channels; `mean` and `std` are in this order too.
+    height, width : int
+        In pixels; 0 means any (for a detector, any multiple of its largest stride).
+    mean, std : tuple of float
+        Per channel, in units of 0–255 pixels.
+    """
+
+    name: str
+    layout: str
+    channels: str
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        require(bool(self.name), "name", "must not be empty")
+        require(self.layout in ("NCHW", "NHWC"), "layout", "must be NCHW or NHWC")
+        require(self.channels in ("BGR", "RGB"), "channels", "must be BGR or RGB")
+        for field, side in (("height", self.height), ("width", self.width)):
+            require(0 <= side <= 8192, field, "must be within 0..8192")
+        require(min(self.std) > 0, "std", "must be above zero")
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorOutput:
+    """The detector's output tensors, in the order in which its decoder takes them.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Names in the ONNX graph: head by head, and inside a head by rising stride.
+    strides : tuple of int
+        Pixels of the input per cell of each feature map, rising.
+    """
+
+    names: tuple[str, ...]
+    strides: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        require(bool(self.names) and all(self.names), "names", "must name every output")
+        require(len(set(self.names)) == len(self.names), "names", "must differ from each other")
+        require(bool(self.strides) and min(self.strides) > 0, "strides", "must be above zero")
+        require(_rising(self.strides), "strides", "must rise")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderOutput:
+    """The embedder's output tensor: its name and the length of one vector."""
+
+    name: str
+    dimension: int
+
+    def __post_init__(self) -> None:
+        require(bool(self.name), "name", "must not be empty")
+        require(1 <= self.dimension <= 65536, "dimension", "must be within 1..65536")
+
+
+@dataclass(frozen=True, slots=True)
+class Knot:
+    """One measured point of the map from cosine similarity to score.
+
+    Parameters
+    ----------
+    score : float
+        0–100.
+    far : float
+        False accept rate (FMR) at this similarity, 0–1.
+    similarity : float
+        Cosine, −1–1.
+    low, high : float
+        95 % confidence interval of `far`.
+    """
+
+    score: float
+    far: float
+    similarity: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        require(0 <= self.score < 100, "score", "must be within 0..100; 100 is identity")
+        require(0 < self.far <= 1, "far", "must be above 0 and at most 1")
+        require(-1 < self.similarity < 1, "similarity", "must lie between -1 and 1")
+        require(0 <= self.low <= self.high <= 1, "low", "must hold 0 <= low <= high <= 1")
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSpec:
+    """Measured false accept rates of an embedder, on a named set of face pairs.
+
+    Parameters
+    ----------
+    dataset, method : str
+        What was measured, and how.
+    identities, genuine, impostor : int
+        People, genuine pairs and impostor pairs in the measurement.
+    knots : tuple of Knot
+        By rising score; holds FAR 1 %, 0.1 % and 0.01 % at the scores 70, 80 and 90.
+    """
+
+    dataset: str
+    method: str
+    identities: int
+    genuine: int
+    impostor: int
+    knots: tuple[Knot, ...]
+
+    def __post_init__(self) -> None:
+        for field in ("identities", "genuine", "impostor"):
+            require(getattr(self, field) >= 0, field, "must not be negative")
+        require(_rising(knot.score for knot in self.knots), "knots", "score must rise")
+        require(_rising(knot.similarity for knot in self.knots), "knots", "similarity must rise")
+        require(_rising(-knot.far for knot in self.knots), "knots", "far must fall")
+        scores = {knot.far: knot.score for knot in self.knots}
+        for far, score in SCORE_AT_FAR.items():
+            require(scores.get(far) == score, "knots", f"far {far} must be there, at score {score}")
+
+
+def _rising(values: Iterable[float]) -> bool:
+    return all(a < b for a, b in itertools.pairwise(values))

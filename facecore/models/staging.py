@@ -1,0 +1,133 @@
+"""Putting a folder in place whole or not at all, also when processes race or are killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from typing import IO
+
+# Only used where the file system has no locks: a temporary folder this old has no owner left.
+_ABANDONED_AFTER = 24 * 3600.0
+
+
+@contextlib.contextmanager
+def exclusive(target: Path) -> Iterator[None]:
+    """Hold the lock on `target` across processes and threads, and clean up after dead owners.
+
+    The lock is the operating system's, so it goes with its process. Who holds it may thus
+    remove every temporary folder of `target`: their makers are gone. The lock file itself
+    stays, since removing it would let two holders in.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / f".{target.name}.lock").open("ab") as stream:
+        locked = _lock(stream)
+        for leftover in target.parent.glob(f".{target.name}.tmp-*"):
+            if locked or _age(leftover) > _ABANDONED_AFTER:
+                remove(leftover)
+        yield
+
+
+@contextlib.contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """Give an empty temporary folder beside `target`, removed at the end whatever happens."""
+    # Not tempfile.mkdtemp: its mode 0700 would hide a shared cache from its other users.
+    folder = target.parent / f".{target.name}.tmp-{os.getpid()}-{secrets.token_hex(6)}"
+    try:
+        folder.mkdir()
+        yield folder
+    finally:
+        remove(folder)
+
+
+def publish(folder: Path, target: Path, is_right: Callable[[], bool]) -> None:
+    """Move the finished `folder` to `target` in one step.
+
+    Parameters
+    ----------
+    folder : Path
+        From `staged`; its files were already synced by `write`.
+    target : Path
+        Where it goes. What is there and is not right is set aside first.
+    is_right : callable
+        Tells whether what is at `target` will do. Asked when it is in the way.
+    """
+    _sync(folder)
+    if os.path.lexists(target) and not is_right():
+        aside = target.parent / f".{target.name}.tmp-{os.getpid()}-{secrets.token_hex(6)}"
+        target.rename(aside)
+        remove(aside)
+    try:
+        folder.rename(target)
+    except OSError:
+        # Without locks another process may have been faster; its result is as good as ours.
+        if not is_right():
+            raise
+    _sync(target.parent)
+
+
+def write(path: Path, chunks: Iterator[bytes]) -> None:
+    """Write a new file and make sure that it is on the disk."""
+    with path.open("xb") as stream:
+        for chunk in chunks:
+            stream.write(chunk)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def remove(path: Path) -> None:
+    """Remove a folder, a file or a link, as far as that is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _sync(folder: Path) -> None:
+    """Make the names inside `folder` durable, where the system can do that."""
+    if sys.platform == "win32":
+        return
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _lock(stream: IO[bytes]) -> bool:
+    """Wait for the lock on `stream`; False where the file system has none."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        while True:
+            try:
+                stream.seek(0)
+                msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+                return True
+            except OSError:
+                time.sleep(0.1)
+    else:
+        import fcntl
+
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        except OSError:
+            return False
+        return True

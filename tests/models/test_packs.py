@@ -1,0 +1,393 @@
+"""Manifests are strict in form and meaning; packs are found offline and load only if intact."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facecore.errors import InvalidParameter, PackCorrupt, PackNotFound
+from facecore.models import catalog, contract_id, find_pack, load_pack, read_manifest
+from facecore.models.manifest import Manifest
+from facecore.models.schema import parse, read_toml
+
+REPO = Path(__file__).resolve().parents[2]
+MANIFEST = REPO / "weights" / "mobilefacenet" / "pack.toml"
+DETECTOR, EMBEDDER = b"detector bytes", b"embedder bytes!"
+
+
+def to_toml(value: Any) -> str:
+    if isinstance(value, dict):
+        items = ", ".join(f"{json.dumps(key)} = {to_toml(item)}" for key, item in value.items())
+        return "{" + items + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(to_toml(item) for item in value) + "]"
+    return json.dumps(value)
+
+
+def document(table: dict[str, Any]) -> str:
+    return "\n".join(f"{json.dumps(key)} = {to_toml(item)}" for key, item in table.items())
+
+
+def base_table(name: str = "demo") -> dict[str, Any]:
+    table = copy.deepcopy(read_toml(MANIFEST))
+    table["name"] = name
+    for role, data in (("detector", DETECTOR), ("embedder", EMBEDDER)):
+        table[role] |= {
+            "file": f"{role}.onnx",
+            "size": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+    return table
+
+
+def write_pack(folder: Path, name: str = "demo", **models: bytes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pack.toml").write_text(document(base_table(name)))
+    for role, data in (models or {"detector": DETECTOR, "embedder": EMBEDDER}).items():
+        (folder / f"{role}.onnx").write_bytes(data)
+    return folder
+
+
+def read(table: dict[str, Any]) -> Manifest:
+    return parse(Manifest, table, Path("pack.toml"))
+
+
+def change(table: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    *parents, last = path.split(".")
+    inner: Any = table
+    for key in parents:
+        inner = inner[int(key)] if isinstance(inner, list) else inner[key]
+    inner[int(last) if isinstance(inner, list) else last] = value
+    return table
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A facecore that ships `small`, knows `big`, and has an empty cache."""
+    root = tmp_path / "weights"
+    write_pack(root / "small", "small")
+    write_pack(root / "big", "big")
+    for role in ("detector", "embedder"):
+        (root / "big" / f"{role}.onnx").unlink()
+    urls = {f"{role}.onnx": f"https://example.org/{role}.onnx" for role in ("detector", "embedder")}
+    packs = [
+        {"name": "small", "summary": "ships", "shipped": True},
+        {"name": "big", "summary": "is pulled", "shipped": False, "files": urls},
+    ]
+    (root / "registry.toml").write_text(document({"format": 1, "packs": packs}))
+    monkeypatch.setattr(catalog, "shipped_root", lambda: root)
+    monkeypatch.setenv("FACECORE_CACHE", str(tmp_path / "cache"))
+    return root
+
+
+def test_the_published_manifest_is_valid() -> None:
+    manifest = read_manifest(MANIFEST)
+    assert manifest.name == "mobilefacenet"
+    assert manifest.embedder.output.dimension == 128
+    assert "withdrawn" in manifest.embedder.caveat
+    assert manifest.embedder.input.mean == pytest.approx((0.485 * 255, 0.456 * 255, 0.406 * 255))
+
+
+def test_a_toml_integer_is_a_number() -> None:
+    table = change(base_table(), "detector.input.mean", [0, 0, 0])
+    assert read(table).detector.input.mean == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("format", 2),
+        ("format", True),
+        ("name", "../up"),
+        ("name", "Upper"),
+        ("version", 1),
+        ("summary", "two\nlines"),
+        ("summary", "red \x1b[31m"),
+        ("detector", []),
+        ("detector.extra", 1),
+        ("detector.file", "a/b.onnx"),
+        ("detector.file", "..\\b.onnx"),
+        ("detector.file", ".."),
+        ("detector.file", ""),
+        ("detector.file", "pack.toml"),
+        ("detector.file", "embedder.onnx"),
+        ("detector.size", 0),
+        ("detector.size", -1),
+        ("detector.size", 2**40),
+        ("detector.size", 14.0),
+        ("detector.sha256", "A" * 64),
+        ("detector.sha256", "0" * 63),
+        ("detector.license", ""),
+        ("detector.input.layout", "CHWN"),
+        ("detector.input.channels", "YUV"),
+        ("detector.input.height", -32),
+        ("detector.input.mean", [0.0, 0.0]),
+        ("detector.input.mean", [0.0, "0", 0.0]),
+        ("detector.input.mean", [10**400, 0, 0]),
+        ("detector.input.std", [1.0, 0.0, 1.0]),
+        ("detector.output.names", []),
+        ("detector.output.names", ["a", "a"]),
+        ("detector.output.strides", [16, 8]),
+        ("embedder.alignment", "two-eyes"),
+        ("embedder.max_batch", -1),
+        ("embedder.input.height", 0),
+        ("embedder.output.dimension", 0),
+        ("embedder.calibration.genuine", -1),
+        ("embedder.calibration.knots", []),
+        ("embedder.calibration.knots.0.score", 50.0),
+        ("embedder.calibration.knots.0.score", 101.0),
+        ("embedder.calibration.knots.0.similarity", -1.0),
+        ("embedder.calibration.knots.0.similarity", 0.9),
+        ("embedder.calibration.knots.0.far", 0.05),
+        ("embedder.calibration.knots.0.low", 0.9),
+        ("embedder.calibration.knots.2.far", 0.011),
+        ("embedder.calibration.knots.2.score", 71.0),
+    ],
+)
+def test_a_wrong_field_is_named(path: str, value: Any) -> None:
+    table = base_table()
+    if path == "embedder.calibration.knots.0.low":
+        table["embedder"]["calibration"]["knots"][0]["high"] = 0.1
+    with pytest.raises(PackCorrupt) as caught:
+        read(change(table, path, value))
+    assert "pack.toml" in caught.value.message
+    named = path.split(".knots")[0].split(".")[-1]
+    assert named in caught.value.message
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_a_number_is_finite(tmp_path: Path, number: str) -> None:
+    text = MANIFEST.read_text().replace("std = [1.0,", f"std = [{number},")
+    (tmp_path / "pack.toml").write_text(text)
+    with pytest.raises(PackCorrupt, match=r"detector\.input\.std\[0\]"):
+        read_manifest(tmp_path / "pack.toml")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xff\xfe", b"a = ", b"a = " + b"[" * 9000, b"a=" + b"9" * 9000, b"#" * (2 << 20)],
+)
+def test_a_file_that_is_no_manifest(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "pack.toml").write_bytes(data)
+    with pytest.raises(PackCorrupt, match=r"pack\.toml"):
+        read_manifest(tmp_path / "pack.toml")
+
+
+def _paths(value: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    found = []
+    for key, item in pairs:
+        found.append((*prefix, key))
+        if isinstance(item, (dict, list)):
+            found += _paths(item, (*prefix, key))
+    return found
+
+
+PATHS = _paths(base_table())
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(PATHS), st.sampled_from("mdi"), VALUES), max_size=3))
+def test_any_change_is_corrupt_or_valid(changes: list[tuple[tuple[Any, ...], str, Any]]) -> None:
+    table: Any = base_table()
+    for path, action, value in changes:
+        inner = table
+        try:
+            for key in path[:-1]:
+                inner = inner[key]
+            if action == "m":
+                inner[path[-1]] = value
+            elif action == "d":
+                del inner[path[-1]]
+            elif isinstance(inner, dict):
+                inner[f"{path[-1]}_"] = value
+            else:
+                inner.insert(path[-1], value)
+        except (KeyError, IndexError, TypeError, AttributeError):
+            continue  # an earlier change removed the way there
+    try:
+        manifest = read(table)
+    except PackCorrupt:
+        return
+    # What was accepted survives the way back, so nothing was coerced or lost.
+    assert read(json.loads(json.dumps(dataclasses.asdict(manifest)))) == manifest
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 4000), st.integers(0, 40), st.binary(max_size=8))
+def test_any_damage_to_the_file_is_corrupt_or_valid(
+    tmp_path_factory: pytest.TempPathFactory, at: int, cut: int, insert: bytes
+) -> None:
+    data = MANIFEST.read_bytes()
+    path = tmp_path_factory.getbasetemp() / "fuzzed.toml"
+    path.write_bytes(data[:at] + insert + data[at + cut :])
+    try:
+        manifest = read_manifest(path)
+    except PackCorrupt:
+        return
+    assert isinstance(manifest, Manifest)
+
+
+def test_contract_is_the_embedder_and_nothing_else() -> None:
+    first = contract_id(read(base_table("one")).embedder)
+    table = base_table("two")
+    table["detector"]["sha256"] = "0" * 64
+    table["embedder"]["calibration"]["knots"][0]["similarity"] = 0.01
+    table["embedder"] |= {"file": "other.onnx", "max_batch": 8, "caveat": ""}
+    assert contract_id(read(table).embedder) == first
+    for path, value in (
+        ("embedder.sha256", "0" * 64),
+        ("embedder.input.mean", [1.0, 1.0, 1.0]),
+        ("embedder.input.channels", "BGR"),
+        ("embedder.output.dimension", 127),
+    ):
+        assert contract_id(read(change(base_table(), path, value)).embedder) != first
+
+
+def test_contract_is_stable_across_releases() -> None:
+    # Galleries on disk carry it: a change here orphans every enrolled template.
+    embedder = read_manifest(MANIFEST).embedder
+    assert contract_id(embedder) == "c1-30b4e284fab557a4"
+    mean = (-0.0, *embedder.input.mean[1:])
+    table = change(base_table(), "embedder.input.mean", list(mean))
+    zero = change(base_table(), "embedder.input.mean", [0, *mean[1:]])
+    assert contract_id(read(table).embedder) == contract_id(read(zero).embedder)
+
+
+def test_load_returns_the_hashed_bytes(tmp_path: Path) -> None:
+    loaded = load_pack(write_pack(tmp_path / "p"))
+    assert (loaded.detector, loaded.embedder) == (DETECTOR, EMBEDDER)
+    assert loaded.pack.name == "demo"
+    assert "bytes" not in repr(loaded).replace("size", "")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"detectoR bytes", "SHA-256"),
+        (DETECTOR[:-1], "found 13"),
+        (DETECTOR + b"x", "more than 14"),
+        (b"", "found 0"),
+    ],
+)
+def test_a_changed_file_is_corrupt(tmp_path: Path, data: bytes, message: str) -> None:
+    folder = write_pack(tmp_path / "p")
+    (folder / "detector.onnx").write_bytes(data)
+    with pytest.raises(PackCorrupt, match=message) as caught:
+        load_pack(folder)
+    assert "detector.onnx" in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_missing_file_is_corrupt(tmp_path: Path) -> None:
+    folder = write_pack(tmp_path / "p", embedder=EMBEDDER)
+    with pytest.raises(PackCorrupt, match=r"detector\.onnx"):
+        find_pack(folder)
+    (folder / "detector.onnx").mkdir()
+    with pytest.raises(PackCorrupt, match=r"detector\.onnx"):
+        find_pack(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    folder = write_pack(tmp_path / "p", embedder=EMBEDDER)
+    os.mkfifo(folder / "detector.onnx")
+    with pytest.raises(PackCorrupt, match="missing"):
+        load_pack(folder)
+
+
+def test_a_folder_is_a_path_or_has_a_separator(
+    tmp_path: Path, shipped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pack(tmp_path / "here")
+    write_pack(tmp_path / "small", "mine")
+    monkeypatch.chdir(tmp_path)
+    for given_path in (tmp_path / "here", str(tmp_path / "here"), "./here", "here"):
+        assert find_pack(given_path).name == "demo"
+    assert find_pack("small").name == "small"  # a known name is never a folder that lies about
+    assert find_pack("./small").name == "mine"
+    with pytest.raises(PackNotFound, match=r"pack\.toml"):
+        find_pack(tmp_path / "nowhere")
+
+
+def test_known_but_not_pulled_names_the_command(shipped: Path) -> None:
+    with pytest.raises(PackNotFound) as caught:
+        find_pack("big")
+    assert caught.value.hint == "facecore weights pull big"
+
+
+def test_the_real_hint() -> None:
+    if (MANIFEST.parent / "MobileFaceNet.onnx").exists():
+        pytest.skip("the models lie in this checkout")
+    code = (
+        "from facecore.models import find_pack\n"
+        "from facecore.errors import PackNotFound\n"
+        "import sys\n"
+        "try:\n    find_pack('mobilefacenet')\n"
+        "except PackNotFound as error:\n    print(error.hint)\n"
+        "print([name for name in ('onnxruntime', 'urllib.request', 'tqdm') if name in sys.modules])"
+    )
+    environment = os.environ | {"FACECORE_CACHE": "/nonexistent", "PYTHONPATH": str(REPO)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["facecore weights pull mobilefacenet", "[]"]
+
+
+@pytest.mark.parametrize("name", ["", "no-such", "Big", "big\n", "..", "."])
+def test_an_unknown_name_lists_the_known(shipped: Path, name: str) -> None:
+    with pytest.raises(PackNotFound) as caught:
+        find_pack(name)
+    assert "small, big" in caught.value.hint
+
+
+def test_what_is_no_name(shipped: Path) -> None:
+    with pytest.raises(InvalidParameter):
+        find_pack(3)  # type: ignore[arg-type]
+
+
+def test_the_cache_is_looked_at(shipped: Path, tmp_path: Path) -> None:
+    cached = write_pack(tmp_path / "cache" / "packs" / "big", "big")
+    assert find_pack("big").folder == cached
+    (cached / "pack.toml").unlink()  # facecore's own manifest rules
+    assert load_pack("big").pack.folder == cached
+    (cached / "embedder.onnx").unlink()
+    with pytest.raises(PackCorrupt) as caught:
+        find_pack("big")
+    assert caught.value.hint == "facecore weights pull big"
+    assert find_pack(write_pack(tmp_path / "cache" / "packs" / "own", "own")).name == "own"
+    assert find_pack("own").name == "own"
+
+
+def test_a_shipped_pack_hints_at_reinstalling(shipped: Path) -> None:
+    (shipped / "small" / "detector.onnx").write_bytes(b"x" * len(DETECTOR))
+    with pytest.raises(PackCorrupt, match="reinstall"):
+        load_pack("small")
+    (shipped / "small" / "detector.onnx").unlink()
+    with pytest.raises(PackCorrupt, match="reinstall"):
+        load_pack("small")
+    (shipped / "small" / "pack.toml").unlink()
+    with pytest.raises(PackNotFound, match="reinstall"):
+        load_pack("small")
+
+
+def test_a_pack_under_another_name_is_corrupt(shipped: Path, tmp_path: Path) -> None:
+    write_pack(tmp_path / "cache" / "packs" / "alias", "other")
+    with pytest.raises(PackCorrupt, match="name"):
+        find_pack("alias")

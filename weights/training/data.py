@@ -1,0 +1,78 @@
+"""Training crops: what is read, what is held out, and why.
+
+The archives under ``$FACECORE_DATA/train`` hold aligned 128x128 crops whose centre
+112x112 is the ArcFace template.  Nothing that a test will see is ever read here:
+
+* no image of ``lfw/pairs.txt`` (the 6,000 test pairs) is in any archive;
+* LFW people who are in no test pair are left out, so that the calibration, which is
+  fitted on exactly these people, meets faces the network has never seen;
+* three people of ``celebrities.tar`` are left out as the development set on which
+  hyper-parameters are chosen.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+ARCHIVES = ("celebrities", "utkface", "synthetic", "lfw_rest")
+DEVELOPMENT_PEOPLE = ("000", "001", "002")  # of celebrities.tar
+
+
+def data_root() -> Path:
+    """Folder of the reference data: ``$FACECORE_DATA`` or ``../shared``."""
+    return Path(os.environ.get("FACECORE_DATA", Path(__file__).parents[2].parent / "shared"))
+
+
+def people_in_pairs(pairs: Path) -> set[str]:
+    """Names that occur in an LFW pairs file."""
+    people: set[str] = set()
+    for line in pairs.read_text().splitlines()[1:]:
+        fields = line.split("\t")
+        people.update(field for field in fields if not field.isdigit())
+    return people
+
+
+def crops(root: Path, *, development: bool = False) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Yield ``(name, 128x128x3 BGR crop)``; the held-out ones when `development`."""
+    tested = people_in_pairs(root / "lfw" / "pairs.txt")
+    for archive in ARCHIVES:
+        with tarfile.open(root / "train" / f"{archive}.tar") as tar:
+            for member in tar:
+                name = Path(member.name).stem
+                person = name.rsplit("_", 1)[0]
+                held_out = archive == "celebrities" and person in DEVELOPMENT_PEOPLE
+                if archive == "lfw_rest" and person not in tested:
+                    continue
+                if held_out != development or (handle := tar.extractfile(member)) is None:
+                    continue
+                image = cv2.imdecode(np.frombuffer(handle.read(), np.uint8), cv2.IMREAD_COLOR)
+                if image is not None and image.shape == (128, 128, 3):
+                    yield f"{archive}/{name}", np.asarray(image, np.uint8)
+
+
+def photographs(root: Path, *, calibration: bool = False) -> Iterator[tuple[str, Path]]:
+    """Yield ``(person, path)`` of the whole LFW pictures that no test pair uses.
+
+    Those of people who occur in a pair (in another picture) are for training; those of
+    people who occur in none are for the calibration, and only for it.
+    """
+    lines = (root / "lfw" / "pairs.txt").read_text().splitlines()[1:]
+    tested = people_in_pairs(root / "lfw" / "pairs.txt")
+    pictures: set[tuple[str, int]] = set()
+    for line in lines:
+        fields = line.split("\t")
+        if len(fields) == 3:
+            pictures |= {(fields[0], int(fields[1])), (fields[0], int(fields[2]))}
+        elif len(fields) == 4:
+            pictures |= {(fields[0], int(fields[1])), (fields[2], int(fields[3]))}
+    for path in sorted((root / "lfw" / "images").glob("*/*.jpg")):
+        person, number = path.stem.rsplit("_", 1)
+        if (person, int(number)) not in pictures and (person not in tested) == calibration:
+            yield person, path

@@ -1,0 +1,331 @@
+"""Step 2 of the embedder: a small dense residual network learns the teacher's answers.
+
+Targets, all from ``teach.py``: the teacher's flip-averaged vectors projected onto their
+128 leading singular directions (which preserves cosines best in the least-squares
+sense, Eckart and Young 1936), the matrix of similarities between the crops of a batch
+(Park et al. 2019, doi:10.1109/CVPR.2019.00409), and the teacher's last 14x14 and 7x7
+feature maps through a 1x1 projection that is thrown away (Romero et al. 2015,
+arXiv:1412.6550).  The student sees a degraded copy (light, colour, blur, low resolution,
+JPEG, noise, occlusion) of what the teacher saw clean.
+
+    python weights/training/embedder.py --taught DIR --out RUN      # resumes by itself
+    python weights/training/embedder.py --taught DIR --out RUN --export embedder.onnx
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import torch
+from data import crops, data_root
+from numpy.typing import NDArray
+from onnxfile import save_half
+from teach import load_teacher
+from torch import Tensor, nn
+from torch.nn import functional
+
+DIMENSION = 128
+
+
+class Residual(nn.Module):
+    """Basic block (He et al. 2016).  ReLU, not PReLU: ONNX Runtime fuses it into the convolution."""
+
+    def __init__(self, inner: int, outer: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inner, outer, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outer),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(outer, outer, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outer),
+        )
+        self.skip: nn.Module = nn.Identity()
+        if stride != 1 or inner != outer:
+            self.skip = nn.Sequential(
+                nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.body(x) + self.skip(x))
+
+
+class Embedder(nn.Module):
+    """112x112 RGB in -1..1 -> 128 numbers, not normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU(inplace=True)
+        )
+        self.stage28 = Residual(32, 48, 2)
+        self.stage14 = nn.Sequential(Residual(48, 112, 2), Residual(112, 112, 1))
+        self.stage7 = nn.Sequential(Residual(112, 224, 2), Residual(224, 224, 1))
+        # Global depthwise head of MobileFaceNet (Chen et al. 2018, arXiv:1804.07573).
+        self.head = nn.Sequential(
+            nn.Conv2d(224, 512, 1, bias=False),
+            nn.BatchNorm2d(512),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(512, 512, 7, groups=512, bias=False),
+            nn.BatchNorm2d(512),
+            nn.Flatten(),
+            nn.Linear(512, DIMENSION),
+        )
+
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        map14 = self.stage14(self.stage28(self.stem(x)))
+        return map14, self.stage7(map14)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(self.head(self.features(x)[1]))
+
+
+def degrade(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """What cameras, networks and hands do to a face; each with its own probability."""
+    if rng.random() < 0.25:
+        side = int(rng.integers(24, 90))
+        small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(small, (112, 112), interpolation=int(rng.choice([1, 2])))
+    if rng.random() < 0.15:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 2.0))
+    if rng.random() < 0.6:  # brightness, contrast and gamma in one table
+        ramp = np.arange(256) / 255.0
+        ramp = ramp ** np.exp(rng.normal(0, 0.3)) * np.exp(rng.normal(0, 0.2)) + rng.normal(0, 0.06)
+        image = cv2.LUT(image, np.clip(ramp * 255, 0, 255).astype(np.uint8))
+    if rng.random() < 0.3:  # white balance
+        image = np.clip(image * np.exp(rng.normal(0, 0.12, 3)), 0, 255).astype(np.uint8)
+    if rng.random() < 0.1:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    if rng.random() < 0.15:
+        noise = rng.normal(0, rng.uniform(2, 12), image.shape)
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    if rng.random() < 0.2:
+        quality = int(rng.integers(15, 80))
+        _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+    if rng.random() < 0.2:
+        h, w = rng.integers(15, 55, 2)
+        y, x = rng.integers(0, 112 - h), rng.integers(0, 112 - w)
+        image = image.copy()
+        image[y : y + h, x : x + w] = rng.integers(0, 256, 3)
+    return np.asarray(image, np.uint8)
+
+
+class Taught:
+    """The teacher's answers on disk, served in shuffled, degraded batches by a thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.images, self.vectors, self.map14, self.map7 = (
+            np.load(folder / f"{name}.npy", mmap_mode="r")
+            for name in ("images", "vectors", "map14", "map7")
+        )
+        # Maps are compared in units of each channel's deviation: scale * int8 / deviation.
+        sample = np.random.default_rng(0).choice(len(self.map7), 512, replace=False)
+        self.gain = {
+            name: 1 / np.maximum(maps[np.sort(sample)].std(axis=(0, 1, 3, 4)), 1e-3)
+            for name, maps in (("map14", self.map14), ("map7", self.map7))
+        }
+
+    def batches(self, size: int, seed: int, skip: int) -> Iterator[tuple[NDArray[Any], ...]]:
+        """Endless batches; `skip` of them are passed over, so that a resumed run goes on."""
+        box: queue.Queue[tuple[NDArray[Any], ...]] = queue.Queue(maxsize=6)
+
+        def fill() -> None:
+            at = 0
+            for epoch in range(10**6):
+                rng = np.random.default_rng([seed, epoch])
+                order = rng.permutation(len(self.vectors))
+                for start in range(0, len(order) - size + 1, size):
+                    at += 1
+                    if at <= skip:
+                        continue
+                    rows = np.sort(order[start : start + size])
+                    sides = rng.integers(0, 2, size)
+                    images = np.stack(
+                        [degrade(self.images[r, s], rng) for r, s in zip(rows, sides, strict=True)]
+                    )
+                    box.put(
+                        (
+                            images,
+                            self.vectors[rows],
+                            np.stack([self.map14[r, s] for r, s in zip(rows, sides, strict=True)]),
+                            np.stack([self.map7[r, s] for r, s in zip(rows, sides, strict=True)]),
+                        )
+                    )
+
+        threading.Thread(target=fill, daemon=True).start()
+        while True:
+            yield box.get()
+
+
+def to_input(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """BGR uint8 (N,112,112,3) -> RGB float (N,3,112,112) in -1..1, channels last."""
+    rgb = torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).to(device)
+    return (rgb.permute(0, 3, 1, 2).float() - 127.5) / 127.5
+
+
+def principal_directions(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(512, 128) leading right singular vectors; uncentred, because a cosine is."""
+    gram = vectors.T.astype(np.float64) @ vectors
+    values, directions = np.linalg.eigh(gram)
+    kept = values[-DIMENSION:].sum() / values.sum()
+    print(f"target: {DIMENSION} directions keep {kept:.2%} of the teacher's energy", flush=True)
+    return directions[:, : -DIMENSION - 1 : -1].astype(np.float32)
+
+
+class Development:
+    """Held-out people: agreement with the teacher, and TAR at FAR 1 %."""
+
+    def __init__(self, teacher: Path) -> None:
+        pairs = list(crops(data_root(), development=True))
+        self.images = np.stack([crop[8:120, 8:120] for _, crop in pairs])
+        person = np.array([name.rsplit("_", 1)[0] for name, _ in pairs])
+        upper = np.triu_indices(len(person), 1)
+        self.upper, self.same = upper, (person[:, None] == person[None])[upper]
+        session, outputs = load_teacher(teacher)
+        x = to_input(self.images, torch.device("cpu")).numpy()
+        self.teacher_says = self.tar(
+            np.concatenate([session.run(outputs[:1], {"input": x[i : i + 32]})[0] for i in range(0, len(x), 32)])
+        )
+
+    def tar(self, vectors: NDArray[np.float32]) -> float:
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        similarity = (unit @ unit.T)[self.upper]
+        cut = np.quantile(similarity[~self.same], 0.99)
+        return float((similarity[self.same] > cut).mean())
+
+    def __call__(self, model: nn.Module, device: torch.device) -> float:
+        model.eval()
+        with torch.inference_mode():
+            out = [
+                model(to_input(self.images[i : i + 64], device)).cpu().numpy()
+                for i in range(0, len(self.images), 64)
+            ]
+        model.train()
+        return self.tar(np.concatenate(out))
+
+
+def train(args: argparse.Namespace) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    taught = Taught(args.taught)
+    development = Development(args.teacher)
+    directions = torch.from_numpy(principal_directions(np.asarray(taught.vectors))).to(device)
+    gains = {k: torch.from_numpy(v.astype(np.float32)).to(device)[:, None, None] for k, v in taught.gain.items()}
+
+    student = Embedder().to(device, memory_format=torch.channels_last)
+    project14 = nn.Conv2d(112, 128, 1).to(device)
+    project7 = nn.Conv2d(224, 128, 1).to(device)
+    learners = nn.ModuleList([student, project14, project7])
+    average = torch.optim.swa_utils.AveragedModel(
+        student, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
+    )
+    decay = [p for p in learners.parameters() if p.ndim > 1]
+    plain = [p for p in learners.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}], lr=args.lr
+    )
+    steps, warmup = args.images // args.batch, 300
+    step, log = 0, args.out / "log.jsonl"
+    checkpoint = args.out / "checkpoint.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device)
+        learners.load_state_dict(state["learners"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = state["step"]
+    batches = taught.batches(args.batch, args.seed, skip=step)
+    started, first = time.time(), step
+    while step < steps:
+        progress = step / steps
+        rate = args.lr * min(1.0, (step + 1) / warmup) * (0.5 + 0.5 * math.cos(math.pi * progress))
+        for group in optimizer.param_groups:
+            group["lr"] = max(rate, args.lr * 1e-3)
+        images, vectors, map14, map7 = next(batches)
+        x = to_input(images, device)
+        target = torch.from_numpy(vectors).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            seen14, seen7 = student.features(x)
+            answer = student.head(seen7).float()
+            guess14, guess7 = project14(seen14).float(), project7(seen7).float()
+        answer = functional.normalize(answer)
+        angle = 1 - (answer * functional.normalize(target @ directions)).sum(1).mean()
+        relation = (answer @ answer.T - target @ target.T).square().mean()
+        loss14 = (guess14 - torch.from_numpy(map14).to(device).float() * gains["map14"]).square().mean()
+        loss7 = (guess7 - torch.from_numpy(map7).to(device).float() * gains["map7"]).square().mean()
+        # The maps teach fast at first; the vector is what will be used.
+        loss = 2 * angle + 10 * relation + (1 - 0.75 * progress) * (0.5 * loss14 + loss7)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(learners.parameters(), 5.0)
+        optimizer.step()
+        average.update_parameters(student)
+        step += 1
+        if step % 50 == 0 or step == steps:
+            record = {
+                "step": step, "images": step * args.batch, "angle": angle.item(),
+                "relation": relation.item(), "map14": loss14.item(), "map7": loss7.item(),
+                "lr": rate, "images_per_s": (step - first) * args.batch / (time.time() - started),
+            }  # fmt: skip
+            if step % 500 == 0 or step == steps:
+                record["tar_dev"] = development(average.module, device)
+                record["tar_dev_teacher"] = development.teacher_says
+                state = {
+                    "learners": learners.state_dict(), "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(), "step": step,
+                }  # fmt: skip
+                torch.save(state, checkpoint.with_suffix(".tmp"))
+                checkpoint.with_suffix(".tmp").replace(checkpoint)
+            with log.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            left = (steps - step) * args.batch / record["images_per_s"] / 60
+            print(json.dumps({k: round(v, 4) for k, v in record.items()}), f"{left:.0f} min left", flush=True)
+
+
+def export(run: Path, path: Path) -> None:
+    """Write the averaged network: batch free, batch norm folded, weights stored as float16."""
+    model = Embedder()
+    average = torch.optim.swa_utils.AveragedModel(model)
+    average.load_state_dict(torch.load(run / "checkpoint.pt", map_location="cpu")["average"])
+    temporary = path.with_suffix(".float32.onnx")
+    torch.onnx.export(
+        average.module.eval(), (torch.zeros(1, 3, 112, 112),), str(temporary),
+        input_names=["input"], output_names=["embedding"], opset_version=17, dynamo=False,
+        dynamic_axes={"input": {0: "N"}, "embedding": {0: "N"}},
+    )  # fmt: skip
+    save_half(onnx.load(temporary), path)
+    temporary.unlink()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--taught", type=Path, help="what teach.py wrote")
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and log")
+    parser.add_argument("--teacher", type=Path, default=data_root() / "weights/espdl/mfn_112.onnx")
+    parser.add_argument("--images", type=int, default=1_100_000, help="images seen in all")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--export", type=Path, help="write the ONNX file and stop")
+    args = parser.parse_args()
+    if args.export:
+        export(args.out, args.export)
+    else:
+        train(args)
+
+
+if __name__ == "__main__":
+    main()
