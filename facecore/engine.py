@@ -86,7 +86,8 @@ class FaceEngine:
         self.pack = loaded.pack
         self.limits = limits
         self.calibration = Calibration.from_spec(self.pack.embedder.calibration)
-        self.threshold = self._checked(threshold)
+        default = self.calibration.threshold()
+        self.threshold = default if threshold is None else _check_threshold(threshold)
         options: dict[str, Any] = {
             "providers": providers,
             "threads": threads,
@@ -153,7 +154,8 @@ class FaceEngine:
         UnreadableImage, ImageTooLarge, InvalidParameter
             See `facecore.images.load`.
         """
-        return self._embedder.embed(self._crop(image, face)[1][None])[0]
+        vectors = self._embedder.embed(self._crop(image, face)[1][None])
+        return np.asarray(vectors[0])
 
     def embed_many(
         self,
@@ -215,7 +217,7 @@ class FaceEngine:
         NoFaceDetected, UnreadableImage, ImageTooLarge, InvalidParameter
             The message names the image.
         """
-        limit = self._checked(threshold)
+        limit = self.threshold if threshold is None else _check_threshold(threshold)
         first, second = self._templates(a=a, b=b)
         return comparison.compare(first, second, self.calibration, limit)
 
@@ -245,19 +247,12 @@ class FaceEngine:
         """
         if mode not in ("chain", "loop"):
             raise InvalidParameter(f"mode is {mode!r}", 'use "chain" or "loop"')
-        limit = self._checked(threshold)
+        limit = self.threshold if threshold is None else _check_threshold(threshold)
         first, second, third = self._templates(a=a, b=b, c=c)
         return comparison.cross_compare(first, second, third, self.calibration, limit, mode)
 
     def _load(self, image: ImageInput) -> NDArray[np.uint8]:
         return images.load(image, self.limits)
-
-    def _checked(self, threshold: float | None) -> float:
-        if threshold is None:
-            return getattr(self, "threshold", None) or self.calibration.threshold()
-        if not 0 <= threshold <= 100:
-            raise InvalidParameter(f"threshold is {threshold!r}, must be within 0..100")
-        return float(threshold)
 
     def _choose(self, pixels: NDArray[np.uint8], choice: FaceChoice) -> Face:
         if choice == "largest":
@@ -325,3 +320,9 @@ class FaceEngine:
 def _check_choice(choice: str) -> None:
     if choice not in get_args(FaceChoice):
         raise InvalidParameter(f"face is {choice!r}", 'use "largest" or "central"')
+
+
+def _check_threshold(threshold: float) -> float:
+    if not 0 <= threshold <= 100:  # a NaN fails too
+        raise InvalidParameter(f"threshold is {threshold!r}, must be within 0..100")
+    return float(threshold)

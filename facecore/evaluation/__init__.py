@@ -1,0 +1,1 @@
+"""Error rates, and the published test sets they are measured on."""

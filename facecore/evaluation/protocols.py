@@ -48,6 +48,18 @@ class LfwResult:
         """Plain numbers, for JSON."""
         return asdict(self)
 
+    def lines(self) -> list[str]:
+        """The same for people."""
+        return [
+            f"accuracy            {self.accuracy:.2%} ± {self.deviation:.2%} "
+            f"({self.pairs:,} pairs, ten folds)",
+            f"TAR at FAR 0.1 %    {self.tar_at_far_001:.2%}",
+            f"at the threshold    FMR {self.fmr_at_threshold:.3%}, "
+            f"FNMR {self.fnmr_at_threshold:.2%}",
+            f"pairs skipped       {self.skipped}",
+            f"no face in          {self.without_face} of {self.images:,} pictures",
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class LondonResult:
@@ -79,6 +91,16 @@ class LondonResult:
         """Plain numbers, for JSON."""
         return asdict(self)
 
+    def lines(self) -> list[str]:
+        """The same for people."""
+        share = self.impostor_passing / self.impostor
+        return [
+            f"genuine passing     {self.genuine_passing} of {self.genuine} "
+            f"at score {self.threshold:g} (lowest {self.lowest_genuine:.1f})",
+            f"impostors passing   {self.impostor_passing} of {self.impostor:,} ({share:.2%})",
+            f"no face in          {self.without_face} pictures",
+        ]
+
 
 def embed_all(
     engine: FaceEngine, paths: Sequence[Path], face: FaceChoice, progress: bool
@@ -97,7 +119,7 @@ def embed_all(
 
 
 def read_lfw_pairs(path: Path) -> list[tuple[int, bool, str, str]]:
-    """Parse LFW's ``pairs.txt`` into (fold, same, first, second); images as ``Name/Name_0001.jpg``."""
+    """Parse LFW's ``pairs.txt`` into (fold, same, ``Name/Name_0001.jpg``, the other)."""
     lines = path.read_text(encoding="utf-8").splitlines()
     try:
         folds, size = (int(field) for field in lines[0].split())
@@ -110,8 +132,8 @@ def read_lfw_pairs(path: Path) -> list[tuple[int, bool, str, str]]:
             pairs.append((number // (2 * size), len(fields) == 3, *names))
     except (ValueError, IndexError) as error:
         raise InvalidParameter(f"{path} is not a pairs file of LFW: {error}") from error
-    if len(pairs) != 2 * folds * size:
-        raise InvalidParameter(f"{path} holds {len(pairs)} pairs, its first line says {2 * folds * size}")
+    if len(pairs) != (announced := 2 * folds * size):
+        raise InvalidParameter(f"{path} holds {len(pairs)} pairs, its first line says {announced}")
     return pairs
 
 
@@ -140,7 +162,7 @@ def lfw(engine: FaceEngine, root: Path, *, progress: bool = False) -> LfwResult:
     folder = root / "images" if (root / "images").is_dir() else root
     names = sorted({name for pair in pairs for name in pair[2:]})
     if missing := [name for name in names if not (folder / name).is_file()]:
-        raise InvalidParameter(f"{len(missing)} pictures are missing in {folder}, first {missing[0]}")
+        raise InvalidParameter(f"{folder} lacks {len(missing)} pictures, the first {missing[0]}")
     vectors, found = embed_all(engine, [folder / name for name in names], "central", progress)
     row = {name: i for i, name in enumerate(names)}
     first = np.array([row[pair[2]] for pair in pairs])

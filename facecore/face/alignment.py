@@ -173,8 +173,6 @@ def _warp(image: NDArray[np.uint8], transform: SimilarityTransform) -> NDArray[n
             )
             # Pixel centres: u = (x - x1 + 0.5) / shrink - 0.5.
             back = np.array([x1, y1]) + (shrink - 1) / 2
-            matrix = np.column_stack(
-                [matrix[:, :2] * shrink, matrix[:, :2] @ back + matrix[:, 2]]
-            )
+            matrix = np.column_stack([matrix[:, :2] * shrink, matrix[:, :2] @ back + matrix[:, 2]])
     crop = cv2.warpAffine(image, matrix, (CROP_SIZE, CROP_SIZE), flags=cv2.INTER_LINEAR)
     return np.asarray(crop, np.uint8)

@@ -58,9 +58,10 @@ class Embedder:
             return np.empty((0, self.dimension), np.float32)
         tensor = to_tensor(crops, self._spec.input)
         step = self._spec.max_batch or len(crops)
+        source, target = self._spec.input.name, [self._spec.output.name]
         vectors = np.concatenate(
             [
-                self._session.run([self._spec.output.name], {self._spec.input.name: tensor[i : i + step]})[0]
+                self._session.run(target, {source: tensor[i : i + step]})[0]
                 for i in range(0, len(crops), step)
             ]
         )

@@ -1,0 +1,1 @@
+"""From two unit vectors to a score."""

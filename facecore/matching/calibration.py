@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,11 +110,9 @@ class Calibration:
         for position, (far, score) in enumerate(SCORE_AT.items()):
             passing = math.floor(far * len(ordered))
             middle = float(ordered[passing - 1 : passing + 1].mean())
-            low, high = (
-                intervals[position] if intervals else wilson_interval(passing, len(ordered))
-            )
+            low, high = intervals[position] if intervals else wilson_interval(passing, len(ordered))
             knots.append(Knot(score, far, round(middle, 6), low, high))
-        if any(a.similarity >= b.similarity for a, b in zip(knots, knots[1:], strict=False)):
+        if any(a.similarity >= b.similarity for a, b in pairwise(knots)):
             raise InvalidParameter("the impostor similarities do not vary enough to calibrate on")
         return cls(tuple(knots), dataset, f"quantiles of {len(ordered):,} impostor comparisons")
 
@@ -126,12 +125,12 @@ class Calibration:
     def score(self, similarity: ArrayLike) -> NDArray[np.float64]:
         """Score, 0..100, of cosine similarities, -1..1; elementwise."""
         x, y = self._curve
-        return np.asarray(np.interp(similarity, x, y))
+        return np.interp(np.asarray(similarity, np.float64), x, y)
 
     def similarity(self, score: ArrayLike) -> NDArray[np.float64]:
         """Cosine similarity at which a score is reached: the inverse of `score`."""
         x, y = self._curve
-        return np.asarray(np.interp(score, y, x))
+        return np.interp(np.asarray(score, np.float64), y, x)
 
     def far(self, score: ArrayLike) -> NDArray[np.float64]:
         """Share of impostor comparisons that reach a score; elementwise.

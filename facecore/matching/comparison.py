@@ -82,11 +82,16 @@ class CrossComparison:
 
 
 def compare(a: Template, b: Template, calibration: Calibration, threshold: float) -> Comparison:
-    """Compare two templates of one contract; swapping them changes nothing but the order of faces."""
+    """Compare two templates of one contract; swapping them swaps the faces, nothing else."""
     similarity = float(cosine(a.vector, b.vector))
     score = float(calibration.score(similarity))
     return Comparison(
-        score, similarity, score >= threshold, threshold, calibration.far_thresholds, (a.face, b.face)
+        score=score,
+        similarity=similarity,
+        passed=score >= threshold,
+        threshold=threshold,
+        far_thresholds=calibration.far_thresholds,
+        faces=(a.face, b.face),
     )
 
 

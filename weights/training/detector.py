@@ -62,7 +62,9 @@ class Detector(nn.Module):
         self.stage32 = nn.Sequential(unit(48, 64, 2), Residual(64))
         # Top-down path (Lin et al. 2017, doi:10.1109/CVPR.2017.106).
         self.lateral = nn.ModuleList(nn.Conv2d(c, 32, 1) for c in (32, 48, 64))
-        self.heads = nn.ModuleList(nn.Sequential(unit(32, 32), nn.Conv2d(32, 16, 1)) for _ in range(3))
+        self.heads = nn.ModuleList(
+            nn.Sequential(unit(32, 32), nn.Conv2d(32, 16, 1)) for _ in range(3)
+        )
         for head in self.heads:  # faces are rare: begin with a low probability
             nn.init.constant_(head[1].bias[:1], -4.0)
 
@@ -98,20 +100,23 @@ class Deployed(nn.Module):
 def degrade(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Light, colour, blur, noise and JPEG; geometry is the scene's own."""
     if rng.random() < 0.6:
-        ramp = np.arange(256) / 255.0
-        ramp = ramp ** np.exp(rng.normal(0, 0.35)) * np.exp(rng.normal(0, 0.25)) + rng.normal(0, 0.08)
+        gamma, contrast = np.exp(rng.normal(0, (0.35, 0.25)))
+        ramp = (np.arange(256) / 255) ** gamma * contrast + rng.normal(0, 0.08)
         image = cv2.LUT(image, np.clip(ramp * 255, 0, 255).astype(np.uint8))
     if rng.random() < 0.15:
         image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     if rng.random() < 0.15:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.5))
     if rng.random() < 0.2:
-        _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 80))])
+        quality = int(rng.integers(20, 80))
+        _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
         image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
     return np.asarray(image, np.uint8)
 
 
-def batches(folder: Path, size: int, seed: int, skip: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float16]]]:
+def batches(
+    folder: Path, size: int, seed: int, skip: int
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float16]]]:
     """Endless shuffled batches; the first 256 scenes are left for validation."""
     images = np.load(folder / "images.npy", mmap_mode="r")
     targets = np.load(folder / "targets.npy", mmap_mode="r")
@@ -174,11 +179,13 @@ def train(args: argparse.Namespace) -> None:
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
     held_images = np.load(args.scenes / "images.npy", mmap_mode="r")[:256]
-    held_targets = torch.from_numpy(np.load(args.scenes / "targets.npy", mmap_mode="r")[:256].astype(np.float32))
+    held_answers = np.load(args.scenes / "targets.npy", mmap_mode="r")[:256]
+    held_targets = torch.from_numpy(held_answers.astype(np.float32)).to(device)
     source = batches(args.scenes, args.batch, args.seed, skip=step)
     started, first = time.time(), step
     while step < steps:
-        rate = args.lr * min(1.0, (step + 1) / warmup) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+        cosine = 0.5 + 0.5 * math.cos(math.pi * step / steps)
+        rate = args.lr * min(1.0, (step + 1) / warmup) * cosine
         for group in optimizer.param_groups:
             group["lr"] = max(rate, args.lr * 1e-3)
         images, target = next(source)
@@ -194,9 +201,12 @@ def train(args: argparse.Namespace) -> None:
         if step % 500 == 0 or step == steps:
             average.eval()
             with torch.inference_mode():
-                held = [average.module(to_input(held_images[i : i + 64], device)) for i in range(0, 256, 64)]
+                held = [
+                    average.module(to_input(held_images[i : i + 64], device))
+                    for i in range(0, 256, 64)
+                ]
                 joined = [torch.cat([h[k] for h in held]) for k in range(3)]
-                check = losses(joined, held_targets.to(device))
+                check = losses(joined, held_targets)
             record = {
                 "step": step, "images": step * args.batch, "found": found.item(), "box": box.item(),
                 "points": points.item(), "held_found": check[0].item(), "held_box": check[1].item(),
@@ -212,7 +222,8 @@ def train(args: argparse.Namespace) -> None:
             with (args.out / "log.jsonl").open("a") as file:
                 file.write(json.dumps(record) + "\n")
             left = (steps - step) * args.batch / record["images_per_s"] / 60
-            print(json.dumps({k: round(v, 5) for k, v in record.items()}), f"{left:.0f} min left", flush=True)
+            rounded = {k: round(v, 5) for k, v in record.items()}
+            print(json.dumps(rounded), f"{left:.0f} min left", flush=True)
 
 
 def export(run: Path, path: Path) -> None:

@@ -39,7 +39,7 @@ DIMENSION = 128
 
 
 class Residual(nn.Module):
-    """Basic block (He et al. 2016).  ReLU, not PReLU: ONNX Runtime fuses it into the convolution."""
+    """Basic block (He et al. 2016); ReLU, as ONNX Runtime fuses it with the convolution."""
 
     def __init__(self, inner: int, outer: int, stride: int) -> None:
         super().__init__()
@@ -194,9 +194,9 @@ class Development:
         self.upper, self.same = upper, (person[:, None] == person[None])[upper]
         session, outputs = load_teacher(teacher)
         x = to_input(self.images, torch.device("cpu")).numpy()
-        self.teacher_says = self.tar(
-            np.concatenate([session.run(outputs[:1], {"input": x[i : i + 32]})[0] for i in range(0, len(x), 32)])
-        )
+        batches = (x[i : i + 32] for i in range(0, len(x), 32))
+        says = [session.run(outputs[:1], {"input": batch})[0] for batch in batches]
+        self.teacher_says = self.tar(np.concatenate(says))
 
     def tar(self, vectors: NDArray[np.float32]) -> float:
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -222,7 +222,10 @@ def train(args: argparse.Namespace) -> None:
     taught = Taught(args.taught)
     development = Development(args.teacher)
     directions = torch.from_numpy(principal_directions(np.asarray(taught.vectors))).to(device)
-    gains = {k: torch.from_numpy(v.astype(np.float32)).to(device)[:, None, None] for k, v in taught.gain.items()}
+    gains = {
+        name: torch.from_numpy(gain.astype(np.float32)).to(device)[:, None, None]
+        for name, gain in taught.gain.items()
+    }
 
     student = Embedder().to(device, memory_format=torch.channels_last)
     project14 = nn.Conv2d(112, 128, 1).to(device)
@@ -233,9 +236,8 @@ def train(args: argparse.Namespace) -> None:
     )
     decay = [p for p in learners.parameters() if p.ndim > 1]
     plain = [p for p in learners.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}], lr=args.lr
-    )
+    groups = [{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=args.lr)
     steps, warmup = args.images // args.batch, 300
     step, log = 0, args.out / "log.jsonl"
     checkpoint = args.out / "checkpoint.pt"
@@ -262,8 +264,10 @@ def train(args: argparse.Namespace) -> None:
         answer = functional.normalize(answer)
         angle = 1 - (answer * functional.normalize(target @ directions)).sum(1).mean()
         relation = (answer @ answer.T - target @ target.T).square().mean()
-        loss14 = (guess14 - torch.from_numpy(map14).to(device).float() * gains["map14"]).square().mean()
-        loss7 = (guess7 - torch.from_numpy(map7).to(device).float() * gains["map7"]).square().mean()
+        right14 = torch.from_numpy(map14).to(device).float() * gains["map14"]
+        right7 = torch.from_numpy(map7).to(device).float() * gains["map7"]
+        loss14 = (guess14 - right14).square().mean()
+        loss7 = (guess7 - right7).square().mean()
         # The maps teach fast at first; the vector is what will be used.
         loss = 2 * angle + 10 * relation + (1 - 0.75 * progress) * (0.5 * loss14 + loss7)
         optimizer.zero_grad(set_to_none=True)
@@ -290,7 +294,8 @@ def train(args: argparse.Namespace) -> None:
             with log.open("a") as file:
                 file.write(json.dumps(record) + "\n")
             left = (steps - step) * args.batch / record["images_per_s"] / 60
-            print(json.dumps({k: round(v, 4) for k, v in record.items()}), f"{left:.0f} min left", flush=True)
+            rounded = {k: round(v, 4) for k, v in record.items()}
+            print(json.dumps(rounded), f"{left:.0f} min left", flush=True)
 
 
 def export(run: Path, path: Path) -> None:

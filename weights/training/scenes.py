@@ -25,7 +25,10 @@ from tqdm import tqdm
 SIDE = 256
 OUTPUTS = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32)]
 CELLS = sum((SIDE // stride) ** 2 for stride in (8, 16, 32))
-TEXTURES = ("coffee", "chelsea", "rocket", "brick", "grass", "gravel", "coins", "page", "moon", "text")
+TEXTURES = [
+    *("coffee", "chelsea", "rocket", "brick", "grass"),
+    *("gravel", "coins", "page", "moon", "text"),
+]
 BORDERS = (cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101)
 
 Image = NDArray[np.uint8]
@@ -55,7 +58,8 @@ class Painter:
         angle = self.rng.normal(0, 12) if self.rng.random() < 0.85 else self.rng.uniform(-60, 60)
         matrix = cv2.getRotationMatrix2D((width_in / 2, height_in / 2), angle, width / width_in)
         matrix[:, 2] += np.array(centre) - (width_in / 2, height_in / 2)
-        fill = (0.0,) * 4 if picture.shape[2] == 4 else tuple(map(float, self.rng.integers(0, 256, 3)))
+        colour = self.rng.uniform(0, 255, 3) if picture.shape[2] == 3 else np.zeros(4)
+        fill = tuple(map(float, colour))
         return cv2.warpAffine(picture, matrix, (SIDE, SIDE), borderMode=border, borderValue=fill)
 
     def zoomed(self) -> Image:
@@ -75,10 +79,12 @@ class Painter:
         if kind < 0.5:
             picture = self.textures[self.rng.integers(len(self.textures))]
             width = self.rng.uniform(1, 4) * SIDE
-            return self.warp(picture, width, tuple(self.rng.uniform(0, SIDE, 2)), cv2.BORDER_REFLECT_101)
+            centre = tuple(self.rng.uniform(0, SIDE, 2))
+            return self.warp(picture, width, centre, cv2.BORDER_REFLECT_101)
         if kind < 0.8:
             picture = self.photographs[self.rng.integers(len(self.photographs))]
-            return cv2.GaussianBlur(cv2.resize(picture, (SIDE, SIDE)), (0, 0), self.rng.uniform(8, 20))
+            picture = cv2.resize(picture, (SIDE, SIDE))
+            return cv2.GaussianBlur(picture, (0, 0), self.rng.uniform(8, 20))
         ends = self.rng.integers(0, 256, (2, 2, 3)).astype(np.uint8)
         return cv2.resize(ends, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
 
@@ -104,9 +110,12 @@ class Painter:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--teacher", type=Path, default=data_root() / "weights/yunet/yunet_n_dynamic.onnx")
+    yunet = data_root() / "weights/yunet/yunet_n_dynamic.onnx"
+    parser.add_argument("--teacher", type=Path, default=yunet)
     parser.add_argument("--count", type=int, default=16_000)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -121,9 +130,8 @@ def main() -> None:
         images[i] = painter.scene()
         tensor = images[i].transpose(2, 0, 1)[None].astype(np.float32)
         heads = teacher.run(OUTPUTS, {"input": tensor})
-        targets[i] = np.concatenate(
-            [np.concatenate([heads[3 * kind + scale][0] for scale in range(3)]) for kind in range(4)], axis=1
-        )
+        kinds = [np.concatenate([h[0] for h in heads[3 * k : 3 * k + 3]]) for k in range(4)]
+        targets[i] = np.concatenate(kinds, axis=1)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,9 @@ def jitter(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint
     return np.asarray(cv2.warpAffine(crop, turn, (112, 112), borderMode=cv2.BORDER_REPLICATE))
 
 
-def draw_view(view: str, index: int, pool: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def draw_view(
+    view: str, index: int, pool: NDArray[np.uint8], rng: np.random.Generator
+) -> NDArray[np.uint8]:
     if view == "plain":
         return pool[index, 8:120, 8:120]
     if view == "jitter":
@@ -66,7 +68,9 @@ def draw_view(view: str, index: int, pool: NDArray[np.uint8], rng: np.random.Gen
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--teacher", type=Path, default=data_root() / "weights/espdl/mfn_112.onnx")
     parser.add_argument("--seed", type=int, default=1)

@@ -1,0 +1,83 @@
+"""Two real people for a first look: pictures that come with scikit-image and matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore import images
+from facecore.drawing import GREEN, RED, draw_faces
+from facecore.errors import InvalidParameter
+from facecore.face.detection import Face
+from facecore.matching.comparison import Comparison
+
+__all__ = ["PAIRS", "draw", "pictures"]
+
+# Eileen Collins (NASA) and Grace Hopper (US Navy), both in the public domain.
+PAIRS = {
+    "the astronaut and the same picture, small, dark and mirrored": ("astronaut", "altered"),
+    "the astronaut and Grace Hopper": ("astronaut", "hopper"),
+}
+
+
+def pictures() -> dict[str, NDArray[np.uint8]]:
+    """The demonstration's pictures by name, BGR.
+
+    Raises
+    ------
+    InvalidParameter
+        matplotlib, which brings one of them, is not installed.
+    """
+    import cv2
+
+    if find_spec("matplotlib") is None:
+        raise InvalidParameter(
+            "the demonstration needs a picture that comes with matplotlib",
+            "pip install matplotlib",
+        )
+    astronaut = images.load(files("skimage").joinpath("data/astronaut.png").read_bytes())
+    sample = files("matplotlib").joinpath("mpl-data/sample_data/grace_hopper.jpg")
+    small = cv2.resize(astronaut, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    altered = (small[:, ::-1] * 0.5).astype(np.uint8)
+    return {
+        "astronaut": astronaut,
+        "altered": np.ascontiguousarray(altered),
+        "hopper": images.load(sample.read_bytes()),
+    }
+
+
+def draw(
+    named: Mapping[str, NDArray[np.uint8]], results: Mapping[str, Comparison]
+) -> NDArray[np.uint8]:
+    """The compared pictures side by side, a row for each comparison, with its score."""
+    import cv2
+
+    side = 360
+    rows: list[Any] = []
+    for title, result in results.items():
+        colour = GREEN if result.passed else RED
+        panels = []
+        for name, face in zip(PAIRS[title], result.faces, strict=True):
+            # A square around the face, about twice its size.
+            scale = side / (2.2 * face.size)
+            shift = side / 2 - scale * (face.box[:2] + face.box[2:]) / 2
+            matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+            panel = cv2.warpAffine(named[name], matrix, (side, side), flags=cv2.INTER_LINEAR)
+            moved = Face(
+                face.box * scale + np.tile(shift, 2),
+                face.landmarks * scale + shift,
+                face.confidence,
+            )
+            panels.append(draw_faces(np.asarray(panel, np.uint8), [moved], colour))
+        row = np.hstack(panels)
+        verdict = "same person" if result.passed else "not the same person"
+        text = f"score {result.score:.1f}: {verdict}"
+        band = np.full((44, row.shape[1], 3), 255, np.uint8)
+        cv2.putText(band, text, (12, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.8, colour, 2, cv2.LINE_AA)
+        rows += [row, band]
+    return np.asarray(np.vstack(rows), np.uint8)
