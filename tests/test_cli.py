@@ -1,0 +1,192 @@
+"""The command: what it prints where, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from facecore import cli, images
+from facecore.models.catalog import shipped_root
+
+PACK = shipped_root() / "compact"
+
+
+@pytest.fixture
+def face(tmp_path: Path, astronaut: np.ndarray) -> str:
+    path = tmp_path / "face.png"
+    cv2.imwrite(str(path), astronaut)
+    return str(path)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = cli.main(arguments)
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_compare_same_person(capsys: pytest.CaptureFixture[str], face: str) -> None:
+    status, out, err = run(capsys, "compare", face, face)
+    assert status == 0
+    assert out.startswith("same person: score 100.0 (threshold 80")
+    assert err == ""
+
+
+def test_compare_others(capsys: pytest.CaptureFixture[str], face: str, hopper: Path) -> None:
+    status, out, _ = run(capsys, "compare", face, str(hopper))
+    assert status == 1
+    assert out.startswith("NOT the same person")
+
+
+def test_json_is_one_object(capsys: pytest.CaptureFixture[str], face: str, hopper: Path) -> None:
+    status, out, err = run(capsys, "compare", face, str(hopper), "--json")
+    answer = json.loads(out)
+    assert (status, err) == (1, "")
+    assert answer["passed"] is False
+    assert answer["far_thresholds"] == {"0.01": 70.0, "0.001": 80.0, "0.0001": 90.0}
+    assert [len(found["landmarks"]) for found in answer["faces"]] == [5, 5]
+    assert 0 <= answer["score"] < answer["threshold"] == 80
+
+
+def test_threshold_decides(capsys: pytest.CaptureFixture[str], face: str, hopper: Path) -> None:
+    assert run(capsys, "compare", face, str(hopper), "--threshold", "0")[0] == 0
+    status, _, err = run(capsys, "compare", face, face, "--threshold", "101")
+    assert status == 2
+    assert err.startswith("facecore: InvalidParameter:")
+
+
+@pytest.mark.parametrize(("mode", "ca"), [("chain", False), ("loop", True)])
+def test_cross_compare(
+    capsys: pytest.CaptureFixture[str], face: str, hopper: Path, mode: str, ca: bool
+) -> None:
+    status, out, _ = run(
+        capsys, "cross-compare", face, face, str(hopper), "--mode", mode, "--json"
+    )
+    answer = json.loads(out)
+    assert status == 1
+    assert answer["ab"]["passed"]
+    assert not answer["bc"]["passed"]
+    assert (answer["ca"] is not None) == ca
+
+
+def test_detect_draws(capsys: pytest.CaptureFixture[str], face: str, tmp_path: Path) -> None:
+    drawn = tmp_path / "drawn.png"
+    status, out, _ = run(capsys, "detect", face, "--draw", str(drawn), "--json")
+    assert status == 0
+    assert json.loads(out)["width"] == 512
+    before, after = images.load(face), images.load(drawn)
+    changed = np.flatnonzero((before != after).any(axis=(1, 2)))
+    top, bottom = json.loads(out)["faces"][0]["box"][1::2]
+    assert changed[0] < top + 5
+    assert bottom - 5 < changed[-1] < bottom + 5
+
+
+def test_detect_without_a_face(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "grey.png"
+    cv2.imwrite(str(path), np.full((200, 300, 3), 128, np.uint8))
+    assert run(capsys, "detect", str(path))[:2] == (0, "0 faces\n")
+    status, out, err = run(capsys, "compare", str(path), str(path))
+    assert (status, out) == (2, "")
+    assert err.startswith("facecore: NoFaceDetected: image a: no face was found")
+
+
+@pytest.mark.parametrize("name", ["drawn", "drawn.nothing", "missing/drawn.png"])
+def test_drawing_that_cannot_be_written(
+    capsys: pytest.CaptureFixture[str], face: str, tmp_path: Path, name: str
+) -> None:
+    status, _, err = run(capsys, "detect", face, "--draw", str(tmp_path / name))
+    assert status == 2
+    assert err.startswith("facecore: InvalidParameter:")
+    assert [path.name for path in tmp_path.iterdir()] == ["face.png"]
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(None, "UnreadableImage"), (b"", "UnreadableImage"), (b"not an image", "UnreadableImage")],
+)
+def test_bad_pictures(
+    capsys: pytest.CaptureFixture[str],
+    face: str,
+    tmp_path: Path,
+    content: bytes | None,
+    code: str,
+) -> None:
+    bad = tmp_path / "bad.jpg"
+    if content is not None:
+        bad.write_bytes(content)
+    status, out, err = run(capsys, "compare", face, str(bad), "--json")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"facecore: {code}: image b:")
+    assert err.count("\n") == 1
+
+
+def test_unknown_pack_and_provider(capsys: pytest.CaptureFixture[str], face: str) -> None:
+    _, _, err = run(capsys, "compare", face, face, "--pack", "nothing")
+    assert err.startswith("facecore: PackNotFound:")
+    _, _, err = run(capsys, "compare", face, face, "--provider", "NoSuchProvider")
+    assert err.startswith("facecore: ProviderUnavailable:")
+
+
+def test_flipped_byte_never_loads(
+    capsys: pytest.CaptureFixture[str], face: str, tmp_path: Path
+) -> None:
+    pack = tmp_path / "pack"
+    shutil.copytree(PACK, pack)
+    assert run(capsys, "compare", face, face, "--pack", str(pack))[0] == 0
+    model = pack / "embedder.onnx"
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    status, _, err = run(capsys, "compare", face, face, "--pack", str(pack))
+    assert status == 2
+    assert err.startswith("facecore: PackCorrupt:")
+
+
+def test_arguments_that_lack_explain_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["compare"])
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "exit status: 0 same person, 1 not, 2 error" in err
+    assert err.splitlines()[-1].startswith("facecore: InvalidParameter: the following arguments")
+
+
+def test_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "weights", "list", "--json")
+    packs = json.loads(out)
+    assert status == 0
+    assert packs["compact"]["installed"]
+    for pack in packs.values():
+        for model in pack["models"].values():
+            assert model["license"]
+            assert model["training_data"]
+            assert model["caveat"]
+    text = run(capsys, "weights", "list")[1]
+    assert "training data: MS-Celeb-1M" in text
+    status, out, _ = run(capsys, "weights", "verify", "compact")
+    assert status == 0
+    assert out.count(": ok\n") == 2
+
+
+def test_demo(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    drawn = tmp_path / "demo.jpg"
+    status, out, _ = run(capsys, "demo", "--draw", str(drawn), "--json")
+    same, other = json.loads(out).values()
+    assert status == 0
+    assert same["passed"]
+    assert not other["passed"]
+    assert images.load(drawn).shape[1] == 720
+
+
+def test_evaluate_needs_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, _, err = run(capsys, "evaluate", "lfw", str(tmp_path / "nothing"))
+    assert status == 2
+    assert "is not a folder" in err
+    status, _, err = run(capsys, "evaluate", "london", str(tmp_path))
+    assert status == 2
+    assert "does not hold" in err
