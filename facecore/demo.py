@@ -65,12 +65,12 @@ def draw(
         for name, face in zip(PAIRS[title], result.faces, strict=True):
             # A square around the face, about twice its size.
             scale = side / (2.2 * face.size)
-            shift = side / 2 - scale * (face.box[:2] + face.box[2:]) / 2
+            shift = (side - scale * (face.box[:2] + face.box[2:])) / 2
             matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
             panel = cv2.warpAffine(named[name], matrix, (side, side), flags=cv2.INTER_LINEAR)
             moved = Face(
-                face.box * scale + np.tile(shift, 2),
-                face.landmarks * scale + shift,
+                (face.box * scale + np.tile(shift, 2)).astype(np.float32),
+                (face.landmarks * scale + shift).astype(np.float32),
                 face.confidence,
             )
             panels.append(draw_faces(np.asarray(panel, np.uint8), [moved], colour))

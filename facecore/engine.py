@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -22,6 +23,7 @@ from facecore.matching import comparison
 from facecore.matching.calibration import Calibration
 from facecore.matching.comparison import Comparison, CrossComparison, Template
 from facecore.models import load_pack
+from facecore.models.cpus import usable_cpus
 from facecore.models.runtime import open_model
 
 if TYPE_CHECKING:
@@ -189,16 +191,19 @@ class FaceEngine:
         InvalidParameter
             `batch_size` or `face` makes no sense.
         """
-        if batch_size < 1:
-            raise InvalidParameter(f"batch_size is {batch_size}, must be at least 1")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise InvalidParameter(f"batch_size is {batch_size!r}, must be an integer from 1")
+        if isinstance(images, (str, bytes, bytearray, os.PathLike)):
+            raise InvalidParameter("images is a single image", "give a list, or use embed")
         _check_choice(face)
         vectors = self._stream(images, batch_size, face)
         if not progress:
             return vectors
         from tqdm import tqdm
 
-        total = len(images) if isinstance(images, Sequence) else None
-        return iter(tqdm(vectors, total=total, unit="image", desc="embedding"))
+        return iter(
+            tqdm(vectors, total=length_hint(images) or None, unit="image", desc="embedding")
+        )
 
     def compare(
         self, a: ImageInput, b: ImageInput, *, threshold: float | None = None
@@ -288,6 +293,19 @@ class FaceEngine:
         vectors = self._embedder.embed(np.stack(crops))
         return [Template(face, vector) for face, vector in zip(faces, vectors, strict=True)]
 
+    def _embed_each(
+        self, crops: list[NDArray[np.uint8]]
+    ) -> list[NDArray[np.float32] | FacecoreError]:
+        """One batch; if that fails, one by one, so that the error stays with its crop."""
+        if not crops:
+            return []
+        try:
+            return list(self._embedder.embed(np.stack(crops)))
+        except FacecoreError as error:
+            if len(crops) == 1:
+                return [error.with_traceback(None)]
+            return [answer for crop in crops for answer in self._embed_each([crop])]
+
     def _stream(
         self, sources: Iterable[ImageInput], batch_size: int, choice: FaceChoice
     ) -> Iterator[NDArray[np.float32] | FacecoreError]:
@@ -295,12 +313,12 @@ class FaceEngine:
             try:
                 return self._crop(image, choice)[1]
             except FacecoreError as error:
-                return error
+                return error.with_traceback(None)  # its frames hold the decoded image
 
         remaining = iter(sources)
         waiting: deque[Future[NDArray[np.uint8] | FacecoreError]] = deque()
         # Decoding and the models release the GIL, so threads keep every core busy.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cpus()) as pool:
             try:
                 while True:
                     more = islice(remaining, 2 * batch_size - len(waiting))
@@ -310,7 +328,7 @@ class FaceEngine:
                     size = min(batch_size, len(waiting))
                     results = [waiting.popleft().result() for _ in range(size)]
                     crops = [r for r in results if not isinstance(r, FacecoreError)]
-                    vectors = iter(self._embedder.embed(np.stack(crops)) if crops else ())
+                    vectors = iter(self._embed_each(crops))
                     for result in results:
                         yield result if isinstance(result, FacecoreError) else next(vectors)
             finally:
@@ -323,6 +341,7 @@ def _check_choice(choice: str) -> None:
 
 
 def _check_threshold(threshold: float) -> float:
-    if not 0 <= threshold <= 100:  # a NaN fails too
+    number = isinstance(threshold, (int, float, np.number)) and not isinstance(threshold, bool)
+    if not (number and 0 <= threshold <= 100):  # a NaN fails too
         raise InvalidParameter(f"threshold is {threshold!r}, must be within 0..100")
     return float(threshold)

@@ -36,14 +36,16 @@ def test_compare_same_person(capsys: pytest.CaptureFixture[str], face: str) -> N
     assert err == ""
 
 
-def test_compare_others(capsys: pytest.CaptureFixture[str], face: str, hopper: Path) -> None:
-    status, out, _ = run(capsys, "compare", face, str(hopper))
+def test_compare_others(capsys: pytest.CaptureFixture[str], face: str, hopper_path: Path) -> None:
+    status, out, _ = run(capsys, "compare", face, str(hopper_path))
     assert status == 1
     assert out.startswith("NOT the same person")
 
 
-def test_json_is_one_object(capsys: pytest.CaptureFixture[str], face: str, hopper: Path) -> None:
-    status, out, err = run(capsys, "compare", face, str(hopper), "--json")
+def test_json_is_one_object(
+    capsys: pytest.CaptureFixture[str], face: str, hopper_path: Path
+) -> None:
+    status, out, err = run(capsys, "compare", face, str(hopper_path), "--json")
     answer = json.loads(out)
     assert (status, err) == (1, "")
     assert answer["passed"] is False
@@ -52,8 +54,10 @@ def test_json_is_one_object(capsys: pytest.CaptureFixture[str], face: str, hoppe
     assert 0 <= answer["score"] < answer["threshold"] == 80
 
 
-def test_threshold_decides(capsys: pytest.CaptureFixture[str], face: str, hopper: Path) -> None:
-    assert run(capsys, "compare", face, str(hopper), "--threshold", "0")[0] == 0
+def test_threshold_decides(
+    capsys: pytest.CaptureFixture[str], face: str, hopper_path: Path
+) -> None:
+    assert run(capsys, "compare", face, str(hopper_path), "--threshold", "0")[0] == 0
     status, _, err = run(capsys, "compare", face, face, "--threshold", "101")
     assert status == 2
     assert err.startswith("facecore: InvalidParameter:")
@@ -61,10 +65,10 @@ def test_threshold_decides(capsys: pytest.CaptureFixture[str], face: str, hopper
 
 @pytest.mark.parametrize(("mode", "ca"), [("chain", False), ("loop", True)])
 def test_cross_compare(
-    capsys: pytest.CaptureFixture[str], face: str, hopper: Path, mode: str, ca: bool
+    capsys: pytest.CaptureFixture[str], face: str, hopper_path: Path, mode: str, ca: bool
 ) -> None:
     status, out, _ = run(
-        capsys, "cross-compare", face, face, str(hopper), "--mode", mode, "--json"
+        capsys, "cross-compare", face, face, str(hopper_path), "--mode", mode, "--json"
     )
     answer = json.loads(out)
     assert status == 1

@@ -14,7 +14,10 @@ __all__ = ["best_threshold", "fmr", "fmr_interval", "k_fold_accuracy", "tar_at_f
 
 def fmr(impostor: ArrayLike, threshold: float) -> float:
     """False match rate: share of impostor comparisons at or above a threshold."""
-    return float((np.asarray(impostor) >= threshold).mean())
+    values = np.asarray(impostor)
+    if not values.size:
+        raise InvalidParameter("there are no impostor comparisons")
+    return float((values >= threshold).mean())
 
 
 def fmr_interval(
@@ -57,14 +60,17 @@ def fmr_interval(
     different = person[:, None] != person[None]
     rng = np.random.default_rng(seed)
     count = int(person.max()) + 1
+    if count < 2:
+        raise InvalidParameter("a false match needs two people")
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
     weight = drawn[:, person].astype(np.float32)
     total = np.einsum("ri,ri->r", weight @ different.astype(np.float32), weight)
+    weight, total = weight[total > 0], total[total > 0]  # one person alone has no such pair
     rates = []
     for threshold in np.asarray(thresholds, np.float64).ravel():
         passing = ((similarity >= threshold) & different).astype(np.float32)
         rates.append(np.einsum("ri,ri->r", weight @ passing, weight) / total)
-    return np.quantile(rates, [0.025, 0.975], axis=1).T
+    return np.asarray(np.quantile(rates, [0.025, 0.975], axis=1).T, np.float64)
 
 
 def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float) -> float:
@@ -83,13 +89,18 @@ def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float) -> float:
         1 - FNMR, 0..1.
     """
     descending = np.sort(np.asarray(impostor, np.float64))[::-1]
-    if not len(descending) or not 0 <= far <= 1:
-        raise InvalidParameter("tar_at_far needs impostor comparisons and a rate within 0..1")
+    accepted = np.asarray(genuine, np.float64)
+    if not len(descending) or not len(accepted) or not 0 <= far <= 1:
+        raise InvalidParameter(
+            "tar_at_far needs genuine and impostor comparisons and a rate within 0..1"
+        )
     allowed = math.floor(far * len(descending))
+    if (allowed + 1) / len(descending) <= far:  # 0.29 * 100 is 28.999999999999996
+        allowed += 1
     if allowed >= len(descending):
         return 1.0
     # Strictly above the first comparison that must not pass.
-    return float((np.asarray(genuine) > descending[allowed]).mean())
+    return float((accepted > descending[allowed]).mean())
 
 
 def best_threshold(values: NDArray[np.floating], same: NDArray[np.bool_]) -> float:
@@ -98,6 +109,8 @@ def best_threshold(values: NDArray[np.floating], same: NDArray[np.bool_]) -> flo
     Where several are as good, the middle of them is taken, as a threshold is to serve for
     pairs that were not seen.
     """
+    if not len(values):
+        raise InvalidParameter("there is no comparison to choose a threshold on")
     order = np.argsort(values, kind="stable")
     ordered, labels = values[order].astype(np.float64), same[order]
     # right[i]: correct decisions when the threshold lies just below ordered[i].
@@ -107,9 +120,14 @@ def best_threshold(values: NDArray[np.floating], same: NDArray[np.bool_]) -> flo
     # A threshold cannot part equal values.
     possible = np.append(True, np.append(ordered[1:] > ordered[:-1], True))
     best = np.flatnonzero(possible & (right == right[possible].max()))
-    padded = np.concatenate([ordered[:1] - 1e-6, ordered, ordered[-1:] + 1e-6])
     cut = best[len(best) // 2]
-    return float((padded[cut] + padded[cut + 1]) / 2)
+    if cut == 0:
+        return float(ordered[0])  # the threshold itself passes
+    if cut == len(ordered):
+        return float(np.nextafter(ordered[-1], np.inf))
+    below, above = ordered[cut - 1], ordered[cut]
+    middle = (below + above) / 2
+    return float(middle if middle > below else above)
 
 
 def k_fold_accuracy(
@@ -120,7 +138,8 @@ def k_fold_accuracy(
     Parameters
     ----------
     values : ndarray, shape (N,)
-        Similarities.
+        Similarities; NaN where a pair could not be compared: no threshold is chosen on it,
+        and it counts as wrong.
     same : ndarray, shape (N,), bool
         Whether a pair shows one person.
     fold : ndarray, shape (N,), int
@@ -134,9 +153,14 @@ def k_fold_accuracy(
     ----------
     .. [1] G. Huang et al., "Labeled Faces in the Wild", UMass Amherst TR 07-49, 2007
     """
+    folds = np.unique(fold)
+    if len(folds) < 2:
+        raise InvalidParameter(f"{len(folds)} folds: there must be two, to hold one out")
+    values = np.asarray(values, np.float64)
+    compared = ~np.isnan(values)
     accuracies = []
-    for k in np.unique(fold):
+    for k in folds:
         held = fold == k
-        threshold = best_threshold(values[~held], same[~held])
-        accuracies.append(((values[held] >= threshold) == same[held]).mean())
+        threshold = best_threshold(values[compared & ~held], same[compared & ~held])
+        accuracies.append((compared & ((values >= threshold) == same))[held].mean())
     return np.array(accuracies)

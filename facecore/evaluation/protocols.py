@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from facecore.engine import FaceChoice, FaceEngine
 from facecore.errors import FacecoreError, InvalidParameter
 from facecore.evaluation.metrics import fmr, k_fold_accuracy, tar_at_far
+from facecore.matching.similarity import cosine
 
 __all__ = ["LfwResult", "LondonResult", "lfw", "london"]
 
@@ -25,8 +26,8 @@ class LfwResult:
     ----------
     accuracy, deviation : float
         Mean over the folds and its standard error, 0..1.
-    tar_at_far_001 : float
-        TAR at FAR 0.1 % over all pairs.
+    tar_at_far : dict of float to float
+        True accept rate over all pairs, by false accept rate.
     fmr_at_threshold, fnmr_at_threshold : float
         At the engine's own threshold.
     pairs, skipped : int
@@ -36,7 +37,7 @@ class LfwResult:
 
     accuracy: float
     deviation: float
-    tar_at_far_001: float
+    tar_at_far: dict[float, float]
     fmr_at_threshold: float
     fnmr_at_threshold: float
     pairs: int
@@ -53,7 +54,7 @@ class LfwResult:
         return [
             f"accuracy            {self.accuracy:.2%} ± {self.deviation:.2%} "
             f"({self.pairs:,} pairs, ten folds)",
-            f"TAR at FAR 0.1 %    {self.tar_at_far_001:.2%}",
+            f"TAR at FAR 0.1 %    {self.tar_at_far[0.001]:.2%}",
             f"at the threshold    FMR {self.fmr_at_threshold:.3%}, "
             f"FNMR {self.fnmr_at_threshold:.2%}",
             f"pairs skipped       {self.skipped}",
@@ -76,7 +77,7 @@ class LondonResult:
     threshold : float
         Score, 0..100.
     lowest_genuine : float
-        Score of the worst genuine pair.
+        Score of the worst genuine pair that could be compared.
     """
 
     genuine: int
@@ -120,16 +121,21 @@ def embed_all(
 
 def read_lfw_pairs(path: Path) -> list[tuple[int, bool, str, str]]:
     """Parse LFW's ``pairs.txt`` into (fold, same, ``Name/Name_0001.jpg``, the other)."""
-    lines = path.read_text(encoding="utf-8").splitlines()
     try:
+        lines = path.read_text(encoding="utf-8").splitlines()
         folds, size = (int(field) for field in lines[0].split())
+        if min(folds, size) < 1:
+            raise ValueError(f"{folds} folds of {size} pairs")
         pairs = []
         for number, line in enumerate(line for line in lines[1:] if line.strip()):
-            fields = line.split()
+            fields, fold = line.split(), number // (2 * size)
+            same = number % (2 * size) < size  # in each fold, first the pairs of one person
+            if len(fields) != (3 if same else 4) or not set(line).isdisjoint("/\\"):
+                raise ValueError(f"pair {number + 1} is {line.strip()!r}")
             a, i = fields[0], int(fields[1])
-            b, j = (a, int(fields[2])) if len(fields) == 3 else (fields[2], int(fields[3]))
+            b, j = (a, int(fields[2])) if same else (fields[2], int(fields[3]))
             names = f"{a}/{a}_{i:04d}.jpg", f"{b}/{b}_{j:04d}.jpg"
-            pairs.append((number // (2 * size), len(fields) == 3, *names))
+            pairs.append((fold, same, *names))
     except (ValueError, IndexError) as error:
         raise InvalidParameter(f"{path} is not a pairs file of LFW: {error}") from error
     if len(pairs) != (announced := 2 * folds * size):
@@ -169,18 +175,17 @@ def lfw(engine: FaceEngine, root: Path, *, progress: bool = False) -> LfwResult:
     second = np.array([row[pair[3]] for pair in pairs])
     same = np.array([pair[1] for pair in pairs])
     usable = found[first] & found[second]
-    similarity = np.where(usable, (vectors[first] * vectors[second]).sum(axis=1), np.nan)
+    similarity = cosine(vectors[first], vectors[second])  # NaN where there is no vector
     fold = np.array([pair[0] for pair in pairs])
-    # A skipped pair counts as wrong, whatever the threshold would have been.
-    graded = np.where(usable, similarity, np.where(same, -2.0, 2.0))
-    accuracy = k_fold_accuracy(graded, same, fold)
+    accuracy = k_fold_accuracy(similarity, same, fold)
+    impostor = similarity[~same & usable]  # what was not compared did not match falsely
     threshold = float(engine.calibration.similarity(engine.threshold))
     return LfwResult(
         accuracy=float(accuracy.mean()),
         deviation=float(accuracy.std(ddof=1) / np.sqrt(len(accuracy))),
-        tar_at_far_001=tar_at_far(graded[same], graded[~same], 0.001),
-        fmr_at_threshold=fmr(graded[~same], threshold),
-        fnmr_at_threshold=1.0 - float((graded[same] >= threshold).mean()),
+        tar_at_far={far: tar_at_far(similarity[same], impostor, far) for far in (0.01, 0.001)},
+        fmr_at_threshold=fmr(impostor, threshold),
+        fnmr_at_threshold=1.0 - float((similarity[same] >= threshold).mean()),
         pairs=len(pairs),
         skipped=int((~usable).sum()),
         images=len(names),
@@ -201,7 +206,7 @@ def london(engine: FaceEngine, root: Path, *, progress: bool = False) -> LondonR
     """
     neutral = sorted(root.glob("*_neutral.jpg"))
     smiling = [path.with_name(path.name.replace("_neutral", "_smiling")) for path in neutral]
-    if not neutral or not all(path.is_file() for path in smiling):
+    if len(neutral) < 2 or not all(path.is_file() for path in smiling):
         raise InvalidParameter(f"{root} does not hold pairs of NNN_neutral.jpg and NNN_smiling.jpg")
     vectors, found = embed_all(engine, [*neutral, *smiling], "largest", progress)
     count = len(neutral)
@@ -215,5 +220,5 @@ def london(engine: FaceEngine, root: Path, *, progress: bool = False) -> LondonR
         impostor_passing=int(passing[~genuine].sum()),
         without_face=int((~found).sum()),
         threshold=engine.threshold,
-        lowest_genuine=float(np.nanmin(score[genuine])),
+        lowest_genuine=float(score[genuine & ~np.isnan(score)].min(initial=100.0)),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from facecore.errors import NoFaceDetected
+from facecore.errors import InvalidParameter, NoFaceDetected
 
 __all__ = ["CROP_SIZE", "TEMPLATE", "SimilarityTransform", "align", "estimate"]
 
@@ -28,9 +28,13 @@ TEMPLATE: NDArray[np.float64] = np.array(
 )
 TEMPLATE.flags.writeable = False
 
-# Where the five points fit the template worse than this share of its spread (root mean
-# square over root mean square), they are not a face seen from the front half.
-_MAX_RESIDUAL = 0.75
+# Five points that fit the template worse than this are no face: on 800 pictures of LFW, many
+# half turned away, the median residual is 0.11 and the largest 0.47; points on one line have
+# 0.62 and more.
+_MAX_RESIDUAL = 0.6
+
+# Beyond this, squares of coordinates overflow; no picture is as large.
+_FARTHEST = 1e100
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +101,19 @@ def estimate(points: NDArray[np.floating], target: NDArray[np.floating]) -> Simi
     """
     X = np.asarray(points, np.float64)
     Y = np.asarray(target, np.float64)
-    if not np.isfinite(X).all():
+    if not (np.abs(X) < _FARTHEST).all():  # a NaN fails too
         return _failed("a point is not finite")
+    if not (np.abs(Y) < _FARTHEST).all():
+        return _failed("a target point is not finite")
     mean_x, mean_y = X.mean(axis=0), Y.mean(axis=0)
     X0, Y0 = X - mean_x, Y - mean_y
     variance = float((X0 * X0).sum()) / len(X)
+    spread = float((Y0 * Y0).sum())
     # Relative to the coordinates: points far from the origin lose digits.
     if variance <= (1e-6 * (1.0 + float(np.abs(X).max()))) ** 2:
         return _failed("the points coincide")
+    if spread == 0:
+        return _failed("the target's points coincide")
     U, D, Vt = np.linalg.svd(Y0.T @ X0 / len(X))
     if np.linalg.det(U) * np.linalg.det(Vt) < 0 and D[1] > 1e-6 * D[0]:
         return _failed("the points are mirrored")
@@ -112,7 +121,6 @@ def estimate(points: NDArray[np.floating], target: NDArray[np.floating]) -> Simi
     scale = float(D @ sign) / variance
     A = scale * (U * sign) @ Vt
     matrix = np.column_stack([A, mean_y - A @ mean_x])
-    spread = float((Y0 * Y0).sum())
     residual = math.sqrt(float(((X0 @ A.T - Y0) ** 2).sum()) / spread)
     return SimilarityTransform(matrix, residual)
 
@@ -140,7 +148,11 @@ def align(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[
     ------
     NoFaceDetected
         The landmarks are degenerate; the message says how.
+    InvalidParameter
+        They are not five points.
     """
+    if np.shape(landmarks) != TEMPLATE.shape:
+        raise InvalidParameter(f"landmarks have shape {np.shape(landmarks)}, must be (5, 2)")
     transform = estimate(landmarks, TEMPLATE)
     if not transform:
         raise NoFaceDetected(f"the face cannot be aligned: {transform.failure}")
@@ -156,9 +168,10 @@ def _warp(image: NDArray[np.uint8], transform: SimilarityTransform) -> NDArray[n
     import cv2
 
     matrix = transform.matrix
-    # Bilinear sampling reads 2x2 pixels: below half size it skips some, so the part of the
-    # picture that the crop covers is first averaged down to at most twice the crop's scale.
-    if (shrink := int(0.5 / transform.scale)) >= 2:
+    # Bilinear sampling reads 2x2 pixels, so on the way down it skips some: the part of the
+    # picture that the crop covers is first averaged to between one and two times its scale.
+    # No face is larger than the picture by far: the bound keeps the arithmetic in integers.
+    if (shrink := int(min(1 / transform.scale, 2.0**15))) >= 2:
         corners = np.array([[0, 0], [CROP_SIZE, 0], [0, CROP_SIZE], [CROP_SIZE, CROP_SIZE]])
         inside = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
         height, width = image.shape[:2]

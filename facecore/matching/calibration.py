@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,7 +43,8 @@ def wilson_interval(count: int, total: int) -> tuple[float, float]:
     p = count / total
     centre = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # The bounds hold the proportion itself, also where rounding says otherwise.
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,20 @@ class Calibration:
             )
         if not (ordered[-1] >= -1 and ordered[0] < 1):  # a NaN fails both
             raise InvalidParameter("impostor similarities must be cosines, -1 to below 1")
+        if intervals is not None and (
+            len(intervals) != len(SCORE_AT)
+            or not all(0 <= low <= high <= 1 for low, high in intervals)
+        ):
+            raise InvalidParameter(f"intervals must be {len(SCORE_AT)} pairs, low <= high")
         knots = []
         for position, (far, score) in enumerate(SCORE_AT.items()):
             passing = math.floor(far * len(ordered))
             middle = float(ordered[passing - 1 : passing + 1].mean())
-            low, high = intervals[position] if intervals else wilson_interval(passing, len(ordered))
+            low, high = (
+                intervals[position]
+                if intervals is not None
+                else wilson_interval(passing, len(ordered))
+            )
             knots.append(Knot(score, far, round(middle, 6), low, high))
         if any(a.similarity >= b.similarity for a, b in pairwise(knots)):
             raise InvalidParameter("the impostor similarities do not vary enough to calibrate on")
@@ -125,7 +136,10 @@ class Calibration:
     def score(self, similarity: ArrayLike) -> NDArray[np.float64]:
         """Score, 0..100, of cosine similarities, -1..1; elementwise."""
         x, y = self._curve
-        return np.interp(np.asarray(similarity, np.float64), x, y)
+        value = np.asarray(similarity, np.float64)
+        # Interpolation may round past the next knot; a score must not.
+        left = np.clip(np.searchsorted(x, value, side="right") - 1, 0, len(x) - 2)
+        return np.clip(np.interp(value, x, y), y[left], y[left + 1])
 
     def similarity(self, score: ArrayLike) -> NDArray[np.float64]:
         """Cosine similarity at which a score is reached: the inverse of `score`."""
@@ -175,6 +189,6 @@ class Calibration:
         return float(np.interp(-math.log10(far), -rates, scores))
 
     @cached_property
-    def far_thresholds(self) -> dict[float, float]:
+    def far_thresholds(self) -> Mapping[float, float]:
         """Score by false accept rate, for the documented 1 %, 0.1 % and 0.01 %."""
-        return {far: self.threshold(far) for far in FAR_LEVELS}
+        return MappingProxyType({far: self.threshold(far) for far in FAR_LEVELS})

@@ -107,7 +107,7 @@ class Knot:
     high: float
 
     def __post_init__(self) -> None:
-        require(0 <= self.score < 100, "score", "must be within 0..100; 100 is identity")
+        require(0 < self.score < 100, "score", "must lie between 0 and 100, which is identity")
         require(0 < self.far <= 1, "far", "must be above 0 and at most 1")
         require(-1 < self.similarity < 1, "similarity", "must lie between -1 and 1")
         require(0 <= self.low <= self.high <= 1, "low", "must hold 0 <= low <= high <= 1")

@@ -1,7 +1,7 @@
 """Export the trained networks into the compact pack and write their sizes and hashes down.
 
-    python weights/training/publish.py --detector RUN --embedder RUN
-    python weights/training/calibrate.py weights/compact
+python weights/training/publish.py --detector RUN --embedder RUN
+python weights/training/calibrate.py weights/compact
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Step 1 of the detector: scenes with faces at many scales, labelled by YuNet.
 
 A scene is 256x256: a photograph zoomed, turned and shifted (faces up to ones that the
-frame cuts off), or aligned crops of 12 to 150 pixels pasted on textures and blurred
-photographs.  YuNet's twelve raw head tensors are kept as the targets, one row of 16
-numbers (cls, obj, box, landmarks) per cell.
+frame cuts off; now and then upside down, or with its face covered, so that what surrounds
+faces is learnt not to be one), or aligned crops of 16 to 220 pixels pasted on textures,
+clutter and blurred photographs.  YuNet's twelve raw head tensors are kept as the targets,
+one row of 16 numbers (cls, obj, box, landmarks) per cell.
 
     python weights/training/scenes.py --out /somewhere/scenes
 """
@@ -26,8 +27,8 @@ SIDE = 256
 OUTPUTS = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32)]
 CELLS = sum((SIDE // stride) ** 2 for stride in (8, 16, 32))
 TEXTURES = [
-    *("coffee", "chelsea", "rocket", "brick", "grass"),
-    *("gravel", "coins", "page", "moon", "text"),
+    *("coffee", "chelsea", "rocket", "brick", "grass", "gravel", "coins", "page"),
+    *("moon", "text", "clock", "colorwheel", "immunohistochemistry", "hubble_deep_field"),
 ]
 BORDERS = (cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT_101)
 
@@ -67,6 +68,10 @@ class Painter:
         if self.rng.random() < 0.6:
             picture = self.photographs[self.rng.integers(len(self.photographs))]
             width = np.exp(self.rng.uniform(np.log(60), np.log(800)))
+            if self.rng.random() < 0.35:
+                picture = self.covered(picture)
+            if self.rng.random() < 0.1:
+                picture = np.ascontiguousarray(picture[::-1])
         else:
             picture = self.crops[self.rng.integers(len(self.crops))]
             width = np.exp(self.rng.uniform(np.log(60), np.log(500)))
@@ -74,9 +79,37 @@ class Painter:
         centre = tuple(SIDE / 2 + self.rng.uniform(-1, 1, 2) * wander)
         return self.warp(picture, width, centre, int(self.rng.choice(BORDERS)))
 
+    def covered(self, picture: Image) -> Image:
+        """The photograph with something else where its face is: LFW centres faces."""
+        height, width = picture.shape[:2]
+        y1, y2 = round(0.22 * height), round(0.78 * height)
+        x1, x2 = round(0.25 * width), round(0.75 * width)
+        patch = cv2.resize(self.background(), (x2 - x1, y2 - y1))
+        picture = picture.copy()
+        picture[y1:y2, x1:x2] = patch
+        return picture
+
+    def clutter(self) -> Image:
+        """Random lines, discs and polygons in random colours."""
+        scene = np.full((SIDE, SIDE, 3), self.rng.integers(0, 256, 3), np.uint8)
+        for _ in range(self.rng.integers(5, 60)):
+            colour = tuple(map(int, self.rng.integers(0, 256, 3)))
+            points = self.rng.integers(0, SIDE, (self.rng.integers(2, 6), 1, 2)).astype(np.int32)
+            kind = self.rng.random()
+            if kind < 0.4:
+                cv2.polylines(scene, [points], kind < 0.2, colour, int(self.rng.integers(1, 8)))
+            elif kind < 0.7:
+                radius = int(self.rng.integers(2, 40))
+                cv2.circle(scene, tuple(map(int, points[0, 0])), radius, colour, -1, cv2.LINE_AA)
+            else:
+                cv2.fillPoly(scene, [points], colour, cv2.LINE_AA)
+        return cv2.GaussianBlur(scene, (0, 0), self.rng.uniform(0.3, 3))
+
     def background(self) -> Image:
         kind = self.rng.random()
-        if kind < 0.5:
+        if kind < 0.2:
+            return self.clutter()
+        if kind < 0.6:
             picture = self.textures[self.rng.integers(len(self.textures))]
             width = self.rng.uniform(1, 4) * SIDE
             centre = tuple(self.rng.uniform(0, SIDE, 2))
@@ -116,7 +149,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     yunet = data_root() / "weights/yunet/yunet_n_dynamic.onnx"
     parser.add_argument("--teacher", type=Path, default=yunet)
-    parser.add_argument("--count", type=int, default=16_000)
+    parser.add_argument("--count", type=int, default=28_000)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,71 @@
+"""What the tests share: reference data, engines and two pictures that every machine has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from skimage import data
+
+from facecore import FaceEngine
+from facecore.models import pull
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data, which is no part of the repository."""
+    folder = Path(os.environ.get("FACECORE_DATA", REPO.parent / "shared"))
+    if not (folder / "weights").is_dir():
+        pytest.skip(f"no reference data in {folder}; set FACECORE_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mobilefacenet(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> FaceEngine:
+    """An engine on the pack that users pull, here from the reference data."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FACECORE_WEIGHTS_MIRROR", str(shared / "weights"))
+        patch.setenv("FACECORE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        pull("mobilefacenet", progress=False)
+        return FaceEngine("mobilefacenet", threads=1)
+
+
+@pytest.fixture(scope="session")
+def compact() -> FaceEngine:
+    """An engine on the pack that ships: where it is missing, tests fail and do not skip."""
+    return FaceEngine("compact", threads=1)
+
+
+@pytest.fixture(scope="session")
+def engine(request: pytest.FixtureRequest) -> FaceEngine:
+    """The engine that most tests use; FACECORE_TEST_PACK=mobilefacenet tries the other pack."""
+    made: FaceEngine = request.getfixturevalue(os.environ.get("FACECORE_TEST_PACK", "compact"))
+    return made
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> NDArray[np.uint8]:
+    """512x512 BGR, a face about 100 pixels high; read-only, as every test shares it."""
+    image = np.ascontiguousarray(data.astronaut()[:, :, ::-1])
+    image.flags.writeable = False
+    return image
+
+
+@pytest.fixture(scope="session")
+def hopper_path() -> Path:
+    return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+
+
+@pytest.fixture(scope="session")
+def hopper(hopper_path: Path) -> NDArray[np.uint8]:
+    """600x512 BGR, a face about 200 pixels high; read-only, as every test shares it."""
+    image = np.asarray(cv2.imread(str(hopper_path)), np.uint8)
+    image.flags.writeable = False
+    return image

@@ -1,0 +1,76 @@
+"""What each pack reaches on the reference data: slow, and the reason for everything else."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from facecore import FaceEngine
+from facecore.evaluation.protocols import lfw, london
+
+Array = np.ndarray[Any, Any]
+
+
+@pytest.fixture(scope="module", params=["mobilefacenet", "compact"])
+def pack(request: pytest.FixtureRequest, shared: Path) -> FaceEngine:
+    engine: FaceEngine = request.getfixturevalue(request.param)
+    return engine
+
+
+LEAST_LFW = {"mobilefacenet": 0.99, "compact": 0.96}
+
+
+def test_lfw(pack: FaceEngine, shared: Path) -> None:
+    result = lfw(pack, shared / "lfw")
+    print(result)
+    assert (result.pairs, result.images) == (6000, 7701)
+    assert (result.skipped, result.without_face) == (0, 0)
+    assert result.accuracy >= LEAST_LFW[pack.pack.name]
+
+
+LEAST_GENUINE = {"mobilefacenet": 102, "compact": 100}
+
+
+def test_london(pack: FaceEngine, shared: Path) -> None:
+    result = london(pack, shared / "faces" / "london")
+    print(result)
+    assert (result.genuine, result.without_face) == (102, 0)
+    assert result.genuine_passing >= LEAST_GENUINE[pack.pack.name]
+    assert result.impostor_passing <= 0.005 * result.impostor
+
+
+def read(path: Path) -> Array:
+    return np.asarray(cv2.imread(str(path)), np.uint8)
+
+
+def test_a_face_that_fills_85_percent_is_found(pack: FaceEngine, shared: Path) -> None:
+    paths = sorted((shared / "faces" / "london").glob("*.jpg"))
+    assert len(paths) == 204
+    missed = []
+    for path in paths:
+        image = read(path)
+        box = pack.largest_face(image).box
+        middle, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 / math.sqrt(0.85)
+        x1, y1 = np.maximum(np.round(middle - half), 0).astype(int)
+        x2, y2 = np.minimum(np.round(middle + half), image.shape[1::-1]).astype(int)
+        found = pack.detect(image[y1:y2, x1:x2])
+        if not found or found[0].size < 0.8 * math.sqrt((x2 - x1) * (y2 - y1)):
+            missed.append(path.name)
+    assert missed == []
+
+
+@pytest.mark.parametrize("size", [24, 48, 96, 400, 1500])
+def test_a_face_is_the_same_at_every_size(pack: FaceEngine, shared: Path, size: int) -> None:
+    for path in sorted((shared / "faces" / "london").glob("*_neutral.jpg"))[::20]:
+        image = read(path)
+        factor = size / pack.largest_face(image).size
+        kind = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+        scaled = np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=kind))
+        assert pack.largest_face(scaled).size == pytest.approx(size, rel=0.25), path.name
+        if size >= 48:
+            assert float(pack.embed(scaled) @ pack.embed(image)) >= 0.5, path.name

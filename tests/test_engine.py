@@ -1,0 +1,323 @@
+"""FaceEngine: from images to results, in every input form, in batches and in threads."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from facecore import FaceEngine
+from facecore.errors import InvalidParameter, NoFaceDetected, PackNotFound, UnreadableImage
+from facecore.face.alignment import TEMPLATE
+
+Array = np.ndarray[Any, Any]
+REPO = Path(__file__).resolve().parents[1]
+NOISE = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def changed(astronaut: Array) -> Array:
+    """The astronaut turned, smaller, darker and coarsely compressed."""
+    turned = cv2.warpAffine(
+        astronaut, cv2.getRotationMatrix2D((225, 120), 15, 0.8), astronaut.shape[1::-1]
+    )
+    jpeg = cv2.imencode(
+        ".jpg", cv2.convertScaleAbs(turned, alpha=0.8), [cv2.IMWRITE_JPEG_QUALITY, 60]
+    )
+    return np.asarray(cv2.imdecode(jpeg[1], cv2.IMREAD_COLOR), np.uint8)
+
+
+def test_the_same_person_passes_and_another_does_not(
+    engine: FaceEngine, astronaut: Array, changed: Array, hopper: Array
+) -> None:
+    same, other = engine.compare(astronaut, changed), engine.compare(astronaut, hopper)
+    assert same.passed
+    assert not other.passed
+    assert 80 <= same.score < 100
+    assert 0 < other.score < 70
+    assert same.threshold == engine.threshold == 80
+    assert same.far_thresholds == {0.01: 70.0, 0.001: 80.0, 0.0001: 90.0}
+    for face, image in zip(same.faces, (astronaut, changed), strict=True):
+        np.testing.assert_array_equal(face.landmarks, engine.largest_face(image).landmarks)
+
+
+def test_identity_scores_at_least_99(engine: FaceEngine, hopper: Array) -> None:
+    assert engine.compare(hopper, hopper.copy()).score >= 99
+
+
+def test_a_swap_gives_the_same_score(engine: FaceEngine, changed: Array, hopper: Array) -> None:
+    one, other = engine.compare(changed, hopper), engine.compare(hopper, changed)
+    assert one.score == other.score
+    assert one.similarity == other.similarity
+
+
+def test_every_form_of_an_input_gives_one_vector(
+    engine: FaceEngine, hopper: Array, hopper_path: Path
+) -> None:
+    data = hopper_path.read_bytes()
+    wanted = engine.embed(hopper)
+    assert wanted.dtype == np.float32
+    assert wanted.shape == (engine.pack.embedder.output.dimension,)
+    assert np.linalg.norm(wanted) == pytest.approx(1, abs=1e-6)
+    with Image.open(hopper_path) as pillow, io.BytesIO(data) as stream:
+        for form in (hopper_path, str(hopper_path), data, bytearray(data), stream, pillow):
+            assert float(engine.embed(form) @ wanted) >= 0.999, type(form)
+
+
+def test_the_central_face_need_not_be_the_largest(
+    engine: FaceEngine, astronaut: Array, hopper: Array
+) -> None:
+    small = np.asarray(cv2.resize(hopper, None, fx=0.35, fy=0.35, interpolation=cv2.INTER_AREA))
+    picture = np.zeros((512, 1024, 3), np.uint8)
+    picture[:, :400] = astronaut[:, :400]
+    picture[180 : 180 + len(small), 425 : 425 + small.shape[1]] = small
+    largest, central = (engine.embed(picture, face=f) for f in ("largest", "central"))  # type: ignore[arg-type]
+    assert largest @ engine.embed(astronaut) > 0.9
+    assert central @ engine.embed(small) > 0.8
+    with pytest.raises(InvalidParameter, match="smallest"):
+        engine.embed(picture, face="smallest")  # type: ignore[arg-type]
+
+
+def test_no_face_no_vector(engine: FaceEngine, astronaut: Array) -> None:
+    assert engine.detect(NOISE) == []
+    for verb in (engine.embed, engine.largest_face):
+        with pytest.raises(NoFaceDetected, match="300x300"):
+            verb(NOISE)
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        (NOISE, NoFaceDetected),
+        (b"not an image", UnreadableImage),
+        (np.zeros((2, 2)), InvalidParameter),
+    ],
+)
+def test_an_error_names_the_image(
+    engine: FaceEngine, astronaut: Array, bad: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=r"^image a: "):
+        engine.compare(bad, astronaut)
+    with pytest.raises(error, match=r"^image b: "):
+        engine.compare(astronaut, bad)
+    with pytest.raises(error, match=r"^image c: ") as caught:
+        engine.cross_compare(astronaut, astronaut, bad)
+    assert caught.value.hint  # type: ignore[attr-defined]
+
+
+def test_cross_compare(engine: FaceEngine, astronaut: Array, changed: Array, hopper: Array) -> None:
+    chain = engine.cross_compare(astronaut, changed, astronaut)
+    assert chain.passed
+    assert chain.ca is None
+    assert chain.ab.score == pytest.approx(engine.compare(astronaut, changed).score, abs=0.01)
+    assert chain.ab.score == pytest.approx(chain.bc.score, abs=0.01)
+    loop = engine.cross_compare(astronaut, changed, hopper, mode="loop")
+    assert loop.ca is not None
+    assert (loop.ab.passed, loop.bc.passed, loop.ca.passed) == (True, False, False)
+    assert not loop.passed
+    assert engine.cross_compare(astronaut, changed, hopper, "loop", threshold=0).passed
+    with pytest.raises(InvalidParameter, match="ring"):
+        engine.cross_compare(astronaut, changed, hopper, mode="ring")  # type: ignore[arg-type]
+
+
+def test_a_call_can_set_its_own_threshold(
+    engine: FaceEngine, astronaut: Array, changed: Array, hopper: Array
+) -> None:
+    assert engine.compare(astronaut, hopper, threshold=0).passed
+    strict = engine.compare(astronaut, changed, threshold=100)
+    assert not strict.passed
+    assert strict.threshold == 100
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 100.1, float("nan"), float("inf"), "80", True])
+def test_a_threshold_is_a_score(engine: FaceEngine, astronaut: Array, threshold: Any) -> None:
+    with pytest.raises(InvalidParameter, match="threshold"):
+        engine.compare(astronaut, astronaut, threshold=threshold)
+    with pytest.raises(InvalidParameter, match="threshold"):
+        FaceEngine(engine.pack.folder, threads=1, threshold=threshold)
+
+
+def test_the_engine_can_set_the_threshold(
+    engine: FaceEngine, astronaut: Array, hopper: Array
+) -> None:
+    lenient = FaceEngine(engine.pack.folder, threads=1, threshold=0)
+    assert lenient.threshold == 0
+    assert lenient.compare(astronaut, hopper).passed
+    assert lenient.contract_id == engine.contract_id
+    assert "threshold=0" in repr(lenient)
+
+
+def test_an_unknown_pack() -> None:
+    with pytest.raises(PackNotFound, match="no-such-pack"):
+        FaceEngine("no-such-pack")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
+def test_embed_many_keeps_order_and_errors_in_place(
+    engine: FaceEngine, astronaut: Array, hopper: Array, hopper_path: Path, batch_size: int
+) -> None:
+    images = [astronaut, NOISE, hopper, b"junk", hopper_path, REPO / "no-such-file.jpg", astronaut]
+    answers = list(engine.embed_many(iter(images), batch_size))
+    wanted = [
+        astronaut,
+        NoFaceDetected,
+        hopper,
+        UnreadableImage,
+        hopper,
+        UnreadableImage,
+        astronaut,
+    ]
+    for answer, right in zip(answers, wanted, strict=True):
+        if isinstance(right, type):
+            assert type(answer) is right
+        else:
+            assert not isinstance(answer, Exception)
+            assert answer @ engine.embed(right) >= 0.9999
+
+
+def test_embed_many_of_nothing_and_of_errors_only(engine: FaceEngine) -> None:
+    assert list(engine.embed_many([])) == []
+    (error,) = engine.embed_many([NOISE])
+    assert isinstance(error, NoFaceDetected)
+
+
+def test_embed_many_holds_no_pixels_of_a_bad_image(engine: FaceEngine) -> None:
+    (error,) = engine.embed_many([NOISE])
+    assert isinstance(error, NoFaceDetected)
+    assert error.__traceback__ is None  # its frames would keep the decoded image alive
+
+
+def test_embed_many_reads_at_most_two_batches_ahead(engine: FaceEngine, hopper: Array) -> None:
+    read = 0
+
+    def source() -> Iterator[Array]:
+        nonlocal read
+        for _ in range(100):
+            read += 1
+            yield hopper
+
+    answers = engine.embed_many(source(), batch_size=4)
+    assert read == 0
+    next(answers)
+    assert read <= 8
+    for _ in range(4):
+        next(answers)
+    assert read <= 12
+    before = threading.active_count()
+    answers.close()  # type: ignore[attr-defined]
+    assert threading.active_count() < before
+
+
+def test_embed_many_passes_on_what_the_source_raises(engine: FaceEngine, hopper: Array) -> None:
+    def source() -> Iterator[Array]:
+        yield hopper
+        raise KeyError("the caller's own")
+
+    with pytest.raises(KeyError, match="own"):
+        list(engine.embed_many(source(), batch_size=1))
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, "2"])
+def test_embed_many_checks_its_arguments_at_once(engine: FaceEngine, batch_size: Any) -> None:
+    with pytest.raises(InvalidParameter, match="batch_size"):
+        engine.embed_many([], batch_size=batch_size)
+    with pytest.raises(InvalidParameter, match="face"):
+        engine.embed_many([], face="any")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("single", ["portrait.jpg", b"bytes"])
+def test_embed_many_refuses_a_single_image(engine: FaceEngine, single: Any) -> None:
+    with pytest.raises(InvalidParameter):
+        engine.embed_many(single)
+
+
+def test_progress_goes_to_standard_error_only(
+    engine: FaceEngine, hopper: Array, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(list(engine.embed_many([hopper] * 3, progress=True))) == 3
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "3/3" in shown.err
+    list(engine.embed_many([hopper]))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_threads_share_an_engine(
+    engine: FaceEngine, astronaut: Array, hopper: Array, changed: Array
+) -> None:
+    images = [astronaut, hopper, changed] * 8
+    serial = [engine.embed(image) for image in images[:3]] * 8
+    with ThreadPoolExecutor(8) as pool:
+        for vector, wanted in zip(pool.map(engine.embed, images), serial, strict=True):
+            np.testing.assert_array_equal(vector, wanted)
+
+
+def run(code: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=os.environ | {"PYTHONPATH": str(REPO)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_facecore_loads_nothing_heavy() -> None:
+    heavy = (
+        "numba",
+        "skimage",
+        "onnxruntime",
+        "cv2",
+        "scipy",
+        "hnswlib",
+        "PIL",
+        "tqdm",
+        "matplotlib",
+    )
+    code = f"import sys, facecore; print([m for m in {heavy} if m in sys.modules])"
+    assert run(code).strip() == "[]"
+
+
+NO_NETWORK = """
+import sys
+
+def refuse(event, arguments):
+    if event.startswith("socket."):
+        raise SystemExit(f"{event} {arguments}")
+
+sys.addaudithook(refuse)
+import facecore
+from pathlib import Path
+pack, image = map(Path, sys.argv[1:])
+result = facecore.FaceEngine(pack, threads=1).compare(image, image)
+print(result.passed, *(module in sys.modules for module in ("numba", "skimage")))
+"""
+
+
+def test_no_network_and_no_compiler_on_the_way(engine: FaceEngine, hopper_path: Path) -> None:
+    assert run(NO_NETWORK, str(engine.pack.folder), str(hopper_path)).split() == [
+        "True",
+        "False",
+        "False",
+    ]
+
+
+def test_a_face_at_the_edge_of_what_aligns(engine: FaceEngine, hopper: Array) -> None:
+    """A crop needs all five landmarks only as numbers: they may lie outside the picture."""
+    face = engine.largest_face(hopper)
+    part = hopper[:, : int(face.landmarks[1, 0]) + 4]  # cut off beside the left eye
+    assert engine.embed(part) @ engine.embed(hopper) > 0.3
+    assert face.landmarks.shape == TEMPLATE.shape
