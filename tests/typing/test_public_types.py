@@ -1,0 +1,56 @@
+"""The public names, as a strict type checker sees them from outside the package."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import facecore
+
+CALLER = """
+from __future__ import annotations
+from collections.abc import Iterator
+import numpy as np
+from numpy.typing import NDArray
+import facecore
+
+engine = facecore.FaceEngine(pack="compact", providers=["CPUExecutionProvider"], threads=2)
+faces: list[facecore.Face] = engine.detect("a.jpg")
+box: NDArray[np.float32] = engine.largest_face(b"...").box
+vector: NDArray[np.float32] = engine.embed("a.jpg")
+many: Iterator[NDArray[np.float32] | facecore.FacecoreError] = engine.embed_many(["a.jpg"])
+result: facecore.Comparison = engine.compare("a.jpg", vector.astype(np.uint8))
+cross: facecore.CrossComparison = engine.cross_compare("a", "b", "c", mode="loop")
+score: float = result.score
+ca: facecore.Comparison | None = cross.ca
+"""
+
+WRONG = """
+import facecore
+facecore.FaceEngine().cross_compare("a", "b", "c", mode="ring")
+"""
+
+
+def check(source: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    (folder / "caller.py").write_text(source)
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(folder), "caller.py"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_a_strict_caller_type_checks(tmp_path: Path) -> None:
+    done = check(CALLER, tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_wrong_argument_is_noticed(tmp_path: Path) -> None:
+    done = check(WRONG, tmp_path)
+    assert done.returncode == 1
+    assert "ring" in done.stdout
+
+
+@pytest.mark.parametrize("name", facecore.__all__)
+def test_public_names_are_documented(name: str) -> None:
+    assert getattr(facecore, name).__doc__
