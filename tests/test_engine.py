@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,8 +19,15 @@ import pytest
 from PIL import Image
 
 from facecore import FaceEngine
-from facecore.errors import InvalidParameter, NoFaceDetected, PackNotFound, UnreadableImage
+from facecore.errors import (
+    InvalidParameter,
+    NoFaceDetected,
+    PackCorrupt,
+    PackNotFound,
+    UnreadableImage,
+)
 from facecore.face.alignment import TEMPLATE
+from facecore.models.catalog import shipped_root
 
 Array = np.ndarray[Any, Any]
 REPO = Path(__file__).resolve().parents[1]
@@ -321,3 +329,34 @@ def test_a_face_at_the_edge_of_what_aligns(engine: FaceEngine, hopper: Array) ->
     part = hopper[:, : int(face.landmarks[1, 0]) + 4]  # cut off beside the left eye
     assert engine.embed(part) @ engine.embed(hopper) > 0.3
     assert face.landmarks.shape == TEMPLATE.shape
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (('"cls_8", "cls_16", "cls_32"', '"bbox_8", "bbox_16", "bbox_32"'), "differ"),
+        (('"obj_8", "obj_16", "obj_32"', '"o_8", "o_16", "o_32"'), "no output"),
+        (("dimension = 128", "dimension = 64"), "expected"),
+        (('name = "embedding"', 'name = "vector"'), "no output"),
+    ],
+)
+def test_a_manifest_that_is_wrong_about_its_tensors_never_loads(
+    tmp_path: Path, wrong: tuple[str, str], message: str
+) -> None:
+    pack = tmp_path / "pack"
+    shutil.copytree(shipped_root() / "compact", pack)
+    text = (pack / "pack.toml").read_text()
+    assert wrong[0] in text
+    (pack / "pack.toml").write_text(text.replace(*wrong))
+    with pytest.raises(PackCorrupt, match=message):
+        FaceEngine(pack)
+
+
+def test_swapped_heads_never_load(tmp_path: Path) -> None:
+    pack = tmp_path / "pack"
+    shutil.copytree(shipped_root() / "compact", pack)
+    text = (pack / "pack.toml").read_text()
+    swapped = text.replace("bbox_", "@").replace("kps_", "bbox_").replace("@", "kps_")
+    (pack / "pack.toml").write_text(swapped)
+    with pytest.raises(PackCorrupt, match=r"output kps_8: .* expected \(any, any, 4\)"):
+        FaceEngine(pack)

@@ -19,6 +19,10 @@ MANIFEST_NAME = "pack.toml"
 # Alignment name -> side of the square crop in pixels.
 ALIGNMENTS = {"arcface-5pt-112": 112}
 
+# Detector architecture -> numbers per cell of each head; every head has one output per stride.
+# YuNet: class, objectness, box, five landmarks.
+DETECTOR_HEADS = {"yunet": (1, 1, 4, 10)}
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 # Protobuf, and so ONNX in one file, ends at 2 GiB. It also bounds what is read into memory.
@@ -68,6 +72,15 @@ class DetectorSpec(ModelFile):
     input: InputSpec
     output: DetectorOutput
 
+    def __post_init__(self) -> None:
+        # Not super(): slots=True makes a new class, which a bare super() does not know.
+        ModelFile.__post_init__(self)
+        known = ", ".join(DETECTOR_HEADS)
+        require(self.architecture in DETECTOR_HEADS, "architecture", f"must be one of {known}")
+        wanted = len(DETECTOR_HEADS[self.architecture]) * len(self.output.strides)
+        found = len(self.output.names)
+        require(found == wanted, "output.names", f"must name {wanted} outputs, names {found}")
+
 
 @dataclass(frozen=True, slots=True)
 class EmbedderSpec(ModelFile):
@@ -88,7 +101,6 @@ class EmbedderSpec(ModelFile):
     calibration: CalibrationSpec
 
     def __post_init__(self) -> None:
-        # Not super(): slots=True makes a new class, which a bare super() does not know.
         ModelFile.__post_init__(self)
         known = ", ".join(ALIGNMENTS)
         require(self.alignment in ALIGNMENTS, "alignment", f"must be one of {known}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facecore.errors import PackCorrupt
-from facecore.models.manifest import EmbedderSpec
+from facecore.models.manifest import DETECTOR_HEADS, EmbedderSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +27,9 @@ def expected_outputs(model: DetectorSpec | EmbedderSpec) -> dict[str, Sequence[i
     """Return what `check_io` is to expect of a pack's model: output name -> shape."""
     if isinstance(model, EmbedderSpec):
         return {model.output.name: (None, model.output.dimension)}
-    return dict.fromkeys(model.output.names)
+    # Head by head, and inside a head by stride: (image, cell, number).
+    numbers = [n for n in DETECTOR_HEADS[model.architecture] for _ in model.output.strides]
+    return {name: (None, None, n) for name, n in zip(model.output.names, numbers, strict=True)}
 
 
 def check_io(

@@ -122,6 +122,8 @@ def test_a_toml_integer_is_a_number() -> None:
         ("detector.file", ""),
         ("detector.file", "pack.toml"),
         ("detector.file", "embedder.onnx"),
+        ("detector.architecture", "retina"),
+        ("detector.output.names", ["cls_8", "cls_16"]),
         ("detector.size", 0),
         ("detector.size", -1),
         ("detector.size", 2**40),
