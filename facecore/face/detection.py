@@ -169,7 +169,6 @@ class Detector:
     SMALL = 160
     FINE = 1920
     WIDE = 160
-    THRESHOLD = 0.6
     OVERLAP = 0.3
     BLEND = 0.5
 
@@ -221,7 +220,11 @@ class Detector:
         tensor = to_tensor(canvas, self._spec.input)
         outputs = self._session.run(self._spec.output.names, {self._spec.input.name: tensor})
         boxes, landmarks, scores = decode(
-            outputs, outer_height, outer_width, self._spec.output.strides, self.THRESHOLD
+            outputs,
+            outer_height,
+            outer_width,
+            self._spec.output.strides,
+            self._spec.threshold,
         )
         ratio = np.array([width / inner_width, height / inner_height], np.float32)
         return (boxes - margin) * np.tile(ratio, 2), (landmarks - margin) * ratio, scores

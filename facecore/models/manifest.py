@@ -67,8 +67,15 @@ class ModelFile:
 
 @dataclass(frozen=True, slots=True)
 class DetectorSpec(ModelFile):
-    """The face detector of a pack."""
+    """The face detector of a pack.
 
+    Parameters
+    ----------
+    threshold : float
+        Least confidence of a face, 0–1.
+    """
+
+    threshold: float
     input: InputSpec
     output: DetectorOutput
 
@@ -77,6 +84,7 @@ class DetectorSpec(ModelFile):
         ModelFile.__post_init__(self)
         known = ", ".join(DETECTOR_HEADS)
         require(self.architecture in DETECTOR_HEADS, "architecture", f"must be one of {known}")
+        require(0 < self.threshold < 1, "threshold", "must lie between 0 and 1")
         wanted = len(DETECTOR_HEADS[self.architecture]) * len(self.output.strides)
         found = len(self.output.names)
         require(found == wanted, "output.names", f"must name {wanted} outputs, names {found}")

@@ -123,6 +123,7 @@ def test_a_toml_integer_is_a_number() -> None:
         ("detector.file", "pack.toml"),
         ("detector.file", "embedder.onnx"),
         ("detector.architecture", "retina"),
+        ("detector.threshold", 1.0),
         ("detector.output.names", ["cls_8", "cls_16"]),
         ("detector.size", 0),
         ("detector.size", -1),

@@ -3,8 +3,9 @@
 A scene is 256x256: a photograph zoomed, turned and shifted (faces up to ones that the
 frame cuts off; now and then upside down, or with its face covered, so that what surrounds
 faces is learnt not to be one), or aligned crops of 16 to 220 pixels pasted on textures,
-clutter and blurred photographs.  YuNet's twelve raw head tensors are kept as the targets,
-one row of 16 numbers (cls, obj, box, landmarks) per cell.
+clutter and blurred photographs, or a crowd of whole photographs made small.  YuNet's
+twelve raw head tensors are kept as the targets, one row of 16 numbers (cls, obj, box,
+landmarks) per cell.
 
     python weights/training/scenes.py --out /somewhere/scenes
 """
@@ -137,8 +138,20 @@ class Painter:
             scene = (scene + alpha * (layer[..., :3].astype(np.float32) - scene)).astype(np.uint8)
         return scene
 
+    def crowd(self) -> Image:
+        """Whole photographs, small: faces of 10 to 45 pixels with what belongs around them."""
+        scene = self.background()
+        for _ in range(self.rng.integers(2, 10)):
+            picture = self.photographs[self.rng.integers(len(self.photographs))]
+            side = int(np.exp(self.rng.uniform(np.log(25), np.log(110))))
+            small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+            x, y = self.rng.integers(0, SIDE - side, 2)
+            scene[y : y + side, x : x + side] = small
+        return scene
+
     def scene(self) -> Image:
-        picture = self.zoomed() if self.rng.random() < 0.6 else self.pasted()
+        paint = self.rng.choice([self.crowd, self.pasted, self.zoomed], p=[0.3, 0.25, 0.45])
+        picture = paint()
         return np.ascontiguousarray(picture[:, ::-1]) if self.rng.random() < 0.5 else picture
 
 
