@@ -188,8 +188,13 @@ class Calibration:
             found[far] = found[last] + scale * math.log(last / far)
         # As a file will hold it: what was written and read is equal to what was fitted.
         places = {far: round(similarity, 6) for far, similarity in found.items()}
-        if not all(a < b < 1 for a, b in pairwise(places.values())):
+        if not all(a < b for a, b in pairwise(places.values())):
             raise InvalidParameter("the impostor similarities do not vary enough to calibrate on")
+        if places[min(SCORE_AT)] >= 1:
+            raise InvalidParameter(
+                "the impostor similarities come too near to identity to calibrate on",
+                "check that no person has two folders",
+            )
         if len(same) and np.median(same) <= places[0.1]:
             raise InvalidParameter(
                 f"the median genuine similarity, {np.median(same):.3f}, is not above "
