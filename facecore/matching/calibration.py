@@ -78,11 +78,10 @@ class Calibration:
     Notes
     -----
     Excesses over a high threshold tend to a generalised Pareto distribution [1]_.  Its shape
-    parameter on the impostor comparisons of both packs is near zero, where it is the exponential
-    distribution, whose one parameter is the mean excess.  The shape is not fitted: on 50 to 200
-    people a fitted shape misses the rate up to fifteenfold, the exponential tail rarely
-    more than one and a half times, and errs towards higher thresholds
-    (``benchmarks/calibration_tail.py``).
+    parameter on the packs' impostor comparisons is near zero, where it is the exponential
+    distribution, whose one parameter is the mean excess.  The shape is not fitted: from 50 people
+    a fitted shape can understate the rate more than tenfold, where the exponential tail errs
+    towards higher thresholds (``benchmarks/calibration_tail.py`` prints by how much).
 
     References
     ----------
