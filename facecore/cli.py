@@ -372,10 +372,12 @@ def _weights_verify(args: argparse.Namespace) -> Answer:
 
 def _calibrate(args: argparse.Namespace) -> Answer:
     from facecore import calibrating
+    from facecore.models.calibrations import check_writable
 
     pictures = calibrating.find_pictures(args.folder)
     engine = _engine(args)
     path = args.out or calibrating.default_file(engine)
+    check_writable(path)
     result = calibrating.measure(
         engine,
         pictures,

@@ -53,8 +53,8 @@ def id_portrait(pixels: NDArray[np.uint8], face: Face) -> NDArray[np.uint8]:
     Notes
     -----
     The geometry follows GA 461-2004, which lays down the photograph of the card (358×441
-    pixels, face 207±14 wide, eyes at least 207 above the lower edge).  The compression of the chip itself (WLT, 1,024 bytes) has no
-    public definition; JPEG at twice that size stands for it.
+    pixels, face 207±14 wide, eyes at least 207 above the lower edge).  The chip's own compression
+    (WLT, 1,024 bytes) has no public definition; JPEG at twice that size stands for it.
     """
     import cv2
 

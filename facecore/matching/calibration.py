@@ -187,7 +187,9 @@ class Calibration:
             found[far] = found[last] + scale * math.log(last / far)
         # As a file will hold it: what was written and read is equal to what was fitted.
         places = {far: round(similarity, 6) for far, similarity in found.items()}
-        if not all(a < b for a, b in pairwise(places.values())):
+        # No network's cosines are spread so widely; a table could not hold them.
+        strange = scale > 1 or min(places.values()) <= -1
+        if strange or not all(a < b for a, b in pairwise(places.values())):
             raise InvalidParameter("the impostor similarities do not vary enough to calibrate on")
         if places[min(SCORE_AT)] >= 1:
             raise InvalidParameter(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import re
@@ -15,9 +17,16 @@ from facecore.models.schema import is_pack_name, parse, read_toml, require
 from facecore.models.specs import CalibrationSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["CalibrationFile", "calibration_lines", "read_calibration", "write_calibration"]
+__all__ = [
+    "CalibrationFile",
+    "calibration_lines",
+    "check_writable",
+    "read_calibration",
+    "write_calibration",
+]
 
 _CONTRACT = re.compile(r"c1-[0-9a-f]{16}")
 
@@ -74,6 +83,18 @@ def read_calibration(path: Path) -> CalibrationFile:
         raise InvalidParameter(f"{path!r} cannot be read: {error}", hint) from error
 
 
+def check_writable(path: Path) -> None:
+    """Find out before a long measurement that its result cannot be written.
+
+    Raises
+    ------
+    InvalidParameter
+        As `write_calibration` would.
+    """
+    with _writing(path) as partial:
+        staging.write(partial, iter([]))
+
+
 def write_calibration(path: Path, content: CalibrationFile) -> None:
     """Write a calibration file, whole or not at all; one that is there is replaced.
 
@@ -93,19 +114,30 @@ def write_calibration(path: Path, content: CalibrationFile) -> None:
     if content.id_portrait_calibration is not None:
         lines.append("")
         lines += calibration_lines("id_portrait_calibration", content.id_portrait_calibration)
-    # Beside the target: a rename is in one step only inside one file system.
-    partial = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(6)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _writing(path) as partial:
         staging.write(partial, iter([("\n".join(lines) + "\n").encode()]))
         partial.replace(path)
-    except OSError as error:
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """A new file beside `path` (a rename is in one step only there), gone at the end."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder")
+        partial = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(6)}")
+        try:
+            yield partial
+        finally:
+            with contextlib.suppress(ValueError):  # a NUL in the name
+                staging.remove(partial)
+    except (OSError, ValueError) as error:
         raise InvalidParameter(
-            f"the calibration cannot be written to {path}: {error.strerror or error}",
+            f"the calibration cannot be written to {path}: "
+            f"{getattr(error, 'strerror', None) or error}",
             "name another file with --out",
         ) from error
-    finally:
-        staging.remove(partial)
 
 
 def calibration_lines(section: str, spec: CalibrationSpec) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -178,6 +178,7 @@ GOOD = np.linspace(-0.5, 0.5, 100_000)
         (np.zeros(100_000), "vary"),
         (np.repeat([-1.0, 0.5], 100_000), "vary"),
         (np.append(np.linspace(-0.5, 0.9, 1500), np.full(20, 0.99)), "too near"),
+        (np.append(np.full(9000, -1.0), np.linspace(-0.99, -0.1, 5000)), "vary"),
     ],
     ids=[
         "one short",
@@ -188,6 +189,7 @@ GOOD = np.linspace(-0.5, 0.5, 100_000)
         "constant",
         "two values",
         "a tail beyond identity",
+        "opposites",
     ],
 )
 def test_fit_refuses_what_cannot_be_measured(values: Any, message: str) -> None:
@@ -226,6 +228,32 @@ def test_many_pictures_of_few_people_measure_little() -> None:
     with pytest.raises(InvalidParameter, match="45 people are too few") as caught:
         Calibration.fit(None, GOOD, identities=45)
     assert "46 people" in caught.value.hint
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1000, 120_000),
+    st.integers(0, 2**32),
+    st.floats(-1, 1),
+    st.floats(1e-4, 2),
+    st.sampled_from(["normal", "standard_cauchy", "rayleigh"]),
+    st.integers(0, 9),
+)
+def test_whatever_is_fitted_is_a_valid_table(
+    count: int, seed: int, middle: float, spread: float, law: str, people: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    values = middle + spread * getattr(rng, law)(size=count)
+    values = np.clip(values, -1, np.nextafter(1, 0))
+    try:
+        made = Calibration.fit(None, values, identities=100 * people or None)
+    except InvalidParameter:
+        return
+    assert Calibration.from_spec(made.to_spec()) == made
+    assert (np.diff(made.score(np.linspace(-1, 1, 401))) > 0).all()
+    assert (np.diff(made.far(np.linspace(0, 100, 401))) < 0).all()
+    for knot in made.knots:
+        assert made.score(knot.similarity) == knot.score
 
 
 def test_genuine_comparisons_move_no_knot_and_are_reported() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from facecore.errors import InvalidParameter
 from facecore.matching.calibration import Calibration
 from facecore.models import CalibrationFile, CalibrationSpec, read_calibration, write_calibration
+from facecore.models.calibrations import check_writable
 
 CONTRACT = "c1-0123456789abcdef"
 
@@ -51,9 +52,17 @@ def test_any_name_of_a_data_set_can_be_written(tmp_path: Path, name: str) -> Non
 def test_what_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "file" / "own.toml", tmp_path / "folder"):
+    for path in (
+        tmp_path / "file" / "own.toml",
+        tmp_path / "folder",
+        Path(f"{tmp_path}/a\0b"),
+        Path("."),
+    ):
         with pytest.raises(InvalidParameter, match="cannot be written"):
             write_calibration(path, content())
+        with pytest.raises(InvalidParameter, match="cannot be written"):
+            check_writable(path)
+    check_writable(tmp_path / "own.toml")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
 
 
