@@ -74,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     passing.add_argument(
         "--threshold", type=float, help="score from which a comparison passes (default: 80)"
     )
+    passing.add_argument(
+        "--calibration", metavar="FILE", help="a table of your own, from: facecore calibrate"
+    )
 
     def command(
         name: str,
@@ -95,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     two = command("compare", _compare, _COMPARE, models, passing)
     two.add_argument("a", metavar="A", help="first picture: JPEG, PNG, WebP, BMP or TIFF")
     two.add_argument("b", metavar="B", help="second picture")
+    two.add_argument(
+        "--id-portrait", action="store_true", help="one is the portrait of an ID card's chip"
+    )
 
     chain = "Compare three pictures: A with B and B with C."
     three = command("cross-compare", _cross_compare, chain, models, passing)
@@ -110,6 +116,20 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = command("demo", _demo, "Compare faces that come with the installed packages.", models)
     demo.add_argument("--draw", metavar="OUT", type=Path, help="write the pictures side by side")
+
+    calibrate = command("calibrate", _calibrate, _CALIBRATE, models)
+    calibrate.add_argument("folder", metavar="DIR", type=Path, help="holds a folder per person")
+    calibrate.add_argument("--out", metavar="FILE", type=Path, help="default: beside the pack")
+    calibrate.add_argument("--name", help="what was measured (default: the name of DIR)")
+    calibrate.add_argument(
+        "--face",
+        choices=("largest", "central"),
+        default="largest",
+        help="which face stands for a picture (default: %(default)s)",
+    )
+    calibrate.add_argument(
+        "--no-id-portraits", action="store_true", help="fit the table for photographs only"
+    )
 
     weights = commands.add_parser("weights", help="model packs: list, pull, verify")
     verbs = weights.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -140,6 +160,17 @@ example:
   facecore compare passport.jpg selfie.jpg --json
 """
 
+_CALIBRATE = """\
+Measure what a score means for your own population.
+
+DIR holds a folder of pictures per person; at least 46 people are needed, and rates
+that so few cannot show are extrapolated and marked so.  The file that is written is
+used with --calibration FILE, or FaceEngine(calibration=FILE), and with no other pack.
+
+example:
+  facecore calibrate staff-photos --out staff.toml
+"""
+
 _TEST_SETS = {
     "lfw": "Labeled Faces in the Wild: ten folds, 6,000 pairs.",
     "london": "Face Research Lab London Set: neutral against smiling.",
@@ -150,7 +181,13 @@ def _engine(args: argparse.Namespace) -> FaceEngine:
     from facecore import FaceEngine
 
     threshold = getattr(args, "threshold", None)
-    return FaceEngine(args.pack, args.provider, args.threads, threshold=threshold)
+    return FaceEngine(
+        args.pack,
+        args.provider,
+        args.threads,
+        threshold=threshold,
+        calibration=getattr(args, "calibration", None),
+    )
 
 
 def _face(face: Face) -> dict[str, Any]:
@@ -176,7 +213,7 @@ def _verdict(result: Comparison, calibration: Calibration) -> str:
     """One line: the decision, and how often strangers score as high."""
     far = float(calibration.far(result.score))
     about = "fewer than" if calibration.is_extrapolated(result.score) else "about"
-    rarest = max(far, calibration.knots[-1].far)
+    rarest = max(far, calibration.rarest_measured.far)
     strangers = f"{about} 1 in {1 / rarest:,.0f}" if rarest < 0.5 else "at least every second"
     word = "same person" if result.passed else "NOT the same person"
     return (
@@ -187,8 +224,9 @@ def _verdict(result: Comparison, calibration: Calibration) -> str:
 
 def _compare(args: argparse.Namespace) -> Answer:
     engine = _engine(args)
-    result = engine.compare(args.a, args.b)
-    lines = [_verdict(result, engine.calibration)]
+    result = engine.compare(args.a, args.b, id_portrait=args.id_portrait)
+    table = engine.id_portrait_calibration if args.id_portrait else engine.calibration
+    lines = [_verdict(result, table or engine.calibration)]
     return _comparison(result), OK if result.passed else NO, lines
 
 
@@ -330,6 +368,32 @@ def _weights_verify(args: argparse.Namespace) -> Answer:
         ],
     }
     return answer, NO if wrong else OK, lines
+
+
+def _calibrate(args: argparse.Namespace) -> Answer:
+    from facecore import calibrating
+    from facecore.models.calibrations import check_writable
+
+    pictures = calibrating.find_pictures(args.folder)
+    engine = _engine(args)
+    path = args.out or calibrating.default_file(engine)
+    check_writable(path)
+    result = calibrating.measure(
+        engine,
+        pictures,
+        dataset=args.name or args.folder.resolve().name or str(args.folder),
+        face=args.face,
+        id_portraits=not args.no_id_portraits,
+        progress=sys.stderr.isatty(),
+    )
+    calibrating.save(path, engine, result)
+    answer = {
+        "file": str(path),
+        "pack": engine.pack.name,
+        "contract": engine.contract_id,
+        **result.as_dict(),
+    }
+    return answer, OK, [*result.lines(), f"written to {path}"]
 
 
 def _evaluate(args: argparse.Namespace) -> Answer:

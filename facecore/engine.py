@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from operator import length_hint
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -22,11 +23,12 @@ from facecore.images import ImageInput
 from facecore.matching import comparison
 from facecore.matching.calibration import Calibration
 from facecore.matching.comparison import Comparison, CrossComparison, Template
-from facecore.models import load_pack
+from facecore.models import load_pack, read_calibration
 from facecore.models.cpus import usable_cpus
 from facecore.models.runtime import open_model
 
 if TYPE_CHECKING:
+    from facecore.models.packs import Pack
     from facecore.models.runtime import Provider
 
 __all__ = ["FaceChoice", "FaceEngine"]
@@ -53,6 +55,10 @@ class FaceEngine:
     threshold : float, optional
         Score from which a comparison passes, 0..100; by default the score that 0.1 % of pairs
         of different people reach (80).
+    calibration : path or Calibration, optional
+        Maps similarities to scores in the place of the pack's own table: a file that
+        ``facecore calibrate`` wrote, or a table that was fitted.  Where a file holds a table for
+        ID portraits too, it replaces the pack's; otherwise the pack's stays.
     limits : Limits, optional
         Limits on the bytes and pixels of an image.
 
@@ -63,7 +69,15 @@ class FaceEngine:
     ProviderUnavailable
         A provider cannot be had.
     InvalidParameter
-        An argument makes no sense.
+        An argument makes no sense, or the calibration is damaged or of another contract.
+
+    Attributes
+    ----------
+    calibration : Calibration
+        Of photographs against photographs.
+    id_portrait_calibration : Calibration or None
+        Of portraits from an identity card's chip against photographs; None where the pack
+        has no such table.
 
     Examples
     --------
@@ -82,12 +96,13 @@ class FaceEngine:
         *,
         allow_fallback: bool = False,
         threshold: float | None = None,
+        calibration: str | os.PathLike[str] | Calibration | None = None,
         limits: images.Limits = images.DEFAULT_LIMITS,
     ) -> None:
         loaded = load_pack(pack)
         self.pack = loaded.pack
         self.limits = limits
-        self.calibration = Calibration.from_spec(self.pack.embedder.calibration)
+        self.calibration, self.id_portrait_calibration = _tables(self.pack, calibration)
         default = self.calibration.threshold()
         self.threshold = default if threshold is None else _check_threshold(threshold)
         options: dict[str, Any] = {
@@ -133,6 +148,24 @@ class FaceEngine:
             See `facecore.images.load`.
         """
         return self._choose(self._load(image), "largest")
+
+    def find_face(self, image: ImageInput, *, face: FaceChoice = "largest") -> Face:
+        """The face that stands for an image.
+
+        Parameters
+        ----------
+        image : image
+            As in `detect`.
+        face : {"largest", "central"}
+            Which face stands for the image.
+
+        Raises
+        ------
+        NoFaceDetected, UnreadableImage, ImageTooLarge, InvalidParameter
+            As in `largest_face`.
+        """
+        _check_choice(face)
+        return self._choose(self._load(image), face)
 
     def embed(self, image: ImageInput, *, face: FaceChoice = "largest") -> NDArray[np.float32]:
         """Vector of one face of an image.
@@ -206,7 +239,12 @@ class FaceEngine:
         )
 
     def compare(
-        self, a: ImageInput, b: ImageInput, *, threshold: float | None = None
+        self,
+        a: ImageInput,
+        b: ImageInput,
+        *,
+        threshold: float | None = None,
+        id_portrait: bool = False,
     ) -> Comparison:
         """Whether the largest faces of two images show the same person.
 
@@ -216,15 +254,26 @@ class FaceEngine:
             As in `detect`.
         threshold : float, optional
             Score from which the comparison passes, 0..100; the engine's by default.
+        id_portrait : bool, default False
+            One of the images, whichever, is the small portrait of an identity card's chip
+            (102×126 pixels).  The score then comes from the table that was measured on such
+            portraits, and means the same: 80 is what 0.1 % of pairs of different people reach.
 
         Raises
         ------
         NoFaceDetected, UnreadableImage, ImageTooLarge, InvalidParameter
-            The message names the image.
+            The message names the image.  InvalidParameter also where `id_portrait` is asked for
+            and the pack has no table for it.
         """
         limit = self.threshold if threshold is None else _check_threshold(threshold)
+        table = self.id_portrait_calibration if id_portrait else self.calibration
+        if table is None:
+            raise InvalidParameter(
+                f"the pack {self.pack.name} has no calibration for ID portraits",
+                "measure one with facecore calibrate, or compare without id_portrait",
+            )
         first, second = self._templates(a=a, b=b)
-        return comparison.compare(first, second, self.calibration, limit)
+        return comparison.compare(first, second, table, limit)
 
     def cross_compare(
         self,
@@ -333,6 +382,39 @@ class FaceEngine:
                         yield result if isinstance(result, FacecoreError) else next(vectors)
             finally:
                 pool.shutdown(cancel_futures=True)
+
+
+def _tables(
+    pack: Pack, given: str | os.PathLike[str] | Calibration | None
+) -> tuple[Calibration, Calibration | None]:
+    """The tables for photographs and for ID portraits: the pack's, or a user's own."""
+    own, contract = pack.embedder, pack.contract_id
+    table = Calibration.from_spec(own.calibration, contract)
+    portrait: Calibration | None = None
+    if own.id_portrait_calibration is not None:
+        portrait = Calibration.from_spec(own.id_portrait_calibration, contract)
+    if given is None:
+        return table, portrait
+    if isinstance(given, Calibration):
+        measured, name = given.contract or contract, "the calibration"
+        table = given
+    elif isinstance(given, (str, os.PathLike)):
+        file = read_calibration(Path(given))
+        measured, name = file.contract, str(given)
+        table = Calibration.from_spec(file.calibration, file.contract)
+        if file.id_portrait_calibration is not None:
+            portrait = Calibration.from_spec(file.id_portrait_calibration, file.contract)
+    else:
+        raise InvalidParameter(
+            f"calibration is {given!r:.80}", "give a file of facecore calibrate, or a Calibration"
+        )
+    if measured != contract:
+        raise InvalidParameter(
+            f"{name} was measured for the contract {measured}, "
+            f"the pack {pack.name} has the contract {contract}",
+            f"measure again: facecore calibrate DIR --pack {pack.name}",
+        )
+    return table, portrait
 
 
 def _check_choice(choice: str) -> None:

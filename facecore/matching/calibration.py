@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facecore.errors import InvalidParameter
-from facecore.models.specs import Knot
+from facecore.models.specs import LEAST_TAIL_SCALE, CalibrationSpec, Knot, Rate
 
-if TYPE_CHECKING:
-    from facecore.models.specs import CalibrationSpec
-
-__all__ = ["FAR_LEVELS", "SCORE_AT", "Calibration", "wilson_interval"]
+__all__ = ["FAR_LEVELS", "SCORE_AT", "TAIL", "Calibration", "wilson_interval"]
 
 # What a score means, for every pack: the false accept rates that a user sets thresholds
 # by are ten points apart, and below them a stranger's median score is 20.
@@ -29,6 +26,15 @@ SCORE_AT: dict[float, float] = {0.5: 20.0, 0.1: 50.0, 0.01: 70.0, 0.001: 80.0, 0
 FAR_LEVELS = (0.01, 0.001, 0.0001)
 
 DEFAULT_FAR = 0.001
+
+TAIL = "exponential"
+
+# A rate is measured where this many comparisons are expected to pass.
+_EXPECTED = 10
+# A table stands on what was measured at least down to this rate.
+_MUST_MEASURE = 0.01
+# The tail's scale is the mean excess of the highest 0.1 % of comparisons, but of at least 100.
+_TAIL_SHARE, _TAIL_LEAST = 0.001, 100
 
 
 def wilson_interval(count: int, total: int) -> tuple[float, float]:
@@ -51,87 +57,222 @@ def wilson_interval(count: int, total: int) -> tuple[float, float]:
 class Calibration:
     """A strictly monotone, invertible map from cosine similarity to score.
 
-    Straight lines join (-1, 0), the measured knots and (1, 100).
+    Straight lines join (-1, 0), the knots and (1, 100).  Between knots the logarithm of the
+    false accept rate runs straight; beyond the last knot the rate falls exponentially with the
+    similarity, which is an extrapolation (`is_extrapolated`).
 
     Parameters
     ----------
     knots : tuple of Knot
-        By rising similarity.
+        By rising similarity; those that were measured first.
     dataset, method : str
         What was measured, and how.
+    identities, genuine, impostor : int
+        People and comparisons that every knot was measured on.
+    tail_scale : float, optional
+        Similarity over which the rate beyond the last knot falls by the factor e; by default
+        the slope between the last two knots goes on.
+    contract : str
+        Vector space in which the similarities were measured; empty where it is not known.
+
+    Notes
+    -----
+    Excesses over a high threshold tend to a generalised Pareto distribution [1]_.  Its shape
+    parameter on the packs' impostor comparisons is near zero, where it is the exponential
+    distribution, whose one parameter is the mean excess.  The shape is not fitted: from 50 people
+    a fitted shape can understate the rate more than tenfold, where the exponential tail errs
+    towards higher thresholds (``benchmarks/calibration_tail.py`` prints by how much).
+
+    References
+    ----------
+    .. [1] J. Pickands, "Statistical inference using extreme order statistics", Annals of
+           Statistics 3(1), 1975, doi:10.1214/aos/1176343003
     """
 
     knots: tuple[Knot, ...]
     dataset: str = ""
     method: str = ""
+    identities: int = 0
+    genuine: int = 0
+    impostor: int = 0
+    tail_scale: float | None = None
+    contract: str = ""
 
     @classmethod
-    def from_spec(cls, spec: CalibrationSpec) -> Calibration:
-        """The calibration that a pack's manifest carries."""
-        return cls(spec.knots, spec.dataset, spec.method)
+    def from_spec(cls, spec: CalibrationSpec, contract: str = "") -> Calibration:
+        """The calibration that a manifest or a file of the user's own carries."""
+        return cls(
+            spec.knots,
+            spec.dataset,
+            spec.method,
+            spec.identities,
+            spec.genuine,
+            spec.impostor,
+            spec.tail_scale,
+            contract,
+        )
+
+    def to_spec(self) -> CalibrationSpec:
+        """What is written into a manifest or a file."""
+        return CalibrationSpec(
+            self.dataset,
+            self.method,
+            self.identities,
+            self.genuine,
+            self.impostor,
+            TAIL,
+            self._tail_scale,
+            self.knots,
+        )
 
     @classmethod
     def fit(
         cls,
+        genuine: ArrayLike | None,
         impostor: ArrayLike,
         *,
         dataset: str = "",
-        intervals: Sequence[tuple[float, float]] | None = None,
+        identities: int | None = None,
+        contract: str = "",
     ) -> Calibration:
-        """Measure the knots on similarities of pictures of different people.
+        """Measure the knots on the similarities of a set of comparisons.
 
         A knot lies half-way between the last impostor similarity that may pass at its rate
-        and the first that may not.
+        and the first that may not.  A knot at whose rate fewer than ten comparisons are
+        expected to pass is not measured: the exponential tail puts it where it is, and it is
+        marked ``measured=False``.
 
         Parameters
         ----------
+        genuine : array_like, shape (M,), or None
+            Similarities of pictures of one person.  They move no knot; each knot reports the
+            share of them that it rejects.
         impostor : array_like, shape (N,)
-            Similarities of impostor comparisons, at least 10 at the rarest rate.
+            Similarities of pictures of different people, at least 1,000.
         dataset : str
             Name of what was measured.
-        intervals : sequence of (low, high), optional
-            95 % interval of the rate at each knot; by default Wilson's, which takes the
-            comparisons for independent.
+        identities : int, optional
+            People on the pictures.  Where there are several pictures of each, the comparisons
+            are many but not independent; a rate then counts as measured only if it is so by
+            the number of pairs of people as well.
+        contract : str
+            Vector space of the similarities.
+
+        Returns
+        -------
+        Calibration
+            Its intervals are Wilson's, which take the comparisons for independent; see
+            `with_intervals`.
 
         Raises
         ------
         InvalidParameter
-            Too few comparisons, values that are not cosines, or two knots at one similarity.
+            Too few comparisons for a rate of 1 %, values that are not cosines, two knots at
+            one similarity, or a median genuine comparison that is not above the impostors'
+            highest 10 %.
         """
         ordered = np.sort(np.asarray(impostor, np.float64).ravel())[::-1]
-        needed = math.ceil(10 / min(SCORE_AT))
-        if len(ordered) < needed:
-            raise InvalidParameter(
-                f"{len(ordered):,} impostor comparisons are too few to measure "
-                f"a false accept rate of {min(SCORE_AT)}",
-                f"give at least {needed:,}: 10 are expected to pass at the rarest rate",
-            )
-        if not (ordered[-1] >= -1 and ordered[0] < 1):  # a NaN fails both
-            raise InvalidParameter("impostor similarities must be cosines, -1 to below 1")
-        if intervals is not None and (
-            len(intervals) != len(SCORE_AT)
-            or not all(0 <= low <= high <= 1 for low, high in intervals)
-        ):
-            raise InvalidParameter(f"intervals must be {len(SCORE_AT)} pairs, low <= high")
-        knots = []
-        for position, (far, score) in enumerate(SCORE_AT.items()):
-            passing = math.floor(far * len(ordered))
-            middle = float(ordered[passing - 1 : passing + 1].mean())
-            low, high = (
-                intervals[position]
-                if intervals is not None
-                else wilson_interval(passing, len(ordered))
-            )
-            knots.append(Knot(score, far, round(middle, 6), low, high))
-        if any(a.similarity >= b.similarity for a, b in pairwise(knots)):
+        same = np.asarray([] if genuine is None else genuine, np.float64).ravel()
+        count = len(ordered)
+        independent = count
+        if identities is not None:
+            independent = min(count, identities * (identities - 1) // 2)
+        _check_fit(same, ordered, independent, identities)
+        rates = [far for far in SCORE_AT if far * independent >= _EXPECTED]
+        found = {far: _quantile(ordered, far) for far in rates}
+        top = min(max(_TAIL_LEAST, round(_TAIL_SHARE * count)), count - 1)
+        scale = max(float((ordered[:top] - ordered[top]).mean()), LEAST_TAIL_SCALE)
+        last = rates[-1]
+        for far in list(SCORE_AT)[len(rates) :]:
+            found[far] = found[last] + scale * math.log(last / far)
+        # As a file will hold it: what was written and read is equal to what was fitted.
+        places = {far: round(similarity, 6) for far, similarity in found.items()}
+        # No network's cosines are spread so widely; a table could not hold them.
+        strange = scale > 1 or min(places.values()) <= -1
+        if strange or not all(a < b for a, b in pairwise(places.values())):
             raise InvalidParameter("the impostor similarities do not vary enough to calibrate on")
-        return cls(tuple(knots), dataset, f"quantiles of {len(ordered):,} impostor comparisons")
+        if places[min(SCORE_AT)] >= 1:
+            raise InvalidParameter(
+                "the impostor similarities come too near to identity to calibrate on",
+                "check that no person has two folders",
+            )
+        if len(same) and np.median(same) <= places[0.1]:
+            raise InvalidParameter(
+                f"the median genuine similarity, {np.median(same):.3f}, is not above "
+                f"{places[0.1]:.3f}, which 10 % of the impostors reach",
+                "give genuine similarities first; check that each folder holds one person",
+            )
+        knots = []
+        for far, similarity in places.items():
+            # The rate that a measured knot allows; what was really counted at another.
+            passing = math.floor(far * count)
+            if far not in rates:
+                passing = int((ordered >= similarity).sum())
+            fnmr = None
+            if len(same):
+                below = int((same < similarity).sum())
+                share = float(f"{below / len(same):.6g}")
+                fnmr = Rate(share, *wilson_interval(below, len(same)))
+            interval = wilson_interval(passing, count)
+            knots.append(Knot(SCORE_AT[far], far, similarity, *interval, far in rates, fnmr))
+        return cls(
+            tuple(knots),
+            dataset,
+            "quantiles of all impostor comparisons; Wilson 95 % intervals",
+            identities or 0,
+            len(same),
+            count,
+            round(scale, 6),
+            contract,
+        )
+
+    def with_intervals(
+        self,
+        far: Sequence[tuple[float, float]],
+        fnmr: Sequence[tuple[float, float]] | None = None,
+        *,
+        method: str,
+    ) -> Calibration:
+        """The same knots with other 95 % intervals: a bootstrap of people, say.
+
+        An interval is only ever widened: where a bootstrap saw too few events to spread,
+        the one that is there stays.  Bounds are rounded outwards to four digits.
+
+        Parameters
+        ----------
+        far, fnmr : sequence of (low, high)
+            Per knot.
+        method : str
+            How all this was measured.
+        """
+        given = [far] if fnmr is None else [far, fnmr]
+        for intervals in given:
+            if len(intervals) != len(self.knots) or not all(
+                0 <= low <= high <= 1 for low, high in intervals
+            ):
+                raise InvalidParameter(f"intervals must be {len(self.knots)} pairs, low <= high")
+        knots = []
+        for i, knot in enumerate(self.knots):
+            rate = knot.fnmr
+            if fnmr is not None and rate is not None:
+                rate = Rate(rate.value, *_wider((rate.low, rate.high), fnmr[i]))
+            low, high = _wider((knot.low, knot.high), far[i])
+            knots.append(replace(knot, low=low, high=high, fnmr=rate))
+        return replace(self, knots=tuple(knots), method=method)
 
     @cached_property
     def _curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         similarity = [-1.0, *(knot.similarity for knot in self.knots), 1.0]
         score = [0.0, *(knot.score for knot in self.knots), 100.0]
         return np.array(similarity), np.array(score)
+
+    @cached_property
+    def _tail_scale(self) -> float:
+        if self.tail_scale is not None:
+            return self.tail_scale
+        before, last = self.knots[-2:]
+        slope = (last.similarity - before.similarity) / math.log(before.far / last.far)
+        return max(slope, LEAST_TAIL_SCALE)
 
     def score(self, similarity: ArrayLike) -> NDArray[np.float64]:
         """Score, 0..100, of cosine similarities, -1..1; elementwise."""
@@ -149,23 +290,35 @@ class Calibration:
     def far(self, score: ArrayLike) -> NDArray[np.float64]:
         """Share of impostor comparisons that reach a score; elementwise.
 
-        The logarithm of the rate is interpolated linearly between the knots.  Above the last
-        knot the last segment's slope is continued: an extrapolation, which `is_extrapolated`
-        tells.  At score 0 the rate is 1.
+        Beyond the last measured knot it is an extrapolation, which `is_extrapolated` tells.
+        At score 0 the rate is 1.
         """
         scores = np.array([0.0, *(knot.score for knot in self.knots)])
-        rates = np.log10([1.0, *(knot.far for knot in self.knots)])
+        rates = np.log([1.0, *(knot.far for knot in self.knots)])
         value = np.asarray(score, np.float64)
         inside = np.interp(value, scores, rates)
-        slope = (rates[-1] - rates[-2]) / (scores[-1] - scores[-2])
-        beyond = rates[-1] + slope * (value - scores[-1])
-        return np.asarray(10.0 ** np.where(value > scores[-1], beyond, inside))
+        excess = self.similarity(value) - self.knots[-1].similarity
+        beyond = rates[-1] - excess / self._tail_scale
+        return np.asarray(np.exp(np.where(value > scores[-1], beyond, inside)))
 
     def is_extrapolated(self, score: ArrayLike) -> NDArray[np.bool_]:
         """Whether the rate at a score lies beyond the last that was measured."""
-        return np.asarray(np.asarray(score) > self.knots[-1].score)
+        return np.asarray(np.asarray(score) > self.rarest_measured.score)
 
-    def threshold(self, far: float = DEFAULT_FAR) -> float:
+    @property
+    def rarest_measured(self) -> Knot:
+        """The last knot whose rate was counted and not extrapolated."""
+        return [knot for knot in self.knots if knot.measured][-1]
+
+    @overload
+    def threshold(self, far: float = DEFAULT_FAR) -> float: ...
+
+    @overload
+    def threshold(self, far: Sequence[float] | NDArray[np.floating]) -> NDArray[np.float64]: ...
+
+    def threshold(
+        self, far: float | Sequence[float] | NDArray[np.floating] = DEFAULT_FAR
+    ) -> float | NDArray[np.float64]:
         """Score whose false accept rate is `far`: the inverse of the method `far`.
 
         Raises
@@ -173,22 +326,71 @@ class Calibration:
         InvalidParameter
             `far` is not above 0 and at most 1, or so small that no score below 100 has it.
         """
+        if np.ndim(far):
+            rates = np.asarray(far, np.float64)
+            return np.array([self._threshold(one) for one in rates.ravel()]).reshape(rates.shape)
+        return self._threshold(float(far))  # type: ignore[arg-type]
+
+    def _threshold(self, far: float) -> float:
         if not 0 < far <= 1:
             raise InvalidParameter(f"far is {far!r}, must be above 0 and at most 1")
         for knot in self.knots:  # exact at the knots, whatever the logarithm rounds to
             if knot.far == far:
                 return knot.score
+        last = self.knots[-1]
+        if far > last.far:
+            scores = np.array([0.0, *(knot.score for knot in self.knots)])
+            rates = np.log([1.0, *(knot.far for knot in self.knots)])
+            return float(np.interp(-math.log(far), -rates, scores))
         rarest = float(self.far(100.0))
         if far < rarest:
             raise InvalidParameter(
                 f"far is {far!r}, the rarest that this calibration reaches is {rarest:.2g}",
-                "calibrate on more comparisons",
+                "only a picture against itself scores higher",
             )
-        scores = np.array([0.0, *(knot.score for knot in self.knots), 100.0])
-        rates = np.log10(self.far(scores))
-        return float(np.interp(-math.log10(far), -rates, scores))
+        similarity = last.similarity + self._tail_scale * math.log(last.far / far)
+        return float(self.score(min(similarity, 1.0)))
 
     @cached_property
     def far_thresholds(self) -> Mapping[float, float]:
         """Score by false accept rate, for the documented 1 %, 0.1 % and 0.01 %."""
-        return MappingProxyType({far: self.threshold(far) for far in FAR_LEVELS})
+        return MappingProxyType({far: self._threshold(far) for far in FAR_LEVELS})
+
+
+def _check_fit(
+    genuine: NDArray[np.float64],
+    impostor: NDArray[np.float64],
+    independent: int,
+    identities: int | None,
+) -> None:
+    """Refuse what no table can be measured on; `impostor` falls."""
+    needed = math.ceil(_EXPECTED / _MUST_MEASURE)
+    if independent < needed:
+        people = math.ceil((1 + math.sqrt(1 + 8 * needed)) / 2)
+        of_people = "" if identities is None else f" of {identities} people"
+        raise InvalidParameter(
+            f"{len(impostor):,} impostor comparisons{of_people} are too few to measure "
+            f"a false accept rate of {_MUST_MEASURE:.0%}",
+            f"give at least {needed:,}, as pictures of {people} people make",
+        )
+    if not (impostor[-1] >= -1 and impostor[0] < 1):  # a NaN fails both
+        raise InvalidParameter("impostor similarities must be cosines, -1 to below 1")
+    if not (np.abs(genuine) <= 1).all():
+        raise InvalidParameter("genuine similarities must be cosines, -1 to 1")
+
+
+def _quantile(descending: NDArray[np.float64], far: float) -> float:
+    passing = math.floor(far * len(descending))
+    return float(descending[passing - 1 : passing + 1].mean())
+
+
+def _wider(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    low, high = min(a[0], b[0]), max(a[1], b[1])
+    return _four_digits(low, math.floor), min(1.0, _four_digits(high, math.ceil))
+
+
+def _four_digits(value: float, towards: Callable[[float], int]) -> float:
+    if value <= 0:
+        return value
+    exponent = math.floor(math.log10(value)) - 3
+    return float(f"{towards(value * 10.0**-exponent)}e{exponent}")

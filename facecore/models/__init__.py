@@ -3,6 +3,12 @@
 Nothing here loads ONNX Runtime or touches the network before it is asked to.
 """
 
+from facecore.models.calibrations import (
+    CalibrationFile,
+    calibration_lines,
+    read_calibration,
+    write_calibration,
+)
 from facecore.models.install import PullResult, pull
 from facecore.models.manifest import (
     DetectorSpec,
@@ -13,9 +19,17 @@ from facecore.models.manifest import (
 )
 from facecore.models.packs import LoadedPack, Pack, find_pack, load_pack
 from facecore.models.registry import FileCheck, PackInfo, known_packs, verify
-from facecore.models.specs import CalibrationSpec, DetectorOutput, EmbedderOutput, InputSpec, Knot
+from facecore.models.specs import (
+    CalibrationSpec,
+    DetectorOutput,
+    EmbedderOutput,
+    InputSpec,
+    Knot,
+    Rate,
+)
 
 __all__ = [
+    "CalibrationFile",
     "CalibrationSpec",
     "DetectorOutput",
     "DetectorSpec",
@@ -29,11 +43,15 @@ __all__ = [
     "Pack",
     "PackInfo",
     "PullResult",
+    "Rate",
+    "calibration_lines",
     "contract_id",
     "find_pack",
     "known_packs",
     "load_pack",
     "pull",
+    "read_calibration",
     "read_manifest",
     "verify",
+    "write_calibration",
 ]

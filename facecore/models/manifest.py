@@ -100,6 +100,10 @@ class EmbedderSpec(ModelFile):
         Which crop it was trained on, one of `ALIGNMENTS`.
     max_batch : int
         Most faces in one run; 0 means any.
+    calibration : CalibrationSpec
+        Photographs against photographs.
+    id_portrait_calibration : CalibrationSpec, optional
+        Portraits from an identity card's chip against photographs.
     """
 
     alignment: str
@@ -107,6 +111,7 @@ class EmbedderSpec(ModelFile):
     input: InputSpec
     output: EmbedderOutput
     calibration: CalibrationSpec
+    id_portrait_calibration: CalibrationSpec | None = None
 
     def __post_init__(self) -> None:
         ModelFile.__post_init__(self)

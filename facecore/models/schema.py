@@ -97,12 +97,16 @@ def parse(cls: type[T], table: dict[str, Any], origin: Path) -> T:
 def convert(kind: Any, value: Any, field: str) -> Any:
     """Check `value` against the annotation `kind` and build it; `field` is its dotted path.
 
-    Understands str, int, float, bool, tuples, ``dict[str, X]`` and nested dataclasses. The one
-    conversion that is made is from a TOML integer to a float, which loses nothing.
+    Understands str, int, float, bool, tuples, ``dict[str, X]``, nested dataclasses and
+    ``X | None`` (None is a field that is absent: TOML has no null). The one conversion that is
+    made is from a TOML integer to a float, which loses nothing.
     """
     if dataclasses.is_dataclass(kind):
         return _convert_table(kind, value, field)
     origin = typing.get_origin(kind)
+    if origin is types.UnionType:
+        (present,) = (member for member in typing.get_args(kind) if member is not types.NoneType)
+        return convert(present, value, field)
     if origin is tuple:
         return _convert_array(typing.get_args(kind), value, field)
     if origin is dict:

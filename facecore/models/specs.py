@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 # The documented meaning of a score: each of these false accept rates has one fixed score.
 SCORE_AT_FAR = {0.01: 70.0, 0.001: 80.0, 0.0001: 90.0}
 
+# How the false accept rate goes on beyond the last measured knot.
+TAILS = ("exponential",)
+
+# Smaller scales cannot be told from rounding; 2 / 0.003 decays of e stay above float's underflow.
+LEAST_TAIL_SCALE = 0.003
+
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
@@ -85,8 +91,21 @@ class EmbedderOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """A measured rate, 0–1, and its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        ordered = 0 <= self.low <= self.value <= self.high <= 1
+        require(ordered, "value", "must hold 0 <= low <= value <= high <= 1")
+
+
+@dataclass(frozen=True, slots=True)
 class Knot:
-    """One measured point of the map from cosine similarity to score.
+    """One point of the map from cosine similarity to score.
 
     Parameters
     ----------
@@ -97,7 +116,12 @@ class Knot:
     similarity : float
         Cosine, −1–1.
     low, high : float
-        95 % confidence interval of `far`.
+        95 % confidence interval of the false accept rate that was counted at this similarity.
+    measured : bool
+        Whether there were enough comparisons to count the rate; otherwise the similarity is
+        the tail's extrapolation.
+    fnmr : Rate, optional
+        Share of genuine comparisons below this similarity; absent where there were none.
     """
 
     score: float
@@ -105,6 +129,8 @@ class Knot:
     similarity: float
     low: float
     high: float
+    measured: bool = True
+    fnmr: Rate | None = None
 
     def __post_init__(self) -> None:
         require(0 < self.score < 100, "score", "must lie between 0 and 100, which is identity")
@@ -115,16 +141,21 @@ class Knot:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationSpec:
-    """Measured false accept rates of an embedder, on a named set of face pairs.
+    """False accept rates of an embedder, measured on a named set of face pairs.
 
     Parameters
     ----------
     dataset, method : str
         What was measured, and how.
     identities, genuine, impostor : int
-        People, genuine pairs and impostor pairs in the measurement.
+        People, genuine comparisons and impostor comparisons in the measurement of every knot.
+    tail : {"exponential"}
+        How the rate falls beyond the last measured knot.
+    tail_scale : float
+        Similarity over which the tail's rate falls by the factor e.
     knots : tuple of Knot
-        By rising score; holds FAR 1 %, 0.1 % and 0.01 % at the scores 70, 80 and 90.
+        By rising score; holds FAR 1 %, 0.1 % and 0.01 % at the scores 70, 80 and 90.  Those
+        that were measured come first.
     """
 
     dataset: str
@@ -132,17 +163,25 @@ class CalibrationSpec:
     identities: int
     genuine: int
     impostor: int
+    tail: str
+    tail_scale: float
     knots: tuple[Knot, ...]
 
     def __post_init__(self) -> None:
         for field in ("identities", "genuine", "impostor"):
             require(getattr(self, field) >= 0, field, "must not be negative")
+        require(self.tail in TAILS, "tail", f"must be one of {', '.join(TAILS)}")
+        within = LEAST_TAIL_SCALE <= self.tail_scale <= 1
+        require(within, "tail_scale", f"must be within {LEAST_TAIL_SCALE}..1")
         require(_rising(knot.score for knot in self.knots), "knots", "score must rise")
         require(_rising(knot.similarity for knot in self.knots), "knots", "similarity must rise")
         require(_rising(-knot.far for knot in self.knots), "knots", "far must fall")
         scores = {knot.far: knot.score for knot in self.knots}
         for far, score in SCORE_AT_FAR.items():
             require(scores.get(far) == score, "knots", f"far {far} must be there, at score {score}")
+        measured = [knot.measured for knot in self.knots]
+        require(measured[0], "knots", "the first must be measured")
+        require(measured == sorted(measured, reverse=True), "knots", "those measured come first")
 
 
 def _rising(values: Iterable[float]) -> bool:

@@ -156,6 +156,17 @@ def test_a_toml_integer_is_a_number() -> None:
         ("embedder.calibration.knots.0.low", 0.9),
         ("embedder.calibration.knots.2.far", 0.011),
         ("embedder.calibration.knots.2.score", 71.0),
+        ("embedder.calibration.knots.0.measured", False),
+        ("embedder.calibration.knots.3.measured", False),  # and the rarer one is measured
+        ("embedder.calibration.knots.4.measured", 0),
+        ("embedder.calibration.knots.4.fnmr", 0.1),
+        ("embedder.calibration.knots.4.fnmr", {"value": 0.5, "low": 0.6, "high": 0.7}),
+        ("embedder.calibration.tail", "log-linear"),
+        ("embedder.calibration.tail_scale", 0.0),
+        ("embedder.calibration.tail_scale", 2.0),
+        ("embedder.id_portrait_calibration", []),
+        ("embedder.id_portrait_calibration.extra", 1),
+        ("embedder.id_portrait_calibration.knots", []),
     ],
 )
 def test_a_wrong_field_is_named(path: str, value: Any) -> None:
@@ -167,6 +178,28 @@ def test_a_wrong_field_is_named(path: str, value: Any) -> None:
     assert "pack.toml" in caught.value.message
     named = path.split(".knots")[0].split(".")[-1]
     assert named in caught.value.message
+
+
+def test_optional_parts_may_be_absent() -> None:
+    table = base_table()
+    del table["embedder"]["id_portrait_calibration"]
+    for knot in table["embedder"]["calibration"]["knots"]:
+        del knot["fnmr"]
+    embedder = read(table).embedder
+    assert embedder.id_portrait_calibration is None
+    assert all(knot.fnmr is None and knot.measured for knot in embedder.calibration.knots)
+
+
+def test_the_known_packs_have_both_tables() -> None:
+    for name in ("compact", "mobilefacenet"):
+        embedder = read_manifest(REPO / "weights" / name / "pack.toml").embedder
+        for table in (embedder.calibration, embedder.id_portrait_calibration):
+            assert table is not None
+            assert (table.identities, table.impostor >= 1_000_000) == (1468, True)
+            for knot in table.knots:
+                assert knot.measured
+                assert knot.low < knot.far < knot.high
+                assert knot.fnmr is not None
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
@@ -195,6 +228,13 @@ def _paths(value: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         if isinstance(item, (dict, list)):
             found += _paths(item, (*prefix, key))
     return found
+
+
+def present(value: Any) -> Any:
+    """Without what is None: TOML has no null, so it is a field that is absent."""
+    if isinstance(value, dict):
+        return {key: present(item) for key, item in value.items() if item is not None}
+    return [present(item) for item in value] if isinstance(value, list) else value
 
 
 PATHS = _paths(base_table())
@@ -229,7 +269,7 @@ def test_any_change_is_corrupt_or_valid(changes: list[tuple[tuple[Any, ...], str
     except PackCorrupt:
         return
     # What was accepted survives the way back, so nothing was coerced or lost.
-    assert read(json.loads(json.dumps(dataclasses.asdict(manifest)))) == manifest
+    assert read(present(json.loads(json.dumps(dataclasses.asdict(manifest))))) == manifest
 
 
 @settings(max_examples=100, deadline=None)

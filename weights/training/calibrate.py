@@ -2,7 +2,9 @@
 
 The people are the 1,468 of LFW who occur in no test pair: no test has seen them, and
 neither has the training of the compact pack.  All pairs of pictures of different people
-are compared; the intervals come from a bootstrap of people.
+are compared; the intervals come from a bootstrap of people.  The second table compares
+the same pictures, made to look like the portrait of an identity card's chip, with the
+photographs of all the others.
 
     python weights/training/calibrate.py weights/compact
     python weights/training/calibrate.py weights/mobilefacenet
@@ -11,20 +13,20 @@ are compared; the intervals come from a bootstrap of people.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
-import numpy as np
 from data import data_root, photographs
 
 from facecore import FaceEngine
-from facecore.evaluation.metrics import fmr_interval
-from facecore.evaluation.protocols import embed_all
-from facecore.matching.calibration import Calibration
+from facecore.calibrating import measure
+from facecore.models import calibration_lines, read_manifest
 
 DATASET = (
     "LFW deep-funneled, the pictures of people who occur in none of the 6,000 test pairs, "
     "the face nearest to the centre"
 )
+COMMENT = "# low and high: 95 % interval of the false accept rate; fnmr: of genuine pairs, rejected"
 
 
 def main() -> None:
@@ -37,36 +39,33 @@ def main() -> None:
     shipped = any(folder.glob("*.onnx"))
     engine = FaceEngine(folder if shipped else folder.name)
 
-    names, paths = zip(*photographs(data_root(), calibration=True), strict=True)
-    vectors, found = embed_all(engine, paths, "central", progress=True)
-    vectors, people = vectors[found], np.unique(names, return_inverse=True)[1][found]
-    row, column = np.triu_indices(len(people), 1)
-    similarity = (vectors @ vectors.T)[row, column]
-    same = people[row] == people[column]
-
-    fitted = Calibration.fit(similarity[~same], dataset=DATASET)
-    thresholds = [knot.similarity for knot in fitted.knots]
-    intervals = fmr_interval(vectors, people, thresholds)
-    method = "quantiles of all impostor pairs; 95 % intervals by bootstrap of people"
+    pictures = list(photographs(data_root(), calibration=True))
+    result = measure(engine, pictures, dataset=DATASET, face="central", progress=True)
+    portrait = result.id_portrait_calibration
+    assert portrait is not None
+    if not all(knot.measured for table in (result.calibration, portrait) for knot in table.knots):
+        raise SystemExit("a pack's table must be measured down to its rarest rate")
     lines = [
-        "  [embedder.calibration]",
-        f'  dataset = "{DATASET}"',
-        f'  method = "{method}"',
-        f"  identities = {len(np.unique(people))}",
-        f"  genuine = {same.sum()}",
-        f"  impostor = {(~same).sum()}",
-        "  knots = [",
-        *(
-            f"    {{ score = {knot.score}, far = {knot.far}, similarity = {knot.similarity:.6f}, "
-            f"low = {low:.3g}, high = {high:.3g} }},"
-            for knot, (low, high) in zip(fitted.knots, intervals, strict=True)
-        ),
-        "  ]",
+        COMMENT,
+        *calibration_lines("embedder.calibration", result.calibration.to_spec()),
+        "",
+        *calibration_lines("embedder.id_portrait_calibration", portrait.to_spec()),
     ]
+    tables = "".join(f"  {line}".rstrip() + "\n" for line in lines)
     manifest = folder / "pack.toml"
-    head = manifest.read_text(encoding="utf-8").split("  [embedder.calibration]")[0]
-    manifest.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+    # These are the last sections; the comment before the first goes with them.
+    kept = []
+    for line in manifest.read_text(encoding="utf-8").splitlines():
+        if line.strip() == "[embedder.calibration]":
+            break
+        kept.append(line)
+    if kept and kept[-1].lstrip().startswith("#"):
+        kept.pop()
+    partial = manifest.with_suffix(".new")
+    partial.write_text("\n".join(kept) + "\n" + tables, encoding="utf-8")
+    read_manifest(partial)
+    os.replace(partial, manifest)
+    print("\n".join(result.lines()))
 
 
 if __name__ == "__main__":
