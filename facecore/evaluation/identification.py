@@ -83,7 +83,8 @@ class Searches:
         mated = self.rank[self.rank > 0]
         if not len(mated) or ranks < 1:
             raise InvalidParameter("a CMC needs a search that has a mate, and ranks from 1")
-        return (mated[:, None] <= np.arange(1, ranks + 1)).mean(axis=0)
+        within = mated[:, None] <= np.arange(1, ranks + 1)
+        return np.asarray(within.mean(axis=0), np.float64)
 
 
 def search_all(

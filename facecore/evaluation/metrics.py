@@ -184,9 +184,7 @@ def histogram_curve(histograms: Histograms) -> ErrorCurve:
     """The same from counts, at the lower edge of every bin that holds a comparison."""
     low = histograms.edges()[:-1]
     own, other = histograms.genuine > 0, histograms.impostor > 0
-    return _curve(
-        low[own], low[other], histograms.genuine[own], histograms.impostor[other]
-    )
+    return _curve(low[own], low[other], histograms.genuine[own], histograms.impostor[other])
 
 
 def _curve(

@@ -12,7 +12,8 @@ import pytest
 
 from facecore import FaceEngine
 from facecore.errors import InvalidParameter
-from facecore.evaluation.protocols import lfw, london, read_lfw_pairs
+from facecore.evaluation.protocols import lfw, london
+from facecore.evaluation.readers import read_lfw_pairs
 
 Array = np.ndarray[Any, Any]
 
