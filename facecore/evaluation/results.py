@@ -108,7 +108,7 @@ class Result:
 
     def lines(self) -> list[str]:
         """The same for people."""
-        lines = self._own_lines()
+        lines = self.own_lines()
         lines += [f"at score {point.score:<10g} {point.line()}" for point in self.points]
         for group in self.groups:
             lines.append(f"{group.attribute} {group.group}: {group.images:,} pictures")
@@ -116,7 +116,8 @@ class Result:
         lines.append(f"no face in          {self.without_face} of {self.images:,} pictures")
         return lines + [f"note: {note}" for note in self.notes]
 
-    def _own_lines(self) -> list[str]:
+    def own_lines(self) -> list[str]:
+        """What only this protocol says: a name of at most 19 letters, and from column 20 on."""
         return []
 
 
@@ -150,7 +151,8 @@ class LfwResult(Result):
     genuine_pairs: int
     impostor_pairs: int
 
-    def _own_lines(self) -> list[str]:
+    def own_lines(self) -> list[str]:
+        """The protocol's own part of `lines`."""
         return [
             f"accuracy            {self.accuracy:.2%} ± {self.deviation:.2%} "
             f"({self.pairs:,} pairs, {len(self.fold_accuracy)} folds)",
@@ -183,7 +185,8 @@ class LondonResult(Result):
     impostor_passing: int
     lowest_genuine: float
 
-    def _own_lines(self) -> list[str]:
+    def own_lines(self) -> list[str]:
+        """The protocol's own part of `lines`."""
         share = self.impostor_passing / self.impostor
         return [
             f"genuine passing     {self.genuine_passing} of {self.genuine} "
@@ -211,7 +214,8 @@ class PairsResult(Result):
     skipped: int
     tar_at_far: dict[float, Rate]
 
-    def _own_lines(self) -> list[str]:
+    def own_lines(self) -> list[str]:
+        """The protocol's own part of `lines`."""
         return [
             f"pairs               {self.genuine:,} of one person, {self.impostor:,} of two",
             *_tar_lines(self.tar_at_far),
@@ -262,7 +266,8 @@ class FolderResult(Result):
     impostor_pairs: int
     identification: Identification | None
 
-    def _own_lines(self) -> list[str]:
+    def own_lines(self) -> list[str]:
+        """The protocol's own part of `lines`."""
         lines = [
             f"people              {self.people:,}",
             _all_pairs_line(self.genuine_pairs, self.impostor_pairs),
