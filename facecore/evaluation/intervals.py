@@ -55,10 +55,10 @@ class Rate:
     def resampled(cls, count: int, total: int, rates: NDArray[np.floating]) -> Rate:
         """With the 2.5 % and 97.5 % quantiles of a bootstrap's `rates`.
 
-        Where no comparison or every one counts, no resample can differ, and Wilson's interval
+        Where no resample differs, as when no comparison counts or every one, Wilson's interval
         is given: it is then the least that the uncertainty can be.
         """
-        if count in (0, total) or not len(rates):
+        if count in (0, total) or not len(np.unique(rates)) > 1:
             return cls.wilson(count, total)
         value = count / total
         low, high = np.quantile(rates, [0.025, 0.975])
@@ -72,8 +72,10 @@ class Rate:
 
 def _percent(share: float) -> str:
     """Three digits that mean something, however rare."""
-    text = f"{100 * share:.3g}"
-    return f"{100 * share:.5f}".rstrip("0") + " %" if "e" in text else f"{text} %"
+    if share >= 0.1:
+        return f"{100 * share:.2f} %"
+    text = f"{100 * share:#.3g}"
+    return f"{100 * share:.7f} %" if "e" in text else f"{text} %"
 
 
 def draw_people(count: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.int64]:
@@ -136,7 +138,7 @@ def rate(
     Examples
     --------
     >>> str(rate([True, False, False, False]))
-    '25 % (4.56 % to 69.9 %)'
+    '25.00 % (4.56 % to 69.94 %)'
     """
     hits = np.asarray(counted, bool)
     if not hits.size:

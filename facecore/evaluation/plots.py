@@ -44,9 +44,10 @@ def plot_roc(curve: ErrorCurve, points: Sequence[OperatingPoint] = ()) -> Figure
     """True accept rate by the logarithm of the false match rate, with the scores' thresholds."""
     figure, axes = _figure()
     rare = _rarest(curve.fmr)
-    shown = curve.fmr >= rare
-    axes.step(curve.fmr[shown], 100 * curve.tar[shown], where="post", color=_BLUE)
-    worst = float(curve.tar[shown].min())
+    shown = curve.fmr > rare
+    worst = float(curve.tar[~shown].max())  # what is reached where the picture begins
+    x, y = np.append(rare, curve.fmr[shown]), np.append(worst, curve.tar[shown])
+    axes.step(x, 100 * y, where="post", color=_BLUE, linewidth=2, clip_on=False, zorder=3)
     axes.set(
         xscale="log",
         xlim=(rare, 1),
@@ -72,24 +73,25 @@ def plot_det(curve: ErrorCurve, points: Sequence[OperatingPoint] = ()) -> Figure
     """
     figure, axes = _figure()
     rare, few = _rarest(curve.fmr), _rarest(curve.fnmr)
-    shown = (curve.fmr >= rare) & (curve.fnmr >= few) & (curve.fmr < 1) & (curve.fnmr < 1)
-    axes.plot(_probit(curve.fmr[shown]), _probit(curve.fnmr[shown]), color=_BLUE)
-    low, high = max(rare, 1e-7), 0.5
-    equal = _probit([max(low, few), high])
+    high = 0.5
+    # A curve that makes fewer errors than can be told runs along the picture's edge.
+    x, y = np.clip(curve.fmr, rare, high), np.clip(curve.fnmr, few, high)
+    axes.plot(_probit(x), _probit(y), color=_BLUE, linewidth=2, clip_on=False, zorder=3)
+    equal = _probit([max(rare, few), high])
     axes.plot(equal, equal, ":", color=_GREY, label="FMR = FNMR")
     for point in points:
-        if point.fmr and point.fnmr and point.fmr.value >= low and point.fnmr.value >= few:
+        if point.fmr and point.fnmr and point.fmr.value >= rare and point.fnmr.value >= few:
             where = tuple(_probit([point.fmr.value, point.fnmr.value]).tolist())
             axes.plot(*where, "o", color=_ORANGE)
-            _name(axes, f"score {point.score:g}", where)
-    for axis, least in ((axes.xaxis, low), (axes.yaxis, few)):
-        ticks = [tick for tick in _PROBIT_TICKS if tick >= least] or [high]
+            _name(axes, f"score {point.score:g}", where, above=True)
+    for axis, least in ((axes.xaxis, rare), (axes.yaxis, few)):
+        ticks = [tick for tick in _PROBIT_TICKS if tick >= least]
         axis.set_ticks(
             _probit(ticks), [f"{100 * tick:.5f}".rstrip("0").rstrip(".") for tick in ticks]
         )
     axes.set(
-        xlim=_probit([low, high]),
-        ylim=_probit([min(few, 0.4), high]),
+        xlim=_probit([rare, high]),
+        ylim=_probit([few, high]),
         xlabel="false match rate (%, normal deviates)",
         ylabel="false non-match rate (%, normal deviates)",
     )
@@ -119,11 +121,13 @@ def plot_histograms(histograms: Histograms, points: Sequence[OperatingPoint] = (
                 fill=True,
                 facecolor=colour + "40",
                 edgecolor=colour,
+                linewidth=1.2,
                 hatch=hatch if total <= 100_000 else None,
                 label=f"{name}, {total:,} comparisons",
             )
+    seen = [edges[filled[0]], edges[filled[-1]], *(point.similarity for point in points)]
     axes.set(
-        xlim=(max(-1.0, edges[filled[0]] - 0.02), min(1.0, edges[filled[-1]] + 0.02)),
+        xlim=(max(-1.0, min(seen) - 0.05), min(1.0, max(seen) + 0.05)),
         ylim=(0, axes.get_ylim()[1] * 1.35),
         xlabel="cosine similarity (no unit)",
         ylabel="density (share per unit of similarity)",
@@ -139,7 +143,7 @@ def plot_histograms(histograms: Histograms, points: Sequence[OperatingPoint] = (
             va="top",
             fontsize=8,
         )
-    axes.legend(frameon=False, loc="upper right")
+    figure.legend(frameon=False, loc="outside upper center", ncols=2)
     return figure
 
 
@@ -261,8 +265,9 @@ def _figure(height: float = 4.2) -> tuple[Figure, Any]:
     return made, axes
 
 
-def _name(axes: Any, text: str, where: tuple[float, ...]) -> None:
-    axes.annotate(text, where, xytext=(6, -12), textcoords="offset points", fontsize=8)
+def _name(axes: Any, text: str, where: tuple[float, ...], above: bool = False) -> None:
+    offset = (5, 5) if above else (6, -12)
+    axes.annotate(text, where, xytext=offset, textcoords="offset points", fontsize=8)
 
 
 def _bars(axes: Any, places: Sequence[float], rates: Sequence[Rate], across: bool = False) -> None:
@@ -276,8 +281,9 @@ def _bars(axes: Any, places: Sequence[float], rates: Sequence[Rate], across: boo
 
 
 def _rarest(rates: NDArray[np.float64]) -> float:
-    """The least rate above zero on a curve: what one comparison weighs."""
-    return float(rates[rates > 0].min(initial=0.5))
+    """Where a curve begins: at ten errors, as fewer say little, or where few are made at one."""
+    least = min(float(rates[rates > 0].min(initial=1.0)), 0.1)
+    return min(10 * least, max(least, 1e-3))
 
 
 def _probit(rates: ArrayLike) -> NDArray[np.float64]:
