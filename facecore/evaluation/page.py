@@ -203,6 +203,7 @@ h2 {{ font-size: 1.1rem; margin: 1.5rem 0 .4rem; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
 th, td {{ text-align: left; vertical-align: top; padding: .2rem 1rem .2rem 0;
   border-bottom: 1px solid #e4e4e4; overflow-wrap: anywhere; }}
+.grid td {{ white-space: nowrap; }}
 th {{ font-weight: 600; white-space: nowrap; }}
 .scroll {{ overflow-x: auto; }}
 .figures {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 540px), 1fr));

@@ -58,7 +58,7 @@ def plot_roc(curve: ErrorCurve, points: Sequence[OperatingPoint] = ()) -> Figure
     for point in points:
         if point.fmr and point.fnmr and point.fmr.value >= rare:
             where = (point.fmr.value, 100 - 100 * point.fnmr.value)
-            axes.plot(*where, "o", color=_ORANGE)
+            axes.plot(*where, "o", color=_ORANGE, zorder=4)
             _name(axes, f"score {point.score:g}", where)
     return figure
 
@@ -82,7 +82,7 @@ def plot_det(curve: ErrorCurve, points: Sequence[OperatingPoint] = ()) -> Figure
     for point in points:
         if point.fmr and point.fnmr and point.fmr.value >= rare and point.fnmr.value >= few:
             where = tuple(_probit([point.fmr.value, point.fnmr.value]).tolist())
-            axes.plot(*where, "o", color=_ORANGE)
+            axes.plot(*where, "o", color=_ORANGE, zorder=4)
             _name(axes, f"score {point.score:g}", where, above=True)
     for axis, least in ((axes.xaxis, rare), (axes.yaxis, few)):
         ticks = [tick for tick in _PROBIT_TICKS if tick >= least]
@@ -208,7 +208,7 @@ def plot_groups(groups: Sequence[GroupRates], score: float) -> Figure:
     ]
     if not rows:
         raise InvalidParameter(f"no group has impostor comparisons at score {score:g}")
-    figure, axes = _figure(height=1.2 + 0.42 * len(rows))
+    figure, axes = _figure(height=1.6 + 0.42 * len(rows))
     for place, (_, point) in enumerate(rows):
         if point.fmr is not None:
             _bars(axes, [place], [point.fmr], across=True)

@@ -264,6 +264,11 @@ def folder(
     grouped = by_group(engine, vectors, found, people, images, groups)
     identification = identify(engine, vectors[found], people[found])
     clock.lap("comparing")
+    if loose := sum(name == person for name, person in listed):
+        notes.append(
+            f"{loose:,} pictures lie right inside the folder, each taken for another person: "
+            "if some are not, the FMR is an upper bound"
+        )
     if without := int((~found).sum()):
         notes.append(f"{without:,} pictures without a face are in no pair")
     return FolderResult(

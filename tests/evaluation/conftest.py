@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # trees.py, also under --import-mode=importlib
-
 from trees import FACELESS, variants, write
 
 Array = np.ndarray[Any, Any]

@@ -195,10 +195,10 @@ def test_a_browser_shows_every_figure(
     browse(page, tmp_path / "two", window, f"--screenshot={shot}")
     image = cv2.cvtColor(cv2.imread(str(shot)), cv2.COLOR_BGR2RGB)
     for name, natural_width, natural_height, x, y, width, height in figures:
-        assert min(natural_width, natural_height) > 200, name
+        assert min(natural_width, natural_height) > 150, name
         part = image[int(y) : int(y + height), int(x) : int(x + width)]
         assert min(part.shape[:2]) > 100, name
         dark = coloured(part, "#000000")
         marks = coloured(part, "#0072B2") + coloured(part, "#D55E00")
-        assert dark > 300, f"{name}: axes and labels"
+        assert dark > 150, f"{name}: axes and labels"
         assert marks > 30, f"{name}: data"
