@@ -69,7 +69,7 @@ def plot_det(curve: ErrorCurve, points: Sequence[OperatingPoint] = ()) -> Figure
     References
     ----------
     .. [1] A. Martin et al., "The DET curve in assessment of detection task performance",
-           Eurospeech 1997, doi:10.21437/Eurospeech.1997-504
+           Eurospeech 1997, DTIC ADA530509
     """
     figure, axes = _figure()
     rare, few = _rarest(curve.fmr), _rarest(curve.fnmr)

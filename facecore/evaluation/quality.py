@@ -67,7 +67,7 @@ def error_versus_discard(
     .. [1] P. Grother and E. Tabassi, "Performance of biometric quality measures", IEEE TPAMI
            29(4), 2007, doi:10.1109/TPAMI.2007.1019
     .. [2] T. Schlett et al., "Considerations on the evaluation of biometric quality assessment
-           algorithms", IEEE TBIOM 6(1), 2024, doi:10.1109/TBIOM.2023.3336513
+           algorithms", 2023, arXiv:2303.13294
     .. [3] ISO/IEC 29794-1:2024
     """
     failing = ~(np.asarray(genuine, np.float64) >= threshold)
