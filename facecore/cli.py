@@ -139,11 +139,30 @@ def _parser() -> argparse.ArgumentParser:
     verify = command("verify", _weights_verify, "Hash the files of installed packs.", to=verbs)
     verify.add_argument("name", metavar="NAME", nargs="?", help="one pack (default: all)")
 
-    evaluate = commands.add_parser("evaluate", help="published test sets: lfw, london")
+    evaluate = commands.add_parser("evaluate", help="error rates on test sets and own pictures")
     sets = evaluate.add_subparsers(title="test sets", required=True, metavar="SET")
-    for name, text in _TEST_SETS.items():
+    for name, (place, text) in _TEST_SETS.items():
         test_set = command(name, _evaluate, text, models, to=sets)
-        test_set.add_argument("folder", metavar="DIR", type=Path, help="folder of the test set")
+        test_set.add_argument("place", metavar=place, type=Path, help=text.splitlines()[0])
+        test_set.add_argument(
+            "--report",
+            metavar="OUT",
+            type=Path,
+            help="write a page and JSON: a folder, or NAME.html",
+        )
+        test_set.add_argument(
+            "--progress",
+            action=argparse.BooleanOptionalAction,
+            help="show a progress bar (default: on a terminal)",
+        )
+        if name in ("lfw", "folder"):
+            test_set.add_argument(
+                "--labels", metavar="CSV", type=Path, help="image,group lines: rates by group"
+            )
+        if name == "folder":
+            test_set.add_argument(
+                "--names", choices=["utkface"], help="take groups from names: AGE_GENDER_RACE_*"
+            )
         test_set.set_defaults(test_set=name)
     return parser
 
@@ -172,8 +191,38 @@ example:
 """
 
 _TEST_SETS = {
-    "lfw": "Labeled Faces in the Wild: ten folds, 6,000 pairs.",
-    "london": "Face Research Lab London Set: neutral against smiling.",
+    "lfw": (
+        "DIR",
+        """\
+Labeled Faces in the Wild: ten folds, 6,000 pairs, and all pairs of their pictures.
+
+DIR holds pairs.txt and images/Name/Name_0001.jpg.
+""",
+    ),
+    "pairs": (
+        "FILE",
+        """\
+The pairs of a file.
+
+Each line is a,b,label: two pictures, relative to the file, and 1 (same person) or 0.
+""",
+    ),
+    "folder": (
+        "DIR",
+        """\
+All pairs of a folder of people, and searches among them.
+
+DIR holds a folder for each person; a picture right inside it is a person of its own.
+""",
+    ),
+    "london": (
+        "DIR",
+        """\
+Face Research Lab London Set: neutral against smiling.
+
+DIR holds NNN_neutral.jpg and NNN_smiling.jpg.
+""",
+    ),
 }
 
 
@@ -399,12 +448,33 @@ def _calibrate(args: argparse.Namespace) -> Answer:
 def _evaluate(args: argparse.Namespace) -> Answer:
     from facecore.evaluation import protocols
 
-    if not args.folder.is_dir():
-        raise InvalidParameter(f"{args.folder} is not a folder")
+    if args.test_set == "pairs":
+        if not args.place.is_file():
+            raise InvalidParameter(f"{args.place} is not a file")
+    elif not args.place.is_dir():
+        raise InvalidParameter(f"{args.place} is not a folder")
+    if args.report:  # what is missing is said before the work, not after it
+        from facecore.evaluation import extras
+
+        extras.require_extra("matplotlib.figure")
+        extras.require_extra("sklearn.metrics")
     engine = _engine(args)
-    result = getattr(protocols, args.test_set)(engine, args.folder, progress=sys.stderr.isatty())
+    options = {name: getattr(args, name) for name in ("labels", "names") if hasattr(args, name)}
+    progress = sys.stderr.isatty() if args.progress is None else args.progress
+    protocol = getattr(protocols, args.test_set)
+    result = protocol(engine, args.place, progress=progress, **options)
     answer = {"pack": engine.pack.name, "contract": engine.contract_id, **result.as_dict()}
-    return answer, OK, result.lines()
+    lines = result.lines()
+    if args.report:
+        from facecore.evaluation.report import write_report
+
+        title = f"facecore evaluate {args.test_set}: {engine.pack.name}"
+        written = write_report(
+            result, engine, args.report, title=title, source=str(args.place.resolve())
+        )
+        answer["report"] = {"html": str(written.html), "json": str(written.json)}
+        lines.append(f"report              {written.html}")
+    return answer, OK, lines
 
 
 if __name__ == "__main__":

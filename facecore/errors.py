@@ -6,6 +6,7 @@ __all__ = [
     "FacecoreError",
     "ImageTooLarge",
     "InvalidParameter",
+    "MissingExtra",
     "NoFaceDetected",
     "PackCorrupt",
     "PackNotFound",
@@ -67,6 +68,10 @@ class NoFaceDetected(FacecoreError):
 
 class InvalidParameter(FacecoreError, ValueError):
     """An argument has a type, shape or value that is not accepted."""
+
+
+class MissingExtra(FacecoreError, ImportError):
+    """A package that this part of facecore needs, and the rest does not, is not installed."""
 
 
 class PackNotFound(FacecoreError):

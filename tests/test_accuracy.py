@@ -31,6 +31,11 @@ def test_lfw(pack: FaceEngine, shared: Path) -> None:
     assert (result.pairs, result.images) == (6000, 7701)
     assert (result.skipped, result.without_face) == (0, 0)
     assert result.accuracy >= LEAST_LFW[pack.pack.name]
+    # The promise of the scores, on people whom the calibration has not seen.
+    assert (result.genuine_pairs, result.impostor_pairs) == (8101, 29_640_749)
+    for point in result.points:
+        assert point.fmr is not None
+        assert point.fmr.low < 1.5 * point.nominal_fmr, point.line()
 
 
 LEAST_GENUINE = {"mobilefacenet": 102, "compact": 100}

@@ -194,3 +194,25 @@ def test_evaluate_needs_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: P
     status, _, err = run(capsys, "evaluate", "london", str(tmp_path))
     assert status == 2
     assert "does not hold" in err
+    status, _, err = run(capsys, "evaluate", "pairs", str(tmp_path))
+    assert status == 2
+    assert "is not a file" in err
+
+
+def test_evaluate_own_pictures(
+    capsys: pytest.CaptureFixture[str], face: str, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "people" / name).mkdir(parents=True)
+        for number in "12":
+            (tmp_path / "people" / name / f"{number}.png").write_bytes(Path(face).read_bytes())
+    status, out, _ = run(capsys, "evaluate", "folder", str(tmp_path / "people"), "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert (found["genuine_pairs"], found["impostor_pairs"]) == (2, 4)
+    assert found["points"][0]["fmr"]["value"] == 1  # one face under two names
+    (tmp_path / "p.csv").write_text("people/a/1.png,people/b/1.png,1\n" * 3 + "face.png,face.png,0")
+    status, out, err = run(capsys, "evaluate", "pairs", str(tmp_path / "p.csv"), "--progress")
+    assert status == 0
+    assert "pairs               3 of one person, 1 of two" in out
+    assert "embedding" in err

@@ -1,15 +1,35 @@
-"""Error rates of verification, by the names of ISO/IEC 19795-1."""
+"""Error rates of verification, by the names of ISO/IEC 19795-1.
+
+False match rate (FMR): share of impostor comparisons that pass; false non-match rate (FNMR):
+share of genuine comparisons that do not.  A comparison passes at or above the threshold.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facecore.errors import InvalidParameter
+from facecore.evaluation.all_pairs import Histograms, fmr_interval
+from facecore.evaluation.extras import require_extra
+from facecore.evaluation.intervals import RESAMPLES, Rate, comparison_weights
 
-__all__ = ["best_threshold", "fmr", "fmr_interval", "k_fold_accuracy", "tar_at_far"]
+__all__ = [
+    "ErrorCurve",
+    "best_threshold",
+    "error_curve",
+    "fmr",
+    "fmr_interval",
+    "fnmr",
+    "fnmr_at_fmr",
+    "histogram_curve",
+    "k_fold_accuracy",
+    "tar_at_far",
+    "tar_at_far_rate",
+]
 
 
 def fmr(impostor: ArrayLike, threshold: float) -> float:
@@ -20,57 +40,15 @@ def fmr(impostor: ArrayLike, threshold: float) -> float:
     return float((values >= threshold).mean())
 
 
-def fmr_interval(
-    vectors: NDArray[np.float32],
-    people: NDArray[np.integer],
-    thresholds: ArrayLike,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> NDArray[np.float64]:
-    """95 % interval of the false match rate among all pairs of a set, by bootstrap of people.
+def fnmr(genuine: ArrayLike, threshold: float) -> float:
+    """False non-match rate: share of genuine comparisons not at or above a threshold.
 
-    Every picture takes part in many pairs, so the pairs are not independent, and an interval
-    that takes them to be is far too narrow.  Here people are drawn with replacement; a pair
-    counts as often as both were drawn, and pairs of one person never count.
-
-    Parameters
-    ----------
-    vectors : ndarray, shape (N, D), float32
-        Of unit length.
-    people : ndarray, shape (N,), int
-        Who is on each picture.
-    thresholds : array_like, shape (T,)
-        Similarities.
-    resamples : int, default 1000
-    seed : int
-
-    Returns
-    -------
-    ndarray, shape (T, 2), float64
-        Low and high.
-
-    References
-    ----------
-    .. [1] R. M. Bolle, N. K. Ratha and S. Pankanti, "Error analysis of pattern recognition
-           systems: the subsets bootstrap", CVIU 93(1), 2004, doi:10.1016/j.cviu.2003.08.002
+    A NaN, which stands for a comparison that could not be made, counts as not matching.
     """
-    _, person = np.unique(people, return_inverse=True)
-    similarity = vectors @ vectors.T
-    different = person[:, None] != person[None]
-    rng = np.random.default_rng(seed)
-    count = int(person.max()) + 1
-    if count < 2:
-        raise InvalidParameter("a false match needs two people")
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
-    weight = drawn[:, person].astype(np.float32)
-    total = np.einsum("ri,ri->r", weight @ different.astype(np.float32), weight)
-    weight, total = weight[total > 0], total[total > 0]  # one person alone has no such pair
-    rates = []
-    for threshold in np.asarray(thresholds, np.float64).ravel():
-        passing = ((similarity >= threshold) & different).astype(np.float32)
-        rates.append(np.einsum("ri,ri->r", weight @ passing, weight) / total)
-    return np.asarray(np.quantile(rates, [0.025, 0.975], axis=1).T, np.float64)
+    values = np.asarray(genuine)
+    if not values.size:
+        raise InvalidParameter("there are no genuine comparisons")
+    return float(1 - (values >= threshold).mean())
 
 
 def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float) -> float:
@@ -101,6 +79,128 @@ def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float) -> float:
         return 1.0
     # Strictly above the first comparison that must not pass.
     return float((accepted > descending[allowed]).mean())
+
+
+def fnmr_at_fmr(genuine: ArrayLike, impostor: ArrayLike, fmr: float) -> float:
+    """False non-match rate at the lowest threshold whose FMR is at most `fmr`: 1 - TAR@FAR."""
+    return 1.0 - tar_at_far(genuine, impostor, fmr)
+
+
+def tar_at_far_rate(
+    genuine: ArrayLike,
+    impostor: ArrayLike,
+    far: float,
+    *,
+    genuine_people: ArrayLike | None = None,
+    impostor_people: ArrayLike | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Rate:
+    """True accept rate as by `tar_at_far`, with its 95 % interval.
+
+    Parameters
+    ----------
+    genuine, impostor : array_like, shape (N,) and (M,)
+    far : float
+        0..1.
+    genuine_people : array_like, shape (N,), optional
+        Who is compared.  With `impostor_people` the interval is by bootstrap of people, and
+        each resample finds its own threshold.  Otherwise it is Wilson's at the one threshold.
+    impostor_people : array_like, shape (M, 2), optional
+    resamples : int
+    seed : int
+    """
+    value = tar_at_far(genuine, impostor, far)
+    accepted, strangers = np.asarray(genuine, np.float64), np.asarray(impostor, np.float64)
+    count, total = round(value * len(accepted)), len(accepted)
+    if genuine_people is None or impostor_people is None:
+        return Rate.wilson(count, total)
+    one = np.asarray(genuine_people)
+    people = np.concatenate([np.stack([one, one], 1), np.asarray(impostor_people)])
+    if people.shape != (total + len(strangers), 2):
+        raise InvalidParameter("a comparison has no people named, or too many")
+    drawn = comparison_weights(people, resamples, seed, once=True)
+    order = np.argsort(-strangers, kind="stable")
+    descending = strangers[order]
+    rates = []
+    for weight in drawn:
+        passing = np.cumsum(weight[total:][order])
+        genuine_weight = weight[:total]
+        if not passing[-1] or not genuine_weight.sum():
+            continue
+        # The first comparison that must not pass; a hair's breadth for far times the total.
+        first = np.searchsorted(passing, far * passing[-1] * (1 + 1e-12), side="right")
+        above = accepted > descending[first] if first < len(descending) else np.ones(total, bool)
+        rates.append(genuine_weight @ above / genuine_weight.sum())
+    return Rate.resampled(count, total, np.array(rates))
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCurve:
+    """The two error rates over all thresholds: a ROC is `fmr` by `tar`, a DET `fmr` by `fnmr`.
+
+    Attributes
+    ----------
+    thresholds : ndarray, shape (K,), float64
+        Falling; the first is infinite.
+    fmr, fnmr : ndarray, shape (K,), float64
+        `fmr` rises and `fnmr` falls along the curve.
+    """
+
+    thresholds: NDArray[np.float64]
+    fmr: NDArray[np.float64]
+    fnmr: NDArray[np.float64]
+
+    @property
+    def tar(self) -> NDArray[np.float64]:
+        """True accept rate, 1 - FNMR."""
+        return 1.0 - self.fnmr
+
+    def eer(self) -> float:
+        """Equal error rate: where the straight lines through the points have FMR = FNMR."""
+        gap = self.fmr - self.fnmr  # rises from -1 to 1
+        after = int(np.argmax(gap >= 0))
+        if after == 0 or gap[after] == 0:
+            return float(self.fmr[after])
+        part = -gap[after - 1] / (gap[after] - gap[after - 1])
+        return float(self.fmr[after - 1] + part * (self.fmr[after] - self.fmr[after - 1]))
+
+
+def error_curve(genuine: ArrayLike, impostor: ArrayLike) -> ErrorCurve:
+    """Both error rates over every threshold that parts two comparisons.
+
+    Raises
+    ------
+    InvalidParameter
+        A side is empty, or holds a NaN.
+    MissingExtra
+        scikit-learn is not installed.
+    """
+    one, other = np.asarray(genuine, np.float64), np.asarray(impostor, np.float64)
+    return _curve(one, other, np.ones(len(one)), np.ones(len(other)))
+
+
+def histogram_curve(histograms: Histograms) -> ErrorCurve:
+    """The same from counts, at the lower edge of every bin that holds a comparison."""
+    low = histograms.edges()[:-1]
+    own, other = histograms.genuine > 0, histograms.impostor > 0
+    return _curve(low[own], low[other], histograms.genuine[own], histograms.impostor[other])
+
+
+def _curve(
+    genuine: NDArray[np.float64],
+    impostor: NDArray[np.float64],
+    genuine_weight: NDArray[np.generic],
+    impostor_weight: NDArray[np.generic],
+) -> ErrorCurve:
+    values = np.concatenate([genuine, impostor])
+    if not len(genuine) or not len(impostor) or np.isnan(values).any():
+        raise InvalidParameter("a curve needs genuine and impostor comparisons, none of them NaN")
+    same = np.repeat([True, False], [len(genuine), len(impostor)])
+    weight = np.concatenate([genuine_weight, impostor_weight])
+    rates = require_extra("sklearn.metrics").roc_curve(same, values, sample_weight=weight)
+    false_match, true_accept, thresholds = (np.asarray(part, np.float64) for part in rates)
+    return ErrorCurve(thresholds, false_match, 1.0 - true_accept)
 
 
 def best_threshold(values: NDArray[np.floating], same: NDArray[np.bool_]) -> float:

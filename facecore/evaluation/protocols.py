@@ -1,159 +1,61 @@
-"""Published test sets, run as their authors say."""
+"""Test sets, run as their authors say, and a user's own pictures in the same way."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from facecore.engine import FaceChoice, FaceEngine
-from facecore.errors import FacecoreError, InvalidParameter
-from facecore.evaluation.metrics import fmr, k_fold_accuracy, tar_at_far
+from facecore.engine import FaceEngine
+from facecore.errors import InvalidParameter
+from facecore.evaluation.all_pairs import Histograms
+from facecore.evaluation.intervals import rate
+from facecore.evaluation.measuring import (
+    Clock,
+    by_group,
+    compare_pictures,
+    embed_all,
+    identify,
+    operating_points,
+    operating_thresholds,
+)
+from facecore.evaluation.metrics import fmr, fnmr, k_fold_accuracy, tar_at_far_rate
+from facecore.evaluation.readers import (
+    read_folder,
+    read_labels,
+    read_lfw_pairs,
+    read_pairs,
+    utkface_labels,
+)
+from facecore.evaluation.results import (
+    FolderResult,
+    LfwResult,
+    LondonResult,
+    PairsResult,
+)
 from facecore.matching.similarity import cosine
 
-__all__ = ["LfwResult", "LondonResult", "lfw", "london"]
+__all__ = ["embed_all", "folder", "lfw", "london", "pairs"]
+
+_FAR = (0.01, 0.001)
 
 
-@dataclass(frozen=True, slots=True)
-class LfwResult:
-    """Labeled Faces in the Wild, View 2.
+def lfw(
+    engine: FaceEngine, root: Path, *, labels: Path | None = None, progress: bool = False
+) -> LfwResult:
+    """Ten-fold accuracy on the 6,000 pairs of LFW, and the rates of all pairs of their pictures.
 
-    Attributes
-    ----------
-    accuracy, deviation : float
-        Mean over the folds and its standard error, 0..1.
-    tar_at_far : dict of float to float
-        True accept rate over all pairs, by false accept rate.
-    fmr_at_threshold, fnmr_at_threshold : float
-        At the engine's own threshold.
-    pairs, skipped : int
-        A pair is skipped where an image has no vector; the accuracy counts it as wrong.
-    images, without_face : int
-    """
-
-    accuracy: float
-    deviation: float
-    tar_at_far: dict[float, float]
-    fmr_at_threshold: float
-    fnmr_at_threshold: float
-    pairs: int
-    skipped: int
-    images: int
-    without_face: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
-        return asdict(self)
-
-    def lines(self) -> list[str]:
-        """The same for people."""
-        return [
-            f"accuracy            {self.accuracy:.2%} ± {self.deviation:.2%} "
-            f"({self.pairs:,} pairs, ten folds)",
-            f"TAR at FAR 0.1 %    {self.tar_at_far[0.001]:.2%}",
-            f"at the threshold    FMR {self.fmr_at_threshold:.3%}, "
-            f"FNMR {self.fnmr_at_threshold:.2%}",
-            f"pairs skipped       {self.skipped}",
-            f"no face in          {self.without_face} of {self.images:,} pictures",
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class LondonResult:
-    """Neutral against smiling of the Face Research Lab London Set.
-
-    Attributes
-    ----------
-    genuine, genuine_passing : int
-        Pairs of one person.
-    impostor, impostor_passing : int
-        Ordered pairs of one person's neutral and another's smiling picture.
-    without_face : int
-        Images in which no face was found; their pairs count as not passing.
-    threshold : float
-        Score, 0..100.
-    lowest_genuine : float
-        Score of the worst genuine pair that could be compared.
-    """
-
-    genuine: int
-    genuine_passing: int
-    impostor: int
-    impostor_passing: int
-    without_face: int
-    threshold: float
-    lowest_genuine: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
-        return asdict(self)
-
-    def lines(self) -> list[str]:
-        """The same for people."""
-        share = self.impostor_passing / self.impostor
-        return [
-            f"genuine passing     {self.genuine_passing} of {self.genuine} "
-            f"at score {self.threshold:g} (lowest {self.lowest_genuine:.1f})",
-            f"impostors passing   {self.impostor_passing} of {self.impostor:,} ({share:.2%})",
-            f"no face in          {self.without_face} pictures",
-        ]
-
-
-def embed_all(
-    engine: FaceEngine, paths: Sequence[Path], face: FaceChoice, progress: bool
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Vectors (N, D) of all images, NaN where there is none, and which there are (N,)."""
-    vectors: NDArray[np.float32] | None = None
-    for i, answer in enumerate(engine.embed_many(paths, progress=progress, face=face)):
-        if isinstance(answer, FacecoreError):
-            continue
-        if vectors is None:
-            vectors = np.full((len(paths), len(answer)), np.nan, np.float32)
-        vectors[i] = answer
-    if vectors is None:
-        raise InvalidParameter(f"none of the {len(paths)} images gave a vector")
-    return vectors, ~np.isnan(vectors[:, 0])
-
-
-def read_lfw_pairs(path: Path) -> list[tuple[int, bool, str, str]]:
-    """Parse LFW's ``pairs.txt`` into (fold, same, ``Name/Name_0001.jpg``, the other)."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        folds, size = (int(field) for field in lines[0].split())
-        if min(folds, size) < 1:
-            raise ValueError(f"{folds} folds of {size} pairs")
-        pairs = []
-        for number, line in enumerate(line for line in lines[1:] if line.strip()):
-            fields, fold = line.split(), number // (2 * size)
-            same = number % (2 * size) < size  # in each fold, first the pairs of one person
-            if len(fields) != (3 if same else 4) or not set(line).isdisjoint("/\\"):
-                raise ValueError(f"pair {number + 1} is {line.strip()!r}")
-            a, i = fields[0], int(fields[1])
-            b, j = (a, int(fields[2])) if same else (fields[2], int(fields[3]))
-            names = f"{a}/{a}_{i:04d}.jpg", f"{b}/{b}_{j:04d}.jpg"
-            pairs.append((fold, same, *names))
-    except (ValueError, IndexError) as error:
-        raise InvalidParameter(f"{path} is not a pairs file of LFW: {error}") from error
-    if len(pairs) != (announced := 2 * folds * size):
-        raise InvalidParameter(f"{path} holds {len(pairs)} pairs, its first line says {announced}")
-    return pairs
-
-
-def lfw(engine: FaceEngine, root: Path, *, progress: bool = False) -> LfwResult:
-    """Ten-fold accuracy on the 6,000 pairs of LFW, one crop per picture, no flip.
-
-    The face nearest to the centre stands for a picture, as LFW's pictures are centred on the
-    labelled person.
+    One crop per picture, no flip.  The face nearest to the centre stands for a picture, as
+    LFW's pictures are centred on the labelled person.
 
     Parameters
     ----------
     engine : FaceEngine
     root : Path
         Holds ``pairs.txt`` and ``images/Name/Name_0001.jpg`` (or the names right inside it).
+    labels : Path, optional
+        A CSV file of ``image,group`` with images named ``Name/Name_0001.jpg``.
     progress : bool
         Show a progress bar.
 
@@ -161,35 +63,64 @@ def lfw(engine: FaceEngine, root: Path, *, progress: bool = False) -> LfwResult:
     ------
     InvalidParameter
         `root` is not laid out so, or a picture of a pair is missing.
+
+    References
+    ----------
+    .. [1] G. Huang et al., "Labeled Faces in the Wild", UMass Amherst TR 07-49, 2007
     """
     if not (root / "pairs.txt").is_file():
         raise InvalidParameter(f"there is no pairs.txt in {root}", "give the folder of LFW")
-    pairs = read_lfw_pairs(root / "pairs.txt")
-    folder = root / "images" if (root / "images").is_dir() else root
-    names = sorted({name for pair in pairs for name in pair[2:]})
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise InvalidParameter(f"{folder} lacks {len(missing)} pictures, the first {missing[0]}")
-    vectors, found = embed_all(engine, [folder / name for name in names], "central", progress)
+    listed = read_lfw_pairs(root / "pairs.txt")
+    images = root / "images" if (root / "images").is_dir() else root
+    names = sorted({name for pair in listed for name in pair[2:]})
+    if missing := [name for name in names if not (images / name).is_file()]:
+        raise InvalidParameter(f"{images} lacks {len(missing)} pictures, the first {missing[0]}")
+    groups, notes = read_labels(labels, names) if labels else ({}, [])
+    clock = Clock()
+    vectors, found = embed_all(engine, [images / name for name in names], "central", progress)
+    clock.lap("embedding")
     row = {name: i for i, name in enumerate(names)}
-    first = np.array([row[pair[2]] for pair in pairs])
-    second = np.array([row[pair[3]] for pair in pairs])
-    same = np.array([pair[1] for pair in pairs])
+    people = np.unique([name.partition("/")[0] for name in names], return_inverse=True)[1]
+    first = np.array([row[pair[2]] for pair in listed])
+    second = np.array([row[pair[3]] for pair in listed])
+    fold, same = np.array([pair[0] for pair in listed]), np.array([pair[1] for pair in listed])
     usable = found[first] & found[second]
     similarity = cosine(vectors[first], vectors[second])  # NaN where there is no vector
-    fold = np.array([pair[0] for pair in pairs])
     accuracy = k_fold_accuracy(similarity, same, fold)
-    impostor = similarity[~same & usable]  # what was not compared did not match falsely
+    stranger = ~same & usable  # what was not compared did not match falsely
     threshold = float(engine.calibration.similarity(engine.threshold))
+    compared = compare_pictures(engine, vectors[found], people[found])
+    grouped = by_group(engine, vectors, found, people, names, groups)
+    tar_at_far = {
+        far: tar_at_far_rate(
+            similarity[same],
+            similarity[stranger],
+            far,
+            genuine_people=people[first[same]],
+            impostor_people=np.stack([people[first], people[second]], axis=1)[stranger],
+        )
+        for far in _FAR
+    }
+    clock.lap("comparing")
     return LfwResult(
         accuracy=float(accuracy.mean()),
         deviation=float(accuracy.std(ddof=1) / np.sqrt(len(accuracy))),
-        tar_at_far={far: tar_at_far(similarity[same], impostor, far) for far in (0.01, 0.001)},
-        fmr_at_threshold=fmr(impostor, threshold),
-        fnmr_at_threshold=1.0 - float((similarity[same] >= threshold).mean()),
-        pairs=len(pairs),
+        fold_accuracy=tuple(accuracy.tolist()),
+        tar_at_far=tar_at_far,
+        fmr_at_threshold=fmr(similarity[stranger], threshold),
+        fnmr_at_threshold=fnmr(similarity[same], threshold),
+        pairs=len(listed),
         skipped=int((~usable).sum()),
         images=len(names),
         without_face=int((~found).sum()),
+        threshold=engine.threshold,
+        genuine_pairs=compared.genuine_pairs,
+        impostor_pairs=compared.impostor_pairs,
+        points=operating_points(engine, compared.fmr(), compared.fnmr()),
+        groups=grouped,
+        notes=tuple(notes),
+        seconds=clock.seconds,
+        histograms=compared.histograms,
     )
 
 
@@ -208,17 +139,149 @@ def london(engine: FaceEngine, root: Path, *, progress: bool = False) -> LondonR
     smiling = [path.with_name(path.name.replace("_neutral", "_smiling")) for path in neutral]
     if len(neutral) < 2 or not all(path.is_file() for path in smiling):
         raise InvalidParameter(f"{root} does not hold pairs of NNN_neutral.jpg and NNN_smiling.jpg")
+    clock = Clock()
     vectors, found = embed_all(engine, [*neutral, *smiling], "largest", progress)
+    clock.lap("embedding")
     count = len(neutral)
-    score = engine.calibration.score(vectors[:count].astype(np.float64) @ vectors[count:].T)
+    similarity = vectors[:count].astype(np.float64) @ vectors[count:].T
+    score = engine.calibration.score(similarity)
     passing = score >= engine.threshold
     genuine = np.eye(count, dtype=bool)
+    one, other = np.nonzero(~genuine & ~np.isnan(similarity))
+    own, strangers = similarity[genuine], similarity[one, other]
+    pairs_of = np.stack([one, other], axis=1)
+    thresholds = operating_thresholds(engine)
+    false_match = [rate(strangers >= t, pairs_of) for t in thresholds] if len(one) else None
+    false_non_match = [rate(~(own >= t), np.arange(count)) for t in thresholds]
+    clock.lap("comparing")
     return LondonResult(
         genuine=count,
         genuine_passing=int(passing[genuine].sum()),
         impostor=count * (count - 1),
         impostor_passing=int(passing[~genuine].sum()),
+        images=2 * count,
         without_face=int((~found).sum()),
         threshold=engine.threshold,
         lowest_genuine=float(score[genuine & ~np.isnan(score)].min(initial=100.0)),
+        points=operating_points(engine, false_match, false_non_match),
+        notes=("no rates by group: the set comes without labels",),
+        seconds=clock.seconds,
+        histograms=Histograms.of(own[~np.isnan(own)], strangers),
+    )
+
+
+def pairs(engine: FaceEngine, file: Path, *, progress: bool = False) -> PairsResult:
+    """The pairs of a file of ``a,b,label`` lines; the largest face stands for a picture.
+
+    Parameters
+    ----------
+    engine : FaceEngine
+    file : Path
+        See `facecore.evaluation.readers.read_pairs`.
+    progress : bool
+        Show a progress bar.
+    """
+    listed = read_pairs(file)
+    paths = sorted({path for pair in listed for path in pair[:2]})
+    if missing := [path for path in paths if not path.is_file()]:
+        raise InvalidParameter(f"{file} names {len(missing)} missing files, first {missing[0]}")
+    same = np.array([pair[2] for pair in listed])
+    if same.all() or not same.any():
+        raise InvalidParameter(f"{file} needs pairs of one person and pairs of two")
+    clock = Clock()
+    vectors, found = embed_all(engine, paths, "largest", progress)
+    clock.lap("embedding")
+    row = {path: i for i, path in enumerate(paths)}
+    similarity = cosine(
+        vectors[[row[pair[0]] for pair in listed]], vectors[[row[pair[1]] for pair in listed]]
+    )
+    compared = ~np.isnan(similarity)
+    own, strangers = similarity[same], similarity[~same & compared]
+    if not len(strangers):
+        raise InvalidParameter(f"no pair of two people in {file} could be compared")
+    thresholds = operating_thresholds(engine)
+    result = PairsResult(
+        genuine=int(same.sum()),
+        impostor=int((~same).sum()),
+        skipped=int((~compared).sum()),
+        tar_at_far={far: tar_at_far_rate(own, strangers, far) for far in _FAR},
+        images=len(paths),
+        without_face=int((~found).sum()),
+        threshold=engine.threshold,
+        points=operating_points(
+            engine,
+            [rate(strangers >= t) for t in thresholds],
+            [rate(~(own >= t)) for t in thresholds],
+        ),
+        notes=("intervals take the pairs for independent: a pairs file names no people",),
+        seconds=clock.seconds,
+        histograms=Histograms.of(own[~np.isnan(own)], strangers),
+    )
+    clock.lap("comparing")
+    return result
+
+
+def folder(
+    engine: FaceEngine,
+    root: Path,
+    *,
+    labels: Path | None = None,
+    names: Literal["utkface"] | None = None,
+    progress: bool = False,
+) -> FolderResult:
+    """All pairs, and the searches, of a folder that holds a folder for each person.
+
+    A picture right inside `root` is taken for a person of its own: in a set where people return
+    unnamed, their pairs count as impostors and the false match rate comes out too high.
+
+    Parameters
+    ----------
+    engine : FaceEngine
+    root : Path
+        See `facecore.evaluation.readers.read_folder`.
+    labels : Path, optional
+        A CSV file of ``image,group``, with images named relative to `root`.
+    names : {"utkface"}, optional
+        Take groups of age, gender and race from names as ``AGE_GENDER_RACE_*``.
+    progress : bool
+        Show a progress bar.
+    """
+    listed = read_folder(root)
+    images = [name for name, _ in listed]
+    groups, notes = read_labels(labels, images) if labels else ({}, [])
+    if names == "utkface":
+        more, noted = utkface_labels(images)
+        groups, notes = {**groups, **more}, notes + noted
+    elif names is not None:
+        raise InvalidParameter(f"names is {names!r}", 'use "utkface"')
+    clock = Clock()
+    vectors, found = embed_all(engine, [root / name for name in images], "largest", progress)
+    clock.lap("embedding")
+    if found.sum() < 2:
+        raise InvalidParameter("only one picture gave a vector: there is nothing to compare")
+    people = np.unique([person for _, person in listed], return_inverse=True)[1]
+    compared = compare_pictures(engine, vectors[found], people[found])
+    grouped = by_group(engine, vectors, found, people, images, groups)
+    identification = identify(engine, vectors[found], people[found])
+    clock.lap("comparing")
+    if loose := sum(name == person for name, person in listed):
+        notes.append(
+            f"{loose:,} pictures lie right inside the folder, each taken for another person: "
+            "if some are not, the FMR is an upper bound"
+        )
+    if without := int((~found).sum()):
+        notes.append(f"{without:,} pictures without a face are in no pair")
+    return FolderResult(
+        people=int(people.max()) + 1,
+        genuine_pairs=compared.genuine_pairs,
+        impostor_pairs=compared.impostor_pairs,
+        identification=identification,
+        images=len(images),
+        without_face=without,
+        threshold=engine.threshold,
+        points=operating_points(engine, compared.fmr(), compared.fnmr()),
+        groups=grouped,
+        notes=tuple(notes),
+        seconds=clock.seconds,
+        histograms=compared.histograms,
     )

@@ -6,13 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from trees import FACELESS, variants, write
 
 from facecore import FaceEngine
 from facecore.errors import InvalidParameter
-from facecore.evaluation.protocols import lfw, london, read_lfw_pairs
+from facecore.evaluation.protocols import folder, lfw, london, pairs
+from facecore.evaluation.readers import (
+    read_folder,
+    read_labels,
+    read_lfw_pairs,
+    read_pairs,
+    utkface_labels,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -73,40 +80,6 @@ def test_a_pairs_file_that_is_no_text(tmp_path: Path) -> None:
         read_lfw_pairs(tmp_path / "pairs.txt")
 
 
-def variants(image: Array) -> list[Array]:
-    """Four pictures of one person."""
-    height, width = image.shape[:2]
-    turn = cv2.getRotationMatrix2D((width / 2, height / 2), 8, 0.9)
-    return [
-        image,
-        np.ascontiguousarray(image[:, ::-1]),
-        np.asarray(cv2.convertScaleAbs(image, alpha=0.7, beta=10)),
-        np.asarray(cv2.warpAffine(image, turn, (width, height))),
-    ]
-
-
-def write(path: Path, image: Array) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), image)
-
-
-FACELESS = np.full((250, 250, 3), 127, np.uint8)
-
-
-@pytest.fixture
-def tiny_lfw(tmp_path: Path, astronaut: Array, hopper: Array) -> Path:
-    """Two folds of 2 + 2 pairs; H's fourth picture shows nobody."""
-    for name, image in (("A", astronaut[:300, 75:375]), ("H", hopper[60:460, 60:460])):
-        for i, picture in enumerate(variants(image), start=1):
-            small = cv2.resize(picture, (250, 250), interpolation=cv2.INTER_AREA)
-            write(tmp_path / "images" / name / f"{name}_{i:04d}.jpg", np.asarray(small))
-    write(tmp_path / "images" / "H" / "H_0004.jpg", FACELESS)
-    (tmp_path / "pairs.txt").write_text(
-        "2 2\nA 1 2\nH 1 2\nA 1 H 1\nA 2 H 3\nA 3 4\nH 3 4\nA 3 H 2\nA 4 H 1\n"
-    )
-    return tmp_path
-
-
 def test_lfw_counts_a_skipped_pair_as_wrong(engine: FaceEngine, tiny_lfw: Path) -> None:
     result = lfw(engine, tiny_lfw)
     assert (result.pairs, result.skipped, result.images, result.without_face) == (8, 1, 8, 1)
@@ -155,3 +128,143 @@ def test_london_without_any_vector_is_refused(engine: FaceEngine, tmp_path: Path
         write(tmp_path / f"{name}.jpg", FACELESS)
     with pytest.raises(InvalidParameter, match="none of the 4 images"):
         london(engine, tmp_path)
+
+
+def test_lfw_compares_all_pairs_of_its_pictures(engine: FaceEngine, tiny_lfw: Path) -> None:
+    labels = tiny_lfw / "labels.csv"
+    labels.write_text(
+        "image,group\nA/A_0001.jpg,x\nA/A_0002.jpg,x\nH/H_0001.jpg,x\nH/H_0002.jpg,y\n"
+    )
+    result = lfw(engine, tiny_lfw, labels=labels)
+    assert (result.genuine_pairs, result.impostor_pairs) == (6 + 3, 4 * 3)
+    assert [point.score for point in result.points] == [70, 80, 90]
+    for point in result.points:
+        assert point.fmr is not None
+        assert point.fnmr is not None
+        assert (point.fmr.count, point.fmr.total, point.fnmr.total) == (0, 12, 9)
+        assert engine.calibration.score(point.similarity) == pytest.approx(point.score)
+    assert result.points[1].nominal_fmr == pytest.approx(0.001)
+    assert int(result.histograms.genuine.sum()) == 9
+    (x, y) = result.groups
+    assert (x.attribute, x.group, x.images, x.people) == ("group", "x", 3, 2)
+    assert x.points[0].fmr is not None
+    assert (x.points[0].fmr.total, y.images, y.points) == (2, 1, ())
+    assert result.notes == ("labels.csv: 4 of 8 pictures have no group",)
+    assert len(result.fold_accuracy) == 2
+    text = "\n".join(result.lines())
+    assert "9 of one person, 12 of two" in text
+    assert "group x: 3 pictures" in text
+    assert "histograms" not in json.dumps(result.as_dict())
+
+
+def test_pairs(engine: FaceEngine, tiny_lfw: Path) -> None:
+    file = tiny_lfw / "mine.csv"
+    rows = ["A/A_0001.jpg,A/A_0002.jpg,1", "H/H_0001.jpg,H/H_0002.jpg,same", ""]
+    rows += ["# strangers", "A/A_0001.jpg,H/H_0003.jpg,0", "A/A_0003.jpg,H/H_0004.jpg,different"]
+    rows += ["H/H_0001.jpg,H/H_0004.jpg,genuine"]
+    lines = [row.replace("A/", "images/A/").replace("H/", "images/H/") for row in rows]
+    file.write_text("\n".join(["a,b,label", *lines]))
+    result = pairs(engine, file)
+    assert (result.genuine, result.impostor, result.skipped) == (3, 2, 2)
+    assert (result.images, result.without_face) == (7, 1)
+    point = result.points[1]
+    assert point.fmr is not None
+    assert point.fnmr is not None
+    assert (point.fmr.total, point.fmr.count) == (1, 0)  # what was not compared matched nobody
+    assert (point.fnmr.total, point.fnmr.count) == (3, 1)  # and did not match its own
+    assert result.tar_at_far[0.01].value == pytest.approx(2 / 3)
+    json.dumps(result.as_dict())
+    file.write_text("images/A/A_0001.jpg\timages/A/A_0002.jpg\t1\n")
+    with pytest.raises(InvalidParameter, match="pairs of two"):
+        pairs(engine, file)
+    file.write_text("images/A/A_0001.jpg images/A/none.jpg 1\n")
+    with pytest.raises(InvalidParameter, match=r"none\.jpg"):
+        pairs(engine, file)
+
+
+@pytest.mark.parametrize("text", ["", "a,b,label\n", "a,b\n", "a,b,maybe\n", "a,,1\n", "a b c 1\n"])
+def test_a_pairs_file_that_makes_no_sense(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(InvalidParameter, match=r"p\.csv"):
+        read_pairs(tmp_path / "p.csv")
+
+
+def test_pairs_with_commas_and_blanks_in_names(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text('"a, b.jpg", c d.jpg ,1\n', encoding="utf-8-sig")
+    assert read_pairs(tmp_path / "p.csv") == [(tmp_path / "a, b.jpg", tmp_path / "c d.jpg", True)]
+
+
+def test_a_folder_of_people(engine: FaceEngine, tiny_lfw: Path) -> None:
+    images = tiny_lfw / "images"
+    (images / "A" / "A_0004.jpg").rename(images / "alone.jpg")  # a person of its own, it seems
+    (images / "notes.txt").write_text("no picture")
+    result = folder(engine, images)
+    assert (result.images, result.without_face, result.people) == (8, 1, 3)
+    assert (result.genuine_pairs, result.impostor_pairs) == (3 + 3, 21 - 6)
+    point = result.points[1]
+    assert point.fmr is not None
+    assert point.fmr.count == 3  # the lone picture is A, as was to be expected
+    found = result.identification
+    assert found is not None
+    assert (found.gallery, found.mated, found.non_mated) == (2, 4, 1)
+    assert (found.rank_one.value, found.cmc[0]) == (1, 1)
+    assert (found.fnir.count, found.fpir and found.fpir.count) == (0, 1)
+    assert "1 pictures lie right inside" in result.notes[0]
+    assert "1 pictures without a face" in result.notes[1]
+    json.dumps(result.as_dict())
+    with pytest.raises(InvalidParameter, match="utkface"):
+        folder(engine, images, names="other")  # type: ignore[arg-type]
+
+
+def test_a_folder_with_utkface_names(
+    engine: FaceEngine, tmp_path: Path, astronaut: Array, hopper: Array
+) -> None:
+    for number, image in enumerate([astronaut, hopper]):
+        write(tmp_path / f"3{number}_1_0_2017010920440737{number}.jpg", image)
+    result = folder(engine, tmp_path, names="utkface")
+    assert (result.genuine_pairs, result.impostor_pairs, result.identification) == (0, 1, None)
+    assert [point.fnmr for point in result.points] == [None] * 3
+    wanted = [("age", "30-44"), ("gender", "female"), ("race", "White")]
+    assert [(group.attribute, group.group) for group in result.groups] == wanted
+    assert all(group.points[0].fmr for group in result.groups)
+    with pytest.raises(InvalidParameter, match="0 pictures"):
+        read_folder(tmp_path / "nothing")
+
+
+def test_utkface_names() -> None:
+    names = ["x/100_1_2_20170105174739309.jpg.chip.jpg", "39_1_20170116174525125.jpg", "me.jpg"]
+    labels, notes = utkface_labels(names)
+    assert labels == {
+        "age": {names[0]: "60+", names[1]: "30-44"},
+        "gender": {names[0]: "female", names[1]: "female"},
+        "race": {names[0]: "Asian"},
+    }
+    assert "2 of 3 pictures have no race" in notes[2]
+    with pytest.raises(InvalidParameter, match="AGE_GENDER_RACE"):
+        utkface_labels(["me.jpg"])
+
+
+def test_labels_of_several_kinds(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("image,site,lens\na.jpg,east,\nb.jpg,west,wide\nz.jpg,x,y\n")
+    labels, notes = read_labels(tmp_path / "l.csv", ["a.jpg", "b.jpg"])
+    assert labels == {"site": {"a.jpg": "east", "b.jpg": "west"}, "lens": {"b.jpg": "wide"}}
+    assert len(notes) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a.jpg,x\n",
+        "image\na.jpg\n",
+        "image,group\na.jpg\n",
+        "image,group\nz.jpg,x\n",
+        "image,g,g\n",
+    ],
+)
+def test_labels_that_fit_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "l.csv").write_text(text)
+    with pytest.raises(InvalidParameter, match=r"l\.csv"):
+        read_labels(tmp_path / "l.csv", ["a.jpg"])
+    with pytest.raises(InvalidParameter, match="cannot be read"):
+        read_labels(tmp_path / "none.csv", ["a.jpg"])

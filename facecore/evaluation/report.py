@@ -1,0 +1,166 @@
+"""A result as one page that needs nothing else, and as JSON with every number behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import facecore
+from facecore.engine import FaceEngine
+from facecore.errors import InvalidParameter
+from facecore.evaluation.extras import require_extra
+from facecore.evaluation.metrics import ErrorCurve, histogram_curve
+from facecore.evaluation.page import render
+from facecore.evaluation.results import Result
+
+__all__ = ["Report", "report_paths", "write_report"]
+
+_PACKAGES = {
+    "numpy": ["numpy"],
+    "onnxruntime": ["onnxruntime", "onnxruntime-gpu"],
+    "opencv": ["opencv-python-headless", "opencv-python"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Where a report was written."""
+
+    html: Path
+    json: Path
+
+
+def report_paths(out: Path) -> Report:
+    """Name the files of a report: ``OUT`` ends in .html, or is a folder for both."""
+    if out.suffix.lower() in (".html", ".htm"):
+        return Report(out, out.with_suffix(".json"))
+    return Report(out / "report.html", out / "report.json")
+
+
+def write_report(
+    result: Result, engine: FaceEngine, out: Path, *, title: str, source: str = ""
+) -> Report:
+    """Write a result as a page and as JSON, each of them whole or not at all.
+
+    Parameters
+    ----------
+    result : Result
+        From `facecore.evaluation.protocols`.
+    engine : FaceEngine
+        That it was measured with.
+    out : Path
+        See `report_paths`; folders are made.
+    title : str
+        Of the page.
+    source : str
+        What was measured: a path or a name.
+
+    Raises
+    ------
+    MissingExtra
+        matplotlib or scikit-learn is not installed.
+    InvalidParameter
+        The files cannot be written.
+    """
+    require_extra("matplotlib.figure")
+    paths = report_paths(out)
+    measured = bool(result.histograms.genuine.any() and result.histograms.impostor.any())
+    curve = histogram_curve(result.histograms) if measured else None
+    facts = _facts(result, engine, title, source, curve)
+    page = render(result, engine, facts, curve)
+    _write(paths.json, json.dumps(facts, indent=1, allow_nan=False))
+    _write(paths.html, page)
+    return paths
+
+
+def _facts(
+    result: Result, engine: FaceEngine, title: str, source: str, curve: ErrorCurve | None
+) -> dict[str, Any]:
+    manifest, histograms = engine.pack.manifest, result.histograms
+    facts: dict[str, Any] = {
+        "format": 1,
+        "title": title,
+        "source": source,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "pack": {
+            "name": manifest.name,
+            "version": manifest.version,
+            "contract_id": engine.contract_id,
+            "models": {
+                role: {"file": model.file, "size": model.size, "sha256": model.sha256}
+                for role, model in manifest.models.items()
+            },
+            "calibration": {
+                "dataset": engine.calibration.dataset,
+                "method": engine.calibration.method,
+                "knots": [asdict(knot) for knot in engine.calibration.knots],
+            },
+        },
+        "versions": _versions(),
+        "result": result.as_dict(),
+        "histograms": {
+            "bins": f"{len(histograms.genuine)} equal ones of similarity, -1 to 1; "
+            "[bin from 0, count] where there is one",
+            "genuine": _sparse(histograms.genuine),
+            "impostor": _sparse(histograms.impostor),
+        },
+    }
+    if curve is not None:
+        # The first point's threshold is infinite, which JSON cannot say.
+        facts["curve"] = {
+            "equal_error_rate": curve.eer(),
+            "similarity": curve.thresholds[1:].tolist(),
+            "fmr": curve.fmr[1:].tolist(),
+            "fnmr": curve.fnmr[1:].tolist(),
+        }
+    return facts
+
+
+def _sparse(counts: np.ndarray[Any, Any]) -> list[list[int]]:
+    filled = np.flatnonzero(counts)
+    return [[int(place), int(counts[place])] for place in filled]
+
+
+def _versions() -> dict[str, str]:
+    versions = {
+        "facecore": facecore.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": f"{platform.machine()}, {os.cpu_count()} processors",
+    }
+    for name, published in _PACKAGES.items():
+        for package in published:
+            try:
+                versions[name] = version(package)
+                break
+            except PackageNotFoundError:
+                versions[name] = "unknown"
+    return versions
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = file.name
+            file.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # a temporary file is its owner's alone
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise InvalidParameter(f"{path} cannot be written: {error.strerror}") from error
