@@ -21,6 +21,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from facecore.evaluation.readers import read_lfw_pairs
+
 ARCHIVES = ("celebrities", "utkface", "synthetic", "lfw_rest")
 DEVELOPMENT_PEOPLE = ("000", "001", "002")  # of celebrities.tar
 
@@ -30,18 +32,20 @@ def data_root() -> Path:
     return Path(os.environ.get("FACECORE_DATA", Path(__file__).parents[2].parent / "shared"))
 
 
-def people_in_pairs(pairs: Path) -> set[str]:
-    """Names that occur in an LFW pairs file."""
-    people: set[str] = set()
-    for line in pairs.read_text().splitlines()[1:]:
-        fields = line.split("\t")
-        people.update(field for field in fields if not field.isdigit())
-    return people
+def tested_pictures(root: Path) -> set[str]:
+    """Pictures of LFW's test pairs, as ``Name/Name_0001.jpg``: nothing here may read them."""
+    pairs = read_lfw_pairs(root / "lfw" / "pairs.txt")
+    return {picture for pair in pairs for picture in pair[2:]}
+
+
+def people(pictures: set[str]) -> set[str]:
+    """The names in ``Name/Name_0001.jpg``."""
+    return {picture.partition("/")[0] for picture in pictures}
 
 
 def crops(root: Path, *, development: bool = False) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """Yield ``(name, 128x128x3 BGR crop)``; the held-out ones when `development`."""
-    tested = people_in_pairs(root / "lfw" / "pairs.txt")
+    tested = people(tested_pictures(root))
     for archive in ARCHIVES:
         with tarfile.open(root / "train" / f"{archive}.tar") as tar:
             for member in tar:
@@ -63,16 +67,9 @@ def photographs(root: Path, *, calibration: bool = False) -> Iterator[tuple[str,
     Those of people who occur in a pair (in another picture) are for training; those of
     people who occur in none are for the calibration, and only for it.
     """
-    lines = (root / "lfw" / "pairs.txt").read_text().splitlines()[1:]
-    tested = people_in_pairs(root / "lfw" / "pairs.txt")
-    pictures: set[tuple[str, int]] = set()
-    for line in lines:
-        fields = line.split("\t")
-        if len(fields) == 3:
-            pictures |= {(fields[0], int(fields[1])), (fields[0], int(fields[2]))}
-        elif len(fields) == 4:
-            pictures |= {(fields[0], int(fields[1])), (fields[2], int(fields[3]))}
+    pictures = tested_pictures(root)
+    tested = people(pictures)
     for path in sorted((root / "lfw" / "images").glob("*/*.jpg")):
-        person, number = path.stem.rsplit("_", 1)
-        if (person, int(number)) not in pictures and (person not in tested) == calibration:
+        person = path.parent.name
+        if f"{person}/{path.name}" not in pictures and (person not in tested) == calibration:
             yield person, path
