@@ -128,6 +128,21 @@ def test_bad_pictures(
     assert err.count("\n") == 1
 
 
+def test_a_model_that_fails(
+    capsys: pytest.CaptureFixture[str], face: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        def run(self, *_: object) -> None:
+            raise RuntimeError("CUDA failure 2: out of memory")
+
+    monkeypatch.setattr("facecore.engine.open_model", lambda *_, **__: Failing())
+    for command in (["detect", face], ["compare", face, face]):
+        status, out, err = run(capsys, *command)
+        assert (status, out) == (2, "")
+        assert "the model failed: CUDA failure 2: out of memory" in err
+        assert err.count("\n") == 1
+
+
 def test_unknown_pack_and_provider(capsys: pytest.CaptureFixture[str], face: str) -> None:
     _, _, err = run(capsys, "compare", face, face, "--pack", "nothing")
     assert err.startswith("facecore: PackNotFound:")
