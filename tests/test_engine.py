@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -205,6 +206,17 @@ def test_embed_many_holds_no_pixels_of_a_bad_image(engine: FaceEngine) -> None:
     (error,) = engine.embed_many([NOISE])
     assert isinstance(error, NoFaceDetected)
     assert error.__traceback__ is None  # its frames would keep the decoded image alive
+
+
+def test_a_result_can_be_pickled(engine: FaceEngine, hopper: Array) -> None:
+    result = engine.compare(hopper, hopper)
+    copy = pickle.loads(pickle.dumps(result))
+    assert (copy.score, copy.far_thresholds) == (result.score, result.far_thresholds)
+    np.testing.assert_array_equal(copy.faces[0].box, result.faces[0].box)
+    assert pickle.loads(pickle.dumps(engine.calibration)) == engine.calibration
+    table: Any = result.far_thresholds
+    table[0.01] = -1.0
+    assert engine.compare(hopper, hopper).far_thresholds == copy.far_thresholds
 
 
 class Failing:
