@@ -454,7 +454,7 @@ def _evaluate(args: argparse.Namespace) -> Answer:
     elif not args.place.is_dir():
         raise InvalidParameter(f"{args.place} is not a folder")
     if args.report:  # what is missing is said before the work, not after it
-        from facecore.evaluation import extras
+        from facecore import extras
 
         extras.require_extra("matplotlib.figure")
         extras.require_extra("sklearn.metrics")

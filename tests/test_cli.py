@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
@@ -200,6 +201,15 @@ def test_demo(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert same["passed"]
     assert not other["passed"]
     assert images.load(drawn).shape[1] == 720
+
+
+def test_demo_without_matplotlib(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    status, out, err = run(capsys, "demo")
+    assert (status, out) == (2, "")
+    assert err.startswith("facecore: MissingExtra: matplotlib is not installed (pip install")
 
 
 def test_evaluate_needs_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
