@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -241,7 +241,6 @@ def test_many_pictures_of_few_people_measure_little() -> None:
     assert "46 people" in caught.value.hint
 
 
-@settings(deadline=None)
 @given(
     st.integers(1000, 120_000),
     st.integers(0, 2**32),
