@@ -263,7 +263,7 @@ def _verdict(result: Comparison, calibration: Calibration) -> str:
     far = float(calibration.far(result.score))
     about = "fewer than" if calibration.is_extrapolated(result.score) else "about"
     rarest = max(far, calibration.rarest_measured.far)
-    strangers = f"{about} 1 in {1 / rarest:,.0f}" if rarest < 0.5 else "at least every second"
+    strangers = f"{about} 1 in {1 / rarest:,.0f}" if rarest < 0.5 else "at least 1 in 2"
     word = "same person" if result.passed else "NOT the same person"
     return (
         f"{word}: score {result.score:.1f} (threshold {result.threshold:g}, "
@@ -381,7 +381,7 @@ def _weights_list(args: argparse.Namespace) -> Answer:
 def _weights_pull(args: argparse.Namespace) -> Answer:
     from facecore.models import pull
 
-    result = pull(args.name)
+    result = pull(args.name, progress=sys.stderr.isatty())
     came = f"{result.downloaded / 1e6:.1f} MB pulled" if result.downloaded else "already installed"
     answer = {
         "name": result.name,
@@ -454,7 +454,7 @@ def _evaluate(args: argparse.Namespace) -> Answer:
     elif not args.place.is_dir():
         raise InvalidParameter(f"{args.place} is not a folder")
     if args.report:  # what is missing is said before the work, not after it
-        from facecore.evaluation import extras
+        from facecore import extras
 
         extras.require_extra("matplotlib.figure")
         extras.require_extra("sklearn.metrics")

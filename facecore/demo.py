@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.resources import files
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from facecore import images
 from facecore.drawing import GREEN, RED, draw_faces
-from facecore.errors import InvalidParameter
+from facecore.extras import require_extra
 from facecore.face.detection import Face
 from facecore.matching.comparison import Comparison
 
@@ -30,16 +29,12 @@ def pictures() -> dict[str, NDArray[np.uint8]]:
 
     Raises
     ------
-    InvalidParameter
+    MissingExtra
         matplotlib, which brings one of them, is not installed.
     """
     import cv2
 
-    if find_spec("matplotlib") is None:
-        raise InvalidParameter(
-            "the demonstration needs a picture that comes with matplotlib",
-            "pip install matplotlib",
-        )
+    require_extra("matplotlib")
     astronaut = images.load(files("skimage").joinpath("data/astronaut.png").read_bytes())
     sample = files("matplotlib").joinpath("mpl-data/sample_data/grace_hopper.jpg")
     small = cv2.resize(astronaut, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)

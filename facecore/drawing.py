@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 
 from facecore.errors import InvalidParameter
 from facecore.face.detection import Face
+from facecore.files import write_whole
 
 __all__ = ["GREEN", "RED", "draw_faces", "write_image"]
 
@@ -67,13 +66,4 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
         raise InvalidParameter(
             f"{path.name!r} does not end in the name of a picture format", "use .png or .jpg"
         )
-    temporary = ""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            temporary = file.name
-            file.write(coded.tobytes())
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise InvalidParameter(f"{path} cannot be written: {error.strerror}") from error
+    write_whole(path, coded.tobytes())

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from operator import length_hint
 from pathlib import Path
@@ -123,7 +124,10 @@ class FaceEngine:
         return self.pack.contract_id
 
     def detect(self, image: ImageInput) -> list[Face]:
-        """All faces of an image, from 20 pixels up, largest first; empty where there is none.
+        """All faces of an image, largest first; empty where there is none.
+
+        Faces are found from a width of 20 pixels up.  A picture whose longer side exceeds 1920
+        pixels is reduced to that first, and the 20 pixels count after it.
 
         Parameters
         ----------
@@ -135,7 +139,9 @@ class FaceEngine:
         UnreadableImage, ImageTooLarge, InvalidParameter
             See `facecore.images.load`.
         """
-        return self._detector.detect(self._load(image))
+        pixels = self._load(image)
+        with _typed(pixels):
+            return self._detector.detect(pixels)
 
     def largest_face(self, image: ImageInput) -> Face:
         """The largest face of an image.
@@ -309,18 +315,18 @@ class FaceEngine:
         return images.load(image, self.limits)
 
     def _choose(self, pixels: NDArray[np.uint8], choice: FaceChoice) -> Face:
-        if choice == "largest":
-            found = self._detector.largest(pixels)
-        else:
-            height, width = pixels.shape[:2]
-            middle = np.array([width, height]) / 2
-            found = min(
-                self._detector.detect(pixels),
-                key=lambda face: float(np.linalg.norm(face.box.reshape(2, 2).mean(0) - middle)),
-                default=None,
-            )
+        height, width = pixels.shape[:2]
+        with _typed(pixels):
+            if choice == "largest":
+                found = self._detector.largest(pixels)
+            else:
+                middle = np.array([width, height]) / 2
+                found = min(
+                    self._detector.detect(pixels),
+                    key=lambda face: float(np.linalg.norm(face.box.reshape(2, 2).mean(0) - middle)),
+                    default=None,
+                )
         if found is None:
-            height, width = pixels.shape[:2]
             raise NoFaceDetected(f"no face was found in the picture of {width}x{height} pixels")
         return found
 
@@ -328,7 +334,8 @@ class FaceEngine:
         _check_choice(choice)
         pixels = self._load(image)
         face = self._choose(pixels, choice)
-        return face, align(pixels, face.landmarks)
+        with _typed(pixels):
+            return face, align(pixels, face.landmarks)
 
     def _templates(self, **named: ImageInput) -> list[Template]:
         faces, crops = [], []
@@ -349,11 +356,12 @@ class FaceEngine:
         if not crops:
             return []
         try:
-            return list(self._embedder.embed(np.stack(crops)))
+            with _typed(crops[0]):
+                return list(self._embedder.embed(np.stack(crops)))
         except FacecoreError as error:
             if len(crops) == 1:
-                return [error.with_traceback(None)]
-            return [answer for crop in crops for answer in self._embed_each([crop])]
+                return [_without_frames(error)]
+        return [answer for crop in crops for answer in self._embed_each([crop])]
 
     def _stream(
         self, sources: Iterable[ImageInput], batch_size: int, choice: FaceChoice
@@ -362,7 +370,7 @@ class FaceEngine:
             try:
                 return self._crop(image, choice)[1]
             except FacecoreError as error:
-                return error.with_traceback(None)  # its frames hold the decoded image
+                return _without_frames(error)
 
         remaining = iter(sources)
         waiting: deque[Future[NDArray[np.uint8] | FacecoreError]] = deque()
@@ -382,6 +390,35 @@ class FaceEngine:
                         yield result if isinstance(result, FacecoreError) else next(vectors)
             finally:
                 pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _typed(pixels: NDArray[np.uint8]) -> Iterator[None]:
+    """What the allocator and OpenCV raise becomes an error of the picture at hand."""
+    try:
+        yield
+    except FacecoreError:
+        raise
+    except Exception as error:
+        import cv2
+
+        if not isinstance(error, (MemoryError, cv2.error)):
+            raise
+        height, width = pixels.shape[:2]
+        text = " ".join(str(error).split()) or "memory is short"
+        raise FacecoreError(
+            f"the picture of {width}x{height} pixels cannot be processed: {text:.300}",
+            "if memory is short, use a smaller picture",
+        ) from error
+
+
+def _without_frames(error: FacecoreError) -> FacecoreError:
+    """The error and its causes without their frames, which hold the decoded image."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def _tables(

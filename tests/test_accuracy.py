@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 
 @pytest.fixture(scope="module", params=["mobilefacenet", "compact"])
-def pack(request: pytest.FixtureRequest, shared: Path) -> FaceEngine:
+def pack(request: pytest.FixtureRequest) -> FaceEngine:
     engine: FaceEngine = request.getfixturevalue(request.param)
     return engine
 
@@ -25,8 +25,8 @@ def pack(request: pytest.FixtureRequest, shared: Path) -> FaceEngine:
 LEAST_LFW = {"mobilefacenet": 0.99, "compact": 0.96}
 
 
-def test_lfw(pack: FaceEngine, shared: Path) -> None:
-    result = lfw(pack, shared / "lfw")
+def test_lfw(pack: FaceEngine, lfw_folder: Path) -> None:
+    result = lfw(pack, lfw_folder)
     print(result)
     assert (result.pairs, result.images) == (6000, 7701)
     assert (result.skipped, result.without_face) == (0, 0)
@@ -41,8 +41,8 @@ def test_lfw(pack: FaceEngine, shared: Path) -> None:
 LEAST_GENUINE = {"mobilefacenet": 102, "compact": 100}
 
 
-def test_london(pack: FaceEngine, shared: Path) -> None:
-    result = london(pack, shared / "faces" / "london")
+def test_london(pack: FaceEngine, london_folder: Path) -> None:
+    result = london(pack, london_folder)
     print(result)
     assert (result.genuine, result.without_face) == (102, 0)
     assert result.genuine_passing >= LEAST_GENUINE[pack.pack.name]
@@ -53,8 +53,8 @@ def read(path: Path) -> Array:
     return np.asarray(cv2.imread(str(path)), np.uint8)
 
 
-def test_a_face_that_fills_85_percent_is_found(pack: FaceEngine, shared: Path) -> None:
-    paths = sorted((shared / "faces" / "london").glob("*.jpg"))
+def test_a_face_that_fills_85_percent_is_found(pack: FaceEngine, london_folder: Path) -> None:
+    paths = sorted(london_folder.glob("*.jpg"))
     assert len(paths) == 204
     missed = []
     for path in paths:
@@ -70,8 +70,8 @@ def test_a_face_that_fills_85_percent_is_found(pack: FaceEngine, shared: Path) -
 
 
 @pytest.mark.parametrize("size", [24, 48, 96, 400, 1500])
-def test_a_face_is_the_same_at_every_size(pack: FaceEngine, shared: Path, size: int) -> None:
-    for path in sorted((shared / "faces" / "london").glob("*_neutral.jpg"))[::20]:
+def test_a_face_is_the_same_at_every_size(pack: FaceEngine, london_folder: Path, size: int) -> None:
+    for path in sorted(london_folder.glob("*_neutral.jpg"))[::20]:
         image = read(path)
         factor = size / pack.largest_face(image).size
         kind = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC

@@ -168,10 +168,10 @@ def test_where_a_table_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def population(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def population(london_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder per person: 60 people of the London set, at half size, and two mistakes."""
     root = tmp_path_factory.mktemp("population") / "London, 60 people"
-    for neutral in sorted((shared / "faces" / "london").glob("*_neutral.jpg"))[:60]:
+    for neutral in sorted(london_folder.glob("*_neutral.jpg"))[:60]:
         folder = root / neutral.name[:3]
         folder.mkdir(parents=True)
         for path in (neutral, neutral.with_name(neutral.name.replace("neutral", "smiling"))):
@@ -318,7 +318,7 @@ def test_a_pack_without_a_table_for_id_portraits(
     assert "facecore calibrate" in caught.value.hint
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     st.sampled_from(["astronaut", "hopper"]),
     st.sampled_from(["astronaut", "hopper"]),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from facecore import cli, images
+from facecore import Comparison, Face, cli, images
+from facecore.matching.calibration import SCORE_AT, Calibration
+from facecore.models import Knot
 from facecore.models.catalog import shipped_root
+from facecore.models.install import PullResult
 
 PACK = shipped_root() / "compact"
 
@@ -40,6 +44,35 @@ def test_compare_others(capsys: pytest.CaptureFixture[str], face: str, hopper_pa
     status, out, _ = run(capsys, "compare", face, str(hopper_path))
     assert status == 1
     assert out.startswith("NOT the same person")
+
+
+@pytest.mark.parametrize(
+    ("similarity", "strangers"),
+    [(-0.9, "at least 1 in 2 pairs"), (0.2, "about 1 in 100 pairs"), (0.99, "fewer than 1 in ")],
+)
+def test_how_often_strangers_score_as_high(similarity: float, strangers: str) -> None:
+    cosines = dict(zip(SCORE_AT, (0.0, 0.1, 0.2, 0.3, 0.4), strict=True))
+    table = Calibration(tuple(Knot(SCORE_AT[f], f, c, 0.0, 1.0) for f, c in cosines.items()))
+    face = Face(np.zeros(4, np.float32), np.zeros((5, 2), np.float32), 0.9)
+    score = float(table.score(similarity))
+    result = Comparison(score, similarity, score >= 80, 80.0, table.far_thresholds, (face, face))
+    assert strangers in cli._verdict(result, table)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_pull_shows_a_bar_on_a_terminal_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    asked = []
+
+    def pull(name: str, *, progress: bool = True) -> PullResult:
+        asked.append(progress)
+        return PullResult(name, PACK, 0)
+
+    monkeypatch.setattr("facecore.models.pull", pull)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    assert run(capsys, "weights", "pull", "compact")[0] == 0
+    assert asked == [terminal]
 
 
 def test_json_is_one_object(
@@ -128,6 +161,21 @@ def test_bad_pictures(
     assert err.count("\n") == 1
 
 
+def test_a_model_that_fails(
+    capsys: pytest.CaptureFixture[str], face: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        def run(self, *_: object) -> None:
+            raise RuntimeError("CUDA failure 2: out of memory")
+
+    monkeypatch.setattr("facecore.engine.open_model", lambda *_, **__: Failing())
+    for command in (["detect", face], ["compare", face, face]):
+        status, out, err = run(capsys, *command)
+        assert (status, out) == (2, "")
+        assert "the model failed: CUDA failure 2: out of memory" in err
+        assert err.count("\n") == 1
+
+
 def test_unknown_pack_and_provider(capsys: pytest.CaptureFixture[str], face: str) -> None:
     _, _, err = run(capsys, "compare", face, face, "--pack", "nothing")
     assert err.startswith("facecore: PackNotFound:")
@@ -185,6 +233,15 @@ def test_demo(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert same["passed"]
     assert not other["passed"]
     assert images.load(drawn).shape[1] == 720
+
+
+def test_demo_without_matplotlib(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    status, out, err = run(capsys, "demo")
+    assert (status, out) == (2, "")
+    assert err.startswith("facecore: MissingExtra: matplotlib is not installed (pip install")
 
 
 def test_evaluate_needs_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

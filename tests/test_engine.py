@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from PIL import Image
 
 from facecore import FaceEngine
 from facecore.errors import (
+    FacecoreError,
     InvalidParameter,
     NoFaceDetected,
     PackCorrupt,
@@ -204,6 +206,76 @@ def test_embed_many_holds_no_pixels_of_a_bad_image(engine: FaceEngine) -> None:
     (error,) = engine.embed_many([NOISE])
     assert isinstance(error, NoFaceDetected)
     assert error.__traceback__ is None  # its frames would keep the decoded image alive
+
+
+def test_a_result_can_be_pickled(engine: FaceEngine, hopper: Array) -> None:
+    result = engine.compare(hopper, hopper)
+    copy = pickle.loads(pickle.dumps(result))
+    assert (copy.score, copy.far_thresholds) == (result.score, result.far_thresholds)
+    np.testing.assert_array_equal(copy.faces[0].box, result.faces[0].box)
+    assert pickle.loads(pickle.dumps(engine.calibration)) == engine.calibration
+    table: Any = result.far_thresholds
+    table[0.01] = -1.0
+    assert engine.compare(hopper, hopper).far_thresholds == copy.far_thresholds
+
+
+class Failing:
+    """A session that fails on the runs that are named, by their number."""
+
+    def __init__(self, session: Any, fails: Callable[[int], bool], error: Exception) -> None:
+        self.session, self.fails, self.error, self.runs = session, fails, error, 0
+
+    def run(self, *arguments: Any) -> Any:
+        self.runs += 1
+        if self.fails(self.runs):
+            raise self.error
+        return self.session.run(*arguments)
+
+
+def test_embed_many_survives_a_batch_that_does_not_fit(
+    engine: FaceEngine, hopper: Array, astronaut: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = Failing(engine._embedder._session, lambda n: n in (1, 3), RuntimeError("no memory"))
+    monkeypatch.setattr(engine._embedder, "_session", failing)
+    first, second, third = engine.embed_many([hopper, astronaut, hopper])
+    assert isinstance(second, FacecoreError)  # the batch failed, and again its second face
+    assert "the model failed: no memory" in second.message
+    np.testing.assert_allclose(first, third, atol=1e-6)
+
+
+@pytest.mark.parametrize("error", [cv2.error("resize failed"), MemoryError(), RuntimeError("x")])
+def test_embed_many_keeps_a_failed_detection_in_its_place(
+    engine: FaceEngine, hopper: Array, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    if isinstance(error, RuntimeError):  # as ONNX Runtime raises it
+        failing = Failing(engine._detector._session, lambda _: True, error)
+        monkeypatch.setattr(engine._detector, "_session", failing)
+    else:
+        largest = engine._detector.largest
+
+        def fail(image: Array) -> Any:
+            if image is NOISE:
+                raise error
+            return largest(image)
+
+        monkeypatch.setattr(engine._detector, "largest", fail)
+    bad, good = engine.embed_many([NOISE, hopper])
+    assert type(bad) is FacecoreError
+    assert isinstance(good, FacecoreError) == isinstance(error, RuntimeError)
+    link: BaseException | None = bad
+    while link is not None:  # no frame keeps the decoded image alive
+        assert link.__traceback__ is None
+        link = link.__cause__ or link.__context__
+    with pytest.raises(FacecoreError, match="image a: "):
+        engine.compare(NOISE, hopper)
+
+
+def test_an_error_of_the_program_itself_is_not_hidden(
+    engine: FaceEngine, hopper: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine._detector, "detect", lambda _: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        engine.detect(hopper)
 
 
 def test_embed_many_reads_at_most_two_batches_ahead(engine: FaceEngine, hopper: Array) -> None:

@@ -487,7 +487,7 @@ def only_facecore_errors(data: bytes) -> None:
     check_valid(pixels)
 
 
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 SIGNATURES = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x40\0\0\0WEBPVP8 ", b"II*\0\x08\0\0\0",
               b"MM\0*\0\0\0\x08", b"II+\0\x08\0\0\0", b"BM", b""]  # fmt: skip
 

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from facecore.errors import InvalidParameter
 from facecore.evaluation.all_pairs import Histograms, fmr_interval
-from facecore.evaluation.extras import require_extra
 from facecore.evaluation.intervals import RESAMPLES, Rate, comparison_weights
+from facecore.extras import require_extra
 
 __all__ = [
     "ErrorCurve",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facecore.errors import InvalidParameter
-from facecore.evaluation.extras import require_extra
+from facecore.extras import require_extra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

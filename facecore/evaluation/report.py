@@ -17,10 +17,10 @@ import numpy as np
 import facecore
 from facecore.engine import FaceEngine
 from facecore.errors import InvalidParameter
-from facecore.evaluation.extras import require_extra
 from facecore.evaluation.metrics import ErrorCurve, histogram_curve
 from facecore.evaluation.page import render
 from facecore.evaluation.results import Result
+from facecore.extras import require_extra
 
 __all__ = ["Report", "report_paths", "write_report"]
 

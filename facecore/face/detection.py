@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.face.preprocess import to_tensor
+from facecore.models.runtime import run
 
 if TYPE_CHECKING:
     from facecore.models.manifest import DetectorSpec
@@ -218,7 +219,8 @@ class Detector:
         canvas = np.zeros((1, outer_height, outer_width, 3), np.uint8)
         canvas[0, margin : margin + inner_height, margin : margin + inner_width] = image
         tensor = to_tensor(canvas, self._spec.input)
-        outputs = self._session.run(self._spec.output.names, {self._spec.input.name: tensor})
+        feed = {self._spec.input.name: tensor}
+        outputs = run(self._session, self._spec.output.names, feed, self._spec.file)
         boxes, landmarks, scores = decode(
             outputs,
             outer_height,

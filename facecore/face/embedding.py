@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from facecore.errors import FacecoreError
 from facecore.face.preprocess import to_tensor
+from facecore.models.runtime import run
 
 if TYPE_CHECKING:
     from facecore.models.manifest import EmbedderSpec
@@ -52,7 +53,7 @@ class Embedder:
         Raises
         ------
         FacecoreError
-            The network answered with a vector that has no direction.
+            The network failed, or answered with a vector that has no direction.
         """
         if not len(crops):
             return np.empty((0, self.dimension), np.float32)
@@ -61,7 +62,7 @@ class Embedder:
         source, target = self._spec.input.name, [self._spec.output.name]
         vectors = np.concatenate(
             [
-                self._session.run(target, {source: tensor[i : i + step]})[0]
+                run(self._session, target, {source: tensor[i : i + step]}, self._spec.file)[0]
                 for i in range(0, len(crops), step)
             ]
         )

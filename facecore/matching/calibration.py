@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from types import MappingProxyType
 from typing import overload
 
 import numpy as np
@@ -351,10 +350,13 @@ class Calibration:
         similarity = last.similarity + self._tail_scale * math.log(last.far / far)
         return float(self.score(min(similarity, 1.0)))
 
-    @cached_property
+    @property
     def far_thresholds(self) -> Mapping[float, float]:
-        """Score by false accept rate, for the documented 1 %, 0.1 % and 0.01 %."""
-        return MappingProxyType({far: self._threshold(far) for far in FAR_LEVELS})
+        """Score by false accept rate, for the documented 1 %, 0.1 % and 0.01 %.
+
+        The reader's own copy, and a plain dict, so that who holds it can be pickled.
+        """
+        return {far: self._threshold(far) for far in FAR_LEVELS}
 
 
 def _check_fit(

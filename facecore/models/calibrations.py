@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-import os
 import re
-import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from facecore import files
 from facecore.errors import InvalidParameter, PackCorrupt
-from facecore.models import staging
 from facecore.models.schema import is_pack_name, parse, read_toml, require
 from facecore.models.specs import CalibrationSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = [
@@ -86,17 +81,21 @@ def read_calibration(path: Path) -> CalibrationFile:
 def check_writable(path: Path) -> None:
     """Find out before a long measurement that its result cannot be written.
 
+    Folders that are missing are made.
+
     Raises
     ------
     InvalidParameter
         As `write_calibration` would.
     """
-    with _writing(path) as partial:
-        staging.write(partial, iter([]))
+    _make_folder(path)
+    files.check_writable(path)
 
 
 def write_calibration(path: Path, content: CalibrationFile) -> None:
     """Write a calibration file, whole or not at all; one that is there is replaced.
+
+    Folders that are missing are made.
 
     Raises
     ------
@@ -114,29 +113,17 @@ def write_calibration(path: Path, content: CalibrationFile) -> None:
     if content.id_portrait_calibration is not None:
         lines.append("")
         lines += calibration_lines("id_portrait_calibration", content.id_portrait_calibration)
-    with _writing(path) as partial:
-        staging.write(partial, iter([("\n".join(lines) + "\n").encode()]))
-        partial.replace(path)
+    _make_folder(path)
+    files.write_whole(path, ("\n".join(lines) + "\n").encode())
 
 
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[Path]:
-    """A new file beside `path` (a rename is in one step only there), gone at the end."""
+def _make_folder(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "is a folder")
-        partial = path.with_name(f".{path.name}.tmp-{os.getpid()}-{secrets.token_hex(6)}")
-        try:
-            yield partial
-        finally:
-            with contextlib.suppress(ValueError):  # a NUL in the name
-                staging.remove(partial)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
         raise InvalidParameter(
-            f"the calibration cannot be written to {path}: "
-            f"{getattr(error, 'strerror', None) or error}",
-            "name another file with --out",
+            f"{path} cannot be written: {reason}", "name a file in another folder"
         ) from error
 
 

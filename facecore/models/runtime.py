@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from facecore.errors import InvalidParameter, PackCorrupt, ProviderUnavailable
+from facecore.errors import FacecoreError, InvalidParameter, PackCorrupt, ProviderUnavailable
 from facecore.models.cpus import usable_cpus
 from facecore.models.tensors import check_io, expected_outputs
 
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
     from facecore.models.manifest import DetectorSpec, EmbedderSpec
 
-__all__ = ["Provider", "Session", "available_providers", "check_io", "create_session", "open_model"]
+__all__ = [
+    "Provider",
+    "Session",
+    "available_providers",
+    "check_io",
+    "create_session",
+    "open_model",
+    "run",
+]
 
 CPU = "CPUExecutionProvider"
 
@@ -148,6 +156,39 @@ def create_session(
             raise _unavailable(problem, name)
         _logger.warning("%s: %s; running on %s", name, problem, session.get_providers())
     return session
+
+
+def run(
+    session: Session,
+    outputs: Sequence[str],
+    feed: Mapping[str, NDArray[np.float32]],
+    name: str,
+) -> list[NDArray[np.float32]]:
+    """Run a model; what ONNX Runtime raises becomes a typed error.
+
+    Parameters
+    ----------
+    session : Session
+    outputs : sequence of str
+        Names of the wanted outputs.
+    feed : mapping of str to ndarray
+        Input name -> tensor.
+    name : str
+        What the error message calls the model.
+
+    Raises
+    ------
+    FacecoreError
+        The run failed: the memory of the device was full, say.
+    """
+    try:
+        return session.run(outputs, feed)
+    except Exception as error:  # ONNX Runtime's errors have no common base but Exception
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise FacecoreError(
+            f"{name}: the model failed: {text:.300}",
+            "if memory is short, use smaller batches or pictures; or providers=None for the CPU",
+        ) from error
 
 
 def _open(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facecore.errors import PackCorrupt
+from facecore.errors import FacecoreError, PackCorrupt
 from facecore.models.manifest import DETECTOR_HEADS, EmbedderSpec
 
 if TYPE_CHECKING:
@@ -120,13 +120,14 @@ def _agrees(found: Sequence[Any], wanted: Sequence[int | None], where: str) -> b
 def _check_by_running(
     session: Session, spec: InputSpec, outputs: Mapping[str, Sequence[int | None]], name: str
 ) -> None:
+    from facecore.models.runtime import run  # which imports this module
+
     height, width = spec.height or _ANY_SIDE, spec.width or _ANY_SIDE
     shape = (1, 3, height, width) if spec.layout == "NCHW" else (1, height, width, 3)
     try:
-        results = session.run(list(outputs), {spec.name: np.zeros(shape, np.float32)})
-    except Exception as error:  # ONNX Runtime's errors have no common base but Exception
-        text = " ".join(str(error).split())
-        raise PackCorrupt(f"{name}: fails on an input of shape {shape}: {text:.300}") from error
+        results = run(session, list(outputs), {spec.name: np.zeros(shape, np.float32)}, name)
+    except FacecoreError as error:
+        raise PackCorrupt(f"{error.message} (on an input of shape {shape})") from error
     for (key, wanted), array in zip(outputs.items(), results, strict=True):
         if not _agrees(array.shape, wanted, f"{name}: output {key}"):
             raise PackCorrupt(f"{name}: output {key}: is a scalar, expected {_show(wanted)}")

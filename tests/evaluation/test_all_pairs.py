@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from facecore.errors import InvalidParameter
@@ -26,7 +26,6 @@ def dense(vectors: Array, people: Array) -> tuple[Array, Array]:
     return values[same], values[~same]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 15), st.integers(0, 4)), min_size=2, max_size=40),
     st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.25, 0.3, 1.0]), min_size=1, max_size=3),

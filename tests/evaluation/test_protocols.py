@@ -24,8 +24,8 @@ from facecore.evaluation.readers import (
 Array = np.ndarray[Any, Any]
 
 
-def test_the_real_pairs(shared: Path) -> None:
-    pairs = read_lfw_pairs(shared / "lfw" / "pairs.txt")
+def test_the_real_pairs(lfw_folder: Path) -> None:
+    pairs = read_lfw_pairs(lfw_folder / "pairs.txt")
     assert len(pairs) == 6000
     for fold in range(10):
         same = [pair[1] for pair in pairs if pair[0] == fold]

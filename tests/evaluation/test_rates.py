@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from facecore.errors import InvalidParameter, MissingExtra
@@ -89,7 +89,6 @@ def test_tar_interval_with_people_against_a_plain_bootstrap() -> None:
     assert wilson == Rate.wilson(found.count, 80)
 
 
-@settings(deadline=None)  # the first call imports scikit-learn
 @given(sides, sides)
 def test_the_curve_against_every_threshold(genuine: list[float], impostor: list[float]) -> None:
     curve = error_curve(genuine, impostor)
@@ -139,7 +138,6 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         error_curve([0.5], [0.1])
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_searches_against_loops(data: st.DataObject) -> None:
     people = st.integers(0, 4)

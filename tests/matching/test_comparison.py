@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +53,18 @@ def test_a_score_on_the_threshold_passes() -> None:
     assert not compare(at(0), at(60), CALIBRATION, math.nextafter(result.score, 100)).passed
     assert result.far_thresholds == {0.01: 70.0, 0.001: 80.0, 0.0001: 90.0}
     assert result.threshold == 80
+
+
+def test_a_result_can_be_stored_and_changed_without_harm() -> None:
+    result = cross_compare(at(0), at(60), at(90), CALIBRATION, 80.0).ab
+    copy = pickle.loads(pickle.dumps(result))
+    assert (copy.score, copy.far_thresholds) == (result.score, result.far_thresholds)
+    fields = dataclasses.asdict(result)
+    assert fields["score"] == result.score
+    assert fields["far_thresholds"] == {0.01: 70.0, 0.001: 80.0, 0.0001: 90.0}
+    table: Any = result.far_thresholds
+    table.clear()
+    assert compare(at(0), at(60), CALIBRATION, 80.0).far_thresholds == fields["far_thresholds"]
 
 
 def test_identity_scores_100() -> None:

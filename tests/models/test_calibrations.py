@@ -103,7 +103,7 @@ def test_a_file_that_is_no_calibration(tmp_path: Path, data: bytes) -> None:
             read_calibration(path)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 3000), st.integers(0, 40), st.binary(max_size=8))
 def test_any_damage_is_a_typed_error_or_valid(
     tmp_path_factory: pytest.TempPathFactory, at: int, cut: int, insert: bytes

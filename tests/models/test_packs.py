@@ -245,7 +245,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.sampled_from(PATHS), st.sampled_from("mdi"), VALUES), max_size=3))
 def test_any_change_is_corrupt_or_valid(changes: list[tuple[tuple[Any, ...], str, Any]]) -> None:
     table: Any = base_table()
@@ -272,7 +272,7 @@ def test_any_change_is_corrupt_or_valid(changes: list[tuple[tuple[Any, ...], str
     assert read(present(json.loads(json.dumps(dataclasses.asdict(manifest))))) == manifest
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 4000), st.integers(0, 40), st.binary(max_size=8))
 def test_any_damage_to_the_file_is_corrupt_or_valid(
     tmp_path_factory: pytest.TempPathFactory, at: int, cut: int, insert: bytes

@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facecore.errors import InvalidParameter, PackCorrupt, ProviderUnavailable
+from facecore.errors import FacecoreError, InvalidParameter, PackCorrupt, ProviderUnavailable
 from facecore.models import InputSpec, read_manifest
 from facecore.models.cpus import cgroup_quota, usable_cpus
-from facecore.models.runtime import available_providers, check_io, create_session, open_model
+from facecore.models.runtime import (
+    available_providers,
+    check_io,
+    create_session,
+    open_model,
+    run,
+)
 
 REPO = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("FACECORE_DATA", REPO.parent / "shared")) / "weights"
@@ -160,6 +166,47 @@ def test_the_right_tensors_pass() -> None:
 def test_a_wrong_tensor_never_loads(build: Any, check_with: Any, message: str) -> None:
     with pytest.raises(PackCorrupt, match=message):
         check(model(**build), **check_with)
+
+
+class Failing:
+    """A session whose every run fails."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def run(self, *_: Any) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (RuntimeError("CUDA failure 2:\n out of memory"), "CUDA failure 2: out of memory"),
+        (MemoryError(), "MemoryError"),
+        (ValueError("x" * 1000), "x" * 300),
+    ],
+)
+def test_a_run_that_fails_is_a_typed_error(error: Exception, text: str) -> None:
+    session: Any = Failing(error)
+    with pytest.raises(FacecoreError) as caught:
+        run(session, ["y"], {}, "tiny")
+    assert caught.value.message == f"tiny: the model failed: {text}"
+    assert caught.value.hint
+    assert caught.value.__cause__ is error
+
+
+def test_an_interrupted_run_stays_interrupted() -> None:
+    session: Any = Failing(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run(session, ["y"], {}, "tiny")
+
+
+def test_a_real_run_that_fails_is_a_typed_error() -> None:
+    session = create_session(model(), name="tiny")
+    with pytest.raises(FacecoreError, match="tiny: the model failed"):
+        run(session, ["y"], {"x": np.ones((1, 2, 8, 8), np.float32)}, "tiny")
+    (result,) = run(session, ["y"], {"x": np.ones((1, 3, 8, 8), np.float32)}, "tiny")
+    assert result.shape == (1, 4)
 
 
 def test_the_real_models() -> None:

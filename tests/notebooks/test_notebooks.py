@@ -34,10 +34,10 @@ def test_there_are_notebooks() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs(path: Path, shared: Path, tmp_path: Path) -> None:
+def test_it_runs(path: Path, london_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("nbclient")
     environment = os.environ | {
-        "FACECORE_DATA": str(shared.resolve()),
+        "FACECORE_DATA": str(london_folder.parents[1].resolve()),
         "PYTHONPATH": str(REPO),
         "MPLBACKEND": "agg",
         "TMPDIR": str(tmp_path),

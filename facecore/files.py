@@ -1,0 +1,84 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from facecore.errors import InvalidParameter
+
+__all__ = ["check_writable", "write_whole"]
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file in one step; one that is there is replaced, or stays as it was.
+
+    Its mode follows the umask.
+
+    Raises
+    ------
+    InvalidParameter
+        The file cannot be written: the folder is missing, say, or `path` is a folder.
+    """
+    with _beside(path) as partial:
+        _write_new(partial, data)
+        os.replace(partial, path)
+
+
+def check_writable(path: Path) -> None:
+    """Find out before long work that its result cannot be written; leaves nothing behind.
+
+    Raises
+    ------
+    InvalidParameter
+        As `write_whole` would.
+    """
+    with _beside(path) as partial:
+        _write_new(partial, b"")
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Name of a new file in the folder of `path`, as a rename is in one step only there.
+
+    The file is gone at the end, also after a KeyboardInterrupt.
+    """
+    try:
+        _check_replaceable(path)
+        # Cut, as the name of `path` may be as long as a name can be.
+        partial = path.with_name(f".{path.name[:40]}.tmp-{os.getpid()}-{secrets.token_hex(6)}")
+        try:
+            yield partial
+        finally:
+            with contextlib.suppress(OSError, ValueError):
+                partial.unlink()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidParameter(
+            f"{path} cannot be written: {reason}", "name another file, or another folder"
+        ) from error
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse what a rename would fail on, and what it must not replace: a device, say."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "is no regular file")
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    # Not tempfile, whose mode 0600 would hide the result from the other users of a folder.
+    with path.open("xb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
