@@ -17,13 +17,13 @@ from facecore.engine import FaceChoice, FaceEngine
 from facecore.errors import FacecoreError, InvalidParameter
 from facecore.face.id_portrait import HEIGHT, WIDTH, id_portrait
 from facecore.matching.calibration import Calibration
+from facecore.matching.intervals import bootstrap_rates
 from facecore.models import CalibrationFile, catalog, write_calibration
 
 __all__ = [
     "Doubt",
     "Measurement",
     "Skipped",
-    "bootstrap_rates",
     "default_file",
     "find_pictures",
     "measure",
@@ -35,7 +35,7 @@ MAX_PICTURES = 6000
 
 _METHOD = (
     "quantiles of all impostor pairs{crossed}; 95 % intervals by bootstrap of people, "
-    "and no narrower than Wilson's"
+    "and no narrower than Wilson's over pairs of people"
 )
 _CROSSED = ", one picture of each made an ID portrait by facecore.face.id_portrait"
 
@@ -220,6 +220,7 @@ def measure(
     fit: dict[str, Any] = {
         "dataset": dataset,
         "identities": identities,
+        "genuine_identities": int((np.bincount(people) > 1).sum()),
         "contract": engine.contract_id,
     }
     photographs = _stack(vectors, rows, engine)
@@ -295,53 +296,6 @@ def save(path: Path, engine: FaceEngine, measurement: Measurement) -> None:
         None if portrait is None else portrait.to_spec(),
     )
     write_calibration(path, content)
-
-
-def bootstrap_rates(
-    passing: NDArray[np.floating],
-    total: NDArray[np.floating],
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95 % interval of a rate among pairs of people, by bootstrap of the people.
-
-    Every picture takes part in many comparisons, so they are not independent.  Here people are
-    drawn with replacement, and a pair of people counts as often as both were drawn.
-
-    Parameters
-    ----------
-    passing, total : ndarray, shape (P, P) or (P,)
-        Comparisons between two people (or of one person) that count, and all of them.
-
-    Returns
-    -------
-    low, high : float
-        0 and 1 where no resample held a comparison.
-
-    References
-    ----------
-    .. [1] R. M. Bolle, N. K. Ratha and S. Pankanti, "Error analysis of pattern recognition
-           systems: the subsets bootstrap", CVIU 93(1), 2004, doi:10.1016/j.cviu.2003.08.002
-    """
-    count = len(total)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float32)
-
-    def weighted(counts: NDArray[np.floating]) -> NDArray[np.float64]:
-        counts = counts.astype(np.float32)
-        if counts.ndim == 1:
-            return np.asarray(drawn.astype(np.float64) @ counts)
-        pairs = np.einsum("rp,rp->r", drawn @ counts, drawn, dtype=np.float64)
-        return np.asarray(pairs, np.float64)
-
-    everything = weighted(total)
-    there = everything > 0
-    if not there.any():
-        return 0.0, 1.0
-    rates = np.clip(weighted(passing)[there] / everything[there], 0, 1)
-    low, high = np.quantile(rates, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _choose(pictures: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from facecore import FaceEngine, calibrating, cli
 from facecore.errors import InvalidParameter, UnreadableImage
-from facecore.evaluation.metrics import fmr_interval
+from facecore.evaluation.all_pairs import compare_all
 from facecore.matching.calibration import Calibration
+from facecore.matching.intervals import bootstrap_rates, wilson_interval
 from facecore.models import read_calibration
 
 Array = np.ndarray[Any, Any]
@@ -81,19 +82,28 @@ def test_the_bootstrap_is_that_of_the_evaluation() -> None:
     vectors = np.stack([vector for _, _, vector in made])
     who = np.arange(60) // 2
     threshold = 0.1
-    wanted = fmr_interval(vectors, who, [threshold])[0]
+    resampled = compare_all(vectors, who, [threshold]).fmr_resamples[0]
+    wanted = np.quantile(resampled, [0.025, 0.975])
     different = who[:, None] != who[None]
     fold = np.add.reduceat
     passing, total = (
         fold(fold(counts.astype(float), range(0, 60, 2), 0), range(0, 60, 2), 1)
         for counts in (different & (vectors @ vectors.T >= threshold), different)
     )
-    assert calibrating.bootstrap_rates(passing, total) == pytest.approx(wanted, rel=1e-5)
+    assert bootstrap_rates(passing, total) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_bootstrap_where_nothing_was_compared() -> None:
-    assert calibrating.bootstrap_rates(np.zeros(3), np.zeros(3)) == (0.0, 1.0)
-    assert calibrating.bootstrap_rates(np.ones(3), np.ones(3)) == (1.0, 1.0)
+    assert bootstrap_rates(np.zeros(3), np.zeros(3)) == (0.0, 1.0)
+    assert bootstrap_rates(np.ones(3), np.ones(3)) == (1.0, 1.0)
+
+
+def test_pictures_of_few_people_do_not_narrow_the_intervals(engine: FaceEngine) -> None:
+    table = measure(fake(engine, people(60, 10, 0.05)), people(60, 10, 0.05)).calibration
+    rarest = table.knots[-1]
+    assert rarest.high >= wilson_interval(0, 60 * 59 // 2)[1] > 0.002
+    assert rarest.fnmr is not None
+    assert (rarest.fnmr.value, rarest.fnmr.high) == (0, pytest.approx(0.0602, abs=1e-4))
 
 
 def test_what_is_no_picture_is_reported(engine: FaceEngine) -> None:
