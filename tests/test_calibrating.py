@@ -154,10 +154,22 @@ def test_find_pictures(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     found = calibrating.find_pictures(tmp_path)
     names = [(person, path.relative_to(tmp_path).as_posix()) for person, path in found]
-    assert names == [("a", "a/deep/3.png"), ("b", "b/1.jpg"), ("b", "b/2.jpg")]
+    inside: list[tuple[str | None, str]] = [("a", "a/deep/3.png"), ("b", "b/1.jpg")]
+    assert names == [*inside, ("b", "b/2.jpg"), (None, "loose.jpg")]
     for wrong in (tmp_path / "loose.jpg", tmp_path / "nowhere", tmp_path / "a" / "deep"):
         with pytest.raises(InvalidParameter):
             calibrating.find_pictures(wrong)
+
+
+def test_loose_pictures_are_ignored_and_counted(engine: FaceEngine) -> None:
+    made = people(60, 1)
+    pictures = [(person, path) for person, path, _ in made]
+    loose = [(None, Path("loose.jpg"))] * 3
+    result = calibrating.measure(
+        fake(engine, made), [*pictures, *loose], dataset="made up", id_portraits=False
+    )
+    assert (result.pictures, result.loose, result.as_dict()["loose"]) == (60, 3, 3)
+    assert "3 in no person's folder were ignored" in result.lines()
 
 
 def test_where_a_table_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from facecore.errors import InvalidParameter
+from facecore.folders import pictures_of_people
 
 __all__ = ["read_folder", "read_labels", "read_lfw_pairs", "read_pairs", "utkface_labels"]
 
 Labels = dict[str, dict[str, str]]
 
-_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _GENUINE = {"1", "true", "same", "genuine"}
 _IMPOSTOR = {"0", "-1", "false", "different", "impostor"}
 
@@ -73,14 +73,13 @@ def read_pairs(path: Path) -> list[tuple[Path, Path, bool]]:
 def read_folder(root: Path) -> list[tuple[str, str]]:
     """All pictures below a folder, as (name, person), by name.
 
-    The name is relative to `root`, with ``/``.  A picture's person is the first folder on its
-    way; a picture right inside `root` is a person of its own.
+    See `facecore.folders.pictures_of_people`.  The name is relative to `root`, with ``/``; a
+    picture right inside `root` is a person of its own.
     """
     found = []
-    for path in root.rglob("*"):
-        if path.suffix.lower() in _PICTURES and path.is_file():
-            name = path.relative_to(root)
-            found.append((name.as_posix(), name.parts[0]))
+    for person, path in pictures_of_people(root):
+        name = path.relative_to(root).as_posix()
+        found.append((name, name if person is None else person))
     if len(found) < 2:
         raise InvalidParameter(
             f"{root} holds {len(found)} pictures", "give a folder with a folder for each person"
