@@ -190,6 +190,23 @@ def test_a_pairs_file_that_makes_no_sense(tmp_path: Path, text: str) -> None:
         read_pairs(tmp_path / "p.csv")
 
 
+def test_files_that_cannot_be_read_as_lines(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("a" * 200_000 + ",b,1\n")
+    with pytest.raises(InvalidParameter, match=r"p\.csv cannot be read as CSV: field larger"):
+        read_pairs(tmp_path / "p.csv")
+    (tmp_path / "p.csv").write_text("image,group\n" + "a" * 200_000 + ",b\n")
+    with pytest.raises(InvalidParameter, match=r"p\.csv cannot be read as CSV: field larger"):
+        read_labels(tmp_path / "p.csv", ["a"])
+    (tmp_path / "p.csv").write_text("a" * 100_000 + ",b,maybe\n")
+    (tmp_path / "pairs.txt").write_text("1 1\n" + "a" * 100_000)
+    for read, name in ((read_pairs, "p.csv"), (read_lfw_pairs, "pairs.txt")):
+        with pytest.raises(InvalidParameter) as caught:
+            read(tmp_path / name)
+        assert len(str(caught.value)) < 500
+    with pytest.raises(InvalidParameter, match="cannot be read"):
+        read_lfw_pairs(tmp_path)
+
+
 def test_pairs_with_commas_and_blanks_in_names(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text('"a, b.jpg", c d.jpg ,1\n', encoding="utf-8-sig")
     assert read_pairs(tmp_path / "p.csv") == [(tmp_path / "a, b.jpg", tmp_path / "c d.jpg", True)]
