@@ -272,7 +272,9 @@ class FolderResult(Result):
 
     Attributes
     ----------
-    people, genuine_pairs, impostor_pairs : int
+    people : int
+        Of whom a picture gave a vector.
+    genuine_pairs, impostor_pairs : int
     identification : Identification or None
         None where nobody has two pictures.
     """

@@ -14,6 +14,7 @@ References
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 RESAMPLES = 1000
+
+_BLOCK_CELLS = 1 << 22  # 32 MiB of int64
 
 
 def wilson_interval(count: float, total: float) -> tuple[float, float]:
@@ -56,8 +59,15 @@ def quantile_interval(rates: NDArray[np.floating]) -> tuple[float, float]:
 
 def draw_people(count: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.int64]:
     """How often each of `count` people is drawn in each resample; shape (resamples, count)."""
-    rng = np.random.default_rng(seed)
-    return np.asarray(rng.multinomial(count, np.full(count, 1 / count), size=resamples), np.int64)
+    return np.concatenate([np.empty((0, count), np.int64), *_blocks(count, resamples, seed)])
+
+
+def _blocks(count: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """The same a few resamples at a time."""
+    rng, rows = np.random.default_rng(seed), max(1, _BLOCK_CELLS // count)
+    for start in range(0, resamples, rows):
+        size = min(rows, resamples - start)
+        yield np.asarray(rng.multinomial(count, np.full(count, 1 / count), size=size), np.int64)
 
 
 def resampled_rates(
@@ -76,18 +86,20 @@ def resampled_rates(
     ndarray, shape (R,), float64
         Of at most `resamples`.
     """
-    drawn = draw_people(total.shape[0], resamples, seed)
+    rates = [np.empty(0)]
+    for drawn in _blocks(total.shape[0], resamples, seed):
+        everything = _weighted(drawn, total)
+        there = everything > 0
+        rates.append(np.clip(_weighted(drawn, passing)[there] / everything[there], 0, 1))
+    return np.concatenate(rates)
 
-    def weighted(counts: Any) -> NDArray[np.float64]:
-        if counts.ndim == 1:
-            return np.asarray(drawn @ counts.astype(np.float64))
-        times = drawn.astype(np.float32)
-        pairs = np.einsum("rp,rp->r", times @ counts.astype(np.float32), times, dtype=np.float64)
-        return np.asarray(pairs, np.float64)
 
-    everything = weighted(total)
-    there = everything > 0
-    return np.clip(weighted(passing)[there] / everything[there], 0, 1)
+def _weighted(drawn: NDArray[np.int64], counts: Any) -> NDArray[np.float64]:
+    if counts.ndim == 1:
+        return np.asarray(drawn @ counts.astype(np.float64))
+    times = drawn.astype(np.float32)
+    pairs = np.einsum("rp,rp->r", times @ counts.astype(np.float32), times, dtype=np.float64)
+    return np.asarray(pairs, np.float64)
 
 
 def bootstrap_rates(

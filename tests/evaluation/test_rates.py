@@ -70,10 +70,14 @@ def test_pairs_of_people_against_a_plain_bootstrap() -> None:
 
 def test_a_hundred_thousand_searches_need_no_gigabyte() -> None:
     tracemalloc.start()
-    rate(np.arange(100_000) % 7 == 0, np.arange(100_000) % 1000)
+    for people in (1000, 100_000):
+        rate(np.arange(100_000) % 7 == 0, np.arange(100_000) % people, resamples=200)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 60e6
+    assert peak < 100e6
+    # In blocks the draw is what it is at once.
+    drawn = np.random.default_rng(0).multinomial(5000, np.full(5000, 1 / 5000), size=1000)
+    np.testing.assert_array_equal(draw_people(5000), drawn)
 
 
 def test_people_in_many_comparisons_widen_the_interval() -> None:
