@@ -23,11 +23,9 @@ import numpy as np
 from scipy import stats
 
 from facecore import FaceEngine
-from facecore.errors import FacecoreError
-from facecore.evaluation.protocols import read_lfw_pairs
-from facecore.face.id_portrait import id_portrait
-from facecore.images import load
+from facecore.evaluation.readers import read_lfw_pairs
 from facecore.matching.calibration import Calibration
+from facecore.vectors import IdPortraits, embed_all
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "weights" / "training"))
 from data import data_root, photographs
@@ -38,21 +36,9 @@ BLOCK = 512
 
 def embed(engine: FaceEngine, paths: list[Path], portraits: bool) -> np.ndarray[Any, Any]:
     """(N, D), NaN where there is no vector."""
-
-    def made() -> Any:
-        for path in paths:
-            pixels = load(path)
-            try:
-                yield id_portrait(pixels, engine.find_face(pixels, face="central"))
-            except FacecoreError:
-                yield np.zeros((126, 102, 3), np.uint8)
-
-    size = engine.pack.embedder.output.dimension
-    answers = engine.embed_many(
-        made() if portraits else paths, face="largest" if portraits else "central"
-    )
-    nothing = np.full(size, np.nan, np.float32)
-    return np.stack([nothing if isinstance(a, FacecoreError) else a for a in answers])
+    if portraits:
+        return embed_all(engine, IdPortraits(engine, paths, "central"), "largest").vectors
+    return embed_all(engine, paths, "central").vectors
 
 
 def on_other_people(engine: FaceEngine, root: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facecore import images
 from facecore.engine import FaceChoice, FaceEngine
-from facecore.errors import FacecoreError, InvalidParameter
-from facecore.face.id_portrait import HEIGHT, WIDTH, id_portrait
+from facecore.errors import InvalidParameter
+from facecore.folders import pictures_of_people
 from facecore.matching.calibration import Calibration
+from facecore.matching.intervals import bootstrap_rates
 from facecore.models import CalibrationFile, catalog, write_calibration
+from facecore.vectors import Embedded, IdPortraits, embed_all
 
 __all__ = [
     "Doubt",
     "Measurement",
     "Skipped",
-    "bootstrap_rates",
     "default_file",
     "find_pictures",
     "measure",
@@ -35,7 +35,7 @@ MAX_PICTURES = 6000
 
 _METHOD = (
     "quantiles of all impostor pairs{crossed}; 95 % intervals by bootstrap of people, "
-    "and no narrower than Wilson's"
+    "and no narrower than Wilson's over pairs of people"
 )
 _CROSSED = ", one picture of each made an ID portrait by facecore.face.id_portrait"
 
@@ -81,6 +81,8 @@ class Measurement:
         Pictures without a face, damaged ones, files that are no pictures.
     left_out : int
         Pictures beyond `MAX_PICTURES`.
+    loose : int
+        Pictures in nobody's folder, which took no part.
     doubtful : tuple of Doubt
         Pairs to look at, most alike first: one person in two folders, or twins.  They did take
         part: whether they are mistakes is for a person to say.
@@ -94,6 +96,7 @@ class Measurement:
     identities: int
     skipped: tuple[Skipped, ...]
     left_out: int
+    loose: int
     doubtful: tuple[Doubt, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -103,6 +106,7 @@ class Measurement:
             "pictures": self.pictures,
             "identities": self.identities,
             "left_out": self.left_out,
+            "loose": self.loose,
             "calibration": asdict(self.calibration.to_spec()),
             "id_portrait_calibration": portrait and asdict(portrait.to_spec()),
             "skipped": [asdict(one) for one in self.skipped],
@@ -114,6 +118,8 @@ class Measurement:
         lines = [f"{self.pictures:,} pictures of {self.identities:,} people"]
         if self.left_out:
             lines.append(f"{self.left_out:,} more were left out: {MAX_PICTURES:,} are enough")
+        if self.loose:
+            lines.append(f"{self.loose:,} in no person's folder were ignored")
         lines += _table("photographs", self.calibration)
         if self.id_portrait_calibration is not None:
             lines += _table("ID portraits against photographs", self.id_portrait_calibration)
@@ -146,37 +152,23 @@ def _table(title: str, made: Calibration) -> list[str]:
     return lines
 
 
-def find_pictures(folder: Path) -> list[tuple[str, Path]]:
-    """(person, file) of a folder that holds a folder per person.
-
-    Every file counts, at any depth inside a person's folder, except hidden ones: what is no
-    picture will be reported as skipped.
+def find_pictures(folder: Path) -> list[tuple[str | None, Path]]:
+    """(person, file) of a folder that holds a folder per person; see `pictures_of_people`.
 
     Raises
     ------
     InvalidParameter
         It is no folder, cannot be read, or holds no folder with a file.
     """
-    if not folder.is_dir():
-        raise InvalidParameter(f"{folder} is not a folder", "give a folder that has one per person")
-    found = []
-    try:
-        for person in sorted(folder.iterdir()):
-            if person.is_dir() and not person.name.startswith("."):
-                for path in sorted(person.rglob("*")):
-                    hidden = any(part.startswith(".") for part in path.relative_to(person).parts)
-                    if path.is_file() and not hidden:
-                        found.append((person.name, path))
-    except OSError as error:
-        raise InvalidParameter(f"{folder} cannot be read: {error.strerror or error}") from error
-    if not found:
+    found = pictures_of_people(folder)
+    if all(person is None for person, _ in found):
         raise InvalidParameter(f"{folder} holds no folder with a file", "make a folder per person")
     return found
 
 
 def measure(
     engine: FaceEngine,
-    pictures: Sequence[tuple[str, Path]],
+    pictures: Sequence[tuple[str | None, Path]],
     *,
     dataset: str,
     face: FaceChoice = "largest",
@@ -189,8 +181,8 @@ def measure(
     ----------
     engine : FaceEngine
         Its detector and embedder are measured; its calibration plays no part.
-    pictures : sequence of (str, Path)
-        Person and file.
+    pictures : sequence of (str or None, Path)
+        Person and file; those of None, as nobody knows who is on them, take no part.
     dataset : str
         Name of what is measured.
     face : {"largest", "central"}
@@ -209,20 +201,23 @@ def measure(
         Too few people or pictures (see `Calibration.fit`), or one picture in two people's
         folders.
     """
-    chosen = _choose(pictures)
+    named = [(person, path) for person, path in pictures if person is not None]
+    chosen = _choose(named)
     paths = [path for _, path in chosen]
-    skipped: list[Skipped] = []
-    vectors = _embed(engine, paths, paths, skipped, face, progress)
-    rows = sorted(vectors, key=lambda row: chosen[row][0])  # a person's pictures side by side
+    embedded = embed_all(engine, paths, face, progress)
+    skipped = _skipped(embedded, paths)
+    found = np.flatnonzero(embedded.found).tolist()
+    rows = sorted(found, key=lambda row: chosen[row][0])  # a person's pictures side by side
     names = [chosen[row][0] for row in rows]
     people = np.unique(names, return_inverse=True)[1]
     identities = len(set(names))
     fit: dict[str, Any] = {
         "dataset": dataset,
         "identities": identities,
+        "genuine_identities": int((np.bincount(people) > 1).sum()),
         "contract": engine.contract_id,
     }
-    photographs = _stack(vectors, rows, engine)
+    photographs = embedded.vectors[rows]
     similarity = photographs @ photographs.T
     same = people[:, None] == people[None]
     above = np.triu(np.ones_like(same), 1)
@@ -235,12 +230,12 @@ def measure(
 
     portrait = None
     if id_portraits:
-        portraits = (_portrait(engine, paths[row], face) for row in rows)
         shown = [paths[row] for row in rows]
-        small = _embed(engine, portraits, shown, skipped, "largest", progress)
-        have = sorted(small)
-        crossed = _stack(small, have, engine) @ photographs.T
-        other = np.array(have)[:, None] != np.arange(len(rows))[None]
+        small = embed_all(engine, IdPortraits(engine, shown, face), "largest", progress)
+        skipped += _skipped(small, shown, "as an ID portrait: ")
+        have = np.flatnonzero(small.found)
+        crossed = small.vectors[have] @ photographs.T
+        other = have[:, None] != np.arange(len(rows))[None]
         alike = people[have][:, None] == people[None]
         genuine_crossed = np.clip(crossed[alike & other], -1, 1)
         portrait = _fit(genuine_crossed, crossed[~alike], skipped, fit)
@@ -258,7 +253,8 @@ def measure(
         len(rows),
         identities,
         tuple(skipped),
-        len(pictures) - len(chosen),
+        len(named) - len(chosen),
+        len(pictures) - len(named),
         doubtful,
     )
 
@@ -297,53 +293,6 @@ def save(path: Path, engine: FaceEngine, measurement: Measurement) -> None:
     write_calibration(path, content)
 
 
-def bootstrap_rates(
-    passing: NDArray[np.floating],
-    total: NDArray[np.floating],
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95 % interval of a rate among pairs of people, by bootstrap of the people.
-
-    Every picture takes part in many comparisons, so they are not independent.  Here people are
-    drawn with replacement, and a pair of people counts as often as both were drawn.
-
-    Parameters
-    ----------
-    passing, total : ndarray, shape (P, P) or (P,)
-        Comparisons between two people (or of one person) that count, and all of them.
-
-    Returns
-    -------
-    low, high : float
-        0 and 1 where no resample held a comparison.
-
-    References
-    ----------
-    .. [1] R. M. Bolle, N. K. Ratha and S. Pankanti, "Error analysis of pattern recognition
-           systems: the subsets bootstrap", CVIU 93(1), 2004, doi:10.1016/j.cviu.2003.08.002
-    """
-    count = len(total)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float32)
-
-    def weighted(counts: NDArray[np.floating]) -> NDArray[np.float64]:
-        counts = counts.astype(np.float32)
-        if counts.ndim == 1:
-            return np.asarray(drawn.astype(np.float64) @ counts)
-        pairs = np.einsum("rp,rp->r", drawn @ counts, drawn, dtype=np.float64)
-        return np.asarray(pairs, np.float64)
-
-    everything = weighted(total)
-    there = everything > 0
-    if not there.any():
-        return 0.0, 1.0
-    rates = np.clip(weighted(passing)[there] / everything[there], 0, 1)
-    low, high = np.quantile(rates, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def _choose(pictures: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
     """At most `MAX_PICTURES`, of as many people as possible: everybody's first, then second..."""
     if len(pictures) <= MAX_PICTURES:
@@ -357,45 +306,11 @@ def _choose(pictures: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
     return [picture for one in rounds for picture in one if picture is not None][:MAX_PICTURES]
 
 
-def _embed(
-    engine: FaceEngine,
-    sources: Sequence[Path] | Iterator[NDArray[np.uint8]],
-    paths: Sequence[Path],
-    skipped: list[Skipped],
-    face: FaceChoice,
-    progress: bool,
-) -> dict[int, NDArray[np.float32]]:
-    """Vectors by index; what has none is added to `skipped`."""
-    from tqdm import tqdm
-
-    vectors = {}
-    answers = engine.embed_many(sources, face=face)
-    small = not isinstance(sources, Sequence)
-    text = "ID portraits" if small else "pictures"
-    bar = tqdm(answers, total=len(paths), desc=text, unit="image", disable=not progress)
-    for index, answer in enumerate(bar):
-        if isinstance(answer, FacecoreError):
-            message = f"as an ID portrait: {answer.message}" if small else answer.message
-            skipped.append(Skipped(os.fspath(paths[index]), answer.code, message))
-        else:
-            vectors[index] = answer
-    return vectors
-
-
-def _portrait(engine: FaceEngine, path: Path, face: FaceChoice) -> NDArray[np.uint8]:
-    try:
-        pixels = images.load(path, engine.limits)
-        return id_portrait(pixels, engine.find_face(pixels, face=face))
-    except FacecoreError:  # it had a face a moment ago; an empty portrait will be skipped
-        return np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
-
-
-def _stack(
-    vectors: dict[int, NDArray[np.float32]], rows: Sequence[int], engine: FaceEngine
-) -> NDArray[np.float32]:
-    if not rows:
-        return np.empty((0, engine.pack.embedder.output.dimension), np.float32)
-    return np.stack([vectors[row] for row in rows])
+def _skipped(embedded: Embedded, paths: Sequence[Path], prefix: str = "") -> list[Skipped]:
+    return [
+        Skipped(os.fspath(paths[index]), error.code, prefix + error.message)
+        for index, error in embedded.errors.items()
+    ]
 
 
 def _refuse_one_picture_twice(

@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="error rates on test sets and own pictures")
     sets = evaluate.add_subparsers(title="test sets", required=True, metavar="SET")
     for name, (place, text) in _TEST_SETS.items():
-        test_set = command(name, _evaluate, text, models, to=sets)
+        test_set = command(name, _evaluate, text, models, passing, to=sets)
         test_set.add_argument("place", metavar=place, type=Path, help=text.splitlines()[0])
         test_set.add_argument(
             "--report",
@@ -458,23 +458,34 @@ def _evaluate(args: argparse.Namespace) -> Answer:
 
         extras.require_extra("matplotlib.figure")
         extras.require_extra("sklearn.metrics")
+        from facecore.evaluation.report import report_paths
+        from facecore.files import check_writable
+
+        wanted = report_paths(args.report)
+        check_writable(wanted.html)
+        check_writable(wanted.json)
     engine = _engine(args)
     options = {name: getattr(args, name) for name in ("labels", "names") if hasattr(args, name)}
     progress = sys.stderr.isatty() if args.progress is None else args.progress
     protocol = getattr(protocols, args.test_set)
     result = protocol(engine, args.place, progress=progress, **options)
     answer = {"pack": engine.pack.name, "contract": engine.contract_id, **result.as_dict()}
-    lines = result.lines()
+    lines, status = result.lines(), OK
     if args.report:
         from facecore.evaluation.report import write_report
 
         title = f"facecore evaluate {args.test_set}: {engine.pack.name}"
-        written = write_report(
-            result, engine, args.report, title=title, source=str(args.place.resolve())
-        )
-        answer["report"] = {"html": str(written.html), "json": str(written.json)}
-        lines.append(f"report              {written.html}")
-    return answer, OK, lines
+        source = str(args.place.resolve())
+        try:
+            written = write_report(result, engine, args.report, title=title, source=source)
+        except FacecoreError as error:  # the numbers took long, and are right
+            _complain(error.code, str(error))
+            status, answer["report"] = ERROR, None
+        else:
+            answer["report"] = {"html": str(written.html), "json": str(written.json)}
+            lines.append(f"report              {written.html}")
+    # A file name need not be UTF-8, which is what is printed.
+    return answer, status, [line.encode("utf-8", "backslashreplace").decode() for line in lines]
 
 
 if __name__ == "__main__":

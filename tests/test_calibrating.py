@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from facecore import FaceEngine, calibrating, cli
 from facecore.errors import InvalidParameter, UnreadableImage
-from facecore.evaluation.metrics import fmr_interval
+from facecore.evaluation.all_pairs import compare_all
 from facecore.matching.calibration import Calibration
+from facecore.matching.intervals import bootstrap_rates, wilson_interval
 from facecore.models import read_calibration
 
 Array = np.ndarray[Any, Any]
@@ -81,19 +82,29 @@ def test_the_bootstrap_is_that_of_the_evaluation() -> None:
     vectors = np.stack([vector for _, _, vector in made])
     who = np.arange(60) // 2
     threshold = 0.1
-    wanted = fmr_interval(vectors, who, [threshold])[0]
+    resampled = compare_all(vectors, who, [threshold]).fmr_resamples[0]
+    wanted = np.quantile(resampled, [0.025, 0.975])
     different = who[:, None] != who[None]
     fold = np.add.reduceat
     passing, total = (
         fold(fold(counts.astype(float), range(0, 60, 2), 0), range(0, 60, 2), 1)
         for counts in (different & (vectors @ vectors.T >= threshold), different)
     )
-    assert calibrating.bootstrap_rates(passing, total) == pytest.approx(wanted, rel=1e-5)
+    assert bootstrap_rates(passing, total) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_bootstrap_where_nothing_was_compared() -> None:
-    assert calibrating.bootstrap_rates(np.zeros(3), np.zeros(3)) == (0.0, 1.0)
-    assert calibrating.bootstrap_rates(np.ones(3), np.ones(3)) == (1.0, 1.0)
+    assert bootstrap_rates(np.zeros(3), np.zeros(3)) == (0.0, 1.0)
+    assert bootstrap_rates(np.ones(3), np.ones(3)) == (1.0, 1.0)
+
+
+def test_pictures_of_few_people_do_not_narrow_the_intervals(engine: FaceEngine) -> None:
+    table = measure(fake(engine, people(60, 10, 0.05)), people(60, 10, 0.05)).calibration
+    rarest = table.knots[-1]
+    assert rarest.high >= wilson_interval(0, 60 * 59 // 2)[1] > 0.002
+    assert rarest.fnmr is not None
+    assert rarest.fnmr.value == 0
+    assert rarest.fnmr.high == pytest.approx(0.0602, abs=1e-4)
 
 
 def test_what_is_no_picture_is_reported(engine: FaceEngine) -> None:
@@ -144,10 +155,22 @@ def test_find_pictures(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     found = calibrating.find_pictures(tmp_path)
     names = [(person, path.relative_to(tmp_path).as_posix()) for person, path in found]
-    assert names == [("a", "a/deep/3.png"), ("b", "b/1.jpg"), ("b", "b/2.jpg")]
+    inside: list[tuple[str | None, str]] = [("a", "a/deep/3.png"), ("b", "b/1.jpg")]
+    assert names == [*inside, ("b", "b/2.jpg"), (None, "loose.jpg")]
     for wrong in (tmp_path / "loose.jpg", tmp_path / "nowhere", tmp_path / "a" / "deep"):
         with pytest.raises(InvalidParameter):
             calibrating.find_pictures(wrong)
+
+
+def test_loose_pictures_are_ignored_and_counted(engine: FaceEngine) -> None:
+    made = people(60, 1)
+    pictures = [(person, path) for person, path, _ in made]
+    loose = [(None, Path("loose.jpg"))] * 3
+    result = calibrating.measure(
+        fake(engine, made), [*pictures, *loose], dataset="made up", id_portraits=False
+    )
+    assert (result.pictures, result.loose, result.as_dict()["loose"]) == (60, 3, 3)
+    assert "3 in no person's folder were ignored" in result.lines()
 
 
 def test_where_a_table_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -216,6 +239,24 @@ def test_calibrate_reports(
     portraits = answer["id_portrait_calibration"]
     assert (portraits["genuine"], portraits["impostor"]) == (120, 14_160)
     assert [knot["measured"] for knot in portraits["knots"]] == [True, True, True, False, False]
+
+
+def test_evaluate_with_a_table_and_a_threshold_of_ones_own(
+    engine: FaceEngine,
+    population: Path,
+    own: tuple[Path, dict[str, Any]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["evaluate", "folder", str(population), "--pack", str(engine.pack.folder)]
+    command += ["--calibration", str(own[0]), "--threshold", "75", "--json", "--threads", "1"]
+    assert cli.main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["threshold"] == 75
+    assert [point["score"] for point in found["points"]] == [70, 75, 80, 90]
+    assert [point["extrapolated"] for point in found["points"]] == [False, True, True, True]
+    # On the very pictures that the table was made of, the promise is what is measured.
+    assert found["points"][0]["fmr"]["value"] == pytest.approx(0.01, rel=0.02)
+    assert found["without_vector"] == {"NoFaceDetected": 1, "UnreadableImage": 1}
 
 
 def test_own_table_round_trip(

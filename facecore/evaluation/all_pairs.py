@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facecore.errors import InvalidParameter
-from facecore.evaluation.intervals import RESAMPLES, Rate, draw_people
+from facecore.evaluation.intervals import Rate
+from facecore.matching.intervals import RESAMPLES, draw_people
 
-__all__ = ["AllPairs", "Histograms", "compare_all", "fmr_interval"]
+__all__ = ["AllPairs", "Histograms", "compare_all"]
 
 # A power of two: multiplying by it is exact, so that no value ever falls into a wrong bin.
 _BINS_PER_UNIT = 8192
@@ -58,6 +59,8 @@ class AllPairs:
     genuine_pairs, impostor_pairs : int
     genuine_below, impostor_above : ndarray, shape (T,), int64
         Pairs below, and at or above, each threshold: exact, not read off the histogram.
+    people, people_again : int
+        People, and those with at least two pictures.
     fnmr_resamples, fmr_resamples : ndarray, shape (T, R), float64
         The rates in each bootstrap resample of the people that holds such a pair.
     """
@@ -68,16 +71,20 @@ class AllPairs:
     impostor_pairs: int
     genuine_below: NDArray[np.int64]
     impostor_above: NDArray[np.int64]
+    people: int
+    people_again: int
     fnmr_resamples: NDArray[np.float64]
     fmr_resamples: NDArray[np.float64]
 
     def fmr(self) -> list[Rate] | None:
         """False match rate at each threshold; None where there is no impostor pair."""
-        return _rates(self.impostor_above, self.impostor_pairs, self.fmr_resamples)
+        pairs = self.people * (self.people - 1) // 2
+        return _rates(self.impostor_above, self.impostor_pairs, self.fmr_resamples, pairs)
 
     def fnmr(self) -> list[Rate] | None:
         """False non-match rate at each threshold; None where there is no genuine pair."""
-        return _rates(self.genuine_below, self.genuine_pairs, self.fnmr_resamples)
+        again = self.people_again
+        return _rates(self.genuine_below, self.genuine_pairs, self.fnmr_resamples, again)
 
 
 def compare_all(
@@ -104,7 +111,7 @@ def compare_all(
     thresholds : array_like, shape (T,)
         Similarities; a pair passes at or above one.
     resamples : int, default 1000
-        Of the people, for the intervals; 0 for none (then they are Wilson's, too narrow).
+        Of the people, for the intervals; 0 for none (then they are Wilson's).
     seed : int
 
     Raises
@@ -133,32 +140,6 @@ def compare_all(
         counter.add(block, start)
         start = stop
     return counter.result()
-
-
-def fmr_interval(
-    vectors: NDArray[np.float32],
-    people: NDArray[np.integer],
-    thresholds: ArrayLike,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> NDArray[np.float64]:
-    """95 % interval of the false match rate among all pairs of a set, by bootstrap of people.
-
-    Parameters
-    ----------
-    vectors, people, thresholds, resamples, seed
-        As in `compare_all`.
-
-    Returns
-    -------
-    ndarray, shape (T, 2), float64
-        Low and high.
-    """
-    if len(np.unique(people)) < 2:
-        raise InvalidParameter("a false match needs two people")
-    found = compare_all(vectors, people, thresholds, resamples=resamples, seed=seed)
-    return np.asarray(np.quantile(found.fmr_resamples, [0.025, 0.975], axis=1).T, np.float64)
 
 
 class _Counter:
@@ -241,6 +222,8 @@ class _Counter:
             total * (total - 1) // 2 - genuine_pairs,
             self.failing.sum(axis=1),
             self.above,
+            len(self.pictures),
+            int((self.pictures > 1).sum()),
             (self.failing @ weights)[:, some] / weighted_genuine[some],
             self.weighted_above[:, others] / weighted_impostor[others],
         )
@@ -256,9 +239,11 @@ def _count(values: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def _rates(
-    counts: NDArray[np.int64], total: int, resamples: NDArray[np.float64]
+    counts: NDArray[np.int64], total: int, resamples: NDArray[np.float64], independent: int
 ) -> list[Rate] | None:
     if not total:
         return None
     pairs = zip(counts, resamples, strict=True)
-    return [Rate.resampled(int(count), total, rates) for count, rates in pairs]
+    return [
+        Rate.resampled(int(count), total, rates, independent=independent) for count, rates in pairs
+    ]

@@ -1,15 +1,4 @@
-"""Rates with their 95 % intervals: by bootstrap of people, or Wilson's where nobody is named.
-
-Comparisons that share a person are not independent, and an interval that takes them to be is
-far too narrow.  So people are drawn with replacement, and a comparison counts as often as the
-people in it were drawn.
-
-References
-----------
-.. [1] ISO/IEC 19795-1:2021, clause on uncertainty: the bootstrap over individuals
-.. [2] R. M. Bolle, N. K. Ratha and S. Pankanti, "Error analysis of pattern recognition
-       systems: the subsets bootstrap", CVIU 93(1), 2004, doi:10.1016/j.cviu.2003.08.002
-"""
+"""Rates with their 95 % intervals: by bootstrap of people, or Wilson's where nobody is named."""
 
 from __future__ import annotations
 
@@ -19,11 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facecore.errors import InvalidParameter
-from facecore.matching.calibration import wilson_interval
+from facecore.matching.intervals import (
+    RESAMPLES,
+    quantile_interval,
+    resampled_rates,
+    wilson_interval,
+)
 
-__all__ = ["RESAMPLES", "Rate", "draw_people", "rate"]
-
-RESAMPLES = 1000
+__all__ = ["Rate", "rate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +44,24 @@ class Rate:
         return cls(count / total, *wilson_interval(count, total), count, total)
 
     @classmethod
-    def resampled(cls, count: int, total: int, rates: NDArray[np.floating]) -> Rate:
+    def resampled(
+        cls, count: int, total: int, rates: NDArray[np.floating], *, independent: int
+    ) -> Rate:
         """With the 2.5 % and 97.5 % quantiles of a bootstrap's `rates`.
 
         Where no resample differs, as when no comparison counts or every one, Wilson's interval
-        is given: it is then the least that the uncertainty can be.
+        is given, of the same share of so many `independent` comparisons: the pairs of people
+        (the people, of genuine comparisons), however many pictures there are of each.
         """
-        if count in (0, total) or not len(np.unique(rates)) > 1:
-            return cls.wilson(count, total)
+        if not 0 <= count <= total or not total or independent < 1:
+            raise InvalidParameter(f"{count} of {total} comparisons is no rate")
         value = count / total
-        low, high = np.quantile(rates, [0.025, 0.975])
-        return cls(value, min(float(low), value), max(float(high), value), count, total)
+        if count in (0, total) or not len(np.unique(rates)) > 1:
+            people = min(independent, total)
+            low, high = wilson_interval(value * people, people)
+        else:
+            low, high = quantile_interval(rates)
+        return cls(value, min(low, value), max(high, value), count, total)
 
     def __str__(self) -> str:
         if self.count == 0:
@@ -76,45 +75,6 @@ def _percent(share: float) -> str:
         return f"{100 * share:.2f} %"
     text = f"{100 * share:#.3g}"
     return f"{100 * share:.7f} %" if "e" in text else f"{text} %"
-
-
-def draw_people(count: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.int64]:
-    """How often each of `count` people is drawn in each resample; shape (resamples, count)."""
-    rng = np.random.default_rng(seed)
-    return np.asarray(rng.multinomial(count, np.full(count, 1 / count), size=resamples), np.int64)
-
-
-def comparison_weights(
-    people: NDArray[np.generic],
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    *,
-    once: bool = False,
-) -> NDArray[np.int64]:
-    """How often each comparison counts in each resample of the people.
-
-    Parameters
-    ----------
-    people : ndarray, shape (N,) or (N, 2)
-        Who is compared: one person (genuine), or two (impostor).
-    resamples, seed : int
-    once : bool
-        A row that names one person twice is a genuine comparison: it counts as one person.
-
-    Returns
-    -------
-    ndarray, shape (resamples, N), int64
-    """
-    names, person = np.unique(people, return_inverse=True)
-    person = person.reshape(np.shape(people))
-    drawn = draw_people(len(names), resamples, seed)
-    if person.ndim == 1:
-        return np.asarray(drawn[:, person])
-    first, second = person.T
-    other = drawn[:, second]
-    if once:
-        other[:, first == second] = 1
-    return np.asarray(drawn[:, first] * other)
 
 
 def rate(
@@ -149,7 +109,19 @@ def rate(
     who = np.asarray(people)
     if len(who) != total or who.shape[1:] not in ((), (2,)):
         raise InvalidParameter(f"people has shape {who.shape}, must name {total} comparisons")
-    weights = comparison_weights(who, resamples, seed)
-    all_weights = weights.sum(axis=1)
-    kept = all_weights > 0
-    return Rate.resampled(count, total, (weights @ hits)[kept] / all_weights[kept])
+    names, person = np.unique(who, return_inverse=True)
+    # Who meets whom, in whatever order, and how often.
+    distinct, row = np.unique(
+        np.sort(person.reshape(total, -1), axis=1), axis=0, return_inverse=True
+    )
+    row = row.ravel()
+    passing, all_ = (np.bincount(row, weight, len(distinct)) for weight in (hits, np.ones(total)))
+    if who.ndim == 1:
+        rates = resampled_rates(passing, all_, resamples=resamples, seed=seed)
+    else:
+        from scipy.sparse import csr_array  # slow to import
+
+        shape, where = (len(names), len(names)), tuple(distinct.T)
+        between = (csr_array((counts, where), shape=shape) for counts in (passing, all_))
+        rates = resampled_rates(*between, resamples=resamples, seed=seed)
+    return Rate.resampled(count, total, rates, independent=len(distinct))

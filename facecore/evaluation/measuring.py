@@ -10,37 +10,33 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facecore.engine import FaceChoice, FaceEngine
-from facecore.errors import FacecoreError, InvalidParameter
+from facecore.errors import InvalidParameter
 from facecore.evaluation.all_pairs import AllPairs, compare_all
 from facecore.evaluation.identification import search_all
 from facecore.evaluation.intervals import Rate, rate
 from facecore.evaluation.results import GroupRates, Identification, OperatingPoint
+from facecore.vectors import Embedded, embed_all
 
 __all__ = [
     "Clock",
     "by_group",
     "compare_pictures",
-    "embed_all",
+    "embed_some",
     "identify",
     "operating_points",
     "operating_thresholds",
 ]
 
 
-def embed_all(
+def embed_some(
     engine: FaceEngine, paths: Sequence[Path], face: FaceChoice, progress: bool
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Vectors (N, D) of all images, NaN where there is none, and which there are (N,)."""
-    vectors: NDArray[np.float32] | None = None
-    for i, answer in enumerate(engine.embed_many(paths, progress=progress, face=face)):
-        if isinstance(answer, FacecoreError):
-            continue
-        if vectors is None:
-            vectors = np.full((len(paths), len(answer)), np.nan, np.float32)
-        vectors[i] = answer
-    if vectors is None:
-        raise InvalidParameter(f"none of the {len(paths)} images gave a vector")
-    return vectors, ~np.isnan(vectors[:, 0])
+) -> Embedded:
+    """As `facecore.vectors.embed_all`, of pictures not all of which may fail."""
+    embedded = embed_all(engine, paths, face, progress)
+    if not embedded.found.any():
+        codes = ", ".join(f"{code} {count:,}" for code, count in embedded.counts().items())
+        raise InvalidParameter(f"none of the {len(paths)} images gave a vector ({codes})")
+    return embedded
 
 
 class Clock:

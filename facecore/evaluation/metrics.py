@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facecore.errors import InvalidParameter
-from facecore.evaluation.all_pairs import Histograms, fmr_interval
-from facecore.evaluation.intervals import RESAMPLES, Rate, comparison_weights
+from facecore.evaluation.all_pairs import Histograms
+from facecore.evaluation.intervals import Rate
 from facecore.extras import require_extra
+from facecore.matching.intervals import RESAMPLES, draw_people
 
 __all__ = [
     "ErrorCurve",
     "best_threshold",
     "error_curve",
     "fmr",
-    "fmr_interval",
     "fnmr",
     "fnmr_at_fmr",
     "histogram_curve",
@@ -119,20 +119,22 @@ def tar_at_far_rate(
     people = np.concatenate([np.stack([one, one], 1), np.asarray(impostor_people)])
     if people.shape != (total + len(strangers), 2):
         raise InvalidParameter("a comparison has no people named, or too many")
-    drawn = comparison_weights(people, resamples, seed, once=True)
+    names, person = np.unique(people, return_inverse=True)
+    person = person.reshape(people.shape)
+    who = person[:total, 0]
     order = np.argsort(-strangers, kind="stable")
-    descending = strangers[order]
+    descending, (first_of, second_of) = strangers[order], person[total:][order].T
     rates = []
-    for weight in drawn:
-        passing = np.cumsum(weight[total:][order])
-        genuine_weight = weight[:total]
+    for drawn in draw_people(len(names), resamples, seed):
+        passing = np.cumsum(drawn[first_of] * drawn[second_of])
+        genuine_weight = drawn[who]
         if not passing[-1] or not genuine_weight.sum():
             continue
         # The first comparison that must not pass; a hair's breadth for far times the total.
         first = np.searchsorted(passing, far * passing[-1] * (1 + 1e-12), side="right")
         above = accepted > descending[first] if first < len(descending) else np.ones(total, bool)
         rates.append(genuine_weight @ above / genuine_weight.sum())
-    return Rate.resampled(count, total, np.array(rates))
+    return Rate.resampled(count, total, np.array(rates), independent=len(np.unique(who)))
 
 
 @dataclass(frozen=True, slots=True)

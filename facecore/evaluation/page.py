@@ -52,7 +52,7 @@ def render(
         **versions,
     }
     summary = {line[:20].strip(): line[20:] for line in result.own_lines()}
-    summary["no face in"] = f"{result.without_face:,} of {result.images:,} pictures"
+    summary["no vector for"] = result.losses
     notes = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
     return _PAGE.format(
         title=escape(facts["title"]),

@@ -168,7 +168,9 @@ def plot_calibration(
     measured = [(point.score, point.fmr) for point in points if point.fmr and point.fmr.count]
     if measured:
         _bars(axes, [score for score, _ in measured], [fmr for _, fmr in measured])
-    axes.axvspan(calibration.knots[-1].score, 100, color="#00000010", label="nominal: extrapolated")
+    axes.axvspan(
+        calibration.rarest_measured.score, 100, color="#00000010", label="nominal: extrapolated"
+    )
     axes.set(
         yscale="log",
         xlim=(20, 100),

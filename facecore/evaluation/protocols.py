@@ -15,7 +15,7 @@ from facecore.evaluation.measuring import (
     Clock,
     by_group,
     compare_pictures,
-    embed_all,
+    embed_some,
     identify,
     operating_points,
     operating_thresholds,
@@ -36,7 +36,7 @@ from facecore.evaluation.results import (
 )
 from facecore.matching.similarity import cosine
 
-__all__ = ["embed_all", "folder", "lfw", "london", "pairs"]
+__all__ = ["folder", "lfw", "london", "pairs"]
 
 _FAR = (0.01, 0.001)
 
@@ -77,7 +77,8 @@ def lfw(
         raise InvalidParameter(f"{images} lacks {len(missing)} pictures, the first {missing[0]}")
     groups, notes = read_labels(labels, names) if labels else ({}, [])
     clock = Clock()
-    vectors, found = embed_all(engine, [images / name for name in names], "central", progress)
+    embedded = embed_some(engine, [images / name for name in names], "central", progress)
+    vectors, found = embedded.vectors, embedded.found
     clock.lap("embedding")
     row = {name: i for i, name in enumerate(names)}
     people = np.unique([name.partition("/")[0] for name in names], return_inverse=True)[1]
@@ -112,7 +113,7 @@ def lfw(
         pairs=len(listed),
         skipped=int((~usable).sum()),
         images=len(names),
-        without_face=int((~found).sum()),
+        without_vector=embedded.counts(),
         threshold=engine.threshold,
         genuine_pairs=compared.genuine_pairs,
         impostor_pairs=compared.impostor_pairs,
@@ -140,7 +141,8 @@ def london(engine: FaceEngine, root: Path, *, progress: bool = False) -> LondonR
     if len(neutral) < 2 or not all(path.is_file() for path in smiling):
         raise InvalidParameter(f"{root} does not hold pairs of NNN_neutral.jpg and NNN_smiling.jpg")
     clock = Clock()
-    vectors, found = embed_all(engine, [*neutral, *smiling], "largest", progress)
+    embedded = embed_some(engine, [*neutral, *smiling], "largest", progress)
+    vectors = embedded.vectors
     clock.lap("embedding")
     count = len(neutral)
     similarity = vectors[:count].astype(np.float64) @ vectors[count:].T
@@ -160,7 +162,7 @@ def london(engine: FaceEngine, root: Path, *, progress: bool = False) -> LondonR
         impostor=count * (count - 1),
         impostor_passing=int(passing[~genuine].sum()),
         images=2 * count,
-        without_face=int((~found).sum()),
+        without_vector=embedded.counts(),
         threshold=engine.threshold,
         lowest_genuine=float(score[genuine & ~np.isnan(score)].min(initial=100.0)),
         points=operating_points(engine, false_match, false_non_match),
@@ -189,7 +191,8 @@ def pairs(engine: FaceEngine, file: Path, *, progress: bool = False) -> PairsRes
     if same.all() or not same.any():
         raise InvalidParameter(f"{file} needs pairs of one person and pairs of two")
     clock = Clock()
-    vectors, found = embed_all(engine, paths, "largest", progress)
+    embedded = embed_some(engine, paths, "largest", progress)
+    vectors = embedded.vectors
     clock.lap("embedding")
     row = {path: i for i, path in enumerate(paths)}
     similarity = cosine(
@@ -206,7 +209,7 @@ def pairs(engine: FaceEngine, file: Path, *, progress: bool = False) -> PairsRes
         skipped=int((~compared).sum()),
         tar_at_far={far: tar_at_far_rate(own, strangers, far) for far in _FAR},
         images=len(paths),
-        without_face=int((~found).sum()),
+        without_vector=embedded.counts(),
         threshold=engine.threshold,
         points=operating_points(
             engine,
@@ -255,7 +258,8 @@ def folder(
     elif names is not None:
         raise InvalidParameter(f"names is {names!r}", 'use "utkface"')
     clock = Clock()
-    vectors, found = embed_all(engine, [root / name for name in images], "largest", progress)
+    embedded = embed_some(engine, [root / name for name in images], "largest", progress)
+    vectors, found = embedded.vectors, embedded.found
     clock.lap("embedding")
     if found.sum() < 2:
         raise InvalidParameter("only one picture gave a vector: there is nothing to compare")
@@ -270,14 +274,14 @@ def folder(
             "if some are not, the FMR is an upper bound"
         )
     if without := int((~found).sum()):
-        notes.append(f"{without:,} pictures without a face are in no pair")
+        notes.append(f"{without:,} pictures without a vector are in no pair")
     return FolderResult(
-        people=int(people.max()) + 1,
+        people=compared.people,
         genuine_pairs=compared.genuine_pairs,
         impostor_pairs=compared.impostor_pairs,
         identification=identification,
         images=len(images),
-        without_face=without,
+        without_vector=embedded.counts(),
         threshold=engine.threshold,
         points=operating_points(engine, compared.fmr(), compared.fnmr()),
         groups=grouped,

@@ -8,20 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from facecore.errors import InvalidParameter
+from facecore.folders import pictures_of_people
 
 __all__ = ["read_folder", "read_labels", "read_lfw_pairs", "read_pairs", "utkface_labels"]
 
 Labels = dict[str, dict[str, str]]
 
-_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _GENUINE = {"1", "true", "same", "genuine"}
 _IMPOSTOR = {"0", "-1", "false", "different", "impostor"}
 
 
 def read_lfw_pairs(path: Path) -> list[tuple[int, bool, str, str]]:
     """Parse LFW's ``pairs.txt`` into (fold, same, ``Name/Name_0001.jpg``, the other)."""
+    text = _read(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = text.splitlines()
         folds, size = (int(field) for field in lines[0].split())
         if min(folds, size) < 1:
             raise ValueError(f"{folds} folds of {size} pairs")
@@ -30,13 +31,13 @@ def read_lfw_pairs(path: Path) -> list[tuple[int, bool, str, str]]:
             fields, fold = line.split(), number // (2 * size)
             same = number % (2 * size) < size  # in each fold, first the pairs of one person
             if len(fields) != (3 if same else 4) or not set(line).isdisjoint("/\\"):
-                raise ValueError(f"pair {number + 1} is {line.strip()!r}")
+                raise ValueError(f"pair {number + 1} is {line.strip()!r:.80}")
             a, i = fields[0], int(fields[1])
             b, j = (a, int(fields[2])) if same else (fields[2], int(fields[3]))
             names = f"{a}/{a}_{i:04d}.jpg", f"{b}/{b}_{j:04d}.jpg"
             pairs.append((fold, same, *names))
     except (ValueError, IndexError) as error:
-        raise InvalidParameter(f"{path} is not a pairs file of LFW: {error}") from error
+        raise InvalidParameter(f"{path} is not a pairs file of LFW: {error!s:.200}") from error
     if len(pairs) != (announced := 2 * folds * size):
         raise InvalidParameter(f"{path} holds {len(pairs)} pairs, its first line says {announced}")
     return pairs
@@ -53,7 +54,7 @@ def read_pairs(path: Path) -> list[tuple[Path, Path, bool]]:
     text = _read(path)
     delimiter = "," if "," in text else "\t" if "\t" in text else " "
     pairs = []
-    for number, row in enumerate(csv.reader(text.splitlines(), delimiter=delimiter), start=1):
+    for number, row in enumerate(_rows(path, text, delimiter), start=1):
         fields = [field.strip() for field in row if delimiter == "," or field.strip()]
         heading = number == 1 and fields and fields[-1].lower() == "label"
         if not any(fields) or fields[0].startswith("#") or heading:
@@ -61,7 +62,7 @@ def read_pairs(path: Path) -> list[tuple[Path, Path, bool]]:
         label = fields[-1].lower()
         if len(fields) != 3 or not all(fields) or label not in _GENUINE | _IMPOSTOR:
             raise InvalidParameter(
-                f"{path} line {number} is {delimiter.join(row)!r}",
+                f"{path} line {number} is {delimiter.join(row)!r:.80}",
                 "each line is a,b,label with the label 1 (same person) or 0",
             )
         pairs.append((path.parent / fields[0], path.parent / fields[1], label in _GENUINE))
@@ -73,14 +74,13 @@ def read_pairs(path: Path) -> list[tuple[Path, Path, bool]]:
 def read_folder(root: Path) -> list[tuple[str, str]]:
     """All pictures below a folder, as (name, person), by name.
 
-    The name is relative to `root`, with ``/``.  A picture's person is the first folder on its
-    way; a picture right inside `root` is a person of its own.
+    See `facecore.folders.pictures_of_people`.  The name is relative to `root`, with ``/``; a
+    picture right inside `root` is a person of its own.
     """
     found = []
-    for path in root.rglob("*"):
-        if path.suffix.lower() in _PICTURES and path.is_file():
-            name = path.relative_to(root)
-            found.append((name.as_posix(), name.parts[0]))
+    for person, path in pictures_of_people(root):
+        name = path.relative_to(root).as_posix()
+        found.append((name, name if person is None else person))
     if len(found) < 2:
         raise InvalidParameter(
             f"{root} holds {len(found)} pictures", "give a folder with a folder for each person"
@@ -106,7 +106,7 @@ def read_labels(path: Path, names: Sequence[str]) -> tuple[Labels, list[str]]:
     notes : list of str
         What did not fit together.
     """
-    rows = list(csv.reader(_read(path).splitlines()))
+    rows = _rows(path, _read(path))
     header = [field.strip().removeprefix("\ufeff") for field in rows[0]] if rows else []
     if len(header) < 2 or header[0] != "image" or len(set(header)) != len(header):
         raise InvalidParameter(f"the first line of {path} must be image,group")
@@ -168,6 +168,13 @@ def _label_notes(
     if unknown:
         notes.append(f"{source}: {unknown:,} lines name pictures that are not measured")
     return notes
+
+
+def _rows(path: Path, text: str, delimiter: str = ",") -> list[list[str]]:
+    try:
+        return list(csv.reader(text.splitlines(), delimiter=delimiter))
+    except csv.Error as error:
+        raise InvalidParameter(f"{path} cannot be read as CSV: {error}") from error
 
 
 def _read(path: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import tempfile
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -16,11 +15,11 @@ import numpy as np
 
 import facecore
 from facecore.engine import FaceEngine
-from facecore.errors import InvalidParameter
 from facecore.evaluation.metrics import ErrorCurve, histogram_curve
 from facecore.evaluation.page import render
 from facecore.evaluation.results import Result
 from facecore.extras import require_extra
+from facecore.files import write_whole
 
 __all__ = ["Report", "report_paths", "write_report"]
 
@@ -28,6 +27,10 @@ _PACKAGES = {
     "numpy": ["numpy"],
     "onnxruntime": ["onnxruntime", "onnxruntime-gpu"],
     "opencv": ["opencv-python-headless", "opencv-python"],
+    "pillow": ["pillow"],
+    "scipy": ["scipy"],
+    "scikit-learn": ["scikit-learn"],
+    "matplotlib": ["matplotlib"],
 }
 
 
@@ -77,8 +80,8 @@ def write_report(
     curve = histogram_curve(result.histograms) if measured else None
     facts = _facts(result, engine, title, source, curve)
     page = render(result, engine, facts, curve)
-    _write(paths.json, json.dumps(facts, indent=1, allow_nan=False))
-    _write(paths.html, page)
+    write_whole(paths.json, json.dumps(facts, indent=1, allow_nan=False).encode())
+    write_whole(paths.html, page.encode("utf-8", "backslashreplace"))
     return paths
 
 
@@ -88,8 +91,8 @@ def _facts(
     manifest, histograms = engine.pack.manifest, result.histograms
     facts: dict[str, Any] = {
         "format": 1,
-        "title": title,
-        "source": source,
+        "title": _shown(title),
+        "source": _shown(source),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "pack": {
             "name": manifest.name,
@@ -125,6 +128,11 @@ def _facts(
     return facts
 
 
+def _shown(text: str) -> str:
+    """A file name need not be UTF-8, JSON must."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _sparse(counts: np.ndarray[Any, Any]) -> list[list[int]]:
     filled = np.flatnonzero(counts)
     return [[int(place), int(counts[place])] for place in filled]
@@ -142,25 +150,6 @@ def _versions() -> dict[str, str]:
             try:
                 versions[name] = version(package)
                 break
-            except PackageNotFoundError:
-                versions[name] = "unknown"
+            except PackageNotFoundError:  # an extra, or not installed by a package manager
+                continue
     return versions
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = file.name
-            file.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # a temporary file is its owner's alone
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise InvalidParameter(f"{path} cannot be written: {error.strerror}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from facecore.errors import NoFaceDetected
 from facecore.evaluation.all_pairs import Histograms
 from facecore.evaluation.intervals import Rate
 
@@ -77,8 +78,10 @@ class Result:
 
     Attributes
     ----------
-    images, without_face : int
-        Pictures, and how many of them gave no vector.
+    images : int
+        Pictures.
+    without_vector : dict of str to int
+        How many of them gave no vector, by the code of the error.
     threshold : float
         The engine's, 0..100.
     points : tuple of OperatingPoint
@@ -94,7 +97,7 @@ class Result:
     """
 
     images: int
-    without_face: int
+    without_vector: dict[str, int]
     threshold: float
     points: tuple[OperatingPoint, ...]
     groups: tuple[GroupRates, ...] = ()
@@ -104,7 +107,20 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
-        return asdict(self, dict_factory=_without_histograms)
+        plain = asdict(self, dict_factory=_without_histograms)
+        return {**plain, "without_face": self.without_face}
+
+    @property
+    def without_face(self) -> int:
+        """Pictures that could be read and in which no face was found."""
+        return self.without_vector.get(NoFaceDetected.__name__, 0)
+
+    @property
+    def losses(self) -> str:
+        """``2 of 8 pictures (NoFaceDetected 1, UnreadableImage 1)``: those without a vector."""
+        why = ", ".join(f"{code} {count:,}" for code, count in self.without_vector.items())
+        lost = f"{sum(self.without_vector.values()):,} of {self.images:,} pictures"
+        return f"{lost} ({why})" if why else lost
 
     def lines(self) -> list[str]:
         """The same for people."""
@@ -113,7 +129,7 @@ class Result:
         for group in self.groups:
             lines.append(f"{group.attribute} {group.group}: {group.images:,} pictures")
             lines += [f"  at score {point.score:<8g} {point.line()}" for point in group.points]
-        lines.append(f"no face in          {self.without_face} of {self.images:,} pictures")
+        lines.append(f"no vector for       {self.losses}")
         return lines + [f"note: {note}" for note in self.notes]
 
     def own_lines(self) -> list[str]:
@@ -256,7 +272,9 @@ class FolderResult(Result):
 
     Attributes
     ----------
-    people, genuine_pairs, impostor_pairs : int
+    people : int
+        Of whom a picture gave a vector.
+    genuine_pairs, impostor_pairs : int
     identification : Identification or None
         None where nobody has two pictures.
     """

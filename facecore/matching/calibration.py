@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facecore.errors import InvalidParameter
-from facecore.models.specs import LEAST_TAIL_SCALE, CalibrationSpec, Knot, Rate
+from facecore.matching.intervals import wilson_interval
+from facecore.models.specs import LEAST_TAIL_SCALE, CalibrationSpec, Knot, MeasuredRate
 
-__all__ = ["FAR_LEVELS", "SCORE_AT", "TAIL", "Calibration", "wilson_interval"]
+__all__ = ["FAR_LEVELS", "SCORE_AT", "TAIL", "Calibration"]
 
 # What a score means, for every pack: the false accept rates that a user sets thresholds
 # by are ten points apart, and below them a stranger's median score is 20.
@@ -34,22 +35,6 @@ _EXPECTED = 10
 _MUST_MEASURE = 0.01
 # The tail's scale is the mean excess of the highest 0.1 % of comparisons, but of at least 100.
 _TAIL_SHARE, _TAIL_LEAST = 0.001, 100
-
-
-def wilson_interval(count: int, total: int) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953).
-
-    Parameters
-    ----------
-    count, total : int
-        ``0 <= count <= total``, ``total > 0``.
-    """
-    z = 1.959963984540054
-    p = count / total
-    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
-    # The bounds hold the proportion itself, also where rounding says otherwise.
-    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
 @dataclass(frozen=True)
@@ -132,6 +117,7 @@ class Calibration:
         *,
         dataset: str = "",
         identities: int | None = None,
+        genuine_identities: int | None = None,
         contract: str = "",
     ) -> Calibration:
         """Measure the knots on the similarities of a set of comparisons.
@@ -154,14 +140,16 @@ class Calibration:
             People on the pictures.  Where there are several pictures of each, the comparisons
             are many but not independent; a rate then counts as measured only if it is so by
             the number of pairs of people as well.
+        genuine_identities : int, optional
+            People with at least two pictures; by default all `identities`.
         contract : str
             Vector space of the similarities.
 
         Returns
         -------
         Calibration
-            Its intervals are Wilson's, which take the comparisons for independent; see
-            `with_intervals`.
+            Its intervals are Wilson's, over the pairs of people (the people, for `fnmr`) where
+            `identities` are given and over the comparisons where not; see `with_intervals`.
 
         Raises
         ------
@@ -176,6 +164,8 @@ class Calibration:
         independent = count
         if identities is not None:
             independent = min(count, identities * (identities - 1) // 2)
+        own = identities if genuine_identities is None else genuine_identities
+        own = len(same) if own is None else max(1, min(len(same), own))
         _check_fit(same, ordered, independent, identities)
         rates = [far for far in SCORE_AT if far * independent >= _EXPECTED]
         found = {far: _quantile(ordered, far) for far in rates}
@@ -211,8 +201,8 @@ class Calibration:
             if len(same):
                 below = int((same < similarity).sum())
                 share = float(f"{below / len(same):.6g}")
-                fnmr = Rate(share, *wilson_interval(below, len(same)))
-            interval = wilson_interval(passing, count)
+                fnmr = MeasuredRate(share, *wilson_interval(below / len(same) * own, own))
+            interval = wilson_interval(passing / count * independent, independent)
             knots.append(Knot(SCORE_AT[far], far, similarity, *interval, far in rates, fnmr))
         return cls(
             tuple(knots),
@@ -254,7 +244,7 @@ class Calibration:
         for i, knot in enumerate(self.knots):
             rate = knot.fnmr
             if fnmr is not None and rate is not None:
-                rate = Rate(rate.value, *_wider((rate.low, rate.high), fnmr[i]))
+                rate = MeasuredRate(rate.value, *_wider((rate.low, rate.high), fnmr[i]))
             low, high = _wider((knot.low, knot.high), far[i])
             knots.append(replace(knot, low=low, high=high, fnmr=rate))
         return replace(self, knots=tuple(knots), method=method)

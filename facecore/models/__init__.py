@@ -25,7 +25,7 @@ from facecore.models.specs import (
     EmbedderOutput,
     InputSpec,
     Knot,
-    Rate,
+    MeasuredRate,
 )
 
 __all__ = [
@@ -40,10 +40,10 @@ __all__ = [
     "Knot",
     "LoadedPack",
     "Manifest",
+    "MeasuredRate",
     "Pack",
     "PackInfo",
     "PullResult",
-    "Rate",
     "calibration_lines",
     "contract_id",
     "find_pack",

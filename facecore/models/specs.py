@@ -91,7 +91,7 @@ class EmbedderOutput:
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class MeasuredRate:
     """A measured rate, 0–1, and its 95 % confidence interval."""
 
     value: float
@@ -120,7 +120,7 @@ class Knot:
     measured : bool
         Whether there were enough comparisons to count the rate; otherwise the similarity is
         the tail's extrapolation.
-    fnmr : Rate, optional
+    fnmr : MeasuredRate, optional
         Share of genuine comparisons below this similarity; absent where there were none.
     """
 
@@ -130,7 +130,7 @@ class Knot:
     low: float
     high: float
     measured: bool = True
-    fnmr: Rate | None = None
+    fnmr: MeasuredRate | None = None
 
     def __post_init__(self) -> None:
         require(0 < self.score < 100, "score", "must lie between 0 and 100, which is identity")

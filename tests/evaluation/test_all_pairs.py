@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from facecore.errors import InvalidParameter
 from facecore.evaluation import all_pairs
-from facecore.evaluation.all_pairs import Histograms, compare_all, fmr_interval
+from facecore.evaluation.all_pairs import Histograms, compare_all
 
 Array = np.ndarray[Any, Any]
 
@@ -119,8 +119,3 @@ def test_histograms_hold_both_ends() -> None:
 def test_what_cannot_be_compared(vectors: Array, people: list[int]) -> None:
     with pytest.raises(InvalidParameter):
         compare_all(vectors, people, [0.5])
-
-
-def test_fmr_interval_needs_two_people() -> None:
-    with pytest.raises(InvalidParameter, match="two people"):
-        fmr_interval(CORNERS[:3], np.zeros(3, int), [0.5])

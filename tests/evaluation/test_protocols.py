@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,23 @@ def test_a_pairs_file_that_makes_no_sense(tmp_path: Path, text: str) -> None:
         read_pairs(tmp_path / "p.csv")
 
 
+def test_files_that_cannot_be_read_as_lines(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("a" * 200_000 + ",b,1\n")
+    with pytest.raises(InvalidParameter, match=r"p\.csv cannot be read as CSV: field larger"):
+        read_pairs(tmp_path / "p.csv")
+    (tmp_path / "p.csv").write_text("image,group\n" + "a" * 200_000 + ",b\n")
+    with pytest.raises(InvalidParameter, match=r"p\.csv cannot be read as CSV: field larger"):
+        read_labels(tmp_path / "p.csv", ["a"])
+    (tmp_path / "p.csv").write_text("a" * 100_000 + ",b,maybe\n")
+    (tmp_path / "pairs.txt").write_text("1 1\n" + "a" * 100_000)
+    for read, name in ((read_pairs, "p.csv"), (read_lfw_pairs, "pairs.txt")):
+        with pytest.raises(InvalidParameter) as caught:
+            read(tmp_path / name)
+        assert len(str(caught.value)) < 500
+    with pytest.raises(InvalidParameter, match="cannot be read"):
+        read_lfw_pairs(tmp_path)
+
+
 def test_pairs_with_commas_and_blanks_in_names(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text('"a, b.jpg", c d.jpg ,1\n', encoding="utf-8-sig")
     assert read_pairs(tmp_path / "p.csv") == [(tmp_path / "a, b.jpg", tmp_path / "c d.jpg", True)]
@@ -210,10 +228,22 @@ def test_a_folder_of_people(engine: FaceEngine, tiny_lfw: Path) -> None:
     assert (found.rank_one.value, found.cmc[0]) == (1, 1)
     assert (found.fnir.count, found.fpir and found.fpir.count) == (0, 1)
     assert "1 pictures lie right inside" in result.notes[0]
-    assert "1 pictures without a face" in result.notes[1]
+    assert "1 pictures without a vector" in result.notes[1]
     json.dumps(result.as_dict())
     with pytest.raises(InvalidParameter, match="utkface"):
         folder(engine, images, names="other")  # type: ignore[arg-type]
+
+
+def test_what_gave_no_vector_is_counted_by_reason(engine: FaceEngine, tiny_lfw: Path) -> None:
+    images = tiny_lfw / "images"
+    (images / "A" / "A_0004.jpg").write_bytes(b"no picture")
+    (images / "nobody").mkdir()
+    write(images / "nobody" / "wall.png", FACELESS)
+    result = folder(engine, images)
+    assert result.without_vector == {"NoFaceDetected": 2, "UnreadableImage": 1}
+    assert (result.without_face, result.as_dict()["without_face"], result.people) == (2, 2, 2)
+    wanted = "no vector for       3 of 9 pictures (NoFaceDetected 2, UnreadableImage 1)"
+    assert wanted in result.lines()
 
 
 def test_a_folder_with_utkface_names(
@@ -227,8 +257,32 @@ def test_a_folder_with_utkface_names(
     wanted = [("age", "30-44"), ("gender", "female"), ("race", "White")]
     assert [(group.attribute, group.group) for group in result.groups] == wanted
     assert all(group.points[0].fmr for group in result.groups)
-    with pytest.raises(InvalidParameter, match="0 pictures"):
+    with pytest.raises(InvalidParameter, match="not a folder"):
         read_folder(tmp_path / "nothing")
+
+
+def test_hidden_files_are_no_pictures_and_no_people(tmp_path: Path) -> None:
+    for name in (".thumbs/1.jpg", "a/._1.jpg", "a/1.jpg", "a/.t/2.jpg", "b.jpg", ".b.jpg", "l.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert read_folder(tmp_path) == [("a/1.jpg", "a"), ("b.jpg", "b.jpg")]
+    (tmp_path / "b.jpg").unlink()
+    with pytest.raises(InvalidParameter, match="1 pictures"):
+        read_folder(tmp_path)
+
+
+def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    scandir = os.scandir
+
+    def closed(path: Any) -> Any:
+        if os.fspath(path).endswith("b"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(InvalidParameter, match="cannot be read"):
+        read_folder(tmp_path)
 
 
 def test_utkface_names() -> None:

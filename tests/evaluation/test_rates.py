@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facecore.errors import InvalidParameter, MissingExtra
-from facecore.evaluation.all_pairs import Histograms
+from facecore.evaluation.all_pairs import Histograms, compare_all
 from facecore.evaluation.attacks import attack_errors, bpcer_at_apcer
 from facecore.evaluation.identification import search_all
-from facecore.evaluation.intervals import Rate, draw_people, rate
+from facecore.evaluation.intervals import Rate, rate
 from facecore.evaluation.metrics import (
     error_curve,
     fmr,
@@ -26,6 +27,7 @@ from facecore.evaluation.metrics import (
     tar_at_far_rate,
 )
 from facecore.evaluation.quality import error_versus_discard
+from facecore.matching.intervals import draw_people
 
 Array = np.ndarray[Any, Any]
 
@@ -38,6 +40,44 @@ def test_a_rate_without_errors_is_still_uncertain() -> None:
     assert (found.value, found.low) == (0, 0)
     assert found.high == pytest.approx(0.0126, abs=2e-4)  # Wilson: z2 / (n + z2)
     assert str(found) == "0 (up to 1.26 %)"
+
+
+def test_more_pictures_of_the_same_people_make_no_rate_surer() -> None:
+    # Each person's pictures are one and the same, and nothing like anybody else's.
+    vectors = np.repeat(np.eye(60, dtype=np.float32), 10, axis=0)
+    found = compare_all(vectors, np.repeat(np.arange(60), 10), [0.5])
+    fmr, fnmr = found.fmr(), found.fnmr()
+    assert fmr is not None
+    assert fnmr is not None
+    assert fmr[0].total == 177_000
+    assert (str(fmr[0]), str(fnmr[0])) == ("0 (up to 0.217 %)", "0 (up to 6.02 %)")
+    assert str(rate(np.ones(600), np.repeat(np.arange(60), 10))) == "100.00 % (93.98 % to 100.00 %)"
+    both = [[0, 1], [1, 0], [1, 2], [2, 1]] * 5  # three people, two pairs of them
+    assert rate(np.zeros(20), both).high == Rate.wilson(0, 2).high
+    alone = compare_all(vectors[9:21], np.repeat([0, 1, 2], [1, 10, 1]), [0.5]).fnmr()
+    assert alone is not None
+    assert alone[0].high == Rate.wilson(0, 1).high  # one person has two pictures
+
+
+def test_pairs_of_people_against_a_plain_bootstrap() -> None:
+    rng = np.random.default_rng(8)
+    who, hits = rng.integers(0, 12, (300, 2)), rng.random(300) < 0.3
+    found = rate(hits, who)
+    weights = [drawn[who].prod(axis=1) for drawn in draw_people(12)]
+    rates = [weight @ hits / weight.sum() for weight in weights]
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(rates, [0.025, 0.975])))
+
+
+def test_a_hundred_thousand_searches_need_no_gigabyte() -> None:
+    tracemalloc.start()
+    for people in (1000, 100_000):
+        rate(np.arange(100_000) % 7 == 0, np.arange(100_000) % people, resamples=200)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+    # In blocks the draw is what it is at once.
+    drawn = np.random.default_rng(0).multinomial(5000, np.full(5000, 1 / 5000), size=1000)
+    np.testing.assert_array_equal(draw_people(5000), drawn)
 
 
 def test_people_in_many_comparisons_widen_the_interval() -> None:

@@ -24,6 +24,7 @@ from facecore.evaluation.metrics import error_curve
 from facecore.evaluation.protocols import LfwResult, folder, lfw
 from facecore.evaluation.quality import error_versus_discard
 from facecore.evaluation.report import report_paths, write_report
+from facecore.matching.calibration import Calibration
 
 Array = np.ndarray[Any, Any]
 
@@ -132,8 +133,8 @@ def test_the_files_of_a_report(result: LfwResult, engine: FaceEngine, tmp_path: 
     hashes = {role: model["sha256"] for role, model in facts["pack"]["models"].items()}
     assert hashes == {role: m.sha256 for role, m in engine.pack.manifest.models.items()}
     needed = {"facecore", "numpy", "onnxruntime", "opencv", "python", "platform"}
+    needed |= {"pillow", "scipy", "scikit-learn", "matplotlib"}
     assert needed <= set(facts["versions"])
-    assert "unknown" not in facts["versions"].values()
     assert facts["result"] == json.loads(json.dumps(result.as_dict()))
     assert sum(count for _, count in facts["histograms"]["impostor"]) == result.impostor_pairs
     assert len(facts["curve"]["fmr"]) == len(facts["curve"]["fnmr"])
@@ -145,6 +146,53 @@ def test_a_report_that_cannot_be_written(
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InvalidParameter, match="cannot be written"):
         write_report(result, engine, tmp_path / "file" / "r.html", title="T")
+
+
+def test_a_name_that_is_not_utf8(result: LfwResult, engine: FaceEngine, tmp_path: Path) -> None:
+    written = write_report(result, engine, tmp_path / "r", title="T \udcff", source="s\udcfe")
+    assert "T \\udcff" in written.html.read_text(encoding="utf-8")
+    assert json.loads(written.json.read_text(encoding="utf-8"))["source"] == "s\\udcfe"
+    assert sorted(path.name for path in (tmp_path / "r").iterdir()) == [
+        "report.html",
+        "report.json",
+    ]
+
+
+def test_a_report_is_refused_before_the_work(
+    tiny_lfw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r" / "report.json").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["evaluate", "lfw", str(tiny_lfw), "--report", str(tmp_path / "r")]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert "report.json cannot be written" in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_numbers_are_printed_where_the_report_fails(
+    tiny_lfw: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise InvalidParameter(f"{path} cannot be written: No space left on device")
+
+    monkeypatch.setattr("facecore.evaluation.report.write_whole", full)
+    command = ["evaluate", "lfw", str(tiny_lfw), "--threads", "1", "--threshold", "91"]
+    assert main([*command, "--report", str(tmp_path / "r")]) == 2
+    out, err = capsys.readouterr()
+    assert "at score 91 " in out
+    assert "No space left" in err
+
+
+def test_what_is_extrapolated_is_shaded_from_the_last_measured_knot() -> None:
+    others = np.random.default_rng(1).normal(0, 0.1, 4000)
+    table = Calibration.fit(None, others, identities=60)  # measured down to 1 %: score 70
+    figure = plots.plot_calibration(Histograms.of([], others), table)
+    (span,) = [patch for patch in figure.axes[0].patches if "extrapolated" in patch.get_label()]
+    assert span.get_x() == table.rarest_measured.score == 70
 
 
 def test_a_report_of_strangers_only(

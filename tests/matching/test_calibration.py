@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from facecore.errors import InvalidParameter
-from facecore.matching.calibration import SCORE_AT, Calibration, wilson_interval
+from facecore.matching.calibration import SCORE_AT, Calibration
+from facecore.matching.intervals import wilson_interval
 from facecore.models import Knot
 
 Array = np.ndarray[Any, Any]
