@@ -459,9 +459,10 @@ def _evaluate(args: argparse.Namespace) -> Answer:
         extras.require_extra("matplotlib.figure")
         extras.require_extra("sklearn.metrics")
         from facecore.evaluation.report import report_paths
-        from facecore.files import check_writable
+        from facecore.files import check_writable, make_folder
 
         wanted = report_paths(args.report)
+        make_folder(wanted.html.parent)
         check_writable(wanted.html)
         check_writable(wanted.json)
     engine = _engine(args)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from facecore.errors import InvalidParameter
 
-__all__ = ["check_writable", "write_whole"]
+__all__ = ["check_writable", "make_folder", "write_whole"]
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -28,6 +28,23 @@ def write_whole(path: Path, data: bytes) -> None:
     with _beside(path) as partial:
         _write_new(partial, data)
         os.replace(partial, path)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Raises
+    ------
+    InvalidParameter
+        It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidParameter(
+            f"{path} cannot be written: {reason}", "name another folder"
+        ) from error
 
 
 def check_writable(path: Path) -> None:

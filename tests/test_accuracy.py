@@ -35,10 +35,11 @@ def test_lfw(pack: FaceEngine, lfw_folder: Path) -> None:
     assert (result.genuine_pairs, result.impostor_pairs) == (8101, 29_640_749)
     for point in result.points:
         assert point.fmr is not None
-        assert point.fmr.low < 1.5 * point.nominal_fmr, point.line()
+        assert 1 / 1.5 < point.fmr.value / point.nominal_fmr < 1.5, point.line()
 
 
-LEAST_GENUINE = {"mobilefacenet": 102, "compact": 100}
+LEAST_GENUINE = {"mobilefacenet": 102, "compact": 101}
+MOST_IMPOSTORS = {"mobilefacenet": 0.005, "compact": 0.008}
 
 
 def test_london(pack: FaceEngine, london_folder: Path) -> None:
@@ -46,7 +47,7 @@ def test_london(pack: FaceEngine, london_folder: Path) -> None:
     print(result)
     assert (result.genuine, result.without_face) == (102, 0)
     assert result.genuine_passing >= LEAST_GENUINE[pack.pack.name]
-    assert result.impostor_passing <= 0.005 * result.impostor
+    assert result.impostor_passing <= MOST_IMPOSTORS[pack.pack.name] * result.impostor
 
 
 def read(path: Path) -> Array:

@@ -19,7 +19,7 @@ from facecore.evaluation.metrics import ErrorCurve, histogram_curve
 from facecore.evaluation.page import render
 from facecore.evaluation.results import Result
 from facecore.extras import require_extra
-from facecore.files import write_whole
+from facecore.files import make_folder, write_whole
 
 __all__ = ["Report", "report_paths", "write_report"]
 
@@ -76,6 +76,7 @@ def write_report(
     """
     require_extra("matplotlib.figure")
     paths = report_paths(out)
+    make_folder(paths.html.parent)
     measured = bool(result.histograms.genuine.any() and result.histograms.impostor.any())
     curve = histogram_curve(result.histograms) if measured else None
     facts = _facts(result, engine, title, source, curve)

@@ -88,7 +88,7 @@ def check_writable(path: Path) -> None:
     InvalidParameter
         As `write_calibration` would.
     """
-    _make_folder(path)
+    files.make_folder(path.parent)
     files.check_writable(path)
 
 
@@ -113,18 +113,8 @@ def write_calibration(path: Path, content: CalibrationFile) -> None:
     if content.id_portrait_calibration is not None:
         lines.append("")
         lines += calibration_lines("id_portrait_calibration", content.id_portrait_calibration)
-    _make_folder(path)
+    files.make_folder(path.parent)
     files.write_whole(path, ("\n".join(lines) + "\n").encode())
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidParameter(
-            f"{path} cannot be written: {reason}", "name a file in another folder"
-        ) from error
 
 
 def calibration_lines(section: str, spec: CalibrationSpec) -> list[str]:

@@ -1,0 +1,77 @@
+"""Whose landmarks serve recognition best: each pack's detector before one and the same embedder.
+
+The pictures are the 2,853 of LFW that no test pair uses; all their pairs are compared.  Also
+printed: how far the landmarks move, as a share of the distance between the eyes, when the
+detector sees the picture 1.28 times as large, and how far they lie from YuNet-n's.
+
+    python benchmarks/alignment.py
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from facecore import FaceEngine, images
+from facecore.evaluation.metrics import tar_at_far
+from facecore.evaluation.readers import read_lfw_pairs
+from facecore.face.alignment import align
+from facecore.face.embedding import Embedder
+from facecore.models import load_pack
+from facecore.models.runtime import open_model
+
+REFERENCE = "mobilefacenet"
+ENLARGED = 1.28
+
+
+def eyes(points: NDArray[np.float32]) -> float:
+    return float(np.linalg.norm(points[0] - points[1]))
+
+
+def main() -> None:
+    root = Path(os.environ.get("FACECORE_DATA", Path(__file__).parents[2] / "shared")) / "lfw"
+    if not root.is_dir():
+        raise SystemExit(f"{root} is not there; set FACECORE_DATA")
+    tested = {name for pair in read_lfw_pairs(root / "pairs.txt") for name in pair[2:]}
+    paths = sorted((root / "images").glob("*/*.jpg"))
+    paths = [path for path in paths if f"{path.parent.name}/{path.name}" not in tested]
+    people = np.array([path.parent.name for path in paths])
+    row, column = np.triu_indices(len(paths), 1)
+    same = people[row] == people[column]
+
+    loaded = load_pack(REFERENCE)
+    embedder = Embedder(open_model(loaded.pack.embedder, loaded.embedder), loaded.pack.embedder)
+    found: dict[str, NDArray[np.float32]] = {}
+    for name in (REFERENCE, "compact"):
+        engine = FaceEngine(name)
+        landmarks, vectors, moved = [], [], []
+        for path in tqdm(paths, desc=name, disable=not sys.stderr.isatty()):
+            picture = images.load(path)
+            points = engine.find_face(picture, face="central").landmarks
+            larger = cv2.resize(picture, None, fx=ENLARGED, fy=ENLARGED)
+            again = engine.find_face(np.asarray(larger, np.uint8), face="central").landmarks
+            distance = np.linalg.norm(again / ENLARGED - points, axis=1).mean()
+            moved.append(distance / eyes(points))
+            landmarks.append(points)
+            vectors.append(embedder.embed(align(picture, points)[None])[0])
+        found[name] = np.array(landmarks)
+        unit = np.array(vectors)
+        similarity = (unit @ unit.T)[row, column]
+        genuine, impostor = similarity[same], similarity[~same]
+        rates = ", ".join(
+            f"{tar_at_far(genuine, impostor, far):.2%} at FAR {far:.2%}" for far in (0.001, 0.0001)
+        )
+        print(f"{name:14} TAR {rates}; enlarged, the landmarks move by {np.median(moved):.1%}")
+    away = np.linalg.norm(found["compact"] - found[REFERENCE], axis=2).mean(axis=1)
+    spread = np.array([eyes(points) for points in found[REFERENCE]])
+    print(f"compact's landmarks lie {np.median(away / spread):.1%} from {REFERENCE}'s (median)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Latency of the bare models on one thread, each pack's beside the others', in one run.
+
+python benchmarks/models.py
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from facecore.errors import PackNotFound
+from facecore.models import load_pack
+from facecore.models.runtime import open_model
+
+PACKS = ("compact", "mobilefacenet")
+ROUNDS = 60
+
+
+def main() -> None:
+    rng = np.random.default_rng(0)
+    runs: dict[tuple[str, str], Callable[[], object]] = {}
+    for name in PACKS:
+        try:
+            loaded = load_pack(name)
+        except PackNotFound as error:
+            print(f"{name} is left out: {error}")
+            continue
+        parts = (
+            ("embedder, one face", loaded.pack.embedder, loaded.embedder, (1, 3, 112, 112)),
+            ("detector, 320x256", loaded.pack.detector, loaded.detector, (1, 3, 320, 256)),
+        )
+        for title, spec, data, shape in parts:
+            session = open_model(spec, data, threads=1)
+            pixels = rng.uniform(-1, 1, shape).astype(np.float32)
+            feed = {spec.input.name: pixels * 127 + 128 if "detector" in title else pixels}
+            runs[title, name] = lambda s=session, f=feed: s.run(None, f)  # type: ignore[misc]
+    # Taking turns, so that what else the machine does falls on all alike.
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
+    for _ in range(ROUNDS):
+        for key, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[key].append(time.perf_counter() - start)
+    medians = {key: float(np.median(values[5:])) for key, values in times.items()}
+    for (title, name), median in medians.items():
+        peer = medians.get((title, PACKS[-1]), float("nan"))
+        print(f"{title:20} {name:14} {median * 1e3:6.2f} ms   {median / peer:5.2f} x {PACKS[-1]}")
+
+
+if __name__ == "__main__":
+    main()
