@@ -6,10 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-import facecore
-
 CALLER = """
 from __future__ import annotations
 from collections.abc import Iterator
@@ -49,8 +45,3 @@ def test_a_wrong_argument_is_noticed(tmp_path: Path) -> None:
     done = check(WRONG, tmp_path)
     assert done.returncode == 1
     assert "ring" in done.stdout
-
-
-@pytest.mark.parametrize("name", facecore.__all__)
-def test_public_names_are_documented(name: str) -> None:
-    assert getattr(facecore, name).__doc__
