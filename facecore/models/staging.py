@@ -24,16 +24,33 @@ def exclusive(target: Path) -> Iterator[None]:
     """Hold the lock on `target` across processes and threads, and clean up after dead owners.
 
     The lock is the operating system's, so it goes with its process. Who holds it may thus
-    remove every temporary folder of `target`: their makers are gone. The lock file itself
-    stays, since removing it would let two holders in.
+    remove every temporary folder of `target`: their makers are gone. The holder removes the
+    lock file too, while it holds the lock; who waited for a file that is no longer there
+    starts over, so that there are never two holders.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / f".{target.name}.lock").open("ab") as stream:
-        locked = _lock(stream)
-        for leftover in target.parent.glob(f".{target.name}.tmp-*"):
-            if locked or _age(leftover) > _ABANDONED_AFTER:
-                remove(leftover)
-        yield
+    path = target.parent / f".{target.name}.lock"
+    while True:
+        with path.open("ab") as stream:
+            locked = _lock(stream)
+            if locked and not _is_still(stream, path):
+                continue
+            try:
+                for leftover in target.parent.glob(f".{target.name}.tmp-*"):
+                    if locked or _age(leftover) > _ABANDONED_AFTER:
+                        remove(leftover)
+                yield
+            finally:
+                remove(path)
+            return
+
+
+def _is_still(stream: IO[bytes], path: Path) -> bool:
+    """Tell whether `path` names the open file, and not a newer one or none."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

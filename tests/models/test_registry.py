@@ -113,7 +113,7 @@ def server(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def left_behind() -> list[str]:
     folder = catalog.cache_root()
-    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_the_real_registry() -> None:
