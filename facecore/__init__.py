@@ -3,6 +3,7 @@
 from facecore.engine import FaceEngine
 from facecore.errors import (
     FacecoreError,
+    FaceTooSmall,
     ImageTooLarge,
     InvalidParameter,
     MissingExtra,
@@ -13,6 +14,7 @@ from facecore.errors import (
     UnreadableImage,
 )
 from facecore.face.detection import Face
+from facecore.face.liveness import Liveness
 from facecore.face.sample import FaceSample
 from facecore.matching.comparison import Comparison, CrossComparison
 
@@ -24,9 +26,11 @@ __all__ = [
     "Face",
     "FaceEngine",
     "FaceSample",
+    "FaceTooSmall",
     "FacecoreError",
     "ImageTooLarge",
     "InvalidParameter",
+    "Liveness",
     "MissingExtra",
     "NoFaceDetected",
     "PackCorrupt",
