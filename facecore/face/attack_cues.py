@@ -211,7 +211,10 @@ def texture(part: Pixels) -> float:
     from skimage.feature import local_binary_pattern
 
     middle = cut(part, (len(part) / 2, len(part) / 2), _TEXTURE)
-    patterns = local_binary_pattern(grey(middle).astype(np.uint8), 8, 1, "uniform")
+    patterns: NDArray[np.float64]
+    patterns = local_binary_pattern(  # type: ignore[no-untyped-call,unused-ignore]
+        grey(middle).astype(np.uint8), 8, 1, "uniform"
+    )
     return float((patterns == 9).mean())
 
 

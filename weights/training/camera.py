@@ -138,9 +138,7 @@ def lens(light: Light, camera: Camera, samples: int) -> Light:
     return np.asarray(cv2.resize(light, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
-def develop(
-    light: Light, camera: Camera, size: tuple[int, int], rng: np.random.Generator
-) -> Image:
+def develop(light: Light, camera: Camera, size: tuple[int, int], rng: np.random.Generator) -> Image:
     """The sensor's Bayer mosaic, its noise, and all that the camera's software does.
 
     Parameters
@@ -176,7 +174,9 @@ def develop(
 
 def jpeg(picture: Image, quality: int, fine_chroma: bool = False) -> Image:
     factor = (
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444 if fine_chroma else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+        if fine_chroma
+        else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420
     )
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor]
     _, coded = cv2.imencode(".jpg", picture, settings)

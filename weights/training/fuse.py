@@ -77,7 +77,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="presentations of another seed")
     parser.add_argument("--bpcer", type=float, default=0.02)
-    parser.add_argument("--count", type=int, default=1468, help="genuine pictures")
+    parser.add_argument("--count", type=int, default=1543, help="genuine pictures")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     loaded = load_pack(COMPACT)
@@ -89,7 +89,9 @@ def main() -> None:
     rows, species = np.array([row for row, _ in seen]), np.array([name for _, name in seen])
     kinds, counts = np.unique(species, return_counts=True)
     attacks = len(kinds) - 1
-    share = {k: (0.5 if k == GENUINE else 0.5 / attacks) / n for k, n in zip(kinds, counts)}
+    share = {
+        k: (0.5 if k == GENUINE else 0.5 / attacks) / n for k, n in zip(kinds, counts, strict=True)
+    }
     cues = rows[:, :-1]
     mean, scale = cues.mean(axis=0), np.maximum(cues.std(axis=0), 1e-3)
 
@@ -105,7 +107,10 @@ def main() -> None:
     z = features(rows) @ found[:-1] + bias
     for kind in kinds:
         print(f"{kind:8} called attacks: {(z[species == kind] >= 0).mean():.1%}")
-    print(f"genuine: as they are {(plain + bias >= 0).mean():.2%}, again {(taken + bias >= 0).mean():.2%}")
+    print(
+        f"genuine as they are: {(plain + bias >= 0).mean():.2%}, "
+        f"photographed again: {(taken + bias >= 0).mean():.2%}"
+    )
     for name, weight in zip((*LIVENESS_CUES, "network"), found, strict=False):
         print(f"{name:20} {weight:+.3f}")
     write(mean, scale, found, bias, measured)

@@ -99,8 +99,10 @@ class Windows:
                 patch = patch[:, ::-1] if rng.random() < 0.5 else patch
             patches[i] = patch
         if rng is not None:
-            gain = np.exp(rng.normal(0, 0.12, (len(rows), 1, 1, 1)) + rng.normal(
-                0, 0.05, (len(rows), 1, 1, 3)))
+            gain = np.exp(
+                rng.normal(0, 0.12, (len(rows), 1, 1, 1))
+                + rng.normal(0, 0.05, (len(rows), 1, 1, 3))
+            )
             shift = rng.normal(0, 8, (len(rows), 1, 1, 1))
             patches = np.clip(patches * gain + shift, 0, 255).astype(np.float32)
         return torch.from_numpy(patches).permute(0, 3, 1, 2)

@@ -188,14 +188,14 @@ def printed(light: Light, x: Light, y: Light, sheet: Print, footprint: float) ->
     Inks lie over each other at random (Demichel), each lets its transmittance through, so the
     reflectance is the paper's times ``prod(1 - a_i (1 - T_i))`` over the inks.
     """
-    wanted = 1 - np.clip(light, 0, 1) ** np.float32(0.6)  # cyan, magenta, yellow from red, green, blue
+    wanted = 1 - np.clip(light, 0, 1) ** np.float32(
+        0.6
+    )  # cyan, magenta, yellow from red, green, blue
     black = wanted.min(axis=2) * np.float32(sheet.under_colour)
     rest = (wanted - black[..., None]) / np.maximum(1 - black[..., None], 1e-3)
     amounts = (rest[..., 2], rest[..., 1], rest[..., 0], black)
     result = np.ones_like(light) * np.array(sheet.paper, np.float32)
-    for number, (amount, ink, angle) in enumerate(
-        zip(amounts, INKS.values(), ANGLES, strict=True)
-    ):
+    for number, (amount, ink, angle) in enumerate(zip(amounts, INKS.values(), ANGLES, strict=True)):
         cover = sheet.solid * (amount + sheet.dot_gain * 4 * amount * (1 - amount) / 2)
         if sheet.stochastic:
             cells = (np.floor(y).astype(np.int32) & 255) * 256 + (

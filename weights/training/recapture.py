@@ -154,7 +154,9 @@ def _take(
         light = display(shown, px * pixels, py * pixels, panel, 1 / (panel.pitch * samples))
         if panel.flicker:
             beats = np.arange(len(light)) / (panel.flicker_rows * samples) + rng.random()
-            light *= (1 + panel.flicker * np.cos(2 * np.pi * beats))[:, None, None].astype(np.float32)
+            light *= (1 + panel.flicker * np.cos(2 * np.pi * beats))[:, None, None].astype(
+                np.float32
+            )
     if species != GENUINE:
         if framed:
             light = _frame(light, px, py, (width, height), species, dice)
