@@ -1,9 +1,10 @@
 """Step 1 of the liveness classifier: genuine presentations and simulated attacks.
 
 Scenes are LFW pictures that no test pair uses, StyleGAN2 faces and, so that sharp large
-pictures are genuine too, textures and photographs of scikit-image without faces.  A third of
-the genuine presentations are such pictures as they are, resized or turned; the rest went
-through the simulated camera, as all attacks did.
+pictures are genuine too, textures and photographs of scikit-image without faces.  Of the genuine
+presentations a quarter are such pictures as they are, resized or turned, and some more were
+enlarged with fine structure and reduced again; the rest went through the simulated camera, as
+all attacks did.
 
     python weights/training/presentations.py --out DIR --count 6000 --seed 1
 """
@@ -20,11 +21,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import skimage.data
-from camera import Image, jpeg
+from camera import Image, jpeg, to_srgb
 from data import data_root, photographs
 from media import SPECIES
 from numpy.typing import NDArray
-from recapture import GENUINE, photograph, recapture
+from recapture import GENUINE, detailed, photograph, recapture
 
 WINDOW = 208
 TEXTURES = ("coffee", "chelsea", "brick", "grass", "gravel", "camera", "retina")
@@ -78,8 +79,8 @@ def presentation(scenes: Scenes, rng: np.random.Generator) -> Presentation:
     """One of the training range."""
     picture, box = scenes.draw(rng)
     species = GENUINE if rng.random() < 0.45 else str(rng.choice(SPECIES))
-    if species == GENUINE and rng.random() < 0.4:
-        return _plain(picture, box, rng)
+    if species == GENUINE and rng.random() < 0.65:
+        return (_plain if rng.random() < 0.4 else _crisp)(picture, box, rng)
     seed = int(rng.integers(2**31))
     face = np.exp(rng.uniform(np.log(56), np.log(520)))  # pixels across
     scale = float(face / (box[2] - box[0]))
@@ -125,6 +126,26 @@ def _plain(picture: Image, box: NDArray[np.float64], rng: np.random.Generator) -
     x, y, w, h = _window(picture, box * scale, 1.0, rng)
     part = np.ascontiguousarray(picture[y : y + h, x : x + w], np.uint8)
     return Presentation(part, box * scale - np.tile((x, y), 2), GENUINE)
+
+
+def _crisp(picture: Image, box: NDArray[np.float64], rng: np.random.Generator) -> Presentation:
+    """A large sharp picture that was reduced on a computer, which no mosaic or noise survives."""
+    face = np.exp(rng.uniform(np.log(90), np.log(520)))
+    scale = float(face / (box[2] - box[0]))
+    x, y, w, h = _window(picture, box, scale, rng)
+    x1, y1 = int(x / scale), int(y / scale)
+    part = picture[y1 : int((y + h) / scale) + 1, x1 : int((x + w) / scale) + 1]
+    over = rng.uniform(1.0, 2.5)  # how much larger it was
+    light = detailed(part, scale * over, rng)
+    kind = cv2.INTER_AREA if rng.random() < 0.6 else int(rng.choice([1, 2, 4]))
+    size = round(light.shape[1] / over), round(light.shape[0] / over)
+    small = cv2.resize(to_srgb(light), size, interpolation=kind)
+    if rng.random() < 0.5:
+        small = small + rng.uniform(0.1, 1.0) * (small - cv2.GaussianBlur(small, (0, 0), 0.8))
+    taken = np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)
+    for _ in range(int(rng.integers(1, 3))):
+        taken = jpeg(taken, int(rng.integers(70, 99)), bool(rng.random() < 0.5))
+    return Presentation(taken, box * scale - np.tile((x1 * scale, y1 * scale), 2), GENUINE)
 
 
 def read(folder: Path) -> Iterator[Presentation]:
