@@ -17,7 +17,7 @@ from typing import Any
 
 import llvmlite
 import numba
-from numba import float32, int32, njit
+from numba import float32, int32, njit, uintp
 
 from facecore.models.catalog import cache_root
 
@@ -124,7 +124,7 @@ def _build(width: int, cache: bool) -> Callable[..., int]:
             for j in range(len(probes)):
                 least, count = best[j, 0], counts[j]
                 scale, gain, offset = probe_scales[j], gains[j], offsets[j]
-                for i in range(start, stop):
+                for i in range(uintp(start), uintp(stop)):
                     total = int32(0)
                     for d in range(width):
                         product = int32(int32(values[i, d]) * int32(probes[j, d]))
