@@ -12,10 +12,10 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import llvmlite
 import numba
 from numba import float32, int32, njit, uintp
 
@@ -63,7 +63,7 @@ def cache_folder() -> Path | None:
     """Make the folder for this very version's machine code; None where that is impossible."""
     source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
     python = "".join(map(str, sys.version_info[:2]))
-    name = f"numba{numba.__version__}-llvmlite{llvmlite.__version__}-py{python}-{source}"
+    name = f"numba{numba.__version__}-llvmlite{version('llvmlite')}-py{python}-{source}"
     folder = cache_root().parent / "kernels" / name
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
