@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "FacecoreError",
     "ImageTooLarge",
+    "IndexCorrupt",
     "InvalidParameter",
     "MissingExtra",
     "NoFaceDetected",
@@ -86,3 +87,9 @@ class ProviderUnavailable(FacecoreError):
     """An ONNX Runtime execution provider that was asked for cannot be used."""
 
     hint_default = "leave providers=None for the CPU"
+
+
+class IndexCorrupt(FacecoreError):
+    """The files of a saved index are not what was written; the templates are not in danger."""
+
+    hint_default = "build the index again from the stored templates"

@@ -1,0 +1,1 @@
+"""Many stored faces, and finding one among them."""
