@@ -13,6 +13,7 @@ from facecore.errors import (
     UnreadableImage,
 )
 from facecore.face.detection import Face
+from facecore.face.sample import FaceSample
 from facecore.matching.comparison import Comparison, CrossComparison
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ __all__ = [
     "CrossComparison",
     "Face",
     "FaceEngine",
+    "FaceSample",
     "FacecoreError",
     "ImageTooLarge",
     "InvalidParameter",

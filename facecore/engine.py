@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import islice
 from operator import length_hint
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from facecore.errors import FacecoreError, InvalidParameter, NoFaceDetected
 from facecore.face.alignment import align
 from facecore.face.detection import Detector, Face
 from facecore.face.embedding import Embedder
+from facecore.face.sample import FaceSample
 from facecore.images import ImageInput
 from facecore.matching import comparison
 from facecore.matching.calibration import Calibration
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
     from facecore.models.packs import Pack
     from facecore.models.runtime import Provider
 
-__all__ = ["FaceChoice", "FaceEngine"]
+__all__ = ["FaceChoice", "FaceEngine", "FaceInput"]
 
 FaceChoice = Literal["largest", "central"]
+FaceInput: TypeAlias = Union[ImageInput, FaceSample]  # noqa: UP007 - ImageInput is a string
+"""An image, or one whose face has been found already."""
 
 
 class FaceEngine:
@@ -173,13 +176,46 @@ class FaceEngine:
         _check_choice(face)
         return self._choose(self._load(image), face)
 
-    def embed(self, image: ImageInput, *, face: FaceChoice = "largest") -> NDArray[np.float32]:
+    def sample(self, image: FaceInput, *, face: FaceChoice = "largest") -> FaceSample:
+        """The face that stands for an image, ready for everything else that takes an image.
+
+        Parameters
+        ----------
+        image : image or FaceSample
+            As in `detect`; a sample is returned as it is.
+        face : {"largest", "central"}
+            Which face stands for the image.
+
+        Raises
+        ------
+        NoFaceDetected
+            There is no face, or none that can be aligned.
+        UnreadableImage, ImageTooLarge, InvalidParameter
+            See `facecore.images.load`.
+
+        Examples
+        --------
+        >>> import facecore, skimage.data
+        >>> engine = facecore.FaceEngine()
+        >>> astronaut = engine.sample(skimage.data.astronaut()[..., ::-1])
+        >>> engine.compare(astronaut, astronaut).passed, astronaut.crop.shape
+        (True, (112, 112, 3))
+        """
+        _check_choice(face)
+        if isinstance(image, FaceSample):
+            return image
+        pixels = self._load(image)
+        found = self._choose(pixels, face)
+        with _typed(pixels):
+            return FaceSample(pixels, found, align(pixels, found.landmarks))
+
+    def embed(self, image: FaceInput, *, face: FaceChoice = "largest") -> NDArray[np.float32]:
         """Vector of one face of an image.
 
         Parameters
         ----------
-        image : image
-            As in `detect`.
+        image : image or FaceSample
+            As in `sample`.
         face : {"largest", "central"}
             Which face stands for the image.
 
@@ -195,8 +231,7 @@ class FaceEngine:
         UnreadableImage, ImageTooLarge, InvalidParameter
             See `facecore.images.load`.
         """
-        vectors = self._embedder.embed(self._crop(image, face)[1][None])
-        return np.asarray(vectors[0])
+        return self._vectors([self.sample(image, face=face)])[0].copy()
 
     def embed_many(
         self,
@@ -246,8 +281,8 @@ class FaceEngine:
 
     def compare(
         self,
-        a: ImageInput,
-        b: ImageInput,
+        a: FaceInput,
+        b: FaceInput,
         *,
         threshold: float | None = None,
         id_portrait: bool = False,
@@ -256,8 +291,8 @@ class FaceEngine:
 
         Parameters
         ----------
-        a, b : image
-            As in `detect`.
+        a, b : image or FaceSample
+            As in `sample`.
         threshold : float, optional
             Score from which the comparison passes, 0..100; the engine's by default.
         id_portrait : bool, default False
@@ -283,9 +318,9 @@ class FaceEngine:
 
     def cross_compare(
         self,
-        a: ImageInput,
-        b: ImageInput,
-        c: ImageInput,
+        a: FaceInput,
+        b: FaceInput,
+        c: FaceInput,
         mode: Literal["chain", "loop"] = "chain",
         *,
         threshold: float | None = None,
@@ -294,8 +329,8 @@ class FaceEngine:
 
         Parameters
         ----------
-        a, b, c : image
-            As in `detect`.
+        a, b, c : image or FaceSample
+            As in `sample`.
         mode : {"chain", "loop"}
         threshold : float, optional
             As in `compare`.
@@ -330,24 +365,25 @@ class FaceEngine:
             raise NoFaceDetected(f"no face was found in the picture of {width}x{height} pixels")
         return found
 
-    def _crop(self, image: ImageInput, choice: FaceChoice) -> tuple[Face, NDArray[np.uint8]]:
-        _check_choice(choice)
-        pixels = self._load(image)
-        face = self._choose(pixels, choice)
-        with _typed(pixels):
-            return face, align(pixels, face.landmarks)
+    def _vectors(self, samples: Sequence[FaceSample]) -> list[NDArray[np.float32]]:
+        """Vectors of samples, in one run for those that have none yet."""
+        contract = self.contract_id
+        if new := [sample for sample in samples if contract not in sample.vectors]:
+            made = self._embedder.embed(np.stack([sample.crop for sample in new]))
+            for sample, vector in zip(new, made, strict=True):
+                vector.flags.writeable = False  # it is handed out again
+                sample.vectors[contract] = vector
+        return [sample.vectors[contract] for sample in samples]
 
-    def _templates(self, **named: ImageInput) -> list[Template]:
-        faces, crops = [], []
+    def _templates(self, **named: FaceInput) -> list[Template]:
+        samples = []
         for name, image in named.items():
             try:
-                face, crop = self._crop(image, "largest")
+                samples.append(self.sample(image))
             except FacecoreError as error:
                 raise type(error)(f"image {name}: {error.message}", error.hint) from error
-            faces.append(face)
-            crops.append(crop)
-        vectors = self._embedder.embed(np.stack(crops))
-        return [Template(face, vector) for face, vector in zip(faces, vectors, strict=True)]
+        vectors = self._vectors(samples)
+        return [Template(s.face, vector) for s, vector in zip(samples, vectors, strict=True)]
 
     def _embed_each(
         self, crops: list[NDArray[np.uint8]]
@@ -368,7 +404,7 @@ class FaceEngine:
     ) -> Iterator[NDArray[np.float32] | FacecoreError]:
         def crop(image: ImageInput) -> NDArray[np.uint8] | FacecoreError:
             try:
-                return self._crop(image, choice)[1]
+                return self.sample(image, face=choice).crop
             except FacecoreError as error:
                 return _without_frames(error)
 

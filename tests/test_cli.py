@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from facecore import Comparison, Face, cli, images
+from facecore.cli import comparing
 from facecore.matching.calibration import SCORE_AT, Calibration
 from facecore.models import Knot
 from facecore.models.catalog import shipped_root
@@ -56,7 +57,7 @@ def test_how_often_strangers_score_as_high(similarity: float, strangers: str) ->
     face = Face(np.zeros(4, np.float32), np.zeros((5, 2), np.float32), 0.9)
     score = float(table.score(similarity))
     result = Comparison(score, similarity, score >= 80, 80.0, table.far_thresholds, (face, face))
-    assert strangers in cli._verdict(result, table)
+    assert strangers in comparing._verdict(result, table)
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -432,3 +432,35 @@ def test_swapped_heads_never_load(tmp_path: Path) -> None:
     (pack / "pack.toml").write_text(swapped)
     with pytest.raises(PackCorrupt, match=r"output kps_8: .* expected \(any, any, 4\)"):
         FaceEngine(pack)
+
+
+def test_a_sample_stands_for_its_image_everywhere(
+    engine: FaceEngine, astronaut: np.ndarray, hopper: np.ndarray
+) -> None:
+    a, b = engine.sample(astronaut), engine.sample(hopper)
+
+    assert engine.sample(a) is a
+    assert a.crop.shape == (112, 112, 3)
+    np.testing.assert_array_equal(a.pixels, astronaut)
+    np.testing.assert_allclose(engine.embed(a), engine.embed(astronaut), atol=1e-6)
+    assert engine.compare(a, b).similarity == pytest.approx(
+        engine.compare(astronaut, hopper).similarity, abs=1e-6
+    )
+    assert engine.compare(a, a).similarity == pytest.approx(1)
+
+
+def test_a_sample_is_embedded_once(
+    engine: FaceEngine, astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+    embed = engine._embedder.embed
+    monkeypatch.setattr(
+        engine._embedder, "embed", lambda crops: (runs.append(len(crops)), embed(crops))[1]
+    )
+    sample = engine.sample(astronaut)
+    first = engine.embed(sample)
+    first *= 0  # a caller's copy
+    engine.compare(sample, sample)
+
+    assert runs == [1]
+    assert np.linalg.norm(engine.embed(sample)) == pytest.approx(1)

@@ -1,0 +1,97 @@
+"""What every command shares: the parser, its options, and the engine they describe."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from facecore import FaceEngine
+
+OK, NO, ERROR = 0, 1, 2
+
+Answer = tuple[Mapping[str, Any], int, Sequence[str]]
+"""What ``--json`` prints, the exit status, and the lines that are printed otherwise."""
+
+
+def complain(code: str, text: str) -> None:
+    """Print an error on standard error, in one line."""
+    print(f"facecore: {code}: {' '.join(text.split())}", file=sys.stderr)
+
+
+class Parser(argparse.ArgumentParser):
+    """Prints the whole help of a command that was called wrongly, not only its usage line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what was wrong below the help, and exit."""
+        self.print_help(sys.stderr)
+        complain("InvalidParameter", message)
+        raise SystemExit(ERROR)
+
+
+OUTPUT = argparse.ArgumentParser(add_help=False)
+OUTPUT.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
+
+MODELS = argparse.ArgumentParser(add_help=False)
+MODELS.add_argument(
+    "--pack", default="compact", help="name or folder of a model pack (default: %(default)s)"
+)
+MODELS.add_argument("--threads", type=int, help="threads per model (default: all processors)")
+MODELS.add_argument(
+    "--provider", action="append", help="ONNX Runtime execution provider; may be repeated"
+)
+
+PASSING = argparse.ArgumentParser(add_help=False)
+PASSING.add_argument(
+    "--threshold", type=float, help="score from which a comparison passes (default: 80)"
+)
+PASSING.add_argument(
+    "--calibration", metavar="FILE", help="a table of your own, from: facecore calibrate"
+)
+
+
+class Commands:
+    """A list of commands: the top level, or the verbs of a command such as ``weights``."""
+
+    def __init__(self, parser: argparse.ArgumentParser, title: str, metavar: str) -> None:
+        self._commands: Any = parser.add_subparsers(title=title, required=True, metavar=metavar)
+
+    def add(
+        self,
+        name: str,
+        run: Callable[[argparse.Namespace], Answer],
+        text: str,
+        *parents: argparse.ArgumentParser,
+    ) -> argparse.ArgumentParser:
+        """Add a command; the first line of its text stands in the list."""
+        command: argparse.ArgumentParser = self._commands.add_parser(
+            name,
+            help=text.splitlines()[0],
+            description=text,
+            parents=[OUTPUT, *parents],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=run)
+        return command
+
+    def group(
+        self, name: str, text: str, *, title: str = "commands", metavar: str = "COMMAND"
+    ) -> Commands:
+        """Add a command that has commands of its own."""
+        return Commands(self._commands.add_parser(name, help=text), title, metavar)
+
+
+def engine(args: argparse.Namespace) -> FaceEngine:
+    """The engine that the options describe."""
+    from facecore import FaceEngine
+
+    threshold = getattr(args, "threshold", None)
+    return FaceEngine(
+        args.pack,
+        args.provider,
+        args.threads,
+        threshold=threshold,
+        calibration=getattr(args, "calibration", None),
+    )
