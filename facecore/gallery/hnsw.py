@@ -316,9 +316,13 @@ class HnswIndex:
         ids = np.empty((len(probes), most), np.int64)
         similarities = np.empty((len(probes), most), np.float32)
         pending = np.arange(len(probes) if most else 0)
-        # The k-th row that counts is expected at this depth; twice that where some do not,
-        # as they do not lie evenly.
-        depth = most if there == self._count else 2 * -(-most * self._count // max(there, 1))
+        # How deep to look for k rows that count; twice as deep as they are expected to be where
+        # others lie between them, as they do not lie evenly. With labels, a search has to be as
+        # much wider as fewer rows count, for the same recall; removed rows `_widen` sees to.
+        depth = most
+        if there < self._count:
+            wanted = 2 * most if labels is None else max(2 * most, self._ef_search)
+            depth = -(-wanted * self._count // max(there, 1))
         depth += _SPARE
         while len(pending):
             width = max(self._hnswlib.ef, depth)
