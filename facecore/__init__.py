@@ -15,6 +15,7 @@ from facecore.errors import (
 from facecore.face.detection import Face
 from facecore.face.sample import FaceSample
 from facecore.matching.comparison import Comparison, CrossComparison
+from facecore.matching.scanning import warmup
 
 __version__ = "0.1.0"
 
@@ -33,4 +34,5 @@ __all__ = [
     "PackNotFound",
     "ProviderUnavailable",
     "UnreadableImage",
+    "warmup",
 ]
