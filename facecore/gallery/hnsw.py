@@ -23,6 +23,8 @@ from facecore.models.cpus import usable_cpus
 
 __all__ = ["HnswIndex"]
 
+Array = NDArray[Any]
+
 _LEAST_CAPACITY = 1024
 _BLOCK = 1 << 13  # rows that are added at a time
 _SCANNED = 1 << 15  # rows that are compared at a time without the graph
@@ -76,7 +78,7 @@ class HnswIndex:
         dimension: int,
         *,
         m: int = 16,
-        ef_construction: int = 200,
+        ef_construction: int = 100,
         ef_search: int = 200,
         deterministic: bool = False,
         threads: int | None = None,
@@ -105,6 +107,7 @@ class HnswIndex:
         self._vectors = np.empty((0, dimension), np.float32)
         self._map = IdMap()
         self._sizes: Counter[int] = Counter()  # rows of each label
+        self._live = 0  # rows of all labels
         self._hnswlib: Any = new_hnswlib(dimension, m, ef_construction, capacity=1)
         self._widen()
 
@@ -124,7 +127,7 @@ class HnswIndex:
         return 1 - len(self) / self._count if self._count else 0.0
 
     def __len__(self) -> int:
-        return self._sizes.total()
+        return self._live
 
     def add(
         self,
@@ -247,6 +250,7 @@ class HnswIndex:
         rows = np.flatnonzero(saved.ids != REMOVED)
         index._map.put(saved.ids[rows], rows)
         index._sizes.update(_counted(saved.labels[rows]))
+        index._live = len(rows)
         index._hnswlib = saved.graph.to_hnswlib(saved.vectors)
         index._widen()
         return index
@@ -275,6 +279,7 @@ class HnswIndex:
         self._ids[rows] = ids
         self._map.put(ids, rows)
         self._sizes.update(_counted(labels))
+        self._live += len(ids)
         self._widen()
 
     def _reserve(self, count: int) -> None:
@@ -299,6 +304,7 @@ class HnswIndex:
         # hnswlib's own marks for deleted rows are of no use here: they slow its searches, and
         # where none of the rows in reach of an insertion is left, it reads past an empty list.
         self._sizes -= _counted(self._labels[rows])
+        self._live -= len(rows)
         self._ids[rows] = REMOVED
         self._labels[rows] = 0
         self._vectors[rows] = 0
@@ -363,14 +369,17 @@ class HnswIndex:
         rows = rows.astype(np.int64)
         counts = self._counts(rows, labels)
         enough = counts.sum(axis=1) >= most
-        rows, counts, probes = rows[enough], counts[enough], probes[enough]
         width = min(depth, most + _SPARE)
-        first = np.argsort(~counts, axis=1, kind="stable")[:, :width]
-        rows = np.take_along_axis(rows, first, axis=1)
+        if counts.all():
+            rows, counts = rows[:, :width], counts[:, :width]
+        else:
+            rows, counts, probes = rows[enough], counts[enough], probes[enough]
+            first = np.argsort(~counts, axis=1, kind="stable")[:, :width]
+            rows, counts = _taken(rows, first), _taken(counts, first)
         exact = np.empty(rows.shape)
         for part in _blocks(len(rows), max(1, _SCANNED // width)):
             exact[part] = dots(self._vectors[rows[part]], probes[part, None])
-        exact[~np.take_along_axis(counts, first, axis=1)] = -np.inf
+        exact[~counts] = -np.inf
         return _ranked(self._ids[rows], exact, most), enough
 
     def _scan(
@@ -392,7 +401,8 @@ class HnswIndex:
                 fine = np.empty(len(near))
                 for part in _blocks(len(near), _SCANNED):
                     fine[part] = dots(self._vectors[near[part]], probes[i])
-                ids[i], exact[i] = _ranked(self._ids[near], fine, most)
+                best = _ranked(self._ids[near][None], fine[None], most)
+                ids[i], exact[i] = best[0][0], best[1][0]
         return ids, exact
 
 
@@ -406,10 +416,12 @@ def _counted(labels: NDArray[np.int32]) -> Counter[int]:
     return Counter(dict(zip(names.tolist(), counts.tolist(), strict=True)))
 
 
-def _ranked(
-    ids: NDArray[np.int64], exact: NDArray[np.float64], most: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Best first, ties by lower id; similarities clipped to -1..1."""
-    best = np.lexsort((ids, -exact), axis=-1)[..., :most]
-    exact = np.clip(np.take_along_axis(exact, best, axis=-1), -1.0, 1.0)
-    return np.take_along_axis(ids, best, axis=-1), exact
+def _ranked(ids: Array, exact: Array, most: int) -> tuple[Array, Array]:
+    """Best first in each row, ties by lower id; similarities clipped to -1..1."""
+    best = np.lexsort((ids, -exact), axis=-1)[:, :most]
+    return _taken(ids, best), np.clip(_taken(exact, best), -1.0, 1.0)
+
+
+def _taken(rows: Array, columns: Array) -> Array:
+    # As np.take_along_axis, which takes as long as a short search.
+    return rows[np.arange(len(rows))[:, None], columns]

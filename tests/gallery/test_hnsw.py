@@ -392,7 +392,7 @@ def test_without_hnswlib(monkeypatch):
 
 def test_hnswlib_is_imported_only_where_an_index_is_built():
     code = (
-        "import sys; from facecore.gallery.hnsw import HnswIndex; assert 'hnswlib' not in sys.modules;"
-        "HnswIndex(4); assert 'hnswlib' in sys.modules"
+        "import sys; from facecore.gallery.hnsw import HnswIndex;"
+        "assert 'hnswlib' not in sys.modules; HnswIndex(4); assert 'hnswlib' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
