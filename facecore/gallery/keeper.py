@@ -40,10 +40,9 @@ _TRIES = 3
 class IndexKeeper:
     """Holds the exact index of a store, keeps it up to date, and keeps it on the disk.
 
-    The lock of its own (`_rw`) is taken after the store's lock on changes, and snapshots after
-    both.  Under it, the index is at one state of the store, and a search that finds the store's
-    snapshot at another state lets the index follow first: in the process that changes the store
-    this is so only after an interruption, in others after every change.
+    Its own lock (`_rw`) is taken after the store's lock on changes, and snapshots after both.
+    Under it the index is at one state of the store; a search whose snapshot of the store is at
+    another state lets the index follow first, so that every answer is that of one moment.
 
     Parameters
     ----------
@@ -132,8 +131,8 @@ class IndexKeeper:
             with self._rw.writing(), self._store.snapshot() as snapshot:
                 self._follow(snapshot)
         state = change.state()
+        change.commit()  # without the lock: searches go on while the disk is waited for
         with self._rw.writing():
-            change.commit()
             if self._exact is not None:
                 self._exact.apply(change, state)
         try:
