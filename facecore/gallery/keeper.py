@@ -29,7 +29,7 @@ __all__ = ["IndexKeeper"]
 log = logging.getLogger("facecore.gallery")
 
 # Faces from which "auto" has an HNSW index beside the exact one.
-_HNSW_FROM = {"auto": 200_000, "hnsw": 1}
+_HNSW_FROM = {"auto": 100_000, "hnsw": 1}
 
 # What is not saved is read from the store at the next opening: this share of all faces may be,
 # when a gallery is closed and while it is open.
@@ -144,7 +144,7 @@ class IndexKeeper:
         if self._exact is not None:
             if self._fast is not None:
                 self._fast.wake(len(self._exact.index))
-            self._save(_UNSAVED_OPEN, least=10 * WORTHWHILE)
+            self._save(self._saved.reached, _UNSAVED_OPEN, least=10 * WORTHWHILE)
 
     def compact(self) -> None:
         """Free space, and bring everything to its best form, on the disk too."""
@@ -152,7 +152,7 @@ class IndexKeeper:
             self._store.shrink()
             with self.current():
                 pass
-            self._save(0)
+            self._save(self._saved.face)
         if self._fast is not None and self._exact is not None:
             self._fast.finish(len(self._exact.index))
 
@@ -174,16 +174,15 @@ class IndexKeeper:
             with self._store.unchanged():
                 if self._store.erasure_pending:
                     self._store.erase()
-                self._save(_UNSAVED_AT_CLOSE, least=WORTHWHILE)
+                self._save(self._saved.face, _UNSAVED_AT_CLOSE, least=WORTHWHILE)
         except FacecoreError as error:
             log.warning("%s: closed without saving the index: %s", self._folder.parent, error)
 
-    def _save(self, share: float, least: int = 1) -> None:
-        """Save the exact index if more than a share of all faces is not; inside `unchanged`."""
+    def _save(self, since: int, share: float = 0, least: int = 1) -> None:
+        """Save the exact index if many faces were added since one; inside `unchanged`."""
         with self._store.snapshot() as snapshot:
             size, last = snapshot.size(), snapshot.state().face
-        unsaved = last - self._saved.face
-        if size < WORTHWHILE or unsaved < max(least, share * size):
+        if size < WORTHWHILE or last - since < max(least, share * size):
             return
         with self.current() as (_, snapshot):
             if self._exact is not None:
