@@ -1,4 +1,4 @@
-"""Galleries of templates: an image is the template that it would have, so that tests are fast."""
+"""Fixtures for galleries of templates, which are fast: an image is the template it would have."""
 
 from __future__ import annotations
 
