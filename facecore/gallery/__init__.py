@@ -1,1 +1,1 @@
-"""Many stored faces, and finding one among them."""
+"""Many stored faces: the store, its index, and `facecore.Gallery` over both."""

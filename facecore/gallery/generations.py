@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from facecore.errors import InvalidParameter
 from facecore.files import make_folder
 
-__all__ = ["Generation", "Unusable", "discard", "latest", "save"]
+__all__ = ["Generation", "Unusable", "discard", "latest", "save", "sweep", "watermark"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -180,6 +180,19 @@ def latest(root: Path, contract: str, dimension: int) -> Generation | Unusable:
             return Unusable(reason)
 
 
+def watermark(root: Path) -> dict[str, Any] | None:
+    """Watermark of the newest generation as its manifest has it; no file is verified.
+
+    For deciding whether it must go; None where there is none, or it cannot be read.
+    """
+    for number in reversed(_numbers(root)):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            manifest = json.loads((root / f"{number:06d}" / MANIFEST).read_bytes())
+            return dict(manifest["generation"]["watermark"])
+        return None
+    return None
+
+
 def discard(root: Path) -> None:
     """Remove every generation, so that no removed template stays in a file.
 
@@ -202,6 +215,23 @@ def discard(root: Path) -> None:
             f"{root} cannot be emptied: {error.strerror or error}",
             "close what has its files open, and try again",
         ) from error
+
+
+def sweep(root: Path) -> None:
+    """Remove what an interrupted `save` or `discard` left; for the one who writes.
+
+    Raises
+    ------
+    InvalidParameter
+        As in `discard`.
+    """
+    if root.is_dir():
+        try:
+            _remove_leftovers(root)
+        except OSError as error:
+            raise InvalidParameter(
+                f"{root} cannot be cleaned: {error.strerror or error}"
+            ) from error
 
 
 def _verified(folder: Path, contract: str, dimension: int) -> Generation | Unusable:
