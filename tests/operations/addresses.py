@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,10 +26,8 @@ class PictureServer:
                 self.send_response(404 if data is None else 200)
                 self.send_header("Content-Length", str(len(data or b"")))
                 self.end_headers()
-                try:
+                with contextlib.suppress(ConnectionError):  # whoever saw the length may hang up
                     self.wfile.write(data or b"")
-                except ConnectionError:
-                    pass  # whoever saw the length may hang up
 
             def log_message(self, *_: object) -> None:
                 pass
