@@ -2,6 +2,8 @@
 
 from facecore.engine import FaceEngine
 from facecore.errors import (
+    AddressRefused,
+    DownloadFailed,
     FacecoreError,
     ImageTooLarge,
     InvalidParameter,
@@ -19,8 +21,10 @@ from facecore.matching.comparison import Comparison, CrossComparison
 __version__ = "0.1.0"
 
 __all__ = [
+    "AddressRefused",
     "Comparison",
     "CrossComparison",
+    "DownloadFailed",
     "Face",
     "FaceEngine",
     "FaceSample",

@@ -1,0 +1,1 @@
+"""The documented operations: requests in, responses out."""
