@@ -2,7 +2,9 @@
 
 from facecore.engine import FaceEngine
 from facecore.errors import (
+    AddressRefused,
     ContractMismatch,
+    DownloadFailed,
     FacecoreError,
     GalleryCorrupt,
     GalleryLocked,
@@ -29,9 +31,11 @@ from facecore.matching.comparison import Comparison, CrossComparison
 __version__ = "0.1.0"
 
 __all__ = [
+    "AddressRefused",
     "Comparison",
     "ContractMismatch",
     "CrossComparison",
+    "DownloadFailed",
     "Face",
     "FaceEngine",
     "FaceRecord",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 __all__ = [
+    "AddressRefused",
     "ContractMismatch",
+    "DownloadFailed",
     "FacecoreError",
     "GalleryCorrupt",
     "GalleryLocked",
@@ -66,6 +68,18 @@ class ImageTooLarge(FacecoreError):
     """The input exceeds the limit on bytes or pixels."""
 
     hint_default = "resize the image, or raise the limit with facecore.images.Limits"
+
+
+class AddressRefused(FacecoreError):
+    """The address of a picture is none of http or https, or must not be asked from here."""
+
+    hint_default = "give a public http:// or https:// address without credentials"
+
+
+class DownloadFailed(FacecoreError):
+    """Nothing, or not all of it, came from the address of a picture in time."""
+
+    hint_default = "check the address, or send the picture itself"
 
 
 class NoFaceDetected(FacecoreError):
