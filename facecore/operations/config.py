@@ -59,7 +59,7 @@ class ServiceConfig:
                 raise InvalidParameter(f"{name} is {getattr(self, name)!r:.80}, must be a bool")
         for name, low, high in _RANGES:
             value = getattr(self, name)
-            if value is None and name != "download_timeout" and name != "search_far":
+            if value is None and name in ("threshold", "liveness_threshold"):
                 continue
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not (number and low <= value <= high):  # a NaN fails too
@@ -71,6 +71,6 @@ class ServiceConfig:
 _RANGES = (
     ("download_timeout", 0.001, 3600),
     ("threshold", 0, 100),
-    ("search_far", 1e-12, 1),
+    ("search_far", 1e-9, 0.5),
     ("liveness_threshold", 0, 100),
 )

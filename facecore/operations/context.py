@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from facecore.engine import FaceEngine
 from facecore.errors import GroupExists, GroupNotFound, InvalidParameter
 from facecore.face.sample import FaceSample
-from facecore.gallery import Gallery, records
+from facecore.gallery import records
+from facecore.gallery.gallery import Gallery
 from facecore.operations.codes import INVALID_PARAMETER, OperationError
 from facecore.operations.config import ServiceConfig
 from facecore.operations.parameters import Values

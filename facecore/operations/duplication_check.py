@@ -8,16 +8,23 @@ and reported, even after one before it has failed; the sub-code names one of the
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from facecore.errors import UserExists
+from facecore.errors import FaceTooSmall, UserExists
+from facecore.face.liveness import Liveness
 from facecore.face.sample import FaceSample
-from facecore.gallery import FaceRecord, Match
-from facecore.operations.codes import INVALID_PARAMETER, OperationError
+from facecore.gallery.records import FaceRecord, Match
+from facecore.operations.codes import (
+    INTERNAL_ERROR,
+    INVALID_PARAMETER,
+    UNQUALIFIED_PHOTO,
+    OperationError,
+)
 from facecore.operations.context import Context, new_transaction_id
 from facecore.operations.parameters import Values, read
 from facecore.operations.pictures import PHOTO
@@ -26,9 +33,14 @@ from facecore.operations.tables import DUPLICATION_CHECK
 
 __all__ = ["DuplicationCheckResult", "SubCode", "run"]
 
-PASSED, NOT_THE_SAME, ATTACK, FOUND = "200", "204", "205", "233"
-UNSAFE_DEVICE = "206"  # of the capturing device: never this operation's answer
+_log = logging.getLogger("facecore.operations")
+
+# The document's 206 is about the capturing device, and never this operation's answer.
 SubCode = Literal["200", "204", "205", "233"]
+PASSED: SubCode = "200"
+NOT_THE_SAME: SubCode = "204"
+ATTACK: SubCode = "205"
+FOUND: SubCode = "233"
 
 _MOST_GROUPS = 10
 _COMMAS = "[,\N{FULLWIDTH COMMA}]"  # the document's own example has the wide one
@@ -128,13 +140,15 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
     target = rest[0] if rest else None
     engine, config = context.engine, context.config
 
-    liveness = engine.liveness(source) if values["Liveness"] == "1" else None
-    compared = target and engine.compare(source, target, threshold=config.threshold)
+    liveness = _liveness(context, source) if values["Liveness"] == "1" else None
+    compared = None
+    if target is not None:
+        compared = engine.compare(source, target, threshold=config.threshold)
     engine.embed(source)  # before the lock: it is the slow part of a search
     record: FaceRecord | None = None
     with context.registering if registers else nullcontext():
         matches = _search(context, source, searches, int(values["ReturnFaces"]))
-        sub_code: SubCode = PASSED
+        sub_code = PASSED
         if liveness is not None and liveness.is_attack:
             sub_code = ATTACK
         elif compared is not None and not compared.passed:
@@ -154,8 +168,8 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
         attack_score=None if liveness is None else liveness.attack_score,
         registered=record is not None if attempted else None,
         face_id="" if record is None else record.face_id,
-        age=None,
-        gender=None,
+        age=None if attributes is None else round(attributes.age),
+        gender=None if attributes is None else attributes.gender,
         quality=quality_scores(engine, source, target)
         if values["FaceQualityCheck"] == "Y"
         else None,
@@ -165,6 +179,11 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
 
 def _check(context: Context, values: Values) -> tuple[list[str], bool]:
     """What the table cannot say; the groups to search, and whether to register."""
+    if values["Liveness"] == "1" and context.engine.pack.liveness is None:
+        # Never "no attack": nobody has looked.
+        message = f"the pack {context.engine.pack.name} has no liveness model"
+        _log.error("Liveness=1 cannot be answered: %s", message)
+        raise OperationError(INTERNAL_ERROR, f"Liveness=1 cannot be answered: {message}.")
     codes = []
     if text := values["FaceGroupCodes"]:
         codes = list(dict.fromkeys(filter(None, map(str.strip, re.split(_COMMAS, text)))))
@@ -180,6 +199,13 @@ def _check(context: Context, values: Values) -> tuple[list[str], bool]:
         context.check_group(values["FaceRegisterGroupCode"])
         context.check_user_id(values["MerchantUserId"])
     return codes, registers
+
+
+def _liveness(context: Context, source: FaceSample) -> Liveness:
+    try:
+        return context.engine.liveness(source, threshold=context.config.liveness_threshold)
+    except FaceTooSmall as error:
+        raise OperationError(UNQUALIFIED_PHOTO, f"Source: {error.message}.") from error
 
 
 def _search(

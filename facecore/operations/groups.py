@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from facecore.errors import GroupNotFound, RecordNotFound
-from facecore.gallery import FaceRecord, Group
+from facecore.gallery.records import FaceRecord, Group
 from facecore.operations.context import Context, refusing
 from facecore.operations.parameters import Values, read
 from facecore.operations.tables import (

@@ -292,7 +292,7 @@ def _bounds(rules: PictureRules) -> str:
 
 
 def decode_base64(text: str) -> bytes:
-    """Bytes of base64 text.
+    r"""Bytes of base64 text.
 
     Line breaks may stand anywhere, padding may be missing, and a space stands for a plus sign,
     which clients that do not escape a form turn into one.
@@ -304,7 +304,7 @@ def decode_base64(text: str) -> bytes:
 
     Examples
     --------
-    >>> decode_base64("+/8=") == decode_base64(" /8") == decode_base64("+/\\n8=")
+    >>> decode_base64("+/8=") == decode_base64(" /8") == decode_base64("+/\n8=")
     True
     """
     try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from facecore.engine import FaceEngine
 from facecore.errors import DownloadFailed
-from facecore.gallery import Gallery
+from facecore.gallery.gallery import Gallery
 from facecore.operations import (
     add_face_record,
     compare_faces,

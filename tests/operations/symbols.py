@@ -139,8 +139,8 @@ _STORED: dict[int, Callable[[Pixels], Pixels]] = {
 def encode(pixels: Pixels, fmt: str, *, turn: int = 1, size: int = 0) -> bytes:
     """An encoded picture, stored turned by an EXIF orientation and padded to a size."""
     picture = Image.fromarray(np.ascontiguousarray(_STORED[turn](pixels)[:, :, ::-1]))
-    if fmt in ("png", "gif"):
-        picture = picture.quantize(256)  # a full-colour PNG of 960x720 exceeds the limit
+    if fmt in ("png", "gif", "bmp"):
+        picture = picture.quantize(256)  # in full colour 960x720 pixels exceed 1 MiB
     exif = Image.Exif()
     if turn != 1:
         exif[0x0112] = turn
