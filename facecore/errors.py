@@ -6,6 +6,7 @@ __all__ = [
     "AddressRefused",
     "ContractMismatch",
     "DownloadFailed",
+    "FaceTooSmall",
     "FacecoreError",
     "GalleryCorrupt",
     "GalleryLocked",
@@ -87,6 +88,12 @@ class NoFaceDetected(FacecoreError):
     """No face was found, or none whose landmarks allow an alignment."""
 
     hint_default = "use a picture that shows the whole face, at least 20 pixels wide"
+
+
+class FaceTooSmall(FacecoreError):
+    """The face has too few pixels for what was asked."""
+
+    hint_default = "use a picture in which the face is larger"
 
 
 class InvalidParameter(FacecoreError, ValueError):
