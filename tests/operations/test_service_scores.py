@@ -91,36 +91,18 @@ def test_triples(
     assert found["FacePassed"] == ("Y" if all(p.passed for p in pairs.values()) else "N")
 
 
-def test_a_chain_does_not_look_at_c_and_a(
-    ask: Ask, engine: FaceEngine, requests: Requests, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_chain_does_not_look_at_c_and_a(ask: Ask) -> None:
     """A is like B and B like C, but C is not like A: a chain passes, a loop does not."""
-    import numpy as np
-
-    angles = {960: 0.0, 900: 0.6, 800: 1.2}  # height of the picture -> where its vector points
-    vectors = engine._vectors  # type: ignore[attr-defined]
-
-    def turned(samples: Any) -> Any:
-        made = vectors(samples)
-        flat = []
-        for sample, vector in zip(samples, made, strict=True):
-            angle = angles[sample.pixels.shape[0]]
-            placed = np.zeros_like(vector)
-            placed[:2] = np.cos(angle), np.sin(angle)
-            flat.append(placed)
-        return flat
-
-    monkeypatch.setattr(engine, "_vectors", turned)
     pictures = {
         "SourceAFacePicture": "@alice1",
-        "SourceBFacePicture": "@alice2;h=900;w=675",
-        "SourceCFacePicture": "@alice3;h=800;w=600",
+        "SourceBFacePicture": "@morph_ab",
+        "SourceCFacePicture": "@bob1",
     }
     chain = ask("FaceCrossCompareIntl", **pictures)
     loop = ask("FaceCrossCompareIntl", CompareModel="1", **pictures)
     assert (chain["FacePassed"], loop["FacePassed"]) == ("Y", "N")
     assert "FaceComparisonScoreC2A" not in chain
-    assert loop["FaceComparisonScoreC2A"] == pytest.approx(np.cos(1.2), abs=1e-6)
+    assert loop["FaceComparisonScoreC2A"] < loop["FaceComparisonScoreA2B"]
 
 
 def test_ways_of_giving_a_picture(ask: Ask) -> None:
