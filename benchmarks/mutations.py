@@ -1,6 +1,6 @@
 """Do the tests of the operations notice a change in one place of the code?
 
-python benchmarks/mutations.py [--only NUMBER ...] [--jobs N]
+python -m benchmarks mutations [--only NUMBER ...] [--jobs N]
 
 Each mutation is applied to a copy of the package, and the tests run until the first that fails.
 A mutation that every test survives is a hole in the tests; the script then ends with 1.
@@ -90,7 +90,7 @@ MUTATIONS = [
     _m("11 group codes", "duplication_check", "_MOST_GROUPS = 10", "_MOST_GROUPS = 11"),
     # Limits
     _m("one byte less than 1 MiB", "pictures",
-       "data is None or len(data) > rules.max_bytes", "data is None or len(data) >= rules.max_bytes"),
+       "len(data) > rules.max_bytes", "len(data) >= rules.max_bytes"),
     _m("one character less of base64", "pictures",
        "len(given.value) > rules.max_text", "len(given.value) >= rules.max_text"),
     _m("height and width swapped", "pictures", "least=(640, 480)", "least=(480, 640)"),
@@ -116,7 +116,8 @@ MUTATIONS = [
     _m("the gate after the operation", "service",
        "            if self.config.gate is not None:\n                self.config.gate(name)\n"
        "            return run(self._context, params)",
-       "            found = run(self._context, params)\n            if self.config.gate is not None:\n"
+       "            found = run(self._context, params)\n"
+       "            if self.config.gate is not None:\n"
        "                self.config.gate(name)\n            return found"),
     _m("two IDPic compared", "compare_faces",
        "if len(portraits) == 2:", "if len(portraits) == 3:"),
@@ -142,7 +143,8 @@ MUTATIONS = [
        'attempted = registers and sub_code == PASSED',
        'attempted = sub_code == PASSED and bool(values["FaceRegisterGroupCode"])'),
     _m("registers after 233", "duplication_check",
-       "attempted = registers and sub_code == PASSED", "attempted = registers and sub_code != ATTACK"),
+       "attempted = registers and sub_code == PASSED",
+       "attempted = registers and sub_code != ATTACK"),
     _m("origin of a registration", "duplication_check", 'origin="AUTO"', 'origin="MANUAL"'),
     _m("the search ignores the threshold", "duplication_check",
        "if match.score >= least", "if match.score >= 0"),
@@ -160,11 +162,13 @@ MUTATIONS = [
     _m("a failed download is 400", "pictures",
        "download=COMPARE_FACES_ERROR", "download=IMAGE_VALUE_PATTERN_ERROR"),
     _m("the error's reason leaks", "service",
-       "raise OperationError(failed) from error", "raise OperationError(failed, str(error)) from error"),
+       "raise OperationError(failed) from error",
+       "raise OperationError(failed, str(error)) from error"),
     _m("DeletedGroupCodes only the first", "groups",
        'DeletedGroupCodes=",".join(codes)', 'DeletedGroupCodes=",".join(codes[:1])'),
     _m("pages from 0", "groups",
-       "context.gallery.records(group, (page - 1) * size", "context.gallery.records(group, page * size"),
+       "context.gallery.records(group, (page - 1) * size",
+       "context.gallery.records(group, page * size"),
 ]  # fmt: skip
 
 # Where a change is most likely noticed: those tests run first.
@@ -207,15 +211,16 @@ def _try(number: int, mutation: Mutation) -> bool:
             (root / part).symlink_to(REPO / part)
         file = root / OPERATIONS / mutation.file
         source = file.read_text(encoding="utf-8")
-        if source.count(mutation.old) != 1:
-            raise SystemExit(f"{number}, {mutation.what}: the place occurs {source.count(mutation.old)} times")
+        if (places := source.count(mutation.old)) != 1:
+            raise SystemExit(f"{number}, {mutation.what}: the place occurs {places} times")
         file.write_text(source.replace(mutation.old, mutation.new), encoding="utf-8")
         tests = sorted((root / "tests/operations").glob("test_service_*.py"))
         tests.append(root / "tests/operations/test_conformance.py")
         nearest = f"test_service_{NEAREST[file.stem]}.py"
         tests.sort(key=lambda test: test.name != nearest)  # the rest stays in its order
+        pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
         run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *map(str, tests)],
+            [*pytest, *map(str, tests)],
             cwd=root,
             env={**os.environ, "PYTHONPATH": str(root)},
             capture_output=True,

@@ -1,6 +1,6 @@
 """What a documented operation costs beside the engine's own comparison of the same bytes.
 
-python benchmarks/operations.py [PICTURE PICTURE]
+python -m benchmarks operations [PICTURE PICTURE]
 
 The two take turns, so that what else the machine does falls on both alike; medians.
 """
