@@ -59,7 +59,8 @@ def run(context: Context, params: Mapping[str, object]) -> AddFaceRecordResult:
     ways = values.pictures["Face"]
     user_id = values["MerchantUserId"] or _picture_name(ways[0]) or uuid.uuid4().hex
     context.check_user_id(user_id, most=_LONGEST_USER_ID)
-    (pixels,) = read_pictures([ways], ENROLLED, context.config, context.engine.limits)
+    pictures = read_pictures([ways], ENROLLED, context.config, context.engine.limits)
+    (pixels,) = pictures.values()
     try:
         face = context.engine.sample(pixels)
     except NoFaceDetected:

@@ -66,9 +66,9 @@ def run(context: Context, params: Mapping[str, object]) -> CompareFacesResult:
             IMAGE_VALUE_PATTERN_ERROR, f"The values have more than {_MOST_BODY:,} characters."
         )
     ways = [[_by_prefix(way)] for way in given]
-    pixels = read_pictures(ways, COMPARED, context.config, context.engine.limits)
+    pictures = read_pictures(ways, COMPARED, context.config, context.engine.limits)
     try:
-        found = _compare(context, pixels, id_portrait=bool(portraits))
+        found = _compare(context, pictures, id_portrait=bool(portraits))
     except OperationError:
         raise
     except Exception as error:
@@ -76,8 +76,8 @@ def run(context: Context, params: Mapping[str, object]) -> CompareFacesResult:
     return CompareFacesResult(found.score, found.far_thresholds)
 
 
-def _compare(context: Context, pixels: list[Pixels], *, id_portrait: bool) -> Comparison:
-    source, target = find_faces(context.engine, pixels, COMPARED)
+def _compare(context: Context, pictures: dict[str, Pixels], *, id_portrait: bool) -> Comparison:
+    source, target = find_faces(context.engine, pictures, COMPARED)
     return context.engine.compare(source, target, id_portrait=id_portrait)
 
 

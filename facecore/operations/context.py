@@ -50,9 +50,9 @@ class Context:
 
     def faces(self, values: Values, rules: PictureRules) -> list[FaceSample]:
         """The largest face of every picture of a request, in the table's order."""
-        ways = list(values.pictures.values())
-        pixels = read_pictures(ways, rules, self.config, self.engine.limits)
-        return find_faces(self.engine, pixels, rules)
+        ways = values.pictures.values()
+        pictures = read_pictures(ways, rules, self.config, self.engine.limits)
+        return find_faces(self.engine, pictures, rules)
 
     def check_group(self, code: str) -> None:
         """Refuse the code of a group that does not exist.
@@ -75,7 +75,8 @@ class Context:
         """
         if len(user_id) > most:
             raise OperationError(
-                INVALID_PARAMETER, f"MerchantUserId has {len(user_id)} characters, not {most}."
+                INVALID_PARAMETER,
+                f"MerchantUserId has {len(user_id)} characters; {most} are allowed.",
             )
         with refusing():
             records.check_user_id(user_id)

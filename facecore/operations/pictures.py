@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -144,9 +144,9 @@ COMPARED = PictureRules(
 
 
 def read_pictures(
-    ways: Sequence[Sequence[Given]], rules: PictureRules, config: ServiceConfig, limits: Limits
-) -> list[Pixels]:
-    """Upright pixels of all pictures of a request.
+    ways: Iterable[Sequence[Given]], rules: PictureRules, config: ServiceConfig, limits: Limits
+) -> dict[str, Pixels]:
+    """Upright pixels of all pictures of a request, by the parameter that held them.
 
     One check after the other, each over all pictures, so that what is cheap to find is found
     first: given twice; text, address and download, picture by picture; bytes; format and
@@ -154,7 +154,7 @@ def read_pictures(
 
     Parameters
     ----------
-    ways : sequence of sequence of Given
+    ways : iterable of sequence of Given
         The ways in which each picture was given.
     rules : PictureRules
     config : ServiceConfig
@@ -166,6 +166,7 @@ def read_pictures(
     OperationError
         The code of the first check that fails.
     """
+    ways = list(ways)
     for given in ways:
         if len(given) > 1:
             names = " and ".join(way.parameter for way in given)
@@ -176,11 +177,11 @@ def read_pictures(
             raise OperationError(
                 rules.too_large, f"{name} holds more than {rules.max_bytes:,} bytes."
             )
-    return [_decoded(name, data or b"", rules, config, limits) for name, data in files]
+    return {name: _decoded(name, data or b"", rules, config, limits) for name, data in files}
 
 
 def find_faces(
-    engine: FaceEngine, pictures: Sequence[Pixels], rules: PictureRules
+    engine: FaceEngine, pictures: Mapping[str, Pixels], rules: PictureRules
 ) -> list[FaceSample]:
     """The largest face of every picture.
 
@@ -189,10 +190,13 @@ def find_faces(
     OperationError
         `rules.no_face`.
     """
-    try:
-        return [engine.sample(pixels) for pixels in pictures]
-    except NoFaceDetected as error:
-        raise OperationError(rules.no_face) from error
+    faces = []
+    for name, pixels in pictures.items():
+        try:
+            faces.append(engine.sample(pixels))
+        except NoFaceDetected as error:
+            raise OperationError(rules.no_face, f"{name}: {error.message}.") from error
+    return faces
 
 
 def _fetched(given: Given, rules: PictureRules, config: ServiceConfig) -> bytes | None:

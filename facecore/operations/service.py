@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from facecore.engine import FaceEngine
-from facecore.errors import DownloadFailed
+from facecore.errors import DownloadFailed, GroupNotFound
 from facecore.gallery.gallery import Gallery
 from facecore.operations import (
     add_face_record,
@@ -23,6 +23,7 @@ from facecore.operations import (
 from facecore.operations.codes import (
     COMPARE_INTERNAL_ERROR,
     INTERNAL_ERROR,
+    INVALID_PARAMETER,
     UNKNOWN_ACTION,
     OperationError,
 )
@@ -127,6 +128,8 @@ class FaceService(Twins):
             if error.status >= 500 and cause is not None and not isinstance(cause, DownloadFailed):
                 _log_failure(name, request_id, cause)
             raise
+        except GroupNotFound as error:  # deleted since it was checked
+            raise OperationError(INVALID_PARAMETER, f"{error.message}.") from error
         except Exception as error:
             _log_failure(name, request_id, error)
             failed = COMPARE_INTERNAL_ERROR if name == "CompareFaces" else INTERNAL_ERROR

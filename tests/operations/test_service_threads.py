@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
 
+import pytest
 from operations.base import BASE
 from operations.cases import Requests
 
-from facecore import Gallery
+from facecore import FaceEngine, FaceSample, Gallery
 from facecore.operations import FaceService
 
 THREADS = 8
@@ -95,3 +96,25 @@ def test_answers_do_not_mix(service: FaceService, requests: Requests) -> None:
     alone = [service.call(*call).body["Result"]["FaceComparisonScore"] for call in calls[:4]]
     together = [body["Result"]["FaceComparisonScore"] for body in _at_once(service, calls)]
     assert together == alone * 3
+
+
+@pytest.mark.parametrize("name", ["AddFaceRecord", "FaceDuplicationCheckIntl"])
+def test_a_group_that_is_deleted_meanwhile(
+    name: str,
+    service: FaceService,
+    engine: FaceEngine,
+    gallery: Gallery,
+    requests: Requests,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gallery.create_group("g1")
+    real = engine.sample
+
+    def sample(image: Any, **more: Any) -> FaceSample:
+        if gallery.groups():
+            gallery.delete_group("g1")
+        return real(image, **more)
+
+    monkeypatch.setattr(engine, "sample", sample)
+    response = service.call(name, requests.build(BASE[name]))
+    assert (response.status, response.body["Code"]) == (400, "InvalidParameter")
