@@ -2,8 +2,11 @@
 
 from facecore.engine import FaceEngine
 from facecore.errors import (
+    AddressRefused,
     ContractMismatch,
+    DownloadFailed,
     FacecoreError,
+    FaceTooSmall,
     GalleryCorrupt,
     GalleryLocked,
     GalleryNotWritable,
@@ -21,6 +24,7 @@ from facecore.errors import (
     UserExists,
 )
 from facecore.face.detection import Face
+from facecore.face.liveness import Liveness
 from facecore.face.sample import FaceSample
 from facecore.gallery.gallery import Gallery
 from facecore.gallery.records import FaceRecord, GalleryStats, Group, Match
@@ -30,13 +34,16 @@ from facecore.matching.scanning import warmup
 __version__ = "0.1.0"
 
 __all__ = [
+    "AddressRefused",
     "Comparison",
     "ContractMismatch",
     "CrossComparison",
+    "DownloadFailed",
     "Face",
     "FaceEngine",
     "FaceRecord",
     "FaceSample",
+    "FaceTooSmall",
     "FacecoreError",
     "Gallery",
     "GalleryCorrupt",
@@ -48,6 +55,7 @@ __all__ = [
     "GroupNotFound",
     "ImageTooLarge",
     "InvalidParameter",
+    "Liveness",
     "Match",
     "MissingExtra",
     "NoFaceDetected",

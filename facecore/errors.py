@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 __all__ = [
+    "AddressRefused",
     "ContractMismatch",
+    "DownloadFailed",
+    "FaceTooSmall",
     "FacecoreError",
     "GalleryCorrupt",
     "GalleryLocked",
@@ -69,10 +72,28 @@ class ImageTooLarge(FacecoreError):
     hint_default = "resize the image, or raise the limit with facecore.images.Limits"
 
 
+class AddressRefused(FacecoreError):
+    """The address of a picture is none of http or https, or must not be asked from here."""
+
+    hint_default = "give a public http:// or https:// address without credentials"
+
+
+class DownloadFailed(FacecoreError):
+    """Nothing, or not all of it, came from the address of a picture in time."""
+
+    hint_default = "check the address, or send the picture itself"
+
+
 class NoFaceDetected(FacecoreError):
     """No face was found, or none whose landmarks allow an alignment."""
 
     hint_default = "use a picture that shows the whole face, at least 20 pixels wide"
+
+
+class FaceTooSmall(FacecoreError):
+    """The face has too few pixels for what was asked."""
+
+    hint_default = "use a picture in which the face is larger"
 
 
 class InvalidParameter(FacecoreError, ValueError):
