@@ -3,8 +3,14 @@
 from facecore.engine import FaceEngine
 from facecore.errors import (
     AddressRefused,
+    ContractMismatch,
     DownloadFailed,
     FacecoreError,
+    GalleryCorrupt,
+    GalleryLocked,
+    GalleryNotWritable,
+    GroupExists,
+    GroupNotFound,
     ImageTooLarge,
     InvalidParameter,
     MissingExtra,
@@ -12,10 +18,14 @@ from facecore.errors import (
     PackCorrupt,
     PackNotFound,
     ProviderUnavailable,
+    RecordNotFound,
     UnreadableImage,
+    UserExists,
 )
 from facecore.face.detection import Face
 from facecore.face.sample import FaceSample
+from facecore.gallery.gallery import Gallery
+from facecore.gallery.records import FaceRecord, GalleryStats, Group, Match
 from facecore.matching.comparison import Comparison, CrossComparison
 
 __version__ = "0.1.0"
@@ -23,18 +33,31 @@ __version__ = "0.1.0"
 __all__ = [
     "AddressRefused",
     "Comparison",
+    "ContractMismatch",
     "CrossComparison",
     "DownloadFailed",
     "Face",
     "FaceEngine",
+    "FaceRecord",
     "FaceSample",
     "FacecoreError",
+    "Gallery",
+    "GalleryCorrupt",
+    "GalleryLocked",
+    "GalleryNotWritable",
+    "GalleryStats",
+    "Group",
+    "GroupExists",
+    "GroupNotFound",
     "ImageTooLarge",
     "InvalidParameter",
+    "Match",
     "MissingExtra",
     "NoFaceDetected",
     "PackCorrupt",
     "PackNotFound",
     "ProviderUnavailable",
+    "RecordNotFound",
     "UnreadableImage",
+    "UserExists",
 ]
