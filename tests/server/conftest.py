@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from serving import Echo, Running, running
+from server.serving import Echo, Running, running
 
 
 @pytest.fixture(autouse=True)

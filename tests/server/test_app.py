@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from serving import Echo, Reply, Running, reply, running
+from server.serving import Echo, Reply, Running, reply, running
 
 from facecore import InvalidParameter
 from facecore.server import running as runs

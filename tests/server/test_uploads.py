@@ -7,7 +7,7 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import Echo, Running
+from server.serving import Echo, Running
 
 from facecore.server import uploads
 from facecore.server.refusals import Refusal
