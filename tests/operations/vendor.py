@@ -15,16 +15,16 @@ from darabonba.runtime import ExtendsParameters, RuntimeOptions
 from Tea.exceptions import TeaException
 
 METHODS = {
-    "FaceCompare": "face_compare",
-    "FaceCrossCompareIntl": "face_cross_compare_intl",
-    "FaceDuplicationCheckIntl": "face_duplication_check_intl",
-    "AddFaceRecord": "add_face_record",
-    "QueryFaceGroup": "query_face_group",
-    "ModifyFaceGroup": "modify_face_group",
-    "DeleteFaceGroup": "delete_face_group",
-    "QueryFaceRecord": "query_face_record",
-    "DeleteFaceRecord": "delete_face_record",
-    "DeleteFaceRecordV2": "delete_face_record_v2",
+    "FaceCompare": "face_compare_",
+    "FaceCrossCompareIntl": "face_cross_compare_intl_",
+    "FaceDuplicationCheckIntl": "face_duplication_check_intl_",
+    "AddFaceRecord": "add_face_record_",
+    "QueryFaceGroup": "query_face_group_",
+    "ModifyFaceGroup": "modify_face_group_",
+    "DeleteFaceGroup": "delete_face_group_",
+    "QueryFaceRecord": "query_face_record_",
+    "DeleteFaceRecord": "delete_face_record_",
+    "DeleteFaceRecordV2": "delete_face_record_v2",  # and so it is in the package
 }
 
 
@@ -67,7 +67,7 @@ class VendorClient:
             request = models_2019.CompareFacesRequest().from_map(params)
             return self.older.compare_faces_with_options(request, _runtime(request, params))
         request = getattr(models_2022, f"{name}Request")().from_map(params)
-        method = getattr(self.current, f"{METHODS[name]}_with_options")
+        method = getattr(self.current, f"{METHODS[name]}with_options")
         return method(request, _runtime(request, params))
 
 
