@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import json
 import logging
 import signal
 import sys
@@ -66,13 +65,10 @@ def _serve(args: argparse.Namespace) -> Answer:
             config = ServiceConfig(allow_private_addresses=args.allow_private_addresses)
             warm(engine)
             server = Server(Application(FaceService(engine, gallery, config), keys))
-            host, port = sock.getsockname()[:2]
             # From here on uvicorn ends the server at these signals, and raises them again when
             # it is done; the gallery has to be closed after that.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: None)
-            line = {"message": "listening", "host": host, "port": port, "pack": engine.pack.name}
-            print(json.dumps(line), file=sys.stderr, flush=True)
             server.run([sock])
     count = server.server_state.total_requests
     return {"requests": count}, OK, [f"stopped after {count:,} requests"]
@@ -91,5 +87,5 @@ def _log_lines() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("facecore.server.access").setLevel(logging.INFO)
+    logging.getLogger("facecore.server").setLevel(logging.INFO)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every odd byte

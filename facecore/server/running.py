@@ -53,6 +53,9 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
+logger = logging.getLogger("facecore.server")
+
+
 class Server(uvicorn.Server):
     """Runs an application on a bound socket until SIGINT or SIGTERM.
 
@@ -77,6 +80,14 @@ class Server(uvicorn.Server):
             )
         )
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        for sock in sockets or ():
+            host, port = sock.getsockname()[:2]
+            host = f"[{host}]" if ":" in host else host
+            logger.info("listening on http://%s:%d", host, port)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish the requests that are here; refuse those that still come."""
         self._application.stop()
@@ -99,6 +110,18 @@ class _Protocol(H11Protocol):
         if self._head is not None:
             self._head.cancel()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer a client that has said all it will say, and still listens."""
+        if self.cycle is None or self.cycle.response_complete:
+            if self.conn.trailing_data[0]:
+                self._refuse(Refusal("InvalidRequest"))
+            return False
+        if self.cycle.more_body:
+            self._refuse(Refusal("InvalidRequest"))
+            return False
+        self.cycle.keep_alive = False
+        return True
 
     def on_response_complete(self) -> None:
         self._await_head()
@@ -127,7 +150,8 @@ class _Protocol(H11Protocol):
         except h11.LocalProtocolError:  # an answer is on its way already
             pass
         else:
-            log_request("", answer, 0, 0.0)
+            if self.cycle is None or self.cycle.response_complete:  # it logs its own end
+                log_request("", answer, 0, 0.0)
         self.transport.close()
 
     def _send(self, answer: Answer) -> None:

@@ -161,17 +161,15 @@ def read_upload(content_type: str, body: bytes) -> tuple[str, bytes]:
         content.clear()
         name.clear()
 
-    parser = python_multipart.MultipartParser(
-        options.get(b"boundary", b""),
-        {
-            "on_header_field": lambda data, start, end: header.extend(data[start:end]),
-            "on_header_value": lambda data, start, end: value.extend(data[start:end]),
-            "on_header_end": end_header,
-            "on_part_data": lambda data, start, end: content.extend(data[start:end]),
-            "on_part_end": end_part,
-        },
-    )
+    callbacks: Any = {
+        "on_header_field": lambda data, start, end: header.extend(data[start:end]),
+        "on_header_value": lambda data, start, end: value.extend(data[start:end]),
+        "on_header_end": end_header,
+        "on_part_data": lambda data, start, end: content.extend(data[start:end]),
+        "on_part_end": end_part,
+    }
     try:
+        parser = python_multipart.MultipartParser(options.get(b"boundary", b""), callbacks)
         parser.write(body)
         parser.finalize()
         return fields[b"key"].decode(), fields[b"file"]

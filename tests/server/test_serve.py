@@ -60,10 +60,12 @@ def test_start_and_stop(tmp_path: Path, number: int) -> None:
     assert process.stderr is not None
     try:
         first = json.loads(process.stderr.readline())
-        assert (first["message"], first["pack"]) == ("listening", "compact")
-        connection = http.client.HTTPConnection("127.0.0.1", first["port"])
+        text, _, port = first["message"].rpartition(":")
+        assert text == "listening on http://127.0.0.1"
+        connection = http.client.HTTPConnection("127.0.0.1", int(port))
         connection.request("POST", "/?Action=QueryFaceGroup&CurrentPage=1&PageSize=10")
         answer = json.load(connection.getresponse())
+        connection.close()
         expected = "IncompleteSignature" if number == signal.SIGTERM else "Success"
         assert answer["Code"] == expected
         process.send_signal(number)

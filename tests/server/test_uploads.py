@@ -100,7 +100,17 @@ def test_forms_are_read_back(key: str, data: bytes) -> None:
     )
 
 
-options = st.sampled_from(["", ";", "; boundary", "; boundary=", "; boundary=b", '; boundary="b'])
+options = st.sampled_from(
+    [
+        "",
+        ";",
+        "; boundary",
+        "; boundary=",
+        "; boundary=b",
+        '; boundary="b',
+        "; boundary=" + "b" * 99,
+    ]
+)
 pieces = [
     *(b"--b", b"--", b"\r\n", b"\r\n\r\n", b"x", b": ", b"\0", b"Content-Disposition: form-data"),
     *(b'; name="key"', b'; name="file"', b"; name*=utf-8''%ff; filename=\"\xff\""),
