@@ -6,6 +6,7 @@ from facecore.errors import (
     ContractMismatch,
     DownloadFailed,
     FacecoreError,
+    FaceTooSmall,
     GalleryCorrupt,
     GalleryLocked,
     GalleryNotWritable,
@@ -23,6 +24,7 @@ from facecore.errors import (
     UserExists,
 )
 from facecore.face.detection import Face
+from facecore.face.liveness import Liveness
 from facecore.face.sample import FaceSample
 from facecore.gallery.gallery import Gallery
 from facecore.gallery.records import FaceRecord, GalleryStats, Group, Match
@@ -40,6 +42,7 @@ __all__ = [
     "FaceEngine",
     "FaceRecord",
     "FaceSample",
+    "FaceTooSmall",
     "FacecoreError",
     "Gallery",
     "GalleryCorrupt",
@@ -51,6 +54,7 @@ __all__ = [
     "GroupNotFound",
     "ImageTooLarge",
     "InvalidParameter",
+    "Liveness",
     "Match",
     "MissingExtra",
     "NoFaceDetected",

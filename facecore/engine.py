@@ -7,9 +7,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from operator import length_hint
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, get_args
 
 import numpy as np
@@ -20,6 +22,7 @@ from facecore.errors import FacecoreError, InvalidParameter, NoFaceDetected
 from facecore.face.alignment import align
 from facecore.face.detection import Detector, Face
 from facecore.face.embedding import Embedder
+from facecore.face.liveness import AttackClassifier, Liveness
 from facecore.face.sample import FaceSample
 from facecore.images import ImageInput
 from facecore.matching import comparison
@@ -117,6 +120,9 @@ class FaceEngine:
         detector, embedder = self.pack.detector, self.pack.embedder
         self._detector = Detector(open_model(detector, loaded.detector, **options), detector)
         self._embedder = Embedder(open_model(embedder, loaded.embedder, **options), embedder)
+        self._liveness_model, self._options = loaded.liveness, options
+        self._classifier: AttackClassifier | None = None
+        self._opening = Lock()
 
     def __repr__(self) -> str:
         return f"FaceEngine(pack={self.pack.name!r}, threshold={self.threshold:g})"
@@ -345,6 +351,55 @@ class FaceEngine:
         limit = self.threshold if threshold is None else _check_threshold(threshold)
         first, second, third = self._templates(a=a, b=b, c=c)
         return comparison.cross_compare(first, second, third, self.calibration, limit, mode)
+
+    def liveness(
+        self, image: FaceInput, *, face: FaceChoice = "largest", threshold: float | None = None
+    ) -> Liveness:
+        """Whether a face was photographed from a print or a screen.
+
+        It does not stop good masks or pictures that are fed in behind the camera, and was
+        measured on simulated attacks: see docs/liveness.md before relying on it.
+
+        Parameters
+        ----------
+        image : image or FaceSample
+            As in `sample`.  Give the camera's own picture: enlarging and reducing remove
+            traces of a recapture.
+        face : {"largest", "central"}
+            Which face stands for the image.
+        threshold : float, optional
+            Attack score from which the face is taken for an attack, 0..100; the pack's by
+            default.
+
+        Raises
+        ------
+        FaceTooSmall
+            The face is smaller than 48 pixels.
+        InvalidParameter
+            The pack has no model for it, or an argument makes no sense.
+        NoFaceDetected, UnreadableImage, ImageTooLarge
+            As in `sample`.
+        """
+        limit = None if threshold is None else _check_threshold(threshold)
+        classifier = self._attack_classifier()
+        sample = self.sample(image, face=face)
+        with _typed(sample.pixels):
+            found = classifier.assess(sample.pixels, sample.face)
+        return found if limit is None else replace(found, threshold=limit)
+
+    def _attack_classifier(self) -> AttackClassifier:
+        """Opened at the first use: whoever only compares does not pay for it."""
+        with self._opening:
+            if self._classifier is None:
+                spec, data = self.pack.liveness, self._liveness_model
+                if spec is None or data is None:
+                    raise InvalidParameter(
+                        f"the pack {self.pack.name} has no liveness model",
+                        'use a pack that has one, such as "compact"',
+                    )
+                session = open_model(spec, data, **self._options)
+                self._classifier = AttackClassifier(session, spec)
+            return self._classifier
 
     def _load(self, image: ImageInput) -> NDArray[np.uint8]:
         return images.load(image, self.limits)

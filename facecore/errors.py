@@ -6,6 +6,7 @@ __all__ = [
     "AddressRefused",
     "ContractMismatch",
     "DownloadFailed",
+    "FaceTooSmall",
     "FacecoreError",
     "GalleryCorrupt",
     "GalleryLocked",
@@ -13,6 +14,7 @@ __all__ = [
     "GroupExists",
     "GroupNotFound",
     "ImageTooLarge",
+    "IndexCorrupt",
     "InvalidParameter",
     "MissingExtra",
     "NoFaceDetected",
@@ -88,6 +90,12 @@ class NoFaceDetected(FacecoreError):
     hint_default = "use a picture that shows the whole face, at least 20 pixels wide"
 
 
+class FaceTooSmall(FacecoreError):
+    """The face has too few pixels for what was asked."""
+
+    hint_default = "use a picture in which the face is larger"
+
+
 class InvalidParameter(FacecoreError, ValueError):
     """An argument has a type, shape or value that is not accepted."""
 
@@ -152,3 +160,9 @@ class UserExists(FacecoreError):
     """The group holds a face of this user already."""
 
     hint_default = 'use on_existing="add" or "replace"'
+
+
+class IndexCorrupt(FacecoreError):
+    """The files of a saved index are not what was written; the templates are not in danger."""
+
+    hint_default = "build the index again from the stored templates"

@@ -1,7 +1,7 @@
 """The ``facecore`` command.
 
 Exit status: 0 same person (or the command did its work), 1 not the same person (or a check
-failed), 2 error.
+failed, or an attack was found), 2 error.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 
 from facecore import __version__
-from facecore.cli import comparing, measuring, serve, weights
+from facecore.cli import comparing, liveness, measuring, serve, weights
 from facecore.cli.common import ERROR, Commands, Parser, complain
 from facecore.errors import FacecoreError
 
@@ -36,6 +36,6 @@ def _parser() -> Parser:
     parser = Parser(prog="facecore", description="On-device face comparison.")
     parser.add_argument("--version", action="version", version=f"facecore {__version__}")
     commands = Commands(parser, "commands", "COMMAND")
-    for module in (comparing, measuring, serve, weights):
+    for module in (comparing, liveness, measuring, serve, weights):
         module.add_commands(commands)
     return parser

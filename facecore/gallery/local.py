@@ -106,7 +106,7 @@ class LocalBackend:
             labels = None
             if groups is not None:
                 labels = np.array([snapshot.group(name).id for name in groups], np.int32)
-            ids, _ = index.search(vector, limit, labels)
+            ids = self._keeper.search(vector, limit, labels, index, snapshot)
             records = snapshot.faces_of(ids)
             # Summed as a comparison of two images sums it, so that the scores are the same.
             exact = cosine(snapshot.vectors(ids), vector[None])

@@ -13,6 +13,7 @@ from facecore.models.install import PullResult, pull
 from facecore.models.manifest import (
     DetectorSpec,
     EmbedderSpec,
+    LivenessSpec,
     Manifest,
     contract_id,
     read_manifest,
@@ -21,16 +22,19 @@ from facecore.models.packs import LoadedPack, Pack, find_pack, load_pack
 from facecore.models.registry import FileCheck, PackInfo, known_packs, verify
 from facecore.models.specs import (
     CalibrationSpec,
+    CueModel,
     DetectorOutput,
     EmbedderOutput,
     InputSpec,
     Knot,
+    LivenessOutput,
     MeasuredRate,
 )
 
 __all__ = [
     "CalibrationFile",
     "CalibrationSpec",
+    "CueModel",
     "DetectorOutput",
     "DetectorSpec",
     "EmbedderOutput",
@@ -38,6 +42,8 @@ __all__ = [
     "FileCheck",
     "InputSpec",
     "Knot",
+    "LivenessOutput",
+    "LivenessSpec",
     "LoadedPack",
     "Manifest",
     "MeasuredRate",

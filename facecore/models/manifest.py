@@ -9,7 +9,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from facecore.models.schema import is_file_name, is_pack_name, parse, read_toml, require
-from facecore.models.specs import CalibrationSpec, DetectorOutput, EmbedderOutput, InputSpec
+from facecore.models.specs import (
+    CalibrationSpec,
+    CueModel,
+    DetectorOutput,
+    EmbedderOutput,
+    InputSpec,
+    LivenessOutput,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +29,9 @@ ALIGNMENTS = {"arcface-5pt-112": 112}
 # Detector architecture -> numbers per cell of each head; every head has one output per stride.
 # YuNet: class, objectness, box, five landmarks.
 DETECTOR_HEADS = {"yunet": (1, 1, 4, 10)}
+
+# Liveness architecture -> side of the square patches at native sampling that it looks at.
+LIVENESS_PATCHES = {"native-patches-112": 112}
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -124,8 +134,48 @@ class EmbedderSpec(ModelFile):
 
 
 @dataclass(frozen=True, slots=True)
+class LivenessSpec(ModelFile):
+    """The classifier of presentation attacks of a pack.
+
+    Parameters
+    ----------
+    threshold : float
+        Attack score from which a presentation is taken for an attack, 0–100.
+    bpcer : float
+        Share of genuine presentations at or above the threshold, 0–1, as measured.
+    bpcer_dataset : str
+        On which pictures.
+    cues : CueModel
+        Joins the network's answer with the cues.
+    """
+
+    threshold: float
+    bpcer: float
+    bpcer_dataset: str
+    input: InputSpec
+    output: LivenessOutput
+    cues: CueModel
+
+    def __post_init__(self) -> None:
+        ModelFile.__post_init__(self)
+        known = ", ".join(LIVENESS_PATCHES)
+        require(self.architecture in LIVENESS_PATCHES, "architecture", f"must be one of {known}")
+        side = LIVENESS_PATCHES[self.architecture]
+        for field, value in (("height", self.input.height), ("width", self.input.width)):
+            require(value == side, f"input.{field}", f"must be {side} for {self.architecture}")
+        require(0 < self.threshold < 100, "threshold", "must lie between 0 and 100")
+        require(0 <= self.bpcer <= 1, "bpcer", "must be within 0..1")
+        require(bool(self.bpcer_dataset.strip()), "bpcer_dataset", "must not be empty")
+
+    @property
+    def max_batch(self) -> int:
+        """Any number of patches goes into one run."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
-    """A whole ``pack.toml``."""
+    """A whole ``pack.toml``; a pack may lack the models that default to None."""
 
     format: int
     name: str
@@ -133,19 +183,28 @@ class Manifest:
     summary: str
     detector: DetectorSpec
     embedder: EmbedderSpec
+    liveness: LivenessSpec | None = None
 
     def __post_init__(self) -> None:
         require(self.format == 1, "format", "must be 1; a newer facecore may know this one")
         require(is_pack_name(self.name), "name", "must be lower-case letters, digits, _ and -")
         require(bool(self.version.strip()), "version", "must not be empty")
         require(bool(self.summary.strip()), "summary", "must not be empty")
-        same = self.detector.file.lower() == self.embedder.file.lower()
-        require(not same, "embedder.file", "is the detector's file too")
+        owners: dict[str, str] = {}
+        for role, model in self.models.items():
+            owner = owners.setdefault(model.file.lower(), role)
+            require(owner == role, f"{role}.file", f"is the {owner}'s file too")
 
     @property
-    def models(self) -> dict[str, DetectorSpec | EmbedderSpec]:
-        """Role -> model."""
-        return {"detector": self.detector, "embedder": self.embedder}
+    def models(self) -> dict[str, DetectorSpec | EmbedderSpec | LivenessSpec]:
+        """Role -> model, of those that the pack has."""
+        found: dict[str, DetectorSpec | EmbedderSpec | LivenessSpec] = {
+            "detector": self.detector,
+            "embedder": self.embedder,
+        }
+        if self.liveness is not None:
+            found["liveness"] = self.liveness
+        return found
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -14,6 +14,7 @@ from facecore.models.manifest import (
     MANIFEST_NAME,
     DetectorSpec,
     EmbedderSpec,
+    LivenessSpec,
     Manifest,
     ModelFile,
     contract_id,
@@ -65,6 +66,11 @@ class Pack:
         return self.manifest.embedder
 
     @property
+    def liveness(self) -> LivenessSpec | None:
+        """The liveness classifier's part of the manifest; None where the pack has none."""
+        return self.manifest.liveness
+
+    @property
     def contract_id(self) -> str:
         """Identity of the embedder's vector space; see `facecore.models.contract_id`."""
         return contract_id(self.manifest.embedder)
@@ -81,11 +87,14 @@ class LoadedPack:
     detector, embedder : bytes
         ONNX models; the very bytes that were hashed, so give these to ONNX Runtime and never
         the path.
+    liveness : bytes, optional
+        None where the pack has no such model.
     """
 
     pack: Pack
     detector: bytes = field(repr=False)
     embedder: bytes = field(repr=False)
+    liveness: bytes | None = field(default=None, repr=False)
 
 
 def find_pack(name_or_path: str | os.PathLike[str]) -> Pack:
@@ -137,7 +146,12 @@ def load_pack(name_or_path: str | os.PathLike[str] | Pack) -> LoadedPack:
         As `find_pack`, or a file is not the one that was published.
     """
     pack = name_or_path if isinstance(name_or_path, Pack) else find_pack(name_or_path)
-    return LoadedPack(pack, read_model(pack, pack.detector), read_model(pack, pack.embedder))
+    return LoadedPack(
+        pack,
+        read_model(pack, pack.detector),
+        read_model(pack, pack.embedder),
+        None if pack.liveness is None else read_model(pack, pack.liveness),
+    )
 
 
 def read_model(pack: Pack, model: ModelFile) -> bytes:

@@ -17,6 +17,19 @@ SCORE_AT_FAR = {0.01: 70.0, 0.001: 80.0, 0.0001: 90.0}
 # How the false accept rate goes on beyond the last measured knot.
 TAILS = ("exponential",)
 
+# What `facecore.face.attack_cues.measure` measures, in its order.
+LIVENESS_CUES = (
+    "grid_peaks",
+    "chroma_moire",
+    "high_frequency_loss",
+    "gamut",
+    "tonal_range",
+    "banding",
+    "texture",
+    "specular",
+    "frame_edges",
+)
+
 # Smaller scales cannot be told from rounding; 2 / 0.003 decays of e stay above float's underflow.
 LEAST_TAIL_SCALE = 0.003
 
@@ -88,6 +101,49 @@ class EmbedderOutput:
     def __post_init__(self) -> None:
         require(bool(self.name), "name", "must not be empty")
         require(1 <= self.dimension <= 65536, "dimension", "must be within 1..65536")
+
+
+@dataclass(frozen=True, slots=True)
+class LivenessOutput:
+    """The liveness network's output tensor: the log odds of an attack, one per patch."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        require(bool(self.name), "name", "must not be empty")
+
+
+@dataclass(frozen=True, slots=True)
+class CueModel:
+    """A logistic regression over the cues of a recapture and the network's log odds.
+
+    ``z = bias + network * logit + sum(weight * clip((cue - mean) / scale, -4, 4))``, and the
+    attack score is ``100 / (1 + exp(-z))``.
+
+    Parameters
+    ----------
+    names : tuple of str
+        All of `LIVENESS_CUES`, in their order.
+    mean, scale, weight : tuple of float
+        Of each cue.
+    network : float
+        Weight of the network's log odds.
+    bias : float
+    """
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    weight: tuple[float, ...]
+    network: float
+    bias: float
+
+    def __post_init__(self) -> None:
+        require(self.names == LIVENESS_CUES, "names", f"must be {', '.join(LIVENESS_CUES)}")
+        for field in ("mean", "scale", "weight"):
+            found = len(getattr(self, field))
+            require(found == len(self.names), field, f"must hold {len(self.names)}, holds {found}")
+        require(min(self.scale) > 0, "scale", "must be above zero")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from facecore import Gallery
+
 from .addresses import PictureServer
 from .symbols import Symbols
 
@@ -61,13 +63,13 @@ def _text(data: bytes, form: str | None) -> str:
     return text  # raw64: as it is, where a prefix belongs
 
 
-def prepare(gallery: Any, given: Mapping[str, Any], symbols: Symbols) -> None:
+def prepare(gallery: Gallery, given: Mapping[str, Any], symbols: Symbols) -> None:
     """Create the groups of a case and enrol who is in them."""
     for code, people in given.get("groups", {}).items():
         gallery.create_group(code)
         for person in people:
-            data = symbols.data(person["image"])
-            gallery.add(code, data, person["MerchantUserId"])
+            face = symbols.face(gallery.engine, person["image"])
+            gallery.add(code, face, person["MerchantUserId"])
 
 
 def run_case(case: Mapping[str, Any], requests: Requests, call: Call) -> list[str]:

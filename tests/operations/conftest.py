@@ -11,10 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from operations.addresses import PictureServer
 from operations.cases import Requests
+from operations.morphs import morph
 from operations.symbols import Symbols
 
 from facecore import FaceEngine, Gallery
 from facecore.operations import FaceService, ServiceConfig
+
+TRAINING = Path(__file__).resolve().parents[2] / "weights/training"
 
 MakeService = Callable[..., FaceService]
 
@@ -31,9 +34,28 @@ def london(request: pytest.FixtureRequest) -> Path | None:
 
 @pytest.fixture(scope="session")
 def symbols(
-    london: Path | None, astronaut: NDArray[np.uint8], hopper: NDArray[np.uint8]
+    london: Path | None,
+    astronaut: NDArray[np.uint8],
+    hopper: NDArray[np.uint8],
+    engine: FaceEngine,
 ) -> Symbols:
-    return Symbols(london, astronaut, hopper)
+    return Symbols(
+        london,
+        astronaut,
+        hopper,
+        recapture=_recaptured,
+        morph=lambda a, b: morph(engine, a, b),
+    )
+
+
+def _recaptured(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture on a display, photographed: by the simulation that the liveness room has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(TRAINING))
+        import recapture
+
+    made: NDArray[np.uint8] = recapture.recapture(picture, "lcd", 1, held_out=True)
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from facecore import FaceEngine, FaceSample
+
 Pixels = NDArray[np.uint8]
 Recapture = Callable[[Pixels], Pixels]
 
@@ -50,10 +52,17 @@ class Symbols:
     ) -> None:
         self._london = london
         self._stand_ins = {"alice": _portrait(astronaut, 220, 120), "bob": _portrait(hopper)}
-        self._recapture = recapture
-        self._morph = morph
+        self._recapture, self._morph = recapture, morph
+        self._faces: dict[tuple[str, str], FaceSample] = {}
         self.data = cache(self._data)
         self.pixels = cache(self._pixels)
+
+    def face(self, engine: FaceEngine, symbol: str) -> FaceSample:
+        """The face of a symbol, found and embedded once."""
+        key = (engine.contract_id, symbol)
+        if key not in self._faces:
+            self._faces[key] = engine.sample(self.data(symbol))
+        return self._faces[key]
 
     def _pixels(self, name: str) -> Pixels:
         """Upright BGR pixels of a name without options."""

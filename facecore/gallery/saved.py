@@ -1,0 +1,120 @@
+"""Indexes on the disk: what may be loaded, and what must not stay there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.errors import FacecoreError, IndexCorrupt
+from facecore.gallery import generations
+from facecore.gallery.follower import Follower
+from facecore.gallery.generations import Generation
+from facecore.gallery.index import Index
+from facecore.gallery.queries import Snapshot, State
+from facecore.gallery.records import Contract
+
+__all__ = ["Saved"]
+
+log = logging.getLogger("facecore.gallery")
+
+# Below this many faces an index is made from the store faster than it could be saved.
+WORTHWHILE = 5_000
+
+
+class Saved:
+    """The generations of one kind of index.
+
+    The store is the truth, and a generation is believed only if the store holds exactly the
+    faces that it holds: none was removed since, and no other history has taken its place.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the generations.
+    kind : str
+    contract : Contract
+    """
+
+    def __init__(self, root: Path, kind: str, contract: Contract) -> None:
+        self._root = root
+        self._kind = kind
+        self._contract = contract
+        self._face: int | None = None  # the last face of the newest; None: there is none
+
+    @property
+    def face(self) -> int:
+        """Id of the last face of what is saved; 0 where nothing is."""
+        return self._face or 0
+
+    def repair(self, snapshot: Snapshot) -> None:
+        """Remove what a crash kept from being removed.  For the one who writes only."""
+        mark = generations.watermark(self._root)
+        if mark is not None and _fits(mark, snapshot):
+            self._face = int(mark["face"])
+        else:
+            generations.discard(self._root)
+        generations.sweep(self._root)
+
+    def load(self, snapshot: Snapshot, read: Callable[[Path], Index]) -> Follower | None:
+        """The newest generation, if it is whole and the store's; else None and a warning."""
+        reason = self._load(snapshot, read)
+        if isinstance(reason, Follower):
+            return reason
+        if snapshot.size() >= WORTHWHILE:
+            log.warning(
+                "%s: the %s index is built from the store: %s", self._root, self._kind, reason
+            )
+        return None
+
+    def _load(self, snapshot: Snapshot, read: Callable[[Path], Index]) -> Follower | str:
+        found = generations.latest(self._root, self._contract.id, self._contract.dimension)
+        if not isinstance(found, Generation):
+            return found.reason
+        if found.kind != self._kind:
+            return f"{found.folder.name}: it is of the kind {found.kind}"
+        if not _fits(found.watermark, snapshot):
+            return f"{found.folder.name}: the store does not hold the same faces any more"
+        try:
+            index = read(found.folder)
+        except IndexCorrupt as error:
+            return f"{found.folder.name}: {error.message}"
+        if len(index) != found.rows:
+            return f"{found.folder.name}: it has {len(index)} rows of {found.rows}"
+        state = State(int(found.watermark["face"]), snapshot.state().removal)
+        self._face = state.face
+        return Follower(index, state)
+
+    def save(self, follower: Follower, snapshot: Snapshot) -> None:
+        """Write a generation; one that cannot be written is only a warning.
+
+        The follower must be at the removals of the snapshot, and stay as it is meanwhile.
+        """
+        face = follower.state.face
+        mark = {"face": face, "holds": snapshot.fingerprint(face)}
+        try:
+            generations.save(
+                self._root,
+                follower.index,
+                kind=self._kind,
+                contract=self._contract.id,
+                watermark=mark,
+            )
+        except FacecoreError as error:
+            log.warning("%s: the index was not saved: %s", self._root, error)
+            return
+        self._face = face
+
+    def forget(self, gone: Iterable[NDArray[np.int64]]) -> None:
+        """Discard what holds one of these faces; raises if that cannot be done."""
+        if any(ids.min() <= self.face for ids in gone):
+            self._face = None
+            generations.discard(self._root)
+
+
+def _fits(mark: dict[str, object], snapshot: Snapshot) -> bool:
+    face = mark.get("face")
+    return isinstance(face, int) and mark.get("holds") == snapshot.fingerprint(face)
