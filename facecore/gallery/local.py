@@ -33,10 +33,6 @@ T = TypeVar("T")
 class LocalBackend:
     """See `facecore.gallery.backend.Backend` for the methods.
 
-    A change holds the index's lock from its commit until the index has followed, and a search
-    holds it from its look at the store until its answer, so that every answer is that of one
-    moment of the gallery's history.
-
     Parameters
     ----------
     folder : Path

@@ -37,24 +37,27 @@ class Saved:
         Folder of the generations.
     kind : str
     contract : Contract
+
+    Attributes
+    ----------
+    face : int
+        Id of the last face of what is on the disk; 0 where nothing is.
+    reached : int
+        Id of the last face that was ever saved or loaded here, also if it was discarded since:
+        a removal must not make an open gallery write its whole index again.
     """
 
     def __init__(self, root: Path, kind: str, contract: Contract) -> None:
         self._root = root
         self._kind = kind
         self._contract = contract
-        self._face: int | None = None  # the last face of the newest; None: there is none
-
-    @property
-    def face(self) -> int:
-        """Id of the last face of what is saved; 0 where nothing is."""
-        return self._face or 0
+        self.face = self.reached = 0
 
     def repair(self, snapshot: Snapshot) -> None:
         """Remove what a crash kept from being removed.  For the one who writes only."""
         mark = generations.watermark(self._root)
         if mark is not None and _fits(mark, snapshot):
-            self._face = int(mark["face"])
+            self.face = self.reached = int(mark["face"])
         else:
             generations.discard(self._root)
         generations.sweep(self._root)
@@ -85,7 +88,7 @@ class Saved:
         if len(index) != found.rows:
             return f"{found.folder.name}: it has {len(index)} rows of {found.rows}"
         state = State(int(found.watermark["face"]), snapshot.state().removal)
-        self._face = state.face
+        self.face = self.reached = state.face
         return Follower(index, state)
 
     def save(self, follower: Follower, snapshot: Snapshot) -> None:
@@ -102,16 +105,17 @@ class Saved:
                 kind=self._kind,
                 contract=self._contract.id,
                 watermark=mark,
+                parameters=getattr(follower.index, "parameters", None),
             )
         except FacecoreError as error:
             log.warning("%s: the index was not saved: %s", self._root, error)
             return
-        self._face = face
+        self.face = self.reached = face
 
     def forget(self, gone: Iterable[NDArray[np.int64]]) -> None:
         """Discard what holds one of these faces; raises if that cannot be done."""
         if any(ids.min() <= self.face for ids in gone):
-            self._face = None
+            self.face = 0
             generations.discard(self._root)
 
 

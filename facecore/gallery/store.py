@@ -213,7 +213,8 @@ class Store:
             changes.commit()
         with self._changing, typed(self.path):
             if self._writer is not None:
-                self._writer.execute("PRAGMA incremental_vacuum").fetchall()
+                # Not execute, which stops after the first page.
+                self._writer.executescript("PRAGMA incremental_vacuum")
         self.erase()
 
     def check_whole(self) -> None:

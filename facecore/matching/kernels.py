@@ -8,14 +8,20 @@ multiplies two of them into 64 bits, and the loop becomes three times slower.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import llvmlite
 import numba
 from numba import float32, int32, njit
 
-__all__ = ["compile_scan"]
+from facecore.models.catalog import cache_root
+
+__all__ = ["cache_folder", "compile_scan"]
 
 _CHUNK = 128  # rows that stay in the nearest cache while each probe passes over them
 _SIGNATURE = (
@@ -51,6 +57,19 @@ def _drop(least: Any, rows: Any, lower: Any, upper: Any, count: int) -> int:
             rows[left], lower[left], upper[left] = rows[c], lower[c], upper[c]
             left += 1
     return left
+
+
+def cache_folder() -> Path | None:
+    """Make the folder for this very version's machine code; None where that is impossible."""
+    source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    python = "".join(map(str, sys.version_info[:2]))
+    name = f"numba{numba.__version__}-llvmlite{llvmlite.__version__}-py{python}-{source}"
+    folder = cache_root().parent / "kernels" / name
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def compile_scan(width: int, cache: Path | None = None) -> Callable[..., int]:
