@@ -6,10 +6,12 @@ import base64
 import http.client
 import json
 import logging
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -337,3 +339,10 @@ def test_an_address_that_is_not_ours() -> None:
         first.listen()
         with pytest.raises(InvalidParameter, match="cannot be used"):
             bind("127.0.0.1", first.getsockname()[1])
+
+
+def test_every_code_of_the_server_is_on_its_page() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/serving.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d{3}) \| (`.+?) \|", page, re.MULTILINE)
+    named = {code: int(status) for status, codes in rows for code in re.findall(r"`(.+?)`", codes)}
+    assert named == {code: status for code, (status, _) in REFUSALS.items()}
