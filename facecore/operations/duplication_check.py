@@ -69,9 +69,9 @@ class DuplicationCheckResult:
     face_id : str
         Of the new record; "" where there is none.
     age : int or None
-        In years; None where it was not computed.
+        In years; None where it was not asked for or cannot be told.
     gender : {"M", "F"} or None
-        None where it was not computed.
+        As `age`.
     quality : mapping of str to float, or None
         As of `FaceCompareResult`.
     transaction_id : str
@@ -158,7 +158,9 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
         attempted = registers and sub_code == PASSED
         if attempted:
             record = _register(context, values, source)
-    attributes = engine.attributes(source)
+    attributes = None
+    if values["FaceAttributeCheck"] == "Y" and engine.pack.attributes is not None:
+        attributes = engine.attributes(source)
     return DuplicationCheckResult(
         passed=sub_code == PASSED,
         sub_code=sub_code,

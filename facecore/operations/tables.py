@@ -77,7 +77,7 @@ DUPLICATION_CHECK = (
     Parameter("FaceVerifyThreshold", ignored=True),
     Parameter("UpdateFaceIfUserExists", default="N", allowed=("Y", "N")),
     Parameter("FaceQualityCheck", default="N"),  # Y asks for scores; anything else does not
-    Parameter("FaceAttributeCheck", ignored=True),
+    Parameter("FaceAttributeCheck", default="N"),  # Y asks for age and gender
 )
 
 ADD_FACE_RECORD = (

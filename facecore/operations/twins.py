@@ -103,6 +103,7 @@ class Twins:
         update_existing: bool = False,
         limit: int = 1,
         quality: bool = False,
+        attributes: bool = False,
     ) -> DuplicationCheckResult:
         """FaceDuplicationCheckIntl: whether a person is new, the one on another picture, live.
 
@@ -130,6 +131,8 @@ class Twins:
             Most duplicates to name, 1 to 5.
         quality : bool, default False
             Also judge the quality of the faces.
+        attributes : bool, default False
+            Also estimate age and gender, where the engine's pack has a network for it.
 
         Raises
         ------
@@ -151,6 +154,7 @@ class Twins:
             "ReturnFaces": limit,
             "UpdateFaceIfUserExists": _yes(update_existing),
             "FaceQualityCheck": _yes(quality),
+            "FaceAttributeCheck": _yes(attributes),
         }
         return cast(DuplicationCheckResult, self._perform("FaceDuplicationCheckIntl", params))
 

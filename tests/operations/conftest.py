@@ -77,10 +77,13 @@ def gallery(tmp_path: Path, engine: FaceEngine) -> Iterator[Gallery]:
 
 @pytest.fixture
 def make_service(engine: FaceEngine, gallery: Gallery) -> MakeService:
-    """A service on the test's own gallery; local addresses are allowed, and time is short."""
+    """A service on the test's own gallery; local addresses are allowed.
+
+    Three seconds are enough on a busy machine, and short enough to wait for.
+    """
 
     def make(**settings: Any) -> FaceService:
-        given = {"allow_private_addresses": True, "download_timeout": 0.5, **settings}
+        given = {"allow_private_addresses": True, "download_timeout": 3.0, **settings}
         return FaceService(engine, gallery, ServiceConfig(**given))
 
     return make

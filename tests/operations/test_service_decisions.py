@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,8 +28,6 @@ def _answer(service: FaceService, requests: Requests, *drop: str, **change: Any)
     response = service.call(NAME, requests.build(request))
     assert response.status == 200, response.body
     result: dict[str, Any] = response.body["Result"]
-    result.pop("FaceAge", None)
-    result.pop("FaceGender", None)
     return result
 
 
@@ -215,7 +214,7 @@ def test_reserved_parameters_change_nothing(
     gallery.create_group("g1")
     plain = _answer(service, requests)
     for value in ("0", "0.99", "100", "nonsense", "Y"):
-        reserved = ("FaceVerifyThreshold", "SaveFacePicture", "SceneCode", "FaceAttributeCheck")
+        reserved = ("FaceVerifyThreshold", "SaveFacePicture", "SceneCode")
         other = _answer(service, requests, **dict.fromkeys(reserved, value))
         assert {**plain, "TransactionId": ""} == {**other, "TransactionId": ""}
 
@@ -252,21 +251,41 @@ def test_quality_scores(
         assert set(result["ExtFaceInfo"]) == SCORES
 
 
-@pytest.mark.parametrize(
-    ("symbol", "level"), [("@alice1", "HIGH"), ("@blurred_alice", "LOW"), ("@noface", "LOW")]
-)
+@pytest.mark.parametrize("symbol", ["@alice1", "@blurred_alice", "@noface"])
 def test_quality_of_a_record(
-    symbol: str, level: str, service: FaceService, gallery: Gallery, requests: Requests
+    symbol: str, service: FaceService, engine: FaceEngine, gallery: Gallery, requests: Requests
 ) -> None:
     gallery.create_group("g1")
-    request = requests.build({**BASE["AddFaceRecord"], "FacePicture": symbol})
-    response = service.call("AddFaceRecord", request)
-    assert response.body["Message"] == "The request was successful."
+    face = symbol != "@noface"
+    level = engine.quality(requests.symbols.data(symbol)).level if face else "LOW"
+    for passed in ("Y" if face else "N", "N"):  # the second time the user is there
+        request = requests.build({**BASE["AddFaceRecord"], "FacePicture": symbol})
+        response = service.call("AddFaceRecord", request)
+        assert response.body["Message"] == "The request was successful."
+        result = response.body["Result"]
+        assert set(result) == {"Passed", "ExtFaceInfo"}
+        assert json.loads(result["ExtFaceInfo"]) == {"faceQuality": level}
+        assert result["Passed"] == passed
+        assert len(gallery) == face
+
+
+@pytest.mark.parametrize("level", ["HIGH", "MEDIUM", "LOW"])
+def test_every_quality_is_stored(
+    level: str,
+    service: FaceService,
+    engine: FaceEngine,
+    gallery: Gallery,
+    requests: Requests,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A poor face is said to be one, and stored all the same."""
+    gallery.create_group("g1")
+    monkeypatch.setattr(engine, "quality", lambda _: SimpleNamespace(level=level, score=50.0))
+    response = service.call("AddFaceRecord", requests.build(BASE["AddFaceRecord"]))
     result = response.body["Result"]
-    assert set(result) == {"Passed", "ExtFaceInfo"}
     assert json.loads(result["ExtFaceInfo"]) == {"faceQuality": level}
-    assert result["Passed"] == ("N" if symbol == "@noface" else "Y")
-    assert len(gallery) == (symbol != "@noface")
+    assert result["Passed"] == "Y"
+    assert len(gallery) == 1
 
 
 def test_a_user_is_stored_once_a_group(
@@ -310,21 +329,36 @@ def test_envelope(name: str, service: FaceService, gallery: Gallery, requests: R
         body = service.call(name, requests.build(BASE[name])).body
         assert set(body) == {"RequestId", "Code", "Message", "Result"}
         assert (body["Code"], body["Message"]) == ("Success", "success")
-        assert set(body["Result"]) - {"FaceAge", "FaceGender"} == FIELDS[name]
+        assert set(body["Result"]) == FIELDS[name]
         assert len(body["Result"]["TransactionId"]) == 32
         assert json.loads(json.dumps(body)) == body
         seen |= {body["RequestId"], body["Result"]["TransactionId"]}
     assert len(seen) == 4
 
 
+@pytest.mark.parametrize(
+    ("flag", "has_network", "found", "expected"),
+    [
+        ("Y", True, SimpleNamespace(age=31.6, gender="F"), {"FaceAge": "32", "FaceGender": "F"}),
+        ("Y", True, None, {}),  # the picture is too poor to say anything
+        ("Y", False, None, {}),
+        ("N", True, SimpleNamespace(age=31.6, gender="F"), {}),
+        (None, True, SimpleNamespace(age=31.6, gender="F"), {}),
+    ],
+)
 def test_age_and_gender_are_there_only_when_computed(
-    service: FaceService, engine: FaceEngine, requests: Requests, monkeypatch: pytest.MonkeyPatch
+    flag: str | None,
+    has_network: bool,
+    found: object,
+    expected: dict[str, str],
+    service: FaceService,
+    engine: FaceEngine,
+    requests: Requests,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from types import SimpleNamespace
-
-    request = requests.build({**BASE[NAME], "VerifyModel": "1"})
-    monkeypatch.setattr(engine, "attributes", lambda _: None)
-    assert not {"FaceAge", "FaceGender"} & set(service.call(NAME, request).body["Result"])
-    monkeypatch.setattr(engine, "attributes", lambda _: SimpleNamespace(age=31.6, gender="F"))
-    result = service.call(NAME, request).body["Result"]
-    assert (result["FaceAge"], result["FaceGender"]) == ("32", "F")
+    monkeypatch.setattr(type(engine.pack), "attributes", object() if has_network else None)
+    if has_network:
+        monkeypatch.setattr(engine, "attributes", lambda _: found)
+    result = _answer(service, requests, VerifyModel="1", FaceAttributeCheck=flag)
+    given = {name: result[name] for name in ("FaceAge", "FaceGender") if name in result}
+    assert given == expected

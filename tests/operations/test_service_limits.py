@@ -389,7 +389,7 @@ def test_picture_to_compare(parameter: str, service: FaceService, requests: Requ
     assert code("base64://@alice1;fmt=bmp") == "1"
     assert code("base64://@lowres") == "1"
     assert code("@url:404") == "Error.CompareFacesError"
-    assert code("@url:timeout") == "Error.CompareFacesError"
+    assert code("@url:refused") == "Error.CompareFacesError"
     for value in ("@alice1|raw64", "base64:/x", "BASE64://x", "http:/a", "https://", "http://"):
         assert code(value) == bad, value
 
@@ -412,10 +412,18 @@ def test_private_addresses_are_refused(make_service: MakeService, requests: Requ
 
 
 @pytest.mark.parametrize("reason", ["timeout", "refused", "404"])
-def test_downloads_that_fail(reason: str, service: FaceService, requests: Requests) -> None:
+def test_downloads_that_fail(
+    reason: str, make_service: MakeService, gallery: Gallery, requests: Requests
+) -> None:
+    service = make_service(download_timeout=0.3)
     for parameter in ("SourceFacePicture", "TargetFacePicture"):
         change = {parameter: None, parameter + "Url": f"@url:{reason}"}
         assert _codes(service, requests, "FaceCompare", **change) == "DownloadTimeout"
+    change = {"TargetImageValue": f"@url:{reason}"}
+    assert _codes(service, requests, "CompareFaces", **change) == "Error.CompareFacesError"
+    gallery.create_group("g1")
+    change = {"FacePicture": None, "FacePictureUrl": f"@url:{reason}"}
+    assert _codes(service, requests, "AddFaceRecord", **change) == "InvalidParameter"
 
 
 @pytest.mark.parametrize(

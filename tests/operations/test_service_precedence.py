@@ -148,7 +148,7 @@ ADD_FACE_RECORD: list[tuple[str, int, Change]] = [
     ("InvalidParameter", 3, {"FacePictureUrl": "@url(@alice1)"}),
     ("InvalidParameter", 3, {"FacePictureFileObject": "@stream(@alice1)"}),
     ("InvalidParameter", 4, {"FacePicture": NOT_BASE64}),
-    ("InvalidParameter", 4, {"FacePicture": None, "FacePictureUrl": "@url:timeout"}),
+    ("InvalidParameter", 4, {"FacePicture": None, "FacePictureUrl": "@url:refused"}),
     ("InvalidParameter", 4, {"FacePicture": None, "FacePictureUrl": "@url:404"}),
     ("InvalidParameter", 4, {"FacePicture": None, "FacePictureUrl": "nothing"}),
     ("InvalidParameter", 5, {"FacePicture": "@toolarge10m"}),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pytest
 from operations.base import BASE, BIZ_ID
 from operations.cases import Requests
@@ -145,32 +146,49 @@ def test_the_verdict_follows_the_threshold(
         assert (result["FacePassed"] == "Y") == passes
 
 
-def test_a_search_is_as_strict_as_a_comparison(
-    make_service: MakeService, gallery: Gallery, engine: FaceEngine, requests: Requests
+@pytest.mark.parametrize(
+    ("rate", "others", "settings", "found"),
+    [
+        # A template that 0.05 % of strangers would be as like to, found from the threshold 80:
+        (0.0005, 0, {}, True),
+        (0.002, 0, {}, False),
+        (0.002, 0, {"threshold": 70.0}, True),
+        (0.0005, 0, {"threshold": 95.0}, False),
+        # and from the score that search_far asks for, whichever is higher.
+        (0.0005, 0, {"search_far": 0.001}, True),
+        (0.0005, 0, {"search_far": 0.0001}, False),
+        (0.002, 0, {"search_far": 0.1}, False),
+        # 1 % over 100 faces is 0.01 % a face.
+        (0.0005, 99, {}, False),
+        (0.0005, 9, {}, True),
+        (0.0005, 99, {"search_far": 0.1}, True),
+        (0.00005, 99, {}, True),
+    ],
+)
+def test_how_strict_a_search_is(
+    rate: float,
+    others: int,
+    settings: dict[str, Any],
+    found: bool,
+    make_service: MakeService,
+    gallery: Gallery,
+    engine: FaceEngine,
+    requests: Requests,
 ) -> None:
-    """A stored face is found from the threshold, or from the score of search_far if higher."""
-    data = requests.symbols.data
+    probe = engine.embed(requests.symbols.data("@alice1")).astype(np.float64)
+    rng = np.random.default_rng(0)
+    strangers = rng.normal(size=(others + 1, len(probe)))
+    strangers -= np.outer(strangers @ probe, probe)  # as unlike as can be
+    strangers /= np.linalg.norm(strangers, axis=1, keepdims=True)
+    similarity = float(engine.calibration.similarity(engine.calibration.threshold(rate)))
+    strangers[0] = similarity * probe + np.sqrt(1 - similarity**2) * strangers[0]
     gallery.create_group("g1")
-    gallery.add("g1", data("@alice2"), "u1")
-    score = gallery.search(data("@alice1"), ["g1"], 1)[0].score
-
-    def sub_code(**settings: Any) -> Any:
-        request = requests.build({**BASE["FaceDuplicationCheckIntl"], "VerifyModel": "0"})
-        service = make_service(**settings)
-        return service.call("FaceDuplicationCheckIntl", request).body["Result"]["SubCode"]
-
-    assert sub_code(threshold=score) == "233"
-    assert sub_code(threshold=score + 1e-6) == "200"
-    rarest = float(engine.calibration.far(score))
-    assert sub_code(threshold=0.0, search_far=min(0.5, rarest * 10)) == "233"
-    assert sub_code(threshold=0.0, search_far=max(rarest / 10, 1e-9)) == (
-        "200" if rarest > 1e-8 else "233"
-    )
-    assert sub_code(threshold=None) == "233"
-    gallery.add("g1", data("@bob1"), "u2")
-    # The default does not fall below the engine's threshold, though 1 % of one face is 70.
-    near = engine.threshold - 5
-    assert float(engine.calibration.threshold(0.01)) < near
+    users = [f"u{number}" for number in range(others + 1)]
+    vectors = strangers.astype(np.float32)
+    gallery.add_templates("g1", vectors, users, contract=gallery.contract_id)
+    request = requests.build({**BASE["FaceDuplicationCheckIntl"], "VerifyModel": "0"})
+    response = make_service(**settings).call("FaceDuplicationCheckIntl", request)
+    assert response.body["Result"]["SubCode"] == ("233" if found else "200")
 
 
 def test_what_is_enrolled_is_found_iff_it_matches(
