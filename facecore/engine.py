@@ -7,9 +7,12 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
+from functools import partial
 from itertools import islice
 from operator import length_hint
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, get_args
 
 import numpy as np
@@ -27,10 +30,10 @@ from facecore.matching.calibration import Calibration
 from facecore.matching.comparison import Comparison, CrossComparison, Template
 from facecore.models import load_pack, read_calibration
 from facecore.models.cpus import usable_cpus
-from facecore.models.runtime import open_model
+from facecore.models.runtime import CPU, open_model
 
 if TYPE_CHECKING:
-    from facecore.models.packs import Pack
+    from facecore.models.packs import LoadedPack, Pack
     from facecore.models.runtime import Provider
 
 __all__ = ["FaceChoice", "FaceEngine", "FaceInput"]
@@ -53,7 +56,8 @@ class FaceEngine:
     providers : sequence of str or (str, dict), optional
         ONNX Runtime execution providers by precedence, with their options; the CPU by default.
     threads : int, optional
-        Threads inside one operator; all usable processors by default.
+        Threads inside one operator; all usable processors by default.  `embed_many` does
+        without them on the CPU: there every processor has images of its own.
     allow_fallback : bool, default False
         Use the CPU, and log a warning, where a provider cannot be had.
     threshold : float, optional
@@ -109,14 +113,10 @@ class FaceEngine:
         self.calibration, self.id_portrait_calibration = _tables(self.pack, calibration)
         default = self.calibration.threshold()
         self.threshold = default if threshold is None else _check_threshold(threshold)
-        options: dict[str, Any] = {
-            "providers": providers,
-            "threads": threads,
-            "allow_fallback": allow_fallback,
-        }
-        detector, embedder = self.pack.detector, self.pack.embedder
-        self._detector = Detector(open_model(detector, loaded.detector, **options), detector)
-        self._embedder = Embedder(open_model(embedder, loaded.embedder, **options), embedder)
+        self._open = partial(_open_models, loaded, providers, allow_fallback)
+        self._detector, self._embedder, on_cpu = self._open(threads)
+        self._serial: FaceEngine | None = self if threads == 1 or not on_cpu else None
+        self._lock = Lock()
 
     def __repr__(self) -> str:
         return f"FaceEngine(pack={self.pack.name!r}, threshold={self.threshold:g})"
@@ -248,7 +248,8 @@ class FaceEngine:
         images : iterable of image
             Read lazily, at most two batches ahead.
         batch_size : int, default 32
-            Faces in one run of the embedder.
+            Images that the processors share out among themselves; each embeds the faces of its
+            share in one run.
         progress : bool, default False
             Show a progress bar on standard error.
         face : {"largest", "central"}
@@ -399,33 +400,70 @@ class FaceEngine:
                 return [_without_frames(error)]
         return [answer for crop in crops for answer in self._embed_each([crop])]
 
+    def _embed_share(
+        self, sources: Sequence[ImageInput], choice: FaceChoice
+    ) -> list[NDArray[np.float32] | FacecoreError]:
+        """What one worker of `embed_many` does at a time."""
+        found: list[NDArray[np.uint8] | FacecoreError] = []
+        for image in sources:
+            try:
+                found.append(self.sample(image, face=choice).crop)
+            except FacecoreError as error:
+                found.append(_without_frames(error))
+        vectors = iter(self._embed_each([f for f in found if not isinstance(f, FacecoreError)]))
+        return [f if isinstance(f, FacecoreError) else next(vectors) for f in found]
+
     def _stream(
         self, sources: Iterable[ImageInput], batch_size: int, choice: FaceChoice
     ) -> Iterator[NDArray[np.float32] | FacecoreError]:
-        def crop(image: ImageInput) -> NDArray[np.uint8] | FacecoreError:
-            try:
-                return self.sample(image, face=choice).crop
-            except FacecoreError as error:
-                return _without_frames(error)
-
+        # Decoding and the models release the GIL, so each worker keeps a processor busy if it
+        # does everything for its images.  Measured on two (`python -m benchmarks importing`):
+        # splitting the operators among threads as well, or embedding in a thread of its own,
+        # costs 15 to 25 %, as more threads then take turns than there are processors.
+        engine, workers = self._worker_engine(), usable_cpus()
+        share = -(-batch_size // workers)
         remaining = iter(sources)
-        waiting: deque[Future[NDArray[np.uint8] | FacecoreError]] = deque()
-        # Decoding and the models release the GIL, so threads keep every core busy.
-        with ThreadPoolExecutor(usable_cpus()) as pool:
+        waiting: deque[Future[list[NDArray[np.float32] | FacecoreError]]] = deque()
+        with ThreadPoolExecutor(workers) as pool:
             try:
                 while True:
-                    more = islice(remaining, 2 * batch_size - len(waiting))
-                    waiting.extend(pool.submit(crop, image) for image in more)
+                    while (len(waiting) + 1) * share <= 2 * batch_size:
+                        if not (more := list(islice(remaining, share))):
+                            break
+                        waiting.append(pool.submit(engine._embed_share, more, choice))
                     if not waiting:
                         return
-                    size = min(batch_size, len(waiting))
-                    results = [waiting.popleft().result() for _ in range(size)]
-                    crops = [r for r in results if not isinstance(r, FacecoreError)]
-                    vectors = iter(self._embed_each(crops))
-                    for result in results:
-                        yield result if isinstance(result, FacecoreError) else next(vectors)
+                    yield from waiting.popleft().result()
             finally:
                 pool.shutdown(cancel_futures=True)
+
+    def _worker_engine(self) -> FaceEngine:
+        """The engine, on the CPU with models of one thread; opened when first needed."""
+        with self._lock:
+            if self._serial is None:
+                serial = copy(self)
+                serial._detector, serial._embedder, _ = self._open(1)
+                self._serial = serial
+            return self._serial
+
+
+def _open_models(
+    loaded: LoadedPack,
+    providers: Sequence[Provider] | None,
+    allow_fallback: bool,
+    threads: int | None,
+) -> tuple[Detector, Embedder, bool]:
+    """The models, and whether both run on the CPU alone."""
+    detector, embedder = loaded.pack.detector, loaded.pack.embedder
+    options: dict[str, Any] = {
+        "providers": providers,
+        "threads": threads,
+        "allow_fallback": allow_fallback,
+    }
+    first = open_model(detector, loaded.detector, **options)
+    second = open_model(embedder, loaded.embedder, **options)
+    on_cpu = {*first.get_providers(), *second.get_providers()} == {CPU}
+    return Detector(first, detector), Embedder(second, embedder), on_cpu
 
 
 @contextmanager
