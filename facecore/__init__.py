@@ -2,7 +2,13 @@
 
 from facecore.engine import FaceEngine
 from facecore.errors import (
+    ContractMismatch,
     FacecoreError,
+    GalleryCorrupt,
+    GalleryLocked,
+    GalleryNotWritable,
+    GroupExists,
+    GroupNotFound,
     ImageTooLarge,
     InvalidParameter,
     MissingExtra,
@@ -10,27 +16,44 @@ from facecore.errors import (
     PackCorrupt,
     PackNotFound,
     ProviderUnavailable,
+    RecordNotFound,
     UnreadableImage,
+    UserExists,
 )
 from facecore.face.detection import Face
 from facecore.face.sample import FaceSample
+from facecore.gallery.gallery import Gallery
+from facecore.gallery.records import FaceRecord, GalleryStats, Group, Match
 from facecore.matching.comparison import Comparison, CrossComparison
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Comparison",
+    "ContractMismatch",
     "CrossComparison",
     "Face",
     "FaceEngine",
+    "FaceRecord",
     "FaceSample",
     "FacecoreError",
+    "Gallery",
+    "GalleryCorrupt",
+    "GalleryLocked",
+    "GalleryNotWritable",
+    "GalleryStats",
+    "Group",
+    "GroupExists",
+    "GroupNotFound",
     "ImageTooLarge",
     "InvalidParameter",
+    "Match",
     "MissingExtra",
     "NoFaceDetected",
     "PackCorrupt",
     "PackNotFound",
     "ProviderUnavailable",
+    "RecordNotFound",
     "UnreadableImage",
+    "UserExists",
 ]

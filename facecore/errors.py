@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 __all__ = [
+    "ContractMismatch",
     "FacecoreError",
+    "GalleryCorrupt",
+    "GalleryLocked",
+    "GalleryNotWritable",
+    "GroupExists",
+    "GroupNotFound",
     "ImageTooLarge",
     "InvalidParameter",
     "MissingExtra",
@@ -11,7 +17,9 @@ __all__ = [
     "PackCorrupt",
     "PackNotFound",
     "ProviderUnavailable",
+    "RecordNotFound",
     "UnreadableImage",
+    "UserExists",
 ]
 
 
@@ -86,3 +94,47 @@ class ProviderUnavailable(FacecoreError):
     """An ONNX Runtime execution provider that was asked for cannot be used."""
 
     hint_default = "leave providers=None for the CPU"
+
+
+class ContractMismatch(FacecoreError):
+    """Templates of two vector spaces met; only those of one contract may be compared."""
+
+    hint_default = "use the pack that the gallery was made with, or enrol the pictures again"
+
+
+class GalleryCorrupt(FacecoreError):
+    """The database of a gallery is damaged, or is not one."""
+
+    hint_default = "restore the folder from a backup"
+
+
+class GalleryLocked(FacecoreError):
+    """The gallery cannot be changed here: another process writes to it, or it is read-only."""
+
+    hint_default = "one process writes at a time; others open the gallery with read_only=True"
+
+
+class GalleryNotWritable(FacecoreError):
+    """The disk is full or failing, or the folder cannot be written; nothing was changed."""
+
+    hint_default = "free some space, and check who may write to the folder"
+
+
+class GroupExists(FacecoreError):
+    """A group of this name is there already."""
+
+
+class GroupNotFound(FacecoreError):
+    """The gallery has no group of this name."""
+
+    hint_default = "create it first: gallery.create_group(name)"
+
+
+class RecordNotFound(FacecoreError):
+    """The gallery has no face of this id."""
+
+
+class UserExists(FacecoreError):
+    """The group holds a face of this user already."""
+
+    hint_default = 'use on_existing="add" or "replace"'
