@@ -8,6 +8,7 @@ __all__ = [
     "GalleryCorrupt",
     "GalleryLocked",
     "GalleryNotWritable",
+    "GalleryUnavailable",
     "GroupExists",
     "GroupNotFound",
     "ImageTooLarge",
@@ -118,6 +119,12 @@ class GalleryNotWritable(FacecoreError):
     """The disk is full or failing, or the folder cannot be written; nothing was changed."""
 
     hint_default = "free some space, and check who may write to the folder"
+
+
+class GalleryUnavailable(FacecoreError):
+    """The Milvus server of a gallery cannot be reached, or did not do what it was asked."""
+
+    hint_default = "check the address and the server; milvus.io/docs lists its error codes"
 
 
 class GroupExists(FacecoreError):

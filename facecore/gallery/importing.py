@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from facecore import images
 from facecore.errors import FacecoreError, InvalidParameter
@@ -39,7 +40,7 @@ class Refusal:
     Attributes
     ----------
     image : str
-        Path, relative to what was imported where it lies inside.
+        Its path, relative to the folder or to the file that lists it.
     user_id : str
         Empty where the picture belongs to nobody.
     code, message : str
@@ -188,9 +189,14 @@ class _Import:
     def work(self, progress: bool) -> None:
         from tqdm import tqdm
 
-        with tqdm(
-            total=len(self.sources), unit="image", desc="importing", disable=not progress
-        ) as bar, closing(self.gallery.engine.embed_many(self._pictures())) as vectors:  # type: ignore[type-var]
+        # A generator, as no progress bar of its own is asked for.
+        answers = cast(
+            "Generator[NDArray[np.float32] | FacecoreError]",
+            self.gallery.engine.embed_many(self._pictures()),
+        )
+        count = len(self.sources)
+        bar = tqdm(total=count, unit="image", desc="importing", disable=not progress)
+        with bar, closing(answers) as vectors:
             for vector in vectors:
                 number, source = self._under_way.popleft()
                 if isinstance(vector, FacecoreError):
@@ -261,9 +267,8 @@ def _sources(place: Path) -> list[_Source]:
         ]
     if not place.is_file():
         raise InvalidParameter(f"{place} is neither a folder nor a file")
-    folder = place.parent
     return [
-        _Source(path, (path.relative_to(folder) if folder in path.parents else path).as_posix(), user)
+        _Source(path, os.path.relpath(path, place.parent), user)
         for user, path in listed_pictures(place)
     ]
 

@@ -16,10 +16,11 @@ from urllib.request import url2pathname
 from facecore.errors import GalleryLocked, GalleryUnavailable, InvalidParameter
 from facecore.extras import require_extra
 
-__all__ = ["PREFIX", "Server", "is_milvus"]
+__all__ = ["EXAMPLE", "Server", "is_milvus"]
 
-PREFIX = "milvus+"
-_EXAMPLE = "for example milvus+http://host:19530, or milvus+file:///folder/staff.db"
+_PREFIX = "milvus+"
+EXAMPLE = "milvus+http://host:19530, or milvus+file:///folder/staff.db"
+_HINT = f"for example {EXAMPLE}"
 
 # How long one call may take, in seconds; pymilvus would try again for minutes.
 _TIMEOUT = 60.0
@@ -39,7 +40,7 @@ _mutex = threading.Lock()
 
 def is_milvus(address: object) -> bool:
     """Whether an address names a Milvus server or a milvus-lite file."""
-    return isinstance(address, str) and address.startswith(PREFIX)
+    return isinstance(address, str) and address.startswith(_PREFIX)
 
 
 class Server:
@@ -107,18 +108,24 @@ class Server:
         with self._typed():
             return getattr(client, method)(*arguments, timeout=_TIMEOUT, **options)
 
-    def rows(self, collection: str, **options: Any) -> Iterator[list[dict[str, Any]]]:
-        """All rows of a query, in batches, in the order of their primary keys."""
-        batches = self.call("query_iterator", collection, **options)
+    def rows(self, collection: str, **options: Any) -> Iterator[dict[str, Any]]:
+        """The rows of a query, in the order of their primary keys, however many they are."""
+        batches = self.call("query_iterator", collection, consistency_level="Strong", **options)
         try:
             while True:
                 with self._typed():
                     batch = batches.next()
                 if not batch:
                     return
-                yield list(batch)
+                yield from batch
         finally:
             batches.close()
+
+    def size_on_disk(self) -> int:
+        """Bytes of milvus-lite's files; of a server, 0."""
+        if self.folder is None:
+            return 0
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     def client(self) -> Any:
         """The client, where it can be used."""
@@ -156,21 +163,21 @@ class Server:
 
 def _parse(address: str) -> tuple[str, Path | None, str]:
     """Name for messages, folder of a milvus-lite file, and what pymilvus is given."""
-    target = address.removeprefix(PREFIX)
+    target = address.removeprefix(_PREFIX)
     try:
         parts = urlsplit(target)
         port = parts.port
     except ValueError as error:
-        raise InvalidParameter(f"the address of the gallery: {error}", _EXAMPLE) from error
+        raise InvalidParameter(f"the address of the gallery: {error}", _HINT) from error
     if parts.scheme in ("http", "https") and parts.hostname:
         place = parts.hostname + ("" if port is None else f":{port}")
-        return f"{PREFIX}{parts.scheme}://{place}{parts.path.rstrip('/')}", None, target
+        return f"{_PREFIX}{parts.scheme}://{place}{parts.path.rstrip('/')}", None, target
     if parts.scheme == "file" and not parts.netloc and parts.path.endswith(".db"):
         folder = Path(url2pathname(parts.path)).absolute()
         if not folder.parent.is_dir():
             raise InvalidParameter(f"{folder.parent} is not a folder", "make it first")
-        return f"{PREFIX}{folder.as_uri()}", folder, str(folder)
-    raise InvalidParameter(f"{parts.scheme}: is no address of a Milvus gallery", _EXAMPLE)
+        return f"{_PREFIX}{folder.as_uri()}", folder, str(folder)
+    raise InvalidParameter(f"{parts.scheme}: is no address of a Milvus gallery", _HINT)
 
 
 def _check_file(folder: Path) -> None:
