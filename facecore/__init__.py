@@ -2,6 +2,7 @@
 
 from facecore.engine import FaceEngine
 from facecore.errors import (
+    ArchiveCorrupt,
     ContractMismatch,
     FacecoreError,
     GalleryCorrupt,
@@ -30,6 +31,7 @@ from facecore.matching.comparison import Comparison, CrossComparison
 __version__ = "0.1.0"
 
 __all__ = [
+    "ArchiveCorrupt",
     "Comparison",
     "ContractMismatch",
     "CrossComparison",

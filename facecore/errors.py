@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "ArchiveCorrupt",
     "ContractMismatch",
     "FacecoreError",
     "GalleryCorrupt",
@@ -95,6 +96,12 @@ class ProviderUnavailable(FacecoreError):
     """An ONNX Runtime execution provider that was asked for cannot be used."""
 
     hint_default = "leave providers=None for the CPU"
+
+
+class ArchiveCorrupt(FacecoreError):
+    """A file of exported groups is damaged or cut off, or is something else."""
+
+    hint_default = "export the groups again: facecore group export"
 
 
 class ContractMismatch(FacecoreError):

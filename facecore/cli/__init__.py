@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 
 from facecore import __version__
-from facecore.cli import comparing, measuring, weights
+from facecore.cli import comparing, measuring, moving, weights
 from facecore.cli.common import ERROR, Commands, Parser, complain
 from facecore.errors import FacecoreError
 
@@ -38,4 +38,5 @@ def _parser() -> Parser:
     commands = Commands(parser, "commands", "COMMAND")
     for module in (comparing, measuring, weights):
         module.add_commands(commands)
+    moving.add_verbs(commands.group("group", "the faces of a gallery"))
     return parser

@@ -51,6 +51,14 @@ PASSING.add_argument(
     "--calibration", metavar="FILE", help="a table of your own, from: facecore calibrate"
 )
 
+GALLERY = argparse.ArgumentParser(add_help=False)
+GALLERY.add_argument(
+    "--gallery",
+    metavar="PLACE",
+    required=True,
+    help="folder of the gallery, or milvus+http://host:19530",
+)
+
 
 class Commands:
     """A list of commands: the top level, or the verbs of a command such as ``weights``."""

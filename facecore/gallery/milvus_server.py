@@ -190,7 +190,7 @@ def _check_file(folder: Path) -> None:
         lite.MilvusLite(str(folder)).close()
     except errors.DataDirLockedError as error:
         raise GalleryLocked(
-            f"{folder} is open in another process", "milvus-lite is one process's at a time"
+            f"{folder} is in use already", "milvus-lite is one process's at a time"
         ) from error
     except (OSError, errors.MilvusLiteError) as error:
         raise GalleryUnavailable(f"{folder} cannot be opened: {error!s:.200}") from error
