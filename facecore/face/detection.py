@@ -233,11 +233,12 @@ class Detector:
 
     def _select(self, passes: Sequence[Candidates]) -> list[Face]:
         boxes, landmarks, scores = (np.concatenate(parts) for parts in zip(*passes, strict=True))
+        values = np.concatenate([boxes, landmarks.reshape(-1, 10)], axis=1)
         faces = []
         for best in non_maximum_suppression(boxes, scores, self.OVERLAP):
             same = _overlap(boxes[best], boxes) > self.BLEND
             same[best] = True  # a box without an area overlaps nothing, not even itself
-            box = np.average(boxes[same], axis=0, weights=scores[same])
-            points = np.average(landmarks[same], axis=0, weights=scores[same])
-            faces.append(Face(box, points, float(scores[best])))
+            weights = scores[same, None]
+            mean = (values[same] * weights).sum(axis=0) / weights.sum(axis=0)
+            faces.append(Face(mean[:4], mean[4:].reshape(5, 2), float(scores[best])))
         return sorted(faces, key=lambda face: face.size, reverse=True)
