@@ -251,14 +251,14 @@ def test_embed_many_keeps_a_failed_detection_in_its_place(
         failing = Failing(engine._detector._session, lambda _: True, error)
         monkeypatch.setattr(engine._detector, "_session", failing)
     else:
-        largest = engine._detector.largest
+        forward = engine._detector._forward
 
-        def fail(image: Array) -> Any:
+        def fail(image: Array, *arguments: Any) -> Any:
             if image is NOISE:
                 raise error
-            return largest(image)
+            return forward(image, *arguments)
 
-        monkeypatch.setattr(engine._detector, "largest", fail)
+        monkeypatch.setattr(engine._detector, "_forward", fail)
     bad, good = engine.embed_many([NOISE, hopper])
     assert type(bad) is FacecoreError
     assert isinstance(good, FacecoreError) == isinstance(error, RuntimeError)
