@@ -27,6 +27,7 @@ from facecore.face.sample import FaceSample
 from facecore.gallery.gallery import Gallery
 from facecore.gallery.records import FaceRecord, GalleryStats, Group, Match
 from facecore.matching.comparison import Comparison, CrossComparison
+from facecore.matching.scanning import warmup
 
 __version__ = "0.1.0"
 
@@ -60,4 +61,5 @@ __all__ = [
     "RecordNotFound",
     "UnreadableImage",
     "UserExists",
+    "warmup",
 ]

@@ -13,6 +13,7 @@ __all__ = [
     "GroupExists",
     "GroupNotFound",
     "ImageTooLarge",
+    "IndexCorrupt",
     "InvalidParameter",
     "MissingExtra",
     "NoFaceDetected",
@@ -152,3 +153,9 @@ class UserExists(FacecoreError):
     """The group holds a face of this user already."""
 
     hint_default = 'use on_existing="add" or "replace"'
+
+
+class IndexCorrupt(FacecoreError):
+    """The files of a saved index are not what was written; the templates are not in danger."""
+
+    hint_default = "build the index again from the stored templates"

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands
-from facecore.cli.common import engine as engine_of
+from facecore.cli.common import gallery as open_gallery
 
 _IMPORT = """\
 Add the faces of a folder of people, or of a CSV list, to a group.
@@ -57,10 +57,9 @@ def add_verbs(group: Commands) -> None:
 
 
 def _import(args: argparse.Namespace) -> Answer:
-    from facecore import Gallery
     from facecore.gallery.importing import import_pictures
 
-    with Gallery(args.gallery, engine_of(args)) as gallery:
+    with open_gallery(args) as gallery:
         result = import_pictures(
             gallery, args.group, args.source, report=args.report, progress=sys.stderr.isatty()
         )
@@ -77,20 +76,18 @@ def _import(args: argparse.Namespace) -> Answer:
 
 
 def _export(args: argparse.Namespace) -> Answer:
-    from facecore import Gallery
     from facecore.gallery.archive import export_groups
 
-    with Gallery(args.gallery, engine_of(args), read_only=True) as gallery:
+    with open_gallery(args, read_only=True) as gallery:
         result = export_groups(gallery, args.file, args.group, progress=sys.stderr.isatty())
     lines = [f"{result.faces:,} faces of {result.groups:,} groups written to {args.file}"]
     return {"file": str(args.file), "groups": result.groups, "faces": result.faces}, OK, lines
 
 
 def _load(args: argparse.Namespace) -> Answer:
-    from facecore import Gallery
     from facecore.gallery.archive import load_groups
 
-    with Gallery(args.gallery, engine_of(args)) as gallery:
+    with open_gallery(args) as gallery:
         result = load_groups(gallery, args.file, progress=sys.stderr.isatty())
     there = f", {result.present:,} were there already" if result.present else ""
     lines = [f"{result.faces:,} faces of {result.groups:,} groups loaded{there}"]

@@ -16,29 +16,32 @@ from facecore.gallery.records import FaceRecord, Group, NewFace, OnExisting
 
 __all__ = ["Changes"]
 
+# Removals that are kept for the indexes of other processes; one that lags more is built anew.
+_REMEMBERED = 100_000
+
 
 class Changes(Snapshot):
     """The gallery as the one who changes it sees it.
 
     Attributes
     ----------
-    added : list of (ids, labels, vectors)
-        For the index, once all is committed.
-    removed : list of ndarray
-        Ids of faces.
-    committed : bool
+    before : State
+        Of the store when the transaction began.
+    new : list of (ids, labels, vectors)
+        Faces that were added: for the index, once all is committed.
+    gone : list of ndarray
+        Ids of faces that were removed.
     """
 
     def __init__(self, connection: sqlite3.Connection, dimension: int) -> None:
         super().__init__(connection, dimension)
-        self.added: list[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]] = []
-        self.removed: list[NDArray[np.int64]] = []
-        self.committed = False
+        self.before = self.state()
+        self.new: list[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]] = []
+        self.gone: list[NDArray[np.int64]] = []
 
     def commit(self) -> None:
         """Make it last; when this returns, it survives a crash and a loss of power."""
         self._connection.execute("COMMIT")
-        self.committed = True
 
     def create_group(self, name: str, title: str, description: str) -> Group:
         """Add a group; raises GroupExists."""
@@ -114,7 +117,7 @@ class Changes(Snapshot):
             ((i, memoryview(v).cast("B")) for i, v in zip(ids.tolist(), little, strict=True)),
         )
         self._resize(group, len(faces))
-        self.added.append((ids, np.full(len(faces), group.id, np.int32), vectors))
+        self.new.append((ids, np.full(len(faces), group.id, np.int32), vectors))
         return [
             FaceRecord(i, f.face_id, f.user_id, name, f.quality, f.origin, f.created)
             for i, f in zip(ids.tolist(), faces, strict=True)
@@ -135,7 +138,8 @@ class Changes(Snapshot):
             " WHERE EXISTS (SELECT 1 FROM faces f WHERE f.id = t.id) ORDER BY t.id",
             "DROP TABLE templates",
             "ALTER TABLE compacted RENAME TO templates",
-            "DELETE FROM removals",
+            "DELETE FROM removals WHERE seq <="
+            f" (SELECT seq - {_REMEMBERED} FROM sqlite_sequence WHERE name = 'removals')",
         ):
             self._connection.execute(statement)
 
@@ -152,7 +156,7 @@ class Changes(Snapshot):
         run("DELETE FROM faces WHERE id = ?", rows)
         run("INSERT INTO removals (face) VALUES (?)", rows)
         self._resize(group, -len(rows))
-        self.removed.append(np.array([row[0] for row in rows], np.int64))
+        self.gone.append(np.array([row[0] for row in rows], np.int64))
         return len(rows)
 
     def _resize(self, group: Group, change: int) -> None:

@@ -33,10 +33,6 @@ T = TypeVar("T")
 class LocalBackend:
     """See `facecore.gallery.backend.Backend` for the methods.
 
-    A change holds the index's lock from its commit until the index has followed, and a search
-    holds it from its look at the store until its answer, so that every answer is that of one
-    moment of the gallery's history.
-
     Parameters
     ----------
     folder : Path
@@ -106,7 +102,7 @@ class LocalBackend:
             labels = None
             if groups is not None:
                 labels = np.array([snapshot.group(name).id for name in groups], np.int32)
-            ids, _ = index.search(vector, limit, labels)
+            ids = self._keeper.search(vector, limit, labels, index, snapshot)
             records = snapshot.faces_of(ids)
             # Summed as a comparison of two images sums it, so that the scores are the same.
             exact = cosine(snapshot.vectors(ids), vector[None])

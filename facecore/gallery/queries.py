@@ -192,6 +192,10 @@ class Snapshot:
         ids = np.array([row[0] for row in rows], np.int64)
         return ids, np.array([r[1] for r in rows], np.int32), self._matrix([r[2] for r in rows])
 
+    def count_after(self, face: int) -> int:
+        """Number of faces with ids above `face`."""
+        return int(self._one("SELECT count(*) FROM faces WHERE id > ?", face)[0])
+
     def removals(self, after: int) -> NDArray[np.int64]:
         """Ids of the faces that were removed since the removal `after`."""
         rows = self._all("SELECT face FROM removals WHERE seq > ?", after)

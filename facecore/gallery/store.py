@@ -69,7 +69,7 @@ class Store:
         self._mutex = threading.Lock()
         self._changing = threading.RLock()
         self._own = threading.local()
-        self._closed = False
+        self.closed = False
         self._process = os.getpid()
         self._lock: FolderLock | None = None
         self._writer: sqlite3.Connection | None = None
@@ -174,6 +174,12 @@ class Store:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
 
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Hold off other threads' changes."""
+        with self._changing:
+            yield
+
     def erase(self) -> bool:
         """Empty the write-ahead log, which may hold templates that were removed since.
 
@@ -207,7 +213,8 @@ class Store:
             changes.commit()
         with self._changing, typed(self.path):
             if self._writer is not None:
-                self._writer.execute("PRAGMA incremental_vacuum").fetchall()
+                # Not execute, which stops after the first page.
+                self._writer.executescript("PRAGMA incremental_vacuum")
         self.erase()
 
     def check_whole(self) -> None:
@@ -226,7 +233,7 @@ class Store:
     def close(self) -> None:
         """Close all connections; the last process to do so leaves one file without a log."""
         with self._changing, self._mutex:
-            self._closed = True
+            self.closed = True
             if self._process != os.getpid():
                 return  # the connections and the lock are the parent's
             for connection in self._free:
@@ -245,7 +252,7 @@ class Store:
             raise InvalidParameter(
                 "this gallery was opened by another process", "open it in the process that uses it"
             )
-        if self._closed:
+        if self.closed:
             raise InvalidParameter("the gallery is closed")
 
     def _take(self) -> sqlite3.Connection:
@@ -258,7 +265,7 @@ class Store:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         with self._mutex:
-            if self._closed:
+            if self.closed:
                 connection.close()
             else:
                 self._free.append(connection)
