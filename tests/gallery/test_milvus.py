@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 import facecore
 from facecore import FaceEngine, Gallery
 from facecore.gallery.milvus_server import _parse
+from tests.gallery.test_model import GalleryMachine
 
 Array = np.ndarray[Any, Any]
 
@@ -203,3 +205,17 @@ def test_kinds_of_index(tmp_path: Path, compact: FaceEngine, index: Any, astrona
         assert gallery.stats().index == index
         with pytest.raises(facecore.InvalidParameter, match="16384"):
             gallery.search(astronaut, limit=20_000)
+
+
+class MilvusMachine(GalleryMachine):
+    def address(self) -> str:
+        return "milvus+" + Path(super().address()).with_suffix(".db").as_uri()
+
+
+def test_histories() -> None:
+    """The histories that a folder goes through, and the answers that it gives."""
+    pytest.importorskip("pymilvus", reason="needs the extra milvus")
+    pytest.importorskip("milvus_lite", reason="needs the extra milvus")
+    run = MilvusMachine.TestCase
+    run.settings = settings(max_examples=4, stateful_step_count=15, deadline=None)
+    run("runTest").runTest()
