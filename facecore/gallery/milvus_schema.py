@@ -57,6 +57,9 @@ def create(server: Server, collection: str, contract: Contract, index: str) -> N
     indexes = client.prepare_index_params()
     params = _HNSW if index == "HNSW" else {}
     indexes.add_index("vector", index_type=index, metric_type="IP", params=params)
+    if collection == FACES:  # by which single faces and users are looked up
+        for field in ("face_id", "user_key"):
+            indexes.add_index(field, index_type="INVERTED")
     own = {"contract": contract.id, "pack": contract.pack, "version": _VERSION}
     server.call(
         "create_collection",
