@@ -24,7 +24,7 @@ def _scaled(rows: Array) -> Array:
 
 
 def faces(count: int, probes: int, dimension: int = 128, seed: int = 0) -> tuple[Array, Array]:
-    """Templates (count, D) in random order, and other pictures of some of the people, (probes, D)."""
+    """Templates (count, D) in random order, and probes (probes, D) of some of the people."""
     rng = np.random.default_rng(seed)
     spectrum = np.sqrt(1 / (1 + np.arange(dimension) / 32)).astype(np.float32)
     gallery = np.empty((count, dimension), np.float32)

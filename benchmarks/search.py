@@ -19,9 +19,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import _faces
 from benchmarks._measuring import describe, interleaved, machine, resident, write_json
 from facecore import warmup
+from facecore.matching.similarity import Candidates, encode, encode_probes, scan_numpy
 from facecore.models.cpus import usable_cpus
 
 OURS = "facecore exact"
@@ -108,6 +111,19 @@ def identity(
     }
 
 
+def numpy_rate(dimension: int) -> float:
+    """Rows in a second of the scan that serves until the kernels are compiled."""
+    gallery, probes = _faces.faces(100_000, 20, dimension)
+    codes, groups = encode(gallery), np.zeros(len(gallery), np.int32)
+    every = np.zeros(0, bool)
+
+    def run(turn: int) -> None:
+        wanted = encode_probes(probes[turn : turn + 1])
+        scan_numpy(codes, groups, every, wanted, 0, Candidates(1, 5))
+
+    return len(gallery) / interleaved({"": run}, 10)[""]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -123,12 +139,14 @@ def main() -> None:
     args = parser.parse_args()
     facts = machine(("numba", "faiss-cpu", "usearch"))
     print(describe(facts))
+    rate = numpy_rate(args.dimension)
+    print(f"while nothing is compiled, NumPy scans {rate / 1e6:.1f} million rows a second")
     # Once for a process, whatever the size of the gallery.
     before, start = resident(), time.perf_counter()
     warmup(args.dimension)
     seconds, megabytes = time.perf_counter() - start, (resident() - before) / 1e6
     print(f"Numba imported and kernels compiled: {seconds:.2f} s, {megabytes:.0f} MB")
-    once = {"seconds": seconds, "megabytes": megabytes}
+    once = {"seconds": seconds, "megabytes": megabytes, "numpy_rows_per_second": rate}
     sizes = [one_size(size, args) for size in args.sizes]
     write_json(args.json, facts, threads=args.threads, warmup=once, sizes=sizes)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from facecore.gallery.index import Index
     from facecore.gallery.store import Store
 
-__all__ = ["Accelerator"]
+__all__ = ["Accelerator", "new_hnsw"]
 
 log = logging.getLogger("facecore.gallery")
 
@@ -146,7 +146,7 @@ class Accelerator:
             follower = None if renew else self._saved.load(snapshot, _read)
             if follower is None and not self._store.read_only:
                 start = State(0, snapshot.state().removal)
-                follower = Follower(_new(self._dimension), start)
+                follower = Follower(new_hnsw(self._dimension), start)
             self._follower = follower
         return follower
 
@@ -165,7 +165,8 @@ class Accelerator:
             self._thorough = False
 
 
-def _new(dimension: int) -> HnswIndex:
+def new_hnsw(dimension: int) -> HnswIndex:
+    """An empty one; raises MissingExtra where hnswlib is not installed."""
     from facecore.gallery.hnsw import HnswIndex
 
     return HnswIndex(dimension)

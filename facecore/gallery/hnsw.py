@@ -24,6 +24,7 @@ from facecore.models.cpus import usable_cpus
 __all__ = ["HnswIndex"]
 
 Array = NDArray[Any]
+Answers = tuple[Array, Array]  # ids and similarities, both (probes, most)
 
 _LEAST_CAPACITY = 1024
 _BLOCK = 1 << 13  # rows that are added at a time
@@ -197,7 +198,8 @@ class HnswIndex:
             raise InvalidParameter(f"k is {k}; at least 1 is needed")
         wanted = None if labels is None else np.unique(as_labels(labels))
         with self._lock.reading():
-            ids, similarities = self._search(probes, k, wanted)
+            ids, exact = self._search(probes, k, wanted)
+        similarities = exact.astype(np.float32)
         return (ids[0], similarities[0]) if alone else (ids, similarities)
 
     def save(self, folder: Path) -> None:
@@ -314,77 +316,76 @@ class HnswIndex:
         live = max(len(self), 1)
         self._hnswlib.set_ef(math.ceil(self._ef_search * max(self._count, 1) / live))
 
-    def _search(
-        self, probes: NDArray[np.float32], k: int, labels: NDArray[np.int32] | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _search(self, probes: Array, k: int, labels: Array | None) -> Answers:
         there = len(self) if labels is None else sum(self._sizes[n] for n in labels.tolist())
         most = min(k, there)
-        ids = np.empty((len(probes), most), np.int64)
-        similarities = np.empty((len(probes), most), np.float32)
+        if there == self._count and there > self._scannable(most + _SPARE):
+            rows = self._reached(probes, most + _SPARE)
+            if rows is not None:
+                return _ranked(self._ids[rows], self._exact(rows, probes), most)
+        # How deep to look for k rows that count: twice as deep as they are expected to be, as the
+        # others do not lie evenly between them. With labels, a search has to be as much wider as
+        # fewer rows count, for the same recall; removed rows `_widen` sees to.
+        wanted = 2 * most if labels is None else max(2 * most, self._ef_search)
+        depth = -(-wanted * self._count // max(there, 1)) + _SPARE
+        ids, exact = np.empty((len(probes), most), np.int64), np.empty((len(probes), most))
         pending = np.arange(len(probes) if most else 0)
-        # How deep to look for k rows that count; twice as deep as they are expected to be where
-        # others lie between them, as they do not lie evenly. With labels, a search has to be as
-        # much wider as fewer rows count, for the same recall; removed rows `_widen` sees to.
-        depth = most
-        if there < self._count:
-            wanted = 2 * most if labels is None else max(2 * most, self._ef_search)
-            depth = -(-wanted * self._count // max(there, 1))
-        depth += _SPARE
         while len(pending):
-            width = max(self._hnswlib.ef, depth)
-            if there <= _ROWS_PER_STEP * width:
-                found = self._scan(probes[pending], most, labels)
-                enough = np.ones(len(pending), bool)
+            if there <= self._scannable(depth):
+                found, enough = self._scan(probes[pending], most, labels), pending >= 0
             else:
                 found, enough = self._walk(probes[pending], most, depth, labels)
-            ids[pending[enough]], similarities[pending[enough]] = found
+            ids[pending[enough]], exact[pending[enough]] = found
             pending = pending[~enough]
             depth *= 4
-        return ids, similarities
+        return ids, exact
 
-    def _counts(
-        self, rows: NDArray[np.int64] | slice, labels: NDArray[np.int32] | None
-    ) -> NDArray[np.bool_]:
+    def _scannable(self, depth: int) -> int:
+        """As many rows are compared in the time of a search so deep."""
+        return int(_ROWS_PER_STEP * max(self._hnswlib.ef, depth))
+
+    def _counts(self, rows: Array | slice, labels: Array | None) -> Array:
         """Whether rows may be in the answer."""
-        counts: NDArray[np.bool_] = self._ids[rows] != REMOVED
+        counts: Array = self._ids[rows] != REMOVED
         if labels is not None:
             counts &= np.isin(self._labels[rows], labels)
         return counts
 
     def _walk(
-        self,
-        probes: NDArray[np.float32],
-        most: int,
-        depth: int,
-        labels: NDArray[np.int32] | None,
-    ) -> tuple[tuple[NDArray[np.int64], NDArray[np.float64]], NDArray[np.bool_]]:
-        """Answers of those probes that have one among the graph's best `depth` rows."""
+        self, probes: Array, most: int, depth: int, labels: Array | None
+    ) -> tuple[Answers, Array]:
+        """Answers of those probes that have one among the graph's best `depth` rows; and whose."""
         # hnswlib can ask Python about each row on its way; that takes twice the time at half of
         # the rows, as every question waits for the interpreter, and stops other threads.
+        rows = self._reached(probes, depth)
+        if rows is None:
+            none = np.empty((0, most), np.int64), np.empty((0, most))
+            return none, np.zeros(len(probes), bool)
+        counts = self._counts(rows, labels)
+        enough = counts.sum(axis=1) >= most
+        rows, counts = rows[enough], counts[enough]
+        first = np.argsort(~counts, axis=1, kind="stable")[:, : most + _SPARE]
+        rows = _taken(rows, first)
+        exact = self._exact(rows, probes[enough])
+        exact[~_taken(counts, first)] = -np.inf
+        return _ranked(self._ids[rows], exact, most), enough
+
+    def _reached(self, probes: Array, depth: int) -> Array | None:
         try:
             rows = self._hnswlib.knn_query(probes, depth, num_threads=self._threads)[0]
         except RuntimeError:  # fewer can be reached
-            none = np.zeros(len(probes), bool)
-            return (np.empty((0, most), np.int64), np.empty((0, most))), none
-        rows = rows.astype(np.int64)
-        counts = self._counts(rows, labels)
-        enough = counts.sum(axis=1) >= most
-        width = min(depth, most + _SPARE)
-        if counts.all():
-            rows, counts = rows[:, :width], counts[:, :width]
-        else:
-            rows, counts, probes = rows[enough], counts[enough], probes[enough]
-            first = np.argsort(~counts, axis=1, kind="stable")[:, :width]
-            rows, counts = _taken(rows, first), _taken(counts, first)
-        exact = np.empty(rows.shape)
-        for part in _blocks(len(rows), max(1, _SCANNED // width)):
-            exact[part] = dots(self._vectors[rows[part]], probes[part, None])
-        exact[~counts] = -np.inf
-        return _ranked(self._ids[rows], exact, most), enough
+            return None
+        return np.asarray(rows.view(np.int64))
 
-    def _scan(
-        self, probes: NDArray[np.float32], most: int, labels: NDArray[np.int32] | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def _exact(self, rows: Array, probes: Array) -> Array:
+        if len(rows) == 1:
+            return dots(self._vectors[rows[0]], probes)[None]
+        exact = np.empty(rows.shape)
+        for part in _blocks(len(rows), max(1, _SCANNED // rows.shape[1])):
+            exact[part] = dots(self._vectors[rows[part]], probes[part, None])
+        return exact
+
+    def _scan(self, probes: Array, most: int, labels: Array | None) -> Answers:
         """Answers from every row that may be in them."""
         rows = np.flatnonzero(self._counts(slice(self._count), labels))
         ids, exact = np.empty((len(probes), most), np.int64), np.empty((len(probes), most))
@@ -416,10 +417,13 @@ def _counted(labels: NDArray[np.int32]) -> Counter[int]:
     return Counter(dict(zip(names.tolist(), counts.tolist(), strict=True)))
 
 
-def _ranked(ids: Array, exact: Array, most: int) -> tuple[Array, Array]:
+def _ranked(ids: Array, exact: Array, most: int) -> Answers:
     """Best first in each row, ties by lower id; similarities clipped to -1..1."""
     best = np.lexsort((ids, -exact), axis=-1)[:, :most]
-    return _taken(ids, best), np.clip(_taken(exact, best), -1.0, 1.0)
+    exact = _taken(exact, best)
+    np.minimum(exact, 1.0, out=exact)  # faster than np.clip for so few
+    np.maximum(exact, -1.0, out=exact)
+    return _taken(ids, best), exact
 
 
 def _taken(rows: Array, columns: Array) -> Array:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.errors import FacecoreError
-from facecore.gallery.accelerator import Accelerator
+from facecore.gallery.accelerator import Accelerator, new_hnsw
 from facecore.gallery.changes import Changes
 from facecore.gallery.exact import ExactIndex
 from facecore.gallery.folder import INDEX
@@ -70,6 +70,8 @@ class IndexKeeper:
         saved_hnsw = Saved(self._folder / "hnsw", "hnsw", contract)
         self._all_saved = (self._saved, saved_hnsw)
         self._fast: Accelerator | None = None
+        if choice == "hnsw":
+            new_hnsw(contract.dimension)  # at once, where hnswlib is missing
         if choice != "exact":
             self._fast = Accelerator(store, saved_hnsw, contract.dimension, _HNSW_FROM[choice])
         if not store.read_only:

@@ -54,7 +54,11 @@ class LocalBackend:
     ) -> None:
         self._contract = contract
         self._store = Store(folder, contract, read_only=read_only)
-        self._keeper = IndexKeeper(self._store, contract, index, progress)
+        try:
+            self._keeper = IndexKeeper(self._store, contract, index, progress)
+        except BaseException:
+            self._store.close()
+            raise
 
     def create_group(self, name: str, title: str, description: str) -> Group:  # noqa: D102
         return self._change(lambda change: change.create_group(name, title, description))

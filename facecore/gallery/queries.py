@@ -98,7 +98,8 @@ class Snapshot:
 
     def overwritten(self) -> int:
         """Number of templates that were overwritten and whose rows are still there."""
-        return int(self._one("SELECT count(*) FROM templates")[0]) - self.size()
+        row = self._one("SELECT value FROM meta WHERE key = 'compacted'")
+        return self.state().removal - (int(row[0]) if row else 0)
 
     def face(self, column: str, value: int | bytes) -> FaceRecord:
         """The record whose `column` (``id`` or ``face_id``) has this value.

@@ -22,7 +22,7 @@ CACHE_SWITCH = "FACECORE_KERNEL_CACHE"
 # Products (rows times probes) that a process leaves to NumPy before it imports Numba and compiles:
 # they take about as long as that does, so that a command that searches once never waits for a
 # compiler, and one that searches on never takes more than twice as long as it had to.
-# `python -m benchmarks kernels` prints both times.
+# `python -m benchmarks search` prints both times.
 _NUMPY_PRODUCTS = 10_000_000
 _ROOM = 1024
 _kernels: dict[int, Callable[..., int]] = {}
@@ -78,7 +78,8 @@ def scan(
     finally:
         # One that has not begun has nothing left to do: do not wait behind other searches.
         # The others still read the caller's arrays.
-        wait([helper for helper in helpers if not helper.cancel()])
+        if helpers:
+            wait([helper for helper in helpers if not helper.cancel()])
     for helper in helpers:
         if not helper.cancelled():
             helper.result()

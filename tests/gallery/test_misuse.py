@@ -320,3 +320,19 @@ def test_a_migration_that_fails_changes_nothing(
             Gallery(folder, templates_engine)
     with Gallery(folder, templates_engine) as gallery:
         assert len(gallery.groups()) == 2
+
+
+def test_a_failed_opening_lets_go(
+    filled: Gallery, folder: Path, templates_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled.close()
+    with monkeypatch.context() as patch:
+        patch.setattr("facecore.gallery.keeper.Saved.repair", _fail)
+        with pytest.raises(GalleryCorrupt, match="on purpose"):
+            Gallery(folder, templates_engine)
+    with Gallery(folder, templates_engine) as gallery:
+        assert given(gallery, vectors=np.empty((0, DIMENSION)), user_ids=[]) == []
+
+
+def _fail(*_: object) -> None:
+    raise GalleryCorrupt("on purpose")
