@@ -3,6 +3,7 @@
 from facecore.engine import FaceEngine
 from facecore.errors import (
     AddressRefused,
+    ArchiveCorrupt,
     ContractMismatch,
     DownloadFailed,
     FacecoreError,
@@ -10,6 +11,7 @@ from facecore.errors import (
     GalleryCorrupt,
     GalleryLocked,
     GalleryNotWritable,
+    GalleryUnavailable,
     GroupExists,
     GroupNotFound,
     ImageTooLarge,
@@ -35,6 +37,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AddressRefused",
+    "ArchiveCorrupt",
     "Comparison",
     "ContractMismatch",
     "CrossComparison",
@@ -50,6 +53,7 @@ __all__ = [
     "GalleryLocked",
     "GalleryNotWritable",
     "GalleryStats",
+    "GalleryUnavailable",
     "Group",
     "GroupExists",
     "GroupNotFound",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
+from facecore.cli import moving
 from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands
-from facecore.cli.common import engine as engine_of
+from facecore.cli.common import gallery as open_gallery
 
 if TYPE_CHECKING:
-    from facecore import FaceRecord, Gallery, Group, Match
+    from facecore import FaceRecord, Group, Match
 
 _CREATE = """\
 Add an empty group; the gallery's folder is made where it is missing.
@@ -71,6 +71,8 @@ def add_commands(commands: Commands) -> None:
     delete = verbs.add("delete", _delete, "Delete a group and its faces.", MODELS, GALLERY)
     delete.add_argument("name", metavar="NAME", help="a group")
 
+    moving.add_verbs(verbs)
+
     add = commands.add("add", _add, _ADD, MODELS, GALLERY)
     add.add_argument("group", metavar="GROUP", help="a group that exists")
     add.add_argument("image", metavar="IMG", help="picture")
@@ -102,27 +104,14 @@ def add_commands(commands: Commands) -> None:
     which.add_argument("--face", help="the face of this id")
 
 
-def _open(args: argparse.Namespace, *, read_only: bool = False) -> Gallery:
-    from facecore import Gallery
-
-    # One command is over before an HNSW index would have paid.
-    return Gallery(
-        args.gallery,
-        engine_of(args),
-        index="exact",
-        read_only=read_only,
-        progress=sys.stderr.isatty(),
-    )
-
-
 def _create(args: argparse.Namespace) -> Answer:
-    with _open(args) as gallery:
+    with open_gallery(args) as gallery:
         made = gallery.create_group(args.name, title=args.title, description=args.description)
     return _group(made), OK, [f"{made.name}: created, id {made.id}"]
 
 
 def _list(args: argparse.Namespace) -> Answer:
-    with _open(args, read_only=True) as gallery:
+    with open_gallery(args, read_only=True) as gallery:
         if args.name is None:
             groups = gallery.groups(offset=args.offset, limit=args.limit)
             lines = [
@@ -141,20 +130,20 @@ def _list(args: argparse.Namespace) -> Answer:
 
 
 def _delete(args: argparse.Namespace) -> Answer:
-    with _open(args) as gallery:
+    with open_gallery(args) as gallery:
         count = gallery.delete_group(args.name)
     lines = [f"{args.name}: deleted, with {count:,} face{'s' * (count != 1)}"]
     return {"name": args.name, "faces": count}, OK, lines
 
 
 def _add(args: argparse.Namespace) -> Answer:
-    with _open(args) as gallery:
+    with open_gallery(args) as gallery:
         record = gallery.add(args.group, args.image, args.user_id, on_existing=args.on_existing)
     return _record(record), OK, [f"{record.user_id}: added to {record.group}, {record.face_id}"]
 
 
 def _search(args: argparse.Namespace) -> Answer:
-    with _open(args, read_only=True) as gallery:
+    with open_gallery(args, read_only=True) as gallery:
         matches = gallery.search(
             args.image, args.group, args.limit, threshold=args.threshold, far=args.far
         )
@@ -164,7 +153,7 @@ def _search(args: argparse.Namespace) -> Answer:
 
 
 def _remove(args: argparse.Namespace) -> Answer:
-    with _open(args) as gallery:
+    with open_gallery(args) as gallery:
         count = gallery.remove(args.group, user_id=args.user, face_id=args.face)
     lines = [f"{count:,} face{'s' * (count != 1)} removed from {args.group}"]
     return {"group": args.group, "removed": count}, OK if count else NO, lines

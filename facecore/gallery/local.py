@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -131,6 +131,10 @@ class LocalBackend:
             if which.group is not None and len([v for v in where.values() if v is not None]) == 1:
                 return snapshot.group(which.group).size
             return snapshot.count(where) if any(where.values()) else snapshot.size()
+
+    def known(self, face_ids: Collection[str]) -> set[str]:  # noqa: D102
+        with self._store.snapshot() as snapshot:
+            return snapshot.known(face_ids)
 
     def templates(  # noqa: D102
         self, group: str | None, batch_size: int
