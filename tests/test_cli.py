@@ -277,3 +277,24 @@ def test_evaluate_own_pictures(
     assert status == 0
     assert "pairs               3 of one person, 1 of two" in out
     assert "embedding" in err
+
+
+def test_liveness_says_what_it_measured(
+    capsys: pytest.CaptureFixture[str], face: str, tmp_path: Path
+) -> None:
+    status, out, err = run(capsys, "liveness", face, "--draw", str(tmp_path / "out.png"))
+    assert (status, err) == (0, "")
+    assert out.startswith("no attack found: attack score ")
+    assert "grid_peaks" in out
+    assert images.load(tmp_path / "out.png").shape == (512, 512, 3)
+
+
+def test_liveness_as_json_with_a_threshold(capsys: pytest.CaptureFixture[str], face: str) -> None:
+    status, out, _ = run(capsys, "liveness", face, "--json", "--threshold", "0")
+    answer = json.loads(out)
+    assert (status, answer["is_attack"], answer["threshold"]) == (1, True, 0)
+    assert 0 <= answer["attack_score"] <= 100
+    assert {"texture", "network"} <= set(answer["cues"])
+    status, _, err = run(capsys, "liveness", face, "--threshold", "101")
+    assert status == 2
+    assert "threshold" in err
