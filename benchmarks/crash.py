@@ -206,13 +206,11 @@ def check(
         everything = gallery.search(template("anybody"), limit=len(gallery) + 1)
         if len(everything) != len(gallery):
             wrong.append(f"a search finds {len(everything)} of {len(gallery)}")
-        files = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
-        codes = {
-            t.tobytes()[16:48]: name for t, name in ((template(n), n) for n in tokens.values())
-        }
-        left = [name for part, name in codes.items() if name not in live and part in files]
-        if left:
-            wrong.append(f"{len(left)} removed templates are in a file")
+    files = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    codes = {t.tobytes()[16:48]: name for t, name in ((template(n), n) for n in tokens.values())}
+    left = [name for part, name in codes.items() if name not in live and part in files]
+    if left:
+        wrong.append(f"{len(left)} removed templates are in a file")
     return state, wrong
 
 
