@@ -533,7 +533,7 @@ class FaceEngine:
             if self._serial is None:
                 serial = copy(self)
                 serial._detector, serial._embedder, _ = self._open(1)
-                self._serial = serial
+                self._serial = serial._serial = serial
             return self._serial
 
 

@@ -31,6 +31,8 @@ __all__ = ["ImportResult", "Refusal", "face_id_of", "import_pictures"]
 
 # Faces in one transaction: one wait for the disk in about half a second of work.
 _COMMIT = 128
+# As `embed_many` takes it: enough under way for the workers while this thread waits for the disk.
+_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,7 @@ class _Import:
         # A generator, as no progress bar of its own is asked for.
         answers = cast(
             "Generator[NDArray[np.float32] | FacecoreError]",
-            self.gallery.engine.embed_many(self._pictures()),
+            self.gallery.engine.embed_many(self._pictures(), _BATCH),
         )
         count = len(self.sources)
         bar = tqdm(total=count, unit="image", desc="importing", disable=not progress)
