@@ -22,6 +22,15 @@ result: facecore.Comparison = engine.compare("a.jpg", vector.astype(np.uint8))
 cross: facecore.CrossComparison = engine.cross_compare("a", "b", "c", mode="loop")
 score: float = result.score
 ca: facecore.Comparison | None = cross.ca
+
+from facecore.operations import FaceCompareResult, FaceService, OperationError, ServiceConfig
+def gate(name: str) -> None:
+    raise OperationError("Throttling.Api")
+service = FaceService(engine, facecore.Gallery("g", engine), ServiceConfig(gate=gate))
+compared: FaceCompareResult = service.face_compare("a.jpg", open("b.jpg", "rb"))
+status: int = service.call("FaceCompare", {"MerchantBizId": 1}).status
+checked = service.duplication_check(b"...", "u1", mode="search", groups=["g"], auto_register=True)
+age: int | None = checked.age
 """
 
 WRONG = """
