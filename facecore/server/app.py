@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from facecore.errors import InvalidParameter
 from facecore.models.cpus import usable_cpus
 from facecore.server.dispatch import Answer, Dispatcher, Service, refuse
 from facecore.server.refusals import Refusal
@@ -46,6 +47,11 @@ class Limits:
         some of them only wait for a download.
     queue : int
         Requests that wait, per worker.
+
+    Raises
+    ------
+    InvalidParameter
+        A limit is negative, or 0 where nothing would pass.
     """
 
     body_bytes: int = 16 * 2**20
@@ -53,6 +59,12 @@ class Limits:
     held_bytes: int = 128 * 2**20
     workers: int = 0
     queue: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("body_bytes", "body_seconds", "held_bytes", "workers", "queue"):
+            value, least = getattr(self, name), 0 if name in ("workers", "queue") else 1e-3
+            if not value >= least:
+                raise InvalidParameter(f"{name} is {value!r:.80}, must be at least {least:g}")
 
 
 class Application:
