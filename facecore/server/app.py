@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from facecore.errors import InvalidParameter
 from facecore.models.cpus import usable_cpus
 from facecore.server.dispatch import Answer, Dispatcher, Service, refuse
 from facecore.server.refusals import Refusal
@@ -46,6 +47,11 @@ class Limits:
         some of them only wait for a download.
     queue : int
         Requests that wait, per worker.
+
+    Raises
+    ------
+    InvalidParameter
+        A limit is negative, or 0 where nothing would pass.
     """
 
     body_bytes: int = 16 * 2**20
@@ -53,6 +59,19 @@ class Limits:
     held_bytes: int = 128 * 2**20
     workers: int = 0
     queue: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("body_bytes", "body_seconds", "held_bytes", "workers", "queue"):
+            value, least = getattr(self, name), 0 if name in ("workers", "queue") else 1e-3
+            if not value >= least:
+                raise InvalidParameter(f"{name} is {value!r:.80}, must be at least {least:g}")
+
+
+@dataclass(slots=True)
+class _Held:
+    """What one request holds of the bytes that all may hold together."""
+
+    size: int = 0
 
 
 class Application:
@@ -97,9 +116,9 @@ class Application:
             raise RuntimeError(f"{scope['type']} is not served here")
         started = time.perf_counter()
         request = Request(scope, receive)
-        count = [0]
+        held = _Held()
         try:
-            answer = await self._answer(request, count)
+            answer = await self._answer(request, held)
         except Refusal as refusal:
             answer = refuse(refusal)
         except ClientDisconnect:
@@ -109,11 +128,11 @@ class Application:
             headers["x-acs-retry-after"] = str(RETRY_AFTER_MS)
         if answer.code in ("RequestTooLarge", "RequestTimeout"):
             headers["connection"] = "close"  # the rest of the body is still on its way
-        log_request(scope["method"], answer, count[0], time.perf_counter() - started)
+        log_request(scope["method"], answer, held.size, time.perf_counter() - started)
         response = Response(answer.body, answer.status, headers, answer.media_type)
         await response(scope, receive, send)
 
-    async def _answer(self, request: Request, count: list[int]) -> Answer:
+    async def _answer(self, request: Request, held: _Held) -> Answer:
         if self._stopping:
             raise Refusal("ServiceUnavailable")
         path, method = request.scope["path"], request.method
@@ -124,7 +143,7 @@ class Application:
         if method not in ("GET", "POST"):
             raise Refusal("UnsupportedHTTPMethod")
         try:
-            body = await self._body(request, count)
+            body = await self._body(request, held)
             if self._pending >= self._most:
                 raise Refusal("Throttling.Api")
             self._pending += 1
@@ -142,10 +161,10 @@ class Application:
             finally:
                 self._pending -= 1
         finally:
-            self._held -= count[0]
+            self._held -= held.size
 
-    async def _body(self, request: Request, count: list[int]) -> bytes:
-        """The body, while it is within the limits; `count` has the bytes that are held."""
+    async def _body(self, request: Request, held: _Held) -> bytes:
+        """The body, if it is within the limits."""
         limits = self._limits
         chunks: list[bytes] = []
         refusal: Refusal | None = None
@@ -153,12 +172,12 @@ class Application:
         try:
             async with asyncio.timeout(limits.body_seconds):
                 async for chunk in request.stream():
-                    if refusal is None and count[0] + len(chunk) > limits.body_bytes:
+                    if refusal is None and held.size + len(chunk) > limits.body_bytes:
                         refusal = Refusal("RequestTooLarge")
                     elif refusal is None and self._held + len(chunk) > limits.held_bytes:
                         refusal = Refusal("Throttling.Api")
                     if refusal is None:
-                        count[0] += len(chunk)
+                        held.size += len(chunk)
                         self._held += len(chunk)
                         chunks.append(chunk)
                         continue

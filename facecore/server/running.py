@@ -13,7 +13,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from facecore.errors import InvalidParameter
-from facecore.server.app import Application, log_request
+from facecore.server.app import RETRY_AFTER_MS, Application, log_request
 from facecore.server.dispatch import Answer, refuse
 from facecore.server.refusals import Refusal
 
@@ -160,6 +160,8 @@ class _Protocol(H11Protocol):
             ("content-length", str(len(answer.body))),
             ("connection", "close"),
         ]
+        if answer.code == "Throttling.Api":
+            headers.append(("x-acs-retry-after", str(RETRY_AFTER_MS)))
         for event in (
             h11.Response(status_code=answer.status, headers=headers),
             h11.Data(data=answer.body),

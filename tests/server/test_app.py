@@ -213,6 +213,12 @@ def test_bodies_that_do_not_come(small: tuple[Running, Echo]) -> None:
     assert echo.calls == []
 
 
+def test_limits_that_let_nothing_pass() -> None:
+    for wrong in ({"body_bytes": 0}, {"body_seconds": float("nan")}, {"workers": -1}):
+        with pytest.raises(InvalidParameter, match=next(iter(wrong))):
+            Limits(**wrong)  # type: ignore[arg-type]
+
+
 def test_busy(small: tuple[Running, Echo]) -> None:
     server, echo = small
     echo.gate.clear()
@@ -301,7 +307,9 @@ def test_too_many_connections(server: Running, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(runs, "CONNECTIONS", 2)
     idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
     try:
-        assert b"Throttling.Api" in server.raw(b"")
+        answer = server.raw(b"")
+        assert b"Throttling.Api" in answer
+        assert b"x-acs-retry-after: 1000" in answer
     finally:
         for sock in idle:
             sock.close()
