@@ -2,8 +2,18 @@
 
 from facecore.engine import FaceEngine
 from facecore.errors import (
+    AddressRefused,
+    ArchiveCorrupt,
+    ContractMismatch,
+    DownloadFailed,
     FacecoreError,
     FaceTooSmall,
+    GalleryCorrupt,
+    GalleryLocked,
+    GalleryNotWritable,
+    GalleryUnavailable,
+    GroupExists,
+    GroupNotFound,
     ImageTooLarge,
     InvalidParameter,
     MissingExtra,
@@ -11,30 +21,53 @@ from facecore.errors import (
     PackCorrupt,
     PackNotFound,
     ProviderUnavailable,
+    RecordNotFound,
     UnreadableImage,
+    UserExists,
 )
 from facecore.face.detection import Face
 from facecore.face.liveness import Liveness
 from facecore.face.sample import FaceSample
+from facecore.gallery.gallery import Gallery
+from facecore.gallery.records import FaceRecord, GalleryStats, Group, Match
 from facecore.matching.comparison import Comparison, CrossComparison
+from facecore.matching.scanning import warmup
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AddressRefused",
+    "ArchiveCorrupt",
     "Comparison",
+    "ContractMismatch",
     "CrossComparison",
+    "DownloadFailed",
     "Face",
     "FaceEngine",
+    "FaceRecord",
     "FaceSample",
     "FaceTooSmall",
     "FacecoreError",
+    "Gallery",
+    "GalleryCorrupt",
+    "GalleryLocked",
+    "GalleryNotWritable",
+    "GalleryStats",
+    "GalleryUnavailable",
+    "Group",
+    "GroupExists",
+    "GroupNotFound",
     "ImageTooLarge",
     "InvalidParameter",
     "Liveness",
+    "Match",
     "MissingExtra",
     "NoFaceDetected",
     "PackCorrupt",
     "PackNotFound",
     "ProviderUnavailable",
+    "RecordNotFound",
     "UnreadableImage",
+    "UserExists",
+    "warmup",
 ]

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 __all__ = [
+    "AddressRefused",
+    "ArchiveCorrupt",
+    "ContractMismatch",
+    "DownloadFailed",
     "FaceTooSmall",
     "FacecoreError",
+    "GalleryCorrupt",
+    "GalleryLocked",
+    "GalleryNotWritable",
+    "GalleryUnavailable",
+    "GroupExists",
+    "GroupNotFound",
     "ImageTooLarge",
+    "IndexCorrupt",
     "InvalidParameter",
     "MissingExtra",
     "NoFaceDetected",
     "PackCorrupt",
     "PackNotFound",
     "ProviderUnavailable",
+    "RecordNotFound",
     "UnreadableImage",
+    "UserExists",
 ]
 
 
@@ -61,6 +74,18 @@ class ImageTooLarge(FacecoreError):
     hint_default = "resize the image, or raise the limit with facecore.images.Limits"
 
 
+class AddressRefused(FacecoreError):
+    """The address of a picture is none of http or https, or must not be asked from here."""
+
+    hint_default = "give a public http:// or https:// address without credentials"
+
+
+class DownloadFailed(FacecoreError):
+    """Nothing, or not all of it, came from the address of a picture in time."""
+
+    hint_default = "check the address, or send the picture itself"
+
+
 class NoFaceDetected(FacecoreError):
     """No face was found, or none whose landmarks allow an alignment."""
 
@@ -93,3 +118,65 @@ class ProviderUnavailable(FacecoreError):
     """An ONNX Runtime execution provider that was asked for cannot be used."""
 
     hint_default = "leave providers=None for the CPU"
+
+
+class ArchiveCorrupt(FacecoreError):
+    """A file of exported groups is damaged or cut off, or is something else."""
+
+    hint_default = "export the groups again: facecore group export"
+
+
+class ContractMismatch(FacecoreError):
+    """Templates of two vector spaces met; only those of one contract may be compared."""
+
+    hint_default = "use the pack that the gallery was made with, or enrol the pictures again"
+
+
+class GalleryCorrupt(FacecoreError):
+    """The database of a gallery is damaged, or is not one."""
+
+    hint_default = "restore the folder from a backup"
+
+
+class GalleryLocked(FacecoreError):
+    """The gallery cannot be changed here: another process writes to it, or it is read-only."""
+
+    hint_default = "one process writes at a time; others open the gallery with read_only=True"
+
+
+class GalleryNotWritable(FacecoreError):
+    """The disk is full or failing, or the folder cannot be written; nothing was changed."""
+
+    hint_default = "free some space, and check who may write to the folder"
+
+
+class GalleryUnavailable(FacecoreError):
+    """The Milvus server of a gallery cannot be reached, or did not do what it was asked."""
+
+    hint_default = "check the address and the server; milvus.io/docs lists its error codes"
+
+
+class GroupExists(FacecoreError):
+    """A group of this name is there already."""
+
+
+class GroupNotFound(FacecoreError):
+    """The gallery has no group of this name."""
+
+    hint_default = "create it first: gallery.create_group(name)"
+
+
+class RecordNotFound(FacecoreError):
+    """The gallery has no face of this id."""
+
+
+class UserExists(FacecoreError):
+    """The group holds a face of this user already."""
+
+    hint_default = 'use on_existing="add" or "replace"'
+
+
+class IndexCorrupt(FacecoreError):
+    """The files of a saved index are not what was written; the templates are not in danger."""
+
+    hint_default = "build the index again from the stored templates"

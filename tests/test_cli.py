@@ -169,6 +169,9 @@ def test_a_model_that_fails(
         def run(self, *_: object) -> None:
             raise RuntimeError("CUDA failure 2: out of memory")
 
+        def get_providers(self) -> list[str]:
+            return ["CUDAExecutionProvider"]
+
     monkeypatch.setattr("facecore.engine.open_model", lambda *_, **__: Failing())
     for command in (["detect", face], ["compare", face, face]):
         status, out, err = run(capsys, *command)

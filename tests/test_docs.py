@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parents[1]
-FOLDERS = ("", "docs", "weights", "weights/training")
+FOLDERS = ("", "docs", "docs/operations", "weights", "weights/training")
 PAGES = sorted(page for folder in FOLDERS for page in (REPO / folder).glob("*.md"))
 
 

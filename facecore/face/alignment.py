@@ -115,9 +115,10 @@ def estimate(points: NDArray[np.floating], target: NDArray[np.floating]) -> Simi
     if spread == 0:
         return _failed("the target's points coincide")
     U, D, Vt = np.linalg.svd(Y0.T @ X0 / len(X))
-    if np.linalg.det(U) * np.linalg.det(Vt) < 0 and D[1] > 1e-6 * D[0]:
+    turned = np.sign(np.linalg.det(U) * np.linalg.det(Vt))
+    if turned < 0 and D[1] > 1e-6 * D[0]:
         return _failed("the points are mirrored")
-    sign = np.array([1.0, np.sign(np.linalg.det(U) * np.linalg.det(Vt))])
+    sign = np.array([1.0, turned])
     scale = float(D @ sign) / variance
     A = scale * (U * sign) @ Vt
     matrix = np.column_stack([A, mean_y - A @ mean_x])

@@ -1,11 +1,63 @@
-"""How alike two unit vectors are."""
+r"""How alike unit vectors are: the cosine, and 8-bit codes that bound it from both sides.
+
+A row :math:`x` is kept as whole numbers :math:`c \in [-127, 127]^D` and a scale :math:`s`, so
+that :math:`\hat x = s c`, together with :math:`e \ge \lVert x - \hat x \rVert`.  A probe
+:math:`q` is coded likewise with up to 16 bits.  From the triangle and Cauchy-Schwarz
+inequalities
+
+.. math:: |q \cdot x - \hat q \cdot \hat x|
+          \le \lVert q \rVert e + \lVert q - \hat q \rVert (\lVert x \rVert + e)
+
+so a scan of the codes knows for certain which rows can be among the best, and only those are
+looked at in full.  `scan_numpy` here is the plain form of `facecore.matching.kernels`: both
+do the same operations in the same precision and agree to the last bit.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["cosine"]
+__all__ = [
+    "MAX_DIMENSION",
+    "NORM_TOLERANCE",
+    "Candidates",
+    "Codes",
+    "Probes",
+    "cosine",
+    "dots",
+    "encode",
+    "encode_probes",
+    "scan_numpy",
+]
+
+MAX_DIMENSION = 8192
+NORM_TOLERANCE = 1e-3  # how far from 1 a unit vector's length may be
+
+# Rows are padded with zeros to a multiple of this, so that the kernels' loops have no rest.
+_PADDING = 32
+# More than float32 arithmetic rounds away on the way from a sum of products to a bound.
+_ROUNDING = 1e-6
+_BLOCK = 1024  # rows: in the cache, and too few for a BLAS to wake its threads
+
+
+def dots(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Dot products, row by row, in float64.
+
+    The same numbers are added in the same order whatever else is in the arrays and whichever
+    comes first: equal rows give equal results to the last bit.
+
+    Parameters
+    ----------
+    a, b : ndarray, shape (..., D), float32
+
+    Returns
+    -------
+    ndarray, shape (...), float64
+    """
+    return np.asarray((a.astype(np.float64) * b.astype(np.float64)).sum(axis=-1))
 
 
 def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -24,5 +76,195 @@ def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64
     ndarray, shape (...), float64
         Clipped to -1..1.
     """
-    dot = (a.astype(np.float64) * b.astype(np.float64)).sum(axis=-1)
-    return np.asarray(np.clip(dot, -1.0, 1.0))
+    return np.asarray(np.clip(dots(a, b), -1.0, 1.0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Codes:
+    """Rows as 8-bit codes.
+
+    Attributes
+    ----------
+    values : ndarray, shape (N, W), int8
+        -127..127; W is D or a little more, the rest being 0.
+    scales : ndarray, shape (N,), float32
+        What one step is worth.
+    errors : ndarray, shape (N,), float32
+        At least the length of what the code leaves out.
+    """
+
+    values: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    errors: NDArray[np.float32]
+
+    @staticmethod
+    def width(dimension: int) -> int:
+        """Columns of the codes of vectors of so many."""
+        return -(-dimension // _PADDING) * _PADDING
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, start: int, stop: int) -> Codes:
+        """Some of them, not copied."""
+        cut = slice(start, stop)
+        return Codes(self.values[cut], self.scales[cut], self.errors[cut])
+
+
+def encode(vectors: NDArray[np.float32]) -> Codes:
+    """Code rows with 8 bits, each with its own scale: its largest element becomes ±127.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (N, D), float32
+        Finite.
+    """
+    count, dimension = vectors.shape
+    values = np.zeros((count, Codes.width(dimension)), np.int8)
+    scales, errors = np.empty(count, np.float32), np.empty(count, np.float32)
+    for start in range(0, count, _BLOCK):
+        cut = slice(start, start + _BLOCK)
+        rows = vectors[cut]
+        scale = np.abs(rows).max(axis=1) / np.float32(127)
+        scale[scale == 0] = 1  # of a row of zeros
+        # Clipped as the scale may have been rounded down.
+        code = np.clip(np.rint(rows / scale[:, None]), -127, 127)
+        left = rows.astype(np.float64) - code.astype(np.float64) * scale[:, None]
+        values[cut, :dimension], scales[cut] = code, scale
+        error = np.sqrt((left * left).sum(axis=1)).astype(np.float32)
+        errors[cut] = np.nextafter(error, np.float32(np.inf))
+    return Codes(values, scales, errors)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probes:
+    """Vectors that are searched for, coded; with r a row of `Codes`, ``bound = gain e + offset``.
+
+    Attributes
+    ----------
+    values : ndarray, shape (Q, W), int16
+        So small that no sum of D products with codes leaves 32 bits.
+    scales, gains, offsets : ndarray, shape (Q,), float32
+    """
+
+    values: NDArray[np.int16]
+    scales: NDArray[np.float32]
+    gains: NDArray[np.float32]
+    offsets: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def encode_probes(vectors: NDArray[np.float32]) -> Probes:
+    """Code probes with as many bits, up to 16, as their products leave in 32.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (Q, D), float32
+        Finite and of unit length within `NORM_TOLERANCE`, as the rows are.
+    """
+    count, dimension = vectors.shape
+    largest = min(32767, (2**31 - 1) // (127 * dimension))
+    exact = vectors.astype(np.float64)
+    scales = (np.abs(exact).max(axis=1, initial=1e-30) / largest).astype(np.float32)
+    steps = scales.astype(np.float64)[:, None]
+    code = np.clip(np.rint(exact / steps), -largest, largest)
+    values = np.zeros((count, Codes.width(dimension)), np.int16)
+    values[:, :dimension] = code
+    error = np.linalg.norm(exact - code * steps, axis=1)
+    gains = np.linalg.norm(exact, axis=1) + error + _ROUNDING
+    offsets = error * (1 + NORM_TOLERANCE) + _ROUNDING
+    return Probes(values, scales, gains.astype(np.float32), offsets.astype(np.float32))
+
+
+class Candidates:
+    """Rows that can be among the k best of each probe, collected piece by piece.
+
+    Attributes
+    ----------
+    best : ndarray, shape (Q, k), float32
+        The k greatest lower bounds so far as a heap: the least of them first.
+    rows : ndarray, shape (Q, C), int64
+    lower, upper : ndarray, shape (Q, C), float32
+        Between which each row's similarity lies.
+    counts : ndarray, shape (Q,), int64
+        How many of the C places are taken.
+    """
+
+    def __init__(self, probes: int, k: int) -> None:
+        self.best = np.full((probes, k), -np.inf, np.float32)
+        places = 1024 + 2 * k
+        self.rows = np.empty((probes, places), np.int64)
+        self.lower = np.empty((probes, places), np.float32)
+        self.upper = np.empty((probes, places), np.float32)
+        self.counts = np.zeros(probes, np.int64)
+
+    def make_room(self, places: int) -> None:
+        """Have at least so many free places for each probe."""
+        needed = int(self.counts.max()) + places
+        have = self.rows.shape[1]
+        if needed > have:
+            more = ((0, 0), (0, max(needed, 2 * have) - have))
+            self.rows = np.pad(self.rows, more)
+            self.lower = np.pad(self.lower, more)
+            self.upper = np.pad(self.upper, more)
+
+    @staticmethod
+    def merge(
+        parts: list[Candidates], probe: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+        """One probe's rows that can still be among the k best, and their lower and upper bounds."""
+        best = np.concatenate([part.best[probe] for part in parts])
+        least = np.partition(best, -parts[0].best.shape[1])[-parts[0].best.shape[1]]
+        rows, lower, upper = (
+            np.concatenate([getattr(part, name)[probe, : part.counts[probe]] for part in parts])
+            for name in ("rows", "lower", "upper")
+        )
+        chosen = upper >= least
+        return rows[chosen], lower[chosen], upper[chosen]
+
+
+def scan_numpy(
+    codes: Codes,
+    groups: NDArray[np.int32],
+    allowed: NDArray[np.bool_],
+    probes: Probes,
+    first: int,
+    found: Candidates,
+) -> None:
+    """Collect the rows that can be among the k best of each probe.
+
+    Parameters
+    ----------
+    codes : Codes
+    groups : ndarray, shape (N,), int32
+    allowed : ndarray, shape (G,), bool
+        Which groups count; all where it is empty.
+    probes : Probes
+    first : int
+        Number of the first row.
+    found : Candidates
+        What was collected so far; more is put there.
+    """
+    # The products' sums are whole numbers below 2**31: exact in float64, in any order.
+    wanted = probes.values.astype(np.float64).T
+    for start in range(0, len(codes), _BLOCK):
+        part = codes.rows(start, start + _BLOCK)
+        sums = (part.values.astype(np.float64) @ wanted).astype(np.float32)
+        found.make_room(len(part))
+        for j in range(len(probes)):
+            similarity = sums[:, j] * part.scales * probes.scales[j]
+            margin = part.errors * probes.gains[j] + probes.offsets[j]
+            lower, upper = similarity - margin, similarity + margin
+            chosen = upper >= found.best[j, 0]
+            if len(allowed):
+                chosen &= allowed[groups[start : start + _BLOCK]]
+            at = np.flatnonzero(chosen)
+            old = found.counts[j]
+            new = slice(old, old + len(at))
+            found.rows[j, new] = at + (first + start)
+            found.lower[j, new], found.upper[j, new] = lower[at], upper[at]
+            found.counts[j] += len(at)
+            both = np.concatenate((found.best[j], lower[at]))
+            found.best[j] = np.sort(both)[len(at) :]  # in ascending order: a heap

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from facecore.models.manifest import DetectorSpec, EmbedderSpec, LivenessSpec
 
 __all__ = [
+    "CPU",
     "Provider",
     "Session",
     "available_providers",

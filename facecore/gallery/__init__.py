@@ -1,0 +1,1 @@
+"""Many stored faces: the store, its index, and `facecore.Gallery` over both."""

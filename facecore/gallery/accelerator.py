@@ -1,0 +1,184 @@
+"""An HNSW index beside the exact one: made in the background, asked only when it is up to date."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.errors import FacecoreError
+from facecore.gallery.follower import Follower, Piece
+from facecore.gallery.queries import Snapshot, State
+from facecore.gallery.saved import WORTHWHILE, Saved
+
+if TYPE_CHECKING:
+    from facecore.gallery.hnsw import HnswIndex
+    from facecore.gallery.index import Index
+    from facecore.gallery.store import Store
+
+__all__ = ["Accelerator", "new_hnsw"]
+
+log = logging.getLogger("facecore.gallery")
+
+# Faces that are added at a time: a fraction of a second's work.
+_BATCH = 256
+# Share of all faces that may be unsaved, and of the graph that may be removed faces when it is
+# compacted.
+_UNSAVED = 1 / 4
+_GARBAGE = 1 / 10
+
+
+class Accelerator:
+    """Follows the store in a thread of its own, and answers when it is where the store is.
+
+    Only the process that changes the store makes an HNSW index; others load what is saved.
+
+    Parameters
+    ----------
+    store : Store
+    saved : Saved
+    dimension : int
+    least : int
+        Faces from which it is worth its memory.
+    """
+
+    def __init__(self, store: Store, saved: Saved, dimension: int, least: int) -> None:
+        self._store = store
+        self._saved = saved
+        self._dimension = dimension
+        self._least = least
+        self._follower: Follower | None = None
+        self._at: State | None = None  # None while it changes
+        self._changed = threading.Condition()
+        self._asked = self._done = 0
+        self._thorough = False
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def is_at(self, state: State) -> bool:
+        """Whether it would answer at a state of the store."""
+        return self._at == state
+
+    def wake(self, size: int) -> int:
+        """Let it catch up with the store, which holds `size` faces; return a ticket for that."""
+        with self._changed:
+            if size >= self._least and not self._stopping:
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._run, name="facecore-hnsw", daemon=True
+                    )
+                    atexit.register(self.stop)  # Python must not end while hnswlib works
+                    self._thread.start()
+                self._asked += 1
+                self._changed.notify_all()
+            return self._asked
+
+    def search(
+        self, vector: NDArray[np.float32], limit: int, state: State
+    ) -> NDArray[np.int64] | None:
+        """Ids of the best faces at a state of the store; None where it is not there."""
+        follower = self._follower
+        if follower is None or self._at != state:
+            return None
+        ids = follower.index.search(vector, limit)[0]
+        return ids if self._at == state else None  # it may have gone on meanwhile
+
+    def finish(self, size: int) -> None:
+        """Wait until it has caught up and was saved, built anew if much of it was removed."""
+        self._thorough = True
+        ticket = self.wake(size)
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or self._done >= ticket)
+
+    def stop(self) -> None:
+        """End the thread; what it has done so far is saved if that is much."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            atexit.unregister(self.stop)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._stopping or self._done < self._asked)
+                    ticket = self._asked
+                self._catch_up()
+                self._save()
+                with self._changed:
+                    self._done = ticket
+                    self._changed.notify_all()
+        except FacecoreError as error:
+            log.warning("%s: no HNSW index: %s", self._store.path.parent, error)
+        finally:
+            with self._changed:
+                self._stopping, self._at = True, None
+                self._changed.notify_all()
+
+    def _catch_up(self) -> None:
+        while not self._stopping:
+            with self._store.snapshot() as snapshot:
+                follower = self._open(snapshot)
+                if follower is None:
+                    self._stopping = True  # another process may make one; this one does not wait
+                    return
+                if follower.state == snapshot.state():
+                    self._at = follower.state
+                    return
+                piece = Piece.read(snapshot, follower.state, _BATCH)
+            # Outside the snapshot, which would hold up an erasure.
+            self._at = None
+            follower.take(piece)
+
+    def _open(self, snapshot: Snapshot) -> Follower | None:
+        follower = self._follower
+        renew = self._thorough and follower is not None and _garbage(follower.index) > _GARBAGE
+        if renew or follower is None or not follower.can_follow(snapshot):
+            self._at = None
+            follower = None if renew else self._saved.load(snapshot, _read)
+            if follower is None and not self._store.read_only:
+                start = State(0, snapshot.state().removal)
+                follower = Follower(new_hnsw(self._dimension), start)
+            self._follower = follower
+        return follower
+
+    def _save(self) -> None:
+        """Save it if much of it is not; also what is not finished, for the next opening."""
+        if self._store.read_only or self._follower is None:
+            return
+        with self._store.unchanged(), self._store.snapshot() as snapshot:
+            state, at, size = snapshot.state(), self._follower.state, snapshot.size()
+            if at.removal != state.removal:
+                return  # the removal has woken it again
+            since = self._saved.face if self._stopping or self._thorough else self._saved.reached
+            least = 0 if self._thorough else _UNSAVED * size
+            if size >= WORTHWHILE and at.face - since > least:
+                self._saved.save(self._follower, snapshot)
+            self._thorough = False
+
+
+def new_hnsw(dimension: int) -> HnswIndex:
+    """An empty one; raises MissingExtra where hnswlib is not installed."""
+    from facecore.gallery.hnsw import HnswIndex
+
+    return HnswIndex(dimension)
+
+
+def _read(folder: Path) -> HnswIndex:
+    from facecore.gallery.hnsw import HnswIndex
+
+    return HnswIndex.load(folder)
+
+
+def _garbage(index: Index) -> float:
+    from facecore.gallery.hnsw import HnswIndex
+
+    return index.garbage if isinstance(index, HnswIndex) else 0.0

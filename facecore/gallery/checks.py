@@ -1,0 +1,68 @@
+"""What an index accepts, checked before anything changes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from facecore.errors import InvalidParameter
+from facecore.matching.similarity import NORM_TOLERANCE
+
+__all__ = ["are_unit", "as_ids", "as_labels", "as_vectors"]
+
+_BLOCK = 1 << 16  # rows
+
+
+def as_ids(ids: ArrayLike) -> NDArray[np.int64]:
+    """Whole numbers from 0 on, one-dimensional."""
+    return _whole(ids, "ids", np.int64).astype(np.int64)
+
+
+def as_labels(labels: ArrayLike) -> NDArray[np.int32]:
+    """Whole numbers from 0 on that fit 32 bits, one-dimensional."""
+    return _whole(labels, "labels", np.int32).astype(np.int32)
+
+
+def as_vectors(vectors: ArrayLike, dimension: int) -> NDArray[np.float32]:
+    """Vectors of unit length, shape (n, D)."""
+    try:
+        rows = np.asarray(vectors, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidParameter(f"vectors are no array of numbers: {error}") from None
+    if rows.ndim != 2 or rows.shape[1] != dimension:
+        raise InvalidParameter(f"vectors have the shape {rows.shape}, not (n, {dimension})")
+    if not are_unit(rows):
+        raise InvalidParameter(
+            "a vector is not finite, or its length is not 1", "divide each by its norm"
+        )
+    return rows
+
+
+def are_unit(rows: NDArray[np.float32]) -> bool:
+    """Whether all rows have the length 1, within the tolerance."""
+    if len(rows) == 1:  # a probe, which is to take no longer than a search
+        row = rows[0].astype(np.float64)
+        return bool(abs(math.sqrt(np.dot(row, row)) - 1) <= NORM_TOLERANCE)
+    for start in range(0, len(rows), _BLOCK):
+        part = rows[start : start + _BLOCK]
+        with np.errstate(over="ignore", invalid="ignore"):
+            length = np.sqrt(np.einsum("ij,ij->i", part, part))
+            if not (np.abs(length - 1) <= NORM_TOLERANCE).all():  # not so if it is NaN
+                return False
+    return True
+
+
+def _whole(numbers: ArrayLike, name: str, kind: type[np.signedinteger]) -> NDArray[np.integer]:
+    try:
+        array = np.asarray(numbers)
+    except ValueError as error:
+        raise InvalidParameter(f"{name} are no array: {error}") from None
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise InvalidParameter(
+            f"{name} must be a list of whole numbers, not {array.dtype} {array.shape}"
+        )
+    if array.size and (array.min() < 0 or array.max() > np.iinfo(kind).max):
+        raise InvalidParameter(f"{name} must be from 0 to {np.iinfo(kind).max}")
+    return array

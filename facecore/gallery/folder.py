@@ -1,0 +1,115 @@
+"""The folder of a gallery: whose it is, and who writes to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import IO
+
+from facecore.errors import GalleryCorrupt, GalleryLocked, GalleryNotWritable, InvalidParameter
+
+__all__ = ["INDEX", "FolderLock", "claim", "sync_folder"]
+
+LOCK, INDEX = "writer.lock", "index"
+
+
+def claim(folder: Path, database: str) -> None:
+    """Make a gallery's folder, or make sure that it is one.
+
+    Raises
+    ------
+    InvalidParameter
+        It holds something else.
+    GalleryCorrupt
+        It was a gallery, and its database is gone.
+    GalleryNotWritable
+        It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = {path.name for path in folder.iterdir()}
+    except FileExistsError as error:
+        raise InvalidParameter(f"{folder} is not a folder", "name another folder") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise GalleryNotWritable(f"{folder} cannot be used: {reason}") from error
+    if database in names:
+        return
+    if INDEX in names:
+        raise GalleryCorrupt(f"{folder} has no {database} any more")
+    if names - {LOCK}:
+        raise InvalidParameter(
+            f"{folder} is not a gallery and not empty: {min(names)!r} is in it",
+            "name an empty or a new folder",
+        )
+
+
+class FolderLock:
+    """The right to write to a gallery; the operating system's, so it ends with its process.
+
+    Raises
+    ------
+    GalleryLocked
+        Another process, or another `Gallery` of this one, has it.
+    GalleryNotWritable
+        The folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / LOCK
+        try:
+            self._stream: IO[bytes] = path.open("ab")
+        except OSError as error:
+            raise GalleryNotWritable(
+                f"{folder} cannot be written: {error.strerror or error}",
+                "open it with read_only=True, or check who may write to the folder",
+            ) from error
+        try:
+            _lock(self._stream)
+        except OSError as error:
+            self._stream.close()
+            raise GalleryLocked(f"{folder} is open for writing already") from error
+
+    def release(self) -> None:
+        """Let another process write; the file stays, as removing it could race."""
+        with contextlib.suppress(OSError):
+            _unlock(self._stream)
+        self._stream.close()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names inside a folder durable, where the system can do that."""
+    if sys.platform == "win32":
+        return
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _lock(stream: IO[bytes]) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        stream.seek(0)
+        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _unlock(stream: IO[bytes]) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        stream.seek(0)
+        msvcrt.locking(stream.fileno(), msvcrt.LK_UNLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(stream, fcntl.LOCK_UN)

@@ -1,0 +1,233 @@
+"""What a gallery holds and answers with, and the checks on what it is given."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from facecore.errors import InvalidParameter
+
+__all__ = [
+    "Contract",
+    "FaceRecord",
+    "GalleryStats",
+    "Group",
+    "Hit",
+    "Match",
+    "NewFace",
+    "OnExisting",
+    "Origin",
+    "check_choice",
+    "check_count",
+    "check_face_id",
+    "check_name",
+    "check_text",
+    "check_user_id",
+]
+
+Origin = Literal["MANUAL", "AUTO"]
+OnExisting = Literal["add", "refuse", "replace"]
+
+LONGEST_NAME, LONGEST_USER_ID, LONGEST_TEXT = 64, 256, 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """The vector space of a gallery's templates.
+
+    Attributes
+    ----------
+    id : str
+        See `facecore.models.manifest.contract_id`.
+    pack : str
+        Name of the pack, for messages.
+    dimension : int
+        Length D of a template.
+    """
+
+    id: str
+    pack: str
+    dimension: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A named set of faces.
+
+    Attributes
+    ----------
+    id : int
+        Never used again, also when the group is deleted.
+    name : str
+        By which every method knows it; the documented operations call it the code.
+    title, description : str
+        For people to read.
+    created : datetime
+        UTC.
+    size : int
+        Faces in it.
+    """
+
+    id: int
+    name: str
+    title: str
+    description: str
+    created: datetime
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class FaceRecord:
+    """A face that is stored.
+
+    Attributes
+    ----------
+    id : int
+        Rises with the time of the addition; never used again.
+    face_id : str
+        32 lower-case hexadecimal digits, unique everywhere.
+    user_id : str
+        Whose face it is; a user may have several in a group.
+    group : str
+        Name of the group.
+    quality : float or None
+        0..100; None where it was not judged.
+    origin : {"MANUAL", "AUTO"}
+        Whether a caller added it or an operation registered it by itself.
+    created : datetime
+        UTC.
+    """
+
+    id: int
+    face_id: str
+    user_id: str
+    group: str
+    quality: float | None
+    origin: Origin
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A stored face that is like the probe.
+
+    Attributes
+    ----------
+    face_id, user_id, group : str
+        As in `FaceRecord`.
+    score : float
+        0..100 on the calibrated scale of `facecore.Comparison`.
+    similarity : float
+        Cosine, -1..1.
+    """
+
+    face_id: str
+    user_id: str
+    group: str
+    score: float
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryStats:
+    """How large a gallery is, and the state of its index.
+
+    Attributes
+    ----------
+    groups, faces, users : int
+        What it holds; a user who is in two groups counts once.
+    dimension : int
+        Length D of a template.
+    contract_id, pack : str
+        The vector space, and the name of the pack it belongs to.
+    store_bytes, index_bytes : int
+        On the disk.
+    index : str
+        What answers a search at present: ``"exact"``, ``"hnsw"``, or ``""`` before the first.
+    removed : int
+        Templates that were overwritten and whose space `Gallery.compact` frees.
+    erasure_pending : bool
+        Another process was reading while a template was removed: old copies of it may remain
+        in the write-ahead log until a later change, `Gallery.compact` or `Gallery.close`.
+    """
+
+    groups: int
+    faces: int
+    users: int
+    dimension: int
+    contract_id: str
+    pack: str
+    store_bytes: int
+    index_bytes: int
+    index: str
+    removed: int
+    erasure_pending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewFace:
+    """A face to be stored, without its template."""
+
+    user_id: str
+    face_id: str
+    quality: float | None
+    origin: Origin
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A stored face and the cosine of its template and the probe, -1..1."""
+
+    record: FaceRecord
+    similarity: float
+
+
+def check_name(name: object, what: str = "the name of a group") -> str:
+    """Refuse what cannot be the name of a group: 1..64 characters, none of them a control."""
+    return _text(name, what, 1, LONGEST_NAME)
+
+
+def check_user_id(user_id: object) -> str:
+    """Refuse what cannot be a user's id: 1..256 characters, none of them a control."""
+    return _text(user_id, "user_id", 1, LONGEST_USER_ID)
+
+
+def check_text(text: object, what: str) -> str:
+    """Refuse what cannot be a title or a description; line breaks and tabs are allowed."""
+    return _text(text, what, 0, LONGEST_TEXT, allowed="\n\r\t")
+
+
+def check_face_id(face_id: object) -> str:
+    """Refuse what cannot be the id of a face: 32 lower-case hexadecimal digits."""
+    if not (isinstance(face_id, str) and re.fullmatch("[0-9a-f]{32}", face_id)):
+        raise InvalidParameter(f"face_id is {face_id!r:.80}, must be 32 lower-case hex digits")
+    return face_id
+
+
+def check_choice(value: object, what: str, choices: Any) -> None:
+    """Refuse what is none of the values of a ``Literal``."""
+    if value not in get_args(choices):
+        allowed = " or ".join(f'"{choice}"' for choice in get_args(choices))
+        raise InvalidParameter(f"{what} is {value!r:.80}", f"use {allowed}")
+
+
+def check_count(value: object, what: str, least: int) -> int:
+    """Refuse what is not an integer from `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidParameter(f"{what} is {value!r:.80}, must be an integer from {least}")
+    return value
+
+
+def _text(value: object, what: str, least: int, most: int, allowed: str = "") -> str:
+    if not isinstance(value, str):
+        raise InvalidParameter(f"{what} is {value!r:.80}, must be a string")
+    if not least <= len(value) <= most:
+        raise InvalidParameter(f"{what} has {len(value)} characters, must have {least}..{most}")
+    # Cs: half of a surrogate pair, which no encoding can hold.
+    if any(unicodedata.category(c) in ("Cc", "Cs") and c not in allowed for c in value):
+        raise InvalidParameter(f"{what} is {value!r:.80}, holds a control character")
+    return value

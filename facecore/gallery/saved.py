@@ -1,0 +1,140 @@
+"""Indexes on the disk: what may be loaded, and what must not stay there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.errors import FacecoreError, IndexCorrupt
+from facecore.gallery import generations
+from facecore.gallery.follower import Follower
+from facecore.gallery.generations import Generation
+from facecore.gallery.index import Index
+from facecore.gallery.queries import Snapshot, State
+from facecore.gallery.records import Contract
+
+__all__ = ["Saved"]
+
+log = logging.getLogger("facecore.gallery")
+
+_OTHER_FACES = "the store does not hold the same faces any more"
+# Below this many faces an index is made from the store faster than it could be saved.
+WORTHWHILE = 5_000
+
+
+class Saved:
+    """The generations of one kind of index.
+
+    The store is the truth, and a generation is believed only if the store holds exactly the
+    faces that it holds: none was removed since, and no other history has taken its place.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the generations.
+    kind : str
+    contract : Contract
+
+    Attributes
+    ----------
+    face : int
+        Id of the last face of what is on the disk; 0 where nothing is.
+    reached : int
+        Id of the last face that was ever saved or loaded here, also if it was discarded since:
+        a removal must not make an open gallery write its whole index again.
+    """
+
+    def __init__(self, root: Path, kind: str, contract: Contract) -> None:
+        self._root = root
+        self._kind = kind
+        self._contract = contract
+        self.face = self.reached = 0
+        self._none = False  # known, as only this process could have made one since
+        self._unread = False  # what is on the disk may hold any face
+
+    def repair(self, snapshot: Snapshot) -> None:
+        """Remove what a crash kept from being removed.  For the one who writes only."""
+        mark = generations.watermark(self._root)
+        if mark is not None and _fits(mark, snapshot):
+            self.face = self.reached = int(mark["face"])
+        else:
+            reason = "there is none" if mark is None else _OTHER_FACES
+            self._warn(snapshot, reason, absent=mark is None)
+            self._none = True
+            generations.discard(self._root)
+        generations.sweep(self._root)
+
+    def load(self, snapshot: Snapshot, read: Callable[[Path], Index]) -> Follower | None:
+        """The newest generation, if it is whole and the store's; else None and a warning."""
+        if self._none:
+            return None
+        found = generations.latest(self._root, self._contract.id, self._contract.dimension)
+        result = (
+            self._load(found, snapshot, read) if isinstance(found, Generation) else found.reason
+        )
+        if isinstance(result, Follower):
+            return result
+        self._warn(snapshot, result, absent=generations.watermark(self._root) is None)
+        self.face = self.reached = 0
+        self._unread = True
+        return None
+
+    def _warn(self, snapshot: Snapshot, reason: str, *, absent: bool) -> None:
+        # The exact index is saved whenever a gallery is closed; an HNSW index may never have been.
+        if snapshot.size() >= WORTHWHILE and not (absent and self._kind == "hnsw"):
+            log.warning("%s: the saved index is not used: %s", self._root, reason)
+
+    def _load(
+        self, found: Generation, snapshot: Snapshot, read: Callable[[Path], Index]
+    ) -> Follower | str:
+        if found.kind != self._kind:
+            return f"{found.folder.name}: it is of the kind {found.kind}"
+        if not _fits(found.watermark, snapshot):
+            return f"{found.folder.name}: {_OTHER_FACES}"
+        try:
+            index = read(found.folder)
+        except IndexCorrupt as error:
+            return f"{found.folder.name}: {error.message}"
+        if len(index) != found.rows:
+            return f"{found.folder.name}: it has {len(index)} rows of {found.rows}"
+        state = State(int(found.watermark["face"]), snapshot.state().removal)
+        self.face = self.reached = state.face
+        return Follower(index, state)
+
+    def save(self, follower: Follower, snapshot: Snapshot) -> None:
+        """Write a generation; one that cannot be written is only a warning.
+
+        The follower must be at the removals of the snapshot, and stay as it is meanwhile.
+        """
+        face = follower.state.face
+        mark = {"face": face, "holds": snapshot.fingerprint(face)}
+        try:
+            generations.save(
+                self._root,
+                follower.index,
+                kind=self._kind,
+                contract=self._contract.id,
+                watermark=mark,
+                parameters=getattr(follower.index, "parameters", None),
+            )
+        except FacecoreError as error:
+            log.warning("%s: the index was not saved: %s", self._root, error)
+            self._unread = True
+            return
+        self.face = self.reached = face
+        self._none = self._unread = False
+
+    def forget(self, gone: Iterable[NDArray[np.int64]]) -> None:
+        """Discard what holds one of these faces; raises if that cannot be done."""
+        if any(self._unread or ids.min() <= self.face for ids in gone):
+            self.face, self._none, self._unread = 0, True, False
+            generations.discard(self._root)
+
+
+def _fits(mark: dict[str, object], snapshot: Snapshot) -> bool:
+    face = mark.get("face")
+    return isinstance(face, int) and mark.get("holds") == snapshot.fingerprint(face)

@@ -1,0 +1,300 @@
+"""The truth of a gallery on one machine: an SQLite database in its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from facecore.errors import (
+    ContractMismatch,
+    GalleryCorrupt,
+    GalleryLocked,
+    InvalidParameter,
+)
+from facecore.gallery.changes import Changes
+from facecore.gallery.database import (
+    PATIENCE,
+    connect,
+    connect_frozen,
+    migrate,
+    refuse_foreign,
+    typed,
+)
+from facecore.gallery.folder import FolderLock, claim, sync_folder
+from facecore.gallery.queries import Snapshot
+from facecore.gallery.records import Contract
+from facecore.gallery.schema import MIGRATIONS
+
+__all__ = ["Store"]
+
+log = logging.getLogger("facecore.gallery")
+
+# How long an erasure waits for readers of other processes, at first and again, in milliseconds.
+_ERASURE_PATIENCE, _NEXT_PATIENCE = 2000, 50
+
+
+class Store:
+    """Groups, faces and templates, with transactions.
+
+    Safe to share between threads: any number of snapshots at once, one change at a time.
+
+    Parameters
+    ----------
+    folder : Path
+        Made, with its database, where it is missing and `read_only` is not set.
+    contract : Contract
+        Of the engine; a new gallery takes it, an old one must have it.
+    read_only : bool
+        Open it beside the process that writes.
+
+    Raises
+    ------
+    ContractMismatch
+        The templates belong to another vector space.
+    GalleryLocked
+        Another process has it open for writing.
+    GalleryCorrupt
+        The database is damaged, or is not one.
+    GalleryNotWritable
+        The folder cannot be written.
+    InvalidParameter
+        There is no gallery to read, the folder is used for something else, or a newer facecore
+        made it.
+    """
+
+    def __init__(self, folder: Path, contract: Contract, *, read_only: bool) -> None:
+        self.path = folder / "gallery.db"
+        self.read_only = read_only
+        self.erasure_pending = False
+        self._contract = contract
+        self._free: list[sqlite3.Connection] = []
+        self._mutex = threading.Lock()
+        self._changing = threading.RLock()
+        self._own = threading.local()
+        self.closed = False
+        self._process = os.getpid()
+        self._lock: FolderLock | None = None
+        self._writer: sqlite3.Connection | None = None
+        self._frozen = False
+        try:
+            if read_only:
+                self._open_reader()
+            else:
+                claim(folder, self.path.name)
+                self._lock = FolderLock(folder)
+                self._open_writer()
+            with self.snapshot():
+                pass  # a connection can be had
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_writer(self) -> None:
+        new = not self.path.exists()
+        with typed(self.path):
+            self._writer = connect(self.path, read_only=False)
+            migrate(self._writer, self.path)
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                _check_contract(self._writer, self._contract, self.path, fill=True)
+                self._writer.execute("COMMIT")
+            except BaseException:
+                self._writer.execute("ROLLBACK")
+                raise
+        if new:
+            sync_folder(self.path.parent)
+            sync_folder(self.path.parent.parent)
+        self.erase()  # what a crash may have left in the log
+
+    def _open_reader(self) -> None:
+        if not self.path.is_file():
+            raise InvalidParameter(
+                f"there is no gallery in {self.path.parent}",
+                "check the folder; without read_only, a gallery is made",
+            )
+        with typed(self.path):
+            try:
+                connection = connect(self.path, read_only=True)
+                version = refuse_foreign(connection, self.path)
+            except sqlite3.OperationalError as error:
+                log_file = self.path.with_name(self.path.name + "-wal")
+                if error.sqlite_errorcode & 0xFF not in (
+                    sqlite3.SQLITE_CANTOPEN,
+                    sqlite3.SQLITE_READONLY,
+                ) or (log_file.exists() and log_file.stat().st_size):
+                    raise
+                # Readers share memory through a file, which a read-only medium has no place for.
+                connection, self._frozen = connect_frozen(self.path), True
+                version = refuse_foreign(connection, self.path)
+            self._free.append(connection)
+            if not version:
+                raise InvalidParameter(f"there is no gallery in {self.path.parent} yet")
+            if version < len(MIGRATIONS):
+                raise InvalidParameter(
+                    f"{self.path} has version {version} of the schema, {len(MIGRATIONS)} is needed",
+                    "open it once for writing, which brings it up to date",
+                )
+            _check_contract(connection, self._contract, self.path, fill=False)
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """The gallery at one moment; inside another snapshot of the same thread, that moment."""
+        self.check_usable()
+        own: Snapshot | None = getattr(self._own, "snapshot", None)
+        if own is not None:
+            yield own
+            return
+        with typed(self.path):
+            connection = self._take()
+            try:
+                connection.execute("BEGIN")
+                self._own.snapshot = Snapshot(connection, self._contract.dimension)
+                yield self._own.snapshot
+            finally:
+                self._own.snapshot = None
+                self._give(connection)
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[Changes]:
+        """A transaction; it is rolled back unless the caller commits it.
+
+        Raises
+        ------
+        GalleryLocked
+            The gallery was opened to be read.
+        GalleryNotWritable
+            The disk is full, say; nothing was changed.
+        """
+        self.check_usable()
+        if self._writer is None:
+            raise GalleryLocked(f"{self.path.parent} was opened with read_only=True")
+        with self._changing, typed(self.path):
+            self.check_usable()  # it may have been closed while this thread waited
+            self._writer.execute("BEGIN IMMEDIATE")
+            changes = Changes(self._writer, self._contract.dimension)
+            try:
+                yield changes
+            finally:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Hold off other threads' changes."""
+        with self._changing:
+            yield
+
+    def erase(self) -> bool:
+        """Empty the write-ahead log, which may hold templates that were removed since.
+
+        Returns
+        -------
+        bool
+            Whether it is empty now; otherwise another process is reading, and
+            `erasure_pending` stays set.
+        """
+        if self._writer is None:
+            return True
+        with self._changing, typed(self.path):
+            patience = _NEXT_PATIENCE if self.erasure_pending else _ERASURE_PATIENCE
+            self._writer.execute(f"PRAGMA busy_timeout = {patience}")
+            try:
+                busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            finally:
+                self._writer.execute(f"PRAGMA busy_timeout = {1000 * PATIENCE:.0f}")
+        if busy and not self.erasure_pending:
+            log.warning(
+                "%s: another process is reading, so copies of removed templates stay in the "
+                "write-ahead log until a later change or close",
+                self.path,
+            )
+        self.erasure_pending = bool(busy)
+        return not busy
+
+    def shrink(self) -> None:
+        """Give the pages that are free back to the file system."""
+        with self.change() as changes:
+            changes.rewrite_templates()
+            changes.commit()
+        with self._changing, typed(self.path):
+            if self._writer is not None:
+                # Not execute, which stops after the first page.
+                self._writer.executescript("PRAGMA incremental_vacuum")
+        self.erase()
+
+    def check_whole(self) -> None:
+        """Read every page; raises GalleryCorrupt where one is damaged.  Takes time."""
+        with self.snapshot() as snapshot:
+            problem = snapshot.damage()
+        if problem:
+            raise GalleryCorrupt(f"{self.path}: {problem:.300}")
+
+    def size_on_disk(self) -> int:
+        """Bytes of the database and its log."""
+        names = (self.path.name, f"{self.path.name}-wal")
+        files = [self.path.with_name(name) for name in names]
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def close(self) -> None:
+        """Close all connections; the last process to do so leaves one file without a log."""
+        with self._changing, self._mutex:
+            self.closed = True
+            if self._process != os.getpid():
+                return  # the connections and the lock are the parent's
+            for connection in self._free:
+                connection.close()
+            self._free.clear()
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    def check_usable(self) -> None:
+        """Refuse a gallery that was closed, or that came here by a fork."""
+        if self._process != os.getpid():
+            raise InvalidParameter(
+                "this gallery was opened by another process", "open it in the process that uses it"
+            )
+        if self.closed:
+            raise InvalidParameter("the gallery is closed")
+
+    def _take(self) -> sqlite3.Connection:
+        with self._mutex:
+            if self._free:
+                return self._free.pop()
+        return connect_frozen(self.path) if self._frozen else connect(self.path, read_only=True)
+
+    def _give(self, connection: sqlite3.Connection) -> None:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        with self._mutex:
+            if self.closed:
+                connection.close()
+            else:
+                self._free.append(connection)
+
+
+def _check_contract(
+    connection: sqlite3.Connection, contract: Contract, path: Path, *, fill: bool
+) -> None:
+    """Hold the engine's contract against the gallery's; a new gallery takes it."""
+    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    if not meta and fill:
+        rows = [("contract", contract.id), ("pack", contract.pack)]
+        rows.append(("dimension", str(contract.dimension)))
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        return
+    if meta.get("contract") != contract.id:
+        raise ContractMismatch(
+            f"{path.parent} holds templates of the pack {meta.get('pack')} "
+            f"(contract {meta.get('contract')}), not of {contract.pack} (contract {contract.id})"
+        )
+    if meta.get("dimension") != str(contract.dimension):
+        raise GalleryCorrupt(f"{path}: its dimension is {meta.get('dimension')!r}")

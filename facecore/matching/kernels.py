@@ -1,0 +1,146 @@
+"""The scan of 8-bit codes in machine code; importing this imports Numba.
+
+A loop over a constant number of columns that widens 8-bit codes against 16-bit probes becomes
+multiply-and-add instructions on whole vectors (``vpmaddwd``, ``vpdpwssd``) on x86, so one kernel
+is compiled for each width.  Products must be narrowed to 32 bits by hand: Numba, unlike C,
+multiplies two of them into 64 bits, and the loop becomes three times slower.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba import float32, int32, njit, uintp
+
+from facecore.models.catalog import cache_root
+
+__all__ = ["cache_folder", "compile_scan"]
+
+_CHUNK = 128  # rows that stay in the nearest cache while each probe passes over them
+_SIGNATURE = (
+    "int64(int8[:,::1], float32[::1], float32[::1], int32[::1], boolean[::1], "
+    "int16[:,::1], float32[::1], float32[::1], float32[::1], int64, int64, "
+    "float32[:,::1], int64[:,::1], float32[:,::1], float32[:,::1], int64[::1])"
+)
+
+
+@njit(nogil=True)
+def _replace_least(heap: Any, k: int, value: Any) -> None:
+    """Put a greater value in the place of the least one, which is first in the heap."""
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= k:
+            break
+        if child + 1 < k and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= value:
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = value
+
+
+@njit(nogil=True)
+def _drop(least: Any, rows: Any, lower: Any, upper: Any, count: int) -> int:
+    """Forget rows that can no longer be among the best; how many are left."""
+    left = 0
+    for c in range(count):
+        if upper[c] >= least:
+            rows[left], lower[left], upper[left] = rows[c], lower[c], upper[c]
+            left += 1
+    return left
+
+
+def cache_folder() -> Path | None:
+    """Make the folder for this very version's machine code; None where that is impossible."""
+    source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    python = "".join(map(str, sys.version_info[:2]))
+    name = f"numba{numba.__version__}-llvmlite{version('llvmlite')}-py{python}-{source}"
+    folder = cache_root().parent / "kernels" / name
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def compile_scan(width: int, cache: Path | None = None) -> Callable[..., int]:
+    """Compile the scan of codes of so many columns.
+
+    Parameters
+    ----------
+    width : int
+    cache : Path, optional
+        Folder that keeps the machine code for the next process.
+    """
+    if cache is None:
+        return _build(width, False)
+    config: Any = numba.config
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(cache)  # read while the kernel is decorated
+    try:
+        return _build(width, True)
+    finally:
+        config.CACHE_DIR = before
+
+
+def _build(width: int, cache: bool) -> Callable[..., int]:
+    @njit(_SIGNATURE, nogil=True, cache=cache)
+    def scan(
+        values: Any,
+        scales: Any,
+        errors: Any,
+        groups: Any,
+        allowed: Any,
+        probes: Any,
+        probe_scales: Any,
+        gains: Any,
+        offsets: Any,
+        first: int,
+        start: int,
+        best: Any,
+        rows: Any,
+        lower: Any,
+        upper: Any,
+        counts: Any,
+    ) -> int:
+        """Do what `scan_numpy` does, from row `start` on, as far as there are free places."""
+        k = best.shape[1]
+        while start < len(values):
+            stop = min(start + _CHUNK, len(values))
+            for j in range(len(probes)):
+                if counts[j] + (stop - start) > rows.shape[1]:
+                    counts[j] = _drop(best[j, 0], rows[j], lower[j], upper[j], counts[j])
+                    if counts[j] + (stop - start) > rows.shape[1]:
+                        return start
+            for j in range(len(probes)):
+                least, count = best[j, 0], counts[j]
+                scale, gain, offset = probe_scales[j], gains[j], offsets[j]
+                for i in range(uintp(start), uintp(stop)):
+                    total = int32(0)
+                    for d in range(width):
+                        product = int32(int32(values[i, d]) * int32(probes[j, d]))
+                        total = int32(total + product)
+                    similarity = float32(float32(total) * scales[i]) * scale
+                    margin = errors[i] * gain + offset
+                    if similarity + margin >= least and (len(allowed) == 0 or allowed[groups[i]]):
+                        rows[j, count] = first + i
+                        lower[j, count] = similarity - margin
+                        upper[j, count] = similarity + margin
+                        count += 1
+                        if similarity - margin > least:
+                            _replace_least(best[j], k, similarity - margin)
+                            least = best[j, 0]
+                counts[j] = count
+            start = stop
+        return start
+
+    return scan

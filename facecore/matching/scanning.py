@@ -1,0 +1,166 @@
+"""Scan pieces of an array of codes on several threads, with NumPy or in machine code."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.matching.similarity import Candidates, Codes, Probes, scan_numpy
+from facecore.models.cpus import usable_cpus
+
+__all__ = ["Piece", "scan", "warmup"]
+
+CACHE_SWITCH = "FACECORE_KERNEL_CACHE"
+
+# Products (rows times probes) that a process leaves to NumPy before it imports Numba and compiles:
+# they take about as long as that does, so that a command that searches once never waits for a
+# compiler, and one that searches on never takes more than twice as long as it had to.
+# `python -m benchmarks search` prints both times.
+_NUMPY_PRODUCTS = 10_000_000
+_ROOM = 1024
+_kernels: dict[int, Callable[..., int]] = {}
+_compiling = threading.Lock()
+_numpy_products = 0  # so far; a lost count of two threads at once does no harm
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Rows that one thread scans in one go.
+
+    Attributes
+    ----------
+    codes : Codes
+    groups : ndarray, shape (N,), int32
+    first : int
+        Number of the first row.
+    """
+
+    codes: Codes
+    groups: NDArray[np.int32]
+    first: int
+
+
+def scan(
+    pieces: Sequence[Piece],
+    probes: Probes,
+    k: int,
+    allowed: NDArray[np.bool_],
+    threads: int,
+) -> list[Candidates]:
+    """Collect the rows that can be among the k best of each probe.
+
+    The calling thread does its share; helpers come from one pool for the whole process, so that
+    many searches at once do not make more threads than there are processors.
+
+    Returns
+    -------
+    list of Candidates
+        One for each thread, for `Candidates.merge`.
+    """
+    width = probes.values.shape[1]
+    queue = iter(pieces)  # taking the next one is atomic
+    found = [Candidates(len(probes), k) for _ in range(max(1, min(threads, len(pieces))))]
+    if width not in _kernels and _afford_numpy(pieces, probes):
+        for piece in queue:
+            scan_numpy(piece.codes, piece.groups, allowed, probes, piece.first, found[0])
+        return found[:1]
+    run = _kernel(width)
+    helpers = [_pool().submit(_work, run, queue, allowed, probes, part) for part in found[1:]]
+    try:
+        _work(run, queue, allowed, probes, found[0])
+    finally:
+        # One that has not begun has nothing left to do: do not wait behind other searches.
+        # The others still read the caller's arrays.
+        if helpers:
+            wait([helper for helper in helpers if not helper.cancel()])
+    for helper in helpers:
+        if not helper.cancelled():
+            helper.result()
+    return found
+
+
+def warmup(*dimensions: int, cache: bool | None = None) -> None:
+    """Compile the kernels for vectors of these dimensions now, not in the first large search.
+
+    Importing facecore compiles nothing, comparing two images needs no kernel, and small galleries
+    are searched with NumPy; a process that will search large ones calls this when it starts.
+
+    Parameters
+    ----------
+    *dimensions : int
+        Of the embedders that will be used; 128, that of the packs so far, if there is none.
+    cache : bool, optional
+        Whether the machine code is kept in the user's cache folder for the next process. Each
+        version of the kernels, Numba, llvmlite and Python has a folder of its own, so that none
+        ever runs another's. If not given, the environment says: ``FACECORE_KERNEL_CACHE=1``.
+    """
+    for dimension in dimensions or (128,):
+        _kernel(Codes.width(dimension), cache)
+
+
+def _kernel(width: int, cache: bool | None = None) -> Callable[..., int]:
+    if cache is None:
+        cache = os.environ.get(CACHE_SWITCH, "") == "1"
+    with _compiling:
+        if width not in _kernels:
+            from facecore.matching.kernels import cache_folder, compile_scan
+
+            _kernels[width] = compile_scan(width, cache_folder() if cache else None)
+        return _kernels[width]
+
+
+def _afford_numpy(pieces: Sequence[Piece], probes: Probes) -> bool:
+    global _numpy_products
+    products = sum(len(piece.codes) for piece in pieces) * len(probes)
+    if _numpy_products + products > _NUMPY_PRODUCTS:
+        return False
+    _numpy_products += products
+    return True
+
+
+def _work(
+    run: Callable[..., int],
+    queue: Iterator[Piece],
+    allowed: NDArray[np.bool_],
+    probes: Probes,
+    found: Candidates,
+) -> None:
+    for piece in queue:
+        codes, row = piece.codes, 0
+        while row < len(codes):
+            row = run(
+                codes.values,
+                codes.scales,
+                codes.errors,
+                piece.groups,
+                allowed,
+                probes.values,
+                probes.scales,
+                probes.gains,
+                probes.offsets,
+                piece.first,
+                row,
+                found.best,
+                found.rows,
+                found.lower,
+                found.upper,
+                found.counts,
+            )
+            if row < len(codes):
+                found.make_room(_ROOM)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(usable_cpus(), thread_name_prefix="facecore-scan")
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)

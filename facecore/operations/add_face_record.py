@@ -1,0 +1,86 @@
+"""AddFaceRecord: store a face under a user's id."""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from facecore.errors import NoFaceDetected, UserExists
+from facecore.operations.context import Context
+from facecore.operations.parameters import Given, Upload, read
+from facecore.operations.pictures import ENROLLED, read_pictures
+from facecore.operations.tables import ADD_FACE_RECORD
+
+__all__ = ["AddFaceRecordResult", "run"]
+
+_LONGEST_USER_ID = 32
+
+
+@dataclass(frozen=True, slots=True)
+class AddFaceRecordResult:
+    """Answer of AddFaceRecord.
+
+    Attributes
+    ----------
+    passed : bool
+        Whether the face was stored.
+    face_quality : {"HIGH", "MEDIUM", "LOW"}
+        LOW where there was no face.
+    face_id : str
+        Of the new record; "" where there is none.  The document has no place for it, so it is
+        not in the response's body.
+    """
+
+    passed: bool
+    face_quality: Literal["HIGH", "MEDIUM", "LOW"]
+    face_id: str
+
+    def wire(self) -> dict[str, Any]:
+        """Members of the response's body."""
+        return {
+            "Message": "The request was successful.",
+            "Result": {
+                "Passed": "Y" if self.passed else "N",
+                "ExtFaceInfo": json.dumps({"faceQuality": self.face_quality}),
+            },
+        }
+
+
+def run(context: Context, params: Mapping[str, object]) -> AddFaceRecordResult:
+    """Store the largest face of a picture, unless its user is in the group already."""
+    values = read(ADD_FACE_RECORD, params)
+    group = values["FaceGroupCode"]
+    context.check_group(group)
+    ways = values.pictures["Face"]
+    user_id = values["MerchantUserId"] or _picture_name(ways[0]) or uuid.uuid4().hex
+    context.check_user_id(user_id, most=_LONGEST_USER_ID)
+    pictures = read_pictures([ways], ENROLLED, context.config, context.engine.limits)
+    (pixels,) = pictures.values()
+    try:
+        face = context.engine.sample(pixels)
+    except NoFaceDetected:
+        return AddFaceRecordResult(False, "LOW", "")
+    level = context.engine.quality(face).level
+    try:
+        record = context.gallery.add(group, face, user_id, on_existing="refuse")
+    except UserExists:
+        return AddFaceRecordResult(False, level, "")
+    return AddFaceRecordResult(True, level, record.face_id)
+
+
+def _picture_name(given: Given) -> str:
+    """Name of an address or a file without its ending; "" where the picture has none."""
+    if isinstance(given.value, Upload):
+        return given.value.name
+    if given.kind != "url":
+        return ""
+    try:
+        path = urllib.parse.urlsplit(str(given.value)).path
+    except ValueError:  # no address: the download says so
+        return ""
+    return PurePosixPath(urllib.parse.unquote(path)).stem

@@ -1,0 +1,262 @@
+"""A picture behind an http(s) address that somebody else chose.
+
+Whoever may name an address could use this machine as a probe into the network it stands in
+(server-side request forgery).  So an address is parsed once, strictly; every answer of the name
+service is checked before a connection is opened, and the connection goes to the very answer that
+was checked; a redirect is a new address, to which all of this applies again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import threading
+import time
+import urllib.parse
+from dataclasses import dataclass, field
+
+from facecore.errors import AddressRefused, DownloadFailed
+
+__all__ = ["Address", "Deadline", "fetch", "is_public", "parse", "resolve"]
+
+REDIRECTS = 3
+URL_LENGTH = 8192  # characters; signed addresses of object stores take one or two thousand
+PORTS = {"http": 80, "https": 443}
+
+# What is not the public internet, https://www.iana.org/assignments/iana-ipv4-special-registry.
+# A list of our own, as the standard library's `is_global` differs between patch releases.
+_NOT_PUBLIC_4 = [
+    ipaddress.IPv4Network(network)
+    for network in (
+        "0.0.0.0/8",  # this network; Linux connects 0.0.0.0 to itself
+        "10.0.0.0/8",
+        "100.64.0.0/10",  # carrier-grade NAT; metadata services of some clouds
+        "127.0.0.0/8",
+        "169.254.0.0/16",  # link-local; metadata services of most clouds
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.88.99.0/24",  # 6to4 relays
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, broadcast
+    )
+]
+# Outside 2000::/3 lies all that is local, and all that embeds an IPv4 address in another way than
+# those of the second list: ::ffff:0:0/96 (mapped), 64:ff9b::/96 and 64:ff9b:1::/48 (NAT64).
+_PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
+_NOT_PUBLIC_6 = [
+    ipaddress.IPv6Network(network)
+    for network in (
+        "2001::/23",  # protocol assignments, with Teredo, which embeds IPv4
+        "2001:db8::/32",
+        "2002::/16",  # 6to4, which embeds IPv4
+        "3fff::/20",
+    )
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The parts of an http(s) address, as they go onto the wire (ASCII)."""
+
+    scheme: str
+    host: str  # lower case; an IPv6 address without brackets
+    port: int
+    target: str  # path and query
+
+    @property
+    def authority(self) -> str:
+        """Value of the Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}{self.target}"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The moment at which a download has to be over, whatever it is waiting for.
+
+    Parameters
+    ----------
+    seconds : float
+        From now on.
+    """
+
+    seconds: float
+    _started: float = field(default_factory=time.monotonic)
+
+    def remaining(self) -> float:
+        """Seconds that are left, more than 0.
+
+        Raises
+        ------
+        DownloadFailed
+            None are.
+        """
+        left = self._started + self.seconds - time.monotonic()
+        if left <= 0:
+            raise DownloadFailed(f"the download was not over after {self.seconds:g} seconds")
+        return left
+
+
+def fetch(url: str, *, limit: int, timeout: float = 5.0, allow_private: bool = False) -> bytes:
+    """The bytes behind an http or https address.
+
+    No proxy, cookie or credential is used, whatever the environment names, and bytes are taken
+    as they are: a compressed answer is refused, not unpacked.
+
+    Parameters
+    ----------
+    url : str
+        Names in other scripts than Latin are encoded (IDNA 2003); a fragment is left out.
+    limit : int
+        Most bytes that are read.
+    timeout : float, default 5.0
+        Seconds for all of it: name service, connections, redirects and every byte.
+    allow_private : bool, default False
+        Also take addresses that are not public: loopback, private and link-local ones, say.
+
+    Raises
+    ------
+    AddressRefused
+        It is no http(s) address, carries credentials, or leads (by itself, by the name service
+        or by a redirect) to a machine that is not on the public internet.
+    ImageTooLarge
+        There are more than `limit` bytes.
+    DownloadFailed
+        Name unknown, connection refused, time over, status other than 2xx, more than 3
+        redirects, or an answer that is cut or no HTTP.
+    """
+    from facecore.operations.download import get
+
+    deadline = Deadline(timeout)
+    address = parse(url)
+    for _ in range(REDIRECTS + 1):
+        answer = get(address, limit=limit, deadline=deadline, allow_private=allow_private)
+        if isinstance(answer, bytes):
+            return answer
+        address = parse(urllib.parse.urljoin(str(address), answer.location))
+    raise DownloadFailed(f"more than {REDIRECTS} redirects")
+
+
+def parse(url: str) -> Address:
+    """The parts of an address.
+
+    Stricter than browsers are, so that no two parsers can read one address differently: no
+    credentials, no white space or backslash, no zone, and an IPv4 address only as four decimal
+    numbers.
+
+    Raises
+    ------
+    AddressRefused
+        It has another form.
+    """
+    if len(url) > URL_LENGTH:
+        raise AddressRefused(f"the address has {len(url)} characters; {URL_LENGTH} are allowed")
+    if any(character <= " " or character in "\\\x7f" for character in url):
+        raise AddressRefused("the address contains white space, a backslash or a control character")
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError as error:  # brackets that do not match, a port that is none
+        raise AddressRefused(f"the address cannot be read: {error}") from None
+    if parts.scheme not in PORTS:
+        raise AddressRefused("the address does not begin with http:// or https://")
+    if "@" in parts.netloc:
+        raise AddressRefused("the address carries credentials", "leave out user and password")
+    target = urllib.parse.quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
+    if not target.startswith("/"):
+        raise AddressRefused("the address has no host")
+    if parts.query:
+        target += "?" + urllib.parse.quote(parts.query, safe="/%:@!$&'()*+,;=~-._?[]")
+    host = _host(parts.netloc, parts.hostname or "")
+    if port == 0:
+        raise AddressRefused("the address has port 0")
+    return Address(parts.scheme, host, port or PORTS[parts.scheme], target)
+
+
+def _host(netloc: str, name: str) -> str:
+    if "[" in netloc:
+        try:
+            if not re.fullmatch(r"\[[0-9A-Fa-f:.]+\](:\d*)?", netloc):
+                raise ValueError
+            return str(ipaddress.IPv6Address(name))
+        except ValueError:
+            raise AddressRefused("the host in brackets is no IPv6 address") from None
+    try:
+        host = name.encode("idna").decode("ascii").lower().removesuffix(".")
+    except UnicodeError:
+        raise AddressRefused("the host is no name that can be looked up") from None
+    labels = host.split(".")
+    if not host or len(host) > 253 or not all(map(_is_label, labels)):
+        raise AddressRefused("the host is missing, or is no name that can be looked up")
+    # The C library also reads 2130706433, 127.1 and 0177.0.0.1 as addresses; others do not.
+    if labels[-1].isdigit() or labels[-1].startswith("0x"):
+        try:
+            return str(ipaddress.IPv4Address(host))
+        except ValueError:
+            raise AddressRefused("an IPv4 address is four decimal numbers") from None
+    return host
+
+
+def _is_label(label: str) -> bool:
+    # The underscore is no host name's, but object stores do answer to such names.
+    return 0 < len(label) <= 63 and all(c.isalnum() or c in "-_" for c in label)
+
+
+def resolve(host: str, port: int, deadline: Deadline, *, allow_private: bool) -> list[str]:
+    """Every IP address of a host; all of them may be connected to.
+
+    Raises
+    ------
+    AddressRefused
+        One of them is not public, and `allow_private` is not set.
+    DownloadFailed
+        The name is unknown, or the name service takes too long.
+    """
+    found = _lookup(host, port, deadline)
+    if not allow_private and not all(map(is_public, found)):
+        raise AddressRefused(
+            "the address leads to a machine that is not on the public internet",
+            "send the picture itself, or allow private addresses in the configuration",
+        )
+    return found
+
+
+def is_public(ip: str) -> bool:
+    """Whether an IP address belongs to the public internet, and embeds no other address."""
+    address = ipaddress.ip_address(ip)
+    if isinstance(address, ipaddress.IPv4Address):
+        return not any(address in network for network in _NOT_PUBLIC_4)
+    return address in _PUBLIC_6 and not any(address in network for network in _NOT_PUBLIC_6)
+
+
+def _lookup(host: str, port: int, deadline: Deadline) -> list[str]:
+    """The name service's answers, in its order.
+
+    The C library's call has no time limit, so it runs in a thread that may be left behind; the
+    resolver's own limits end it.
+    """
+    answers: list[list[str] | OSError] = []
+
+    def ask() -> None:
+        try:
+            rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers.append(list(dict.fromkeys(str(row[4][0]) for row in rows)))
+        except OSError as error:
+            answers.append(error)
+
+    asking = threading.Thread(target=ask, name="facecore-lookup", daemon=True)
+    asking.start()
+    asking.join(deadline.remaining())
+    deadline.remaining()
+    if not answers or not answers[0] or isinstance(answers[0], OSError):
+        raise DownloadFailed("the host's name is unknown")
+    return answers[0]

@@ -1,0 +1,76 @@
+"""How a service behaves where the document leaves it open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from facecore.errors import InvalidParameter
+
+__all__ = ["ServiceConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """Settings of a `FaceService`.
+
+    Parameters
+    ----------
+    allow_private_addresses : bool, default False
+        Also fetch pictures from addresses that are not public: loopback and the local network.
+    download_timeout : float, default 5.0
+        Seconds for the download of one picture, all of it.
+    gate : callable, optional
+        Called with the operation's name before anything else is looked at; it lets a request
+        pass by returning, and refuses it by raising `OperationError` with a documented code.
+    threshold : float, optional
+        Score from which two faces are one person's, 0..100; the engine's by default.
+    search_far : float, default 0.01
+        A stored face counts as found from `threshold`, or from the score that this share of
+        new people would reach with any face of the searched groups: whichever is higher.  The
+        more faces are stored, the stricter the search.
+    liveness_threshold : float, optional
+        Attack score from which a picture is an attack, 0..100; the engine's by default.
+    any_orientation : bool, default False
+        Take the bounds of a picture's resolution for its longer and its shorter side, not for
+        height and width: landscape pictures have the same limits as portraits then.
+    exact_biz_id : bool, default True
+        FaceCrossCompareIntl takes a MerchantBizId of exactly 32 characters, as its document
+        says; otherwise 1 to 32, as the other operations do.
+
+    Raises
+    ------
+    InvalidParameter
+        A value makes no sense.
+    """
+
+    allow_private_addresses: bool = False
+    download_timeout: float = 5.0
+    gate: Callable[[str], object] | None = None
+    threshold: float | None = None
+    search_far: float = 0.01
+    liveness_threshold: float | None = None
+    any_orientation: bool = False
+    exact_biz_id: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("allow_private_addresses", "any_orientation", "exact_biz_id"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidParameter(f"{name} is {getattr(self, name)!r:.80}, must be a bool")
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is None and name in ("threshold", "liveness_threshold"):
+                continue
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and low <= value <= high):  # a NaN fails too
+                raise InvalidParameter(f"{name} is {value!r:.80}, must be within {low}..{high}")
+        if self.gate is not None and not callable(self.gate):
+            raise InvalidParameter("gate cannot be called", "give a function of one name")
+
+
+_RANGES = (
+    ("download_timeout", 0.001, 3600),
+    ("threshold", 0, 100),
+    ("search_far", 1e-9, 0.5),
+    ("liveness_threshold", 0, 100),
+)

@@ -1,0 +1,96 @@
+"""What every operation works with."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from facecore.engine import FaceEngine
+from facecore.errors import GroupExists, GroupNotFound, InvalidParameter
+from facecore.face.sample import FaceSample
+from facecore.gallery import records
+from facecore.gallery.gallery import Gallery
+from facecore.operations.codes import INVALID_PARAMETER, OperationError
+from facecore.operations.config import ServiceConfig
+from facecore.operations.parameters import Values
+from facecore.operations.pictures import PictureRules, find_faces, read_pictures
+
+__all__ = ["Context", "Result", "new_transaction_id", "refusing"]
+
+
+class Result(Protocol):
+    """What an operation found."""
+
+    def wire(self) -> dict[str, Any]:
+        """Members of the response's body, under their documented names and in their types."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Engine, gallery and settings of one service.
+
+    Attributes
+    ----------
+    engine : FaceEngine
+    gallery : Gallery
+    config : ServiceConfig
+    registering : threading.Lock
+        Held from a search to the registration that depends on it: of two requests with the
+        same new face only one finds that it is new.
+    """
+
+    engine: FaceEngine
+    gallery: Gallery
+    config: ServiceConfig
+    registering: threading.Lock = field(default_factory=threading.Lock)
+
+    def faces(self, values: Values, rules: PictureRules) -> list[FaceSample]:
+        """The largest face of every picture of a request, in the table's order."""
+        ways = values.pictures.values()
+        pictures = read_pictures(ways, rules, self.config, self.engine.limits)
+        return find_faces(self.engine, pictures, rules)
+
+    def check_group(self, code: str) -> None:
+        """Refuse the code of a group that does not exist.
+
+        Raises
+        ------
+        OperationError
+            InvalidParameter.
+        """
+        with refusing():
+            self.gallery.group(code)
+
+    def check_user_id(self, user_id: str, most: int = 256) -> None:
+        """Refuse a user's id that cannot be stored.
+
+        Raises
+        ------
+        OperationError
+            InvalidParameter.
+        """
+        if len(user_id) > most:
+            raise OperationError(
+                INVALID_PARAMETER,
+                f"MerchantUserId has {len(user_id)} characters; {most} are allowed.",
+            )
+        with refusing():
+            records.check_user_id(user_id)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """What a gallery refuses, because of what the request holds, becomes InvalidParameter."""
+    try:
+        yield
+    except (GroupExists, GroupNotFound, InvalidParameter) as error:
+        raise OperationError(INVALID_PARAMETER, f"{error.message}.") from error
+
+
+def new_transaction_id() -> str:
+    """32 hexadecimal digits."""
+    return uuid.uuid4().hex

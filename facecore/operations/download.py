@@ -1,0 +1,150 @@
+"""One GET over a connection to an address that was checked, until a deadline.
+
+httpcore does the HTTP.  Its network backend is the place where a host becomes a connection: there
+the name is looked up, checked and pinned, while the URL, and so the Host header, SNI and the name
+in the certificate, keep the host.
+"""
+
+from __future__ import annotations
+
+import functools
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import certifi
+import httpcore
+
+from facecore.errors import DownloadFailed, ImageTooLarge
+from facecore.operations import addresses
+from facecore.operations.addresses import Address, Deadline
+
+__all__ = ["Redirect", "get"]
+
+REDIRECTING = (301, 302, 303, 307, 308)
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """An answer that names another address, perhaps a relative one."""
+
+    location: str
+
+
+def get(
+    address: Address, *, limit: int, deadline: Deadline, allow_private: bool
+) -> bytes | Redirect:
+    """The body behind an address, or the redirect that it answers with.
+
+    Raises
+    ------
+    AddressRefused, ImageTooLarge, DownloadFailed
+        As in `facecore.operations.addresses.fetch`.
+    """
+    url = httpcore.URL(
+        scheme=address.scheme, host=address.host, port=address.port, target=address.target
+    )
+    headers = [
+        ("Host", address.authority),
+        ("User-Agent", "facecore"),
+        ("Accept", "image/*"),
+        ("Accept-Encoding", "identity"),
+        ("Connection", "close"),
+    ]
+    context = _tls() if address.scheme == "https" else None
+    backend = _Checked(deadline, allow_private)
+    try:
+        with (
+            httpcore.ConnectionPool(ssl_context=context, network_backend=backend) as pool,
+            pool.stream("GET", url, headers=headers) as response,
+        ):
+            return _answer(response, limit)
+    except httpcore.TimeoutException:
+        raise DownloadFailed(
+            f"the download was not over after {deadline.seconds:g} seconds"
+        ) from None
+    except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+        raise DownloadFailed(f"the download failed: {error or type(error).__name__}") from error
+
+
+def _answer(response: httpcore.Response, limit: int) -> bytes | Redirect:
+    headers = {name.lower(): value.decode("latin-1") for name, value in response.headers}
+    if response.status in REDIRECTING and b"location" in headers:
+        return Redirect(headers[b"location"])
+    if response.status // 100 != 2:
+        raise DownloadFailed(f"the address answers with HTTP status {response.status}")
+    if headers.get(b"content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise DownloadFailed("the address answers with compressed bytes that nobody asked for")
+    body = bytearray()
+    for chunk in response.iter_stream():
+        body += chunk
+        if len(body) > limit:
+            raise ImageTooLarge(f"the address holds more than {limit} bytes")
+    return bytes(body)
+
+
+class _Checked(httpcore.NetworkBackend):
+    """Connects to checked addresses only."""
+
+    def __init__(self, deadline: Deadline, allow_private: bool) -> None:
+        self._deadline = deadline
+        self._allow_private = allow_private
+        self._sockets = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        found = addresses.resolve(host, port, self._deadline, allow_private=self._allow_private)
+        for tried, ip in enumerate(found):
+            # A share of the time each: one that never answers must not spend that of the others.
+            share = self._deadline.remaining() / (len(found) - tried)
+            try:
+                stream = self._sockets.connect_tcp(ip, port, share)
+                return _Timed(stream, self._deadline)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failed = error
+        raise failed
+
+
+class _Timed(httpcore.NetworkStream):
+    """A stream in which every step ends at the deadline, be it the thousandth small one."""
+
+    def __init__(self, stream: httpcore.NetworkStream, deadline: Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._deadline.remaining())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._deadline.remaining())
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        left = self._deadline.remaining()
+        return _Timed(self._stream.start_tls(ssl_context, server_hostname, left), self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    # The machine's authorities, where an administrator may have added some, and the well-known
+    # ones, as a small image often has none.
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context

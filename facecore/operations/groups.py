@@ -1,0 +1,181 @@
+"""The operations on face groups and on the records in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from facecore.errors import GroupNotFound, RecordNotFound
+from facecore.gallery.records import FaceRecord, Group
+from facecore.operations.context import Context, refusing
+from facecore.operations.parameters import Values, read
+from facecore.operations.tables import (
+    CREATE_FACE_GROUP,
+    DELETE_FACE_GROUP,
+    DELETE_FACE_RECORD,
+    DELETE_FACE_RECORD_V2,
+    MODIFY_FACE_GROUP,
+    QUERY_FACE_GROUP,
+    QUERY_FACE_RECORD,
+)
+
+__all__ = [
+    "GroupsResult",
+    "create_group",
+    "delete_group",
+    "delete_record",
+    "delete_record_v2",
+    "modify_group",
+    "query_groups",
+    "query_records",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsResult:
+    """Answer of an operation on groups.
+
+    Attributes
+    ----------
+    members : dict
+        Of the response's body.
+    """
+
+    members: dict[str, Any] = field(default_factory=dict)
+
+    def wire(self) -> dict[str, Any]:
+        """Members of the response's body."""
+        return self.members
+
+
+def create_group(context: Context, params: Mapping[str, object]) -> GroupsResult:
+    """CreateFaceGroup, an operation of our own; ``Data`` is the new group's Id."""
+    values = read(CREATE_FACE_GROUP, params)
+    with refusing():
+        group = context.gallery.create_group(
+            values["GroupCode"], title=values["Name"], description=values["Description"]
+        )
+    return GroupsResult({"Data": group.id})
+
+
+def query_groups(context: Context, params: Mapping[str, object]) -> GroupsResult:
+    """QueryFaceGroup: one page of the groups, by their Id."""
+    values = read(QUERY_FACE_GROUP, params)
+    with refusing():
+        groups = context.gallery.groups(title=values["Name"] or None)
+    if code := values["GroupCode"]:
+        groups = [group for group in groups if group.name == code]
+    page, size = int(values["CurrentPage"]), int(values["PageSize"])
+    chosen = groups[(page - 1) * size : page * size]
+    return _page(values, len(groups), [_group(group) for group in chosen])
+
+
+def modify_group(context: Context, params: Mapping[str, object]) -> GroupsResult:
+    """ModifyFaceGroup: new words for people to read; the code stays."""
+    values = read(MODIFY_FACE_GROUP, params)
+
+    def change(group: Group) -> None:
+        with refusing():
+            context.gallery.update_group(
+                group.name, title=values["Name"], description=values["Description"] or None
+            )
+
+    return _with_group(context, values, change)
+
+
+def delete_group(context: Context, params: Mapping[str, object]) -> GroupsResult:
+    """DeleteFaceGroup: a group and every face in it."""
+    values = read(DELETE_FACE_GROUP, params)
+    return _with_group(context, values, lambda group: context.gallery.delete_group(group.name))
+
+
+def query_records(context: Context, params: Mapping[str, object]) -> GroupsResult:
+    """QueryFaceRecord: one page of a group's records, by their Id."""
+    values = read(QUERY_FACE_RECORD, params)
+    group = values["FaceGroupCode"]
+    context.check_group(group)
+    page, size = int(values["CurrentPage"]), int(values["PageSize"])
+    filters: Any = {
+        "user_id": values["MerchantUserId"] or None,
+        "face_id": values["FaceId"] or None,
+        "origin": values["RegistrationType"] or None,
+    }
+    with refusing():
+        count = context.gallery.count(group, **filters)
+        records = context.gallery.records(group, (page - 1) * size, size, **filters)
+    return _page(values, count, [_record(record) for record in records])
+
+
+def delete_record(context: Context, params: Mapping[str, object]) -> GroupsResult:
+    """DeleteFaceRecord: one face."""
+    values = read(DELETE_FACE_RECORD, params)
+    try:
+        record = context.gallery.record_by_id(int(values["Id"]))
+        removed = context.gallery.remove(record.group, face_id=record.face_id)
+    except (RecordNotFound, GroupNotFound):
+        removed = 0
+    return GroupsResult({"Data": removed})
+
+
+def delete_record_v2(context: Context, params: Mapping[str, object]) -> GroupsResult:
+    """DeleteFaceRecordV2: a user's faces, in one group or in all of them."""
+    values = read(DELETE_FACE_RECORD_V2, params)
+    user_id, group = values["MerchantUserId"], values["FaceGroupCode"]
+    gallery = context.gallery
+    with refusing():
+        if group:
+            return _deleted(gallery.remove(group, user_id=user_id) > 0)
+        codes = [
+            name for name in gallery.users_groups(user_id) if gallery.remove(name, user_id=user_id)
+        ]
+    return _deleted(bool(codes), DeletedGroupCodes=",".join(codes))
+
+
+def _deleted(any_face: bool, **more: str) -> GroupsResult:
+    return GroupsResult({"Result": {"Deleted": "Y" if any_face else "N", **more}})
+
+
+def _with_group(
+    context: Context, values: Values, change: Callable[[Group], object]
+) -> GroupsResult:
+    """Data 1 where the group was there and was changed, 0 where it was not."""
+    try:
+        change(context.gallery.group_by_id(int(values["Id"])))
+    except GroupNotFound:
+        return GroupsResult({"Data": 0})
+    return GroupsResult({"Data": 1})
+
+
+def _page(values: Values, count: int, items: list[dict[str, Any]]) -> GroupsResult:
+    size = int(values["PageSize"])
+    return GroupsResult(
+        {
+            "CurrentPage": int(values["CurrentPage"]),
+            "PageSize": size,
+            "TotalCount": count,
+            "TotalPage": math.ceil(count / size),
+            "Items": items,
+        }
+    )
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "Id": group.id,
+        "Code": group.name,
+        "Name": group.title,
+        "Description": group.description,
+    }
+
+
+def _record(record: FaceRecord) -> dict[str, Any]:
+    """Without ImgOssUrl: pictures are not kept."""
+    return {
+        "Id": record.id,
+        "FaceId": record.face_id,
+        "MerchantUserId": record.user_id,
+        "RegistrationType": record.origin,
+        "GmtCreate": record.created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }

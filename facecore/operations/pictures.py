@@ -1,0 +1,324 @@
+"""From what a request holds to faces: every check of a picture, in the document's order."""
+
+from __future__ import annotations
+
+import binascii
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore import images
+from facecore.errors import (
+    AddressRefused,
+    DownloadFailed,
+    ImageTooLarge,
+    NoFaceDetected,
+    UnreadableImage,
+)
+from facecore.face.sample import FaceSample
+from facecore.images import Limits
+from facecore.operations.addresses import fetch
+from facecore.operations.codes import (
+    COMPARE_FACES_ERROR,
+    COMPARE_NO_FACE_DETECTED,
+    DATA_DUPLICATION,
+    DOWNLOAD_TIMEOUT,
+    IMAGE_VALUE_PATTERN_ERROR,
+    INVALID_PARAMETER,
+    NO_FACE_DETECTED,
+    TOO_LARGE_IMAGE,
+    UNQUALIFIED_PHOTO,
+    Code,
+    OperationError,
+)
+from facecore.operations.parameters import Given, Upload
+
+if TYPE_CHECKING:
+    from facecore.engine import FaceEngine
+    from facecore.operations.config import ServiceConfig
+
+__all__ = [
+    "COMPARED",
+    "ENROLLED",
+    "PHOTO",
+    "PictureRules",
+    "Pixels",
+    "decode_base64",
+    "find_faces",
+    "read_pictures",
+]
+
+Pixels = NDArray[np.uint8]
+_MIB = 2**20
+
+# A file is known by what it starts with, whatever its name says.
+_MAGIC = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
+
+
+@dataclass(frozen=True, slots=True)
+class PictureRules:
+    """What one operation accepts as a picture, and how it answers what it does not.
+
+    Attributes
+    ----------
+    formats : tuple of str
+        Accepted formats; empty where the engine's are.
+    max_bytes : int
+        Of the file, inclusive.
+    max_text : int or None
+        Characters of base64, inclusive.
+    least, most : (int, int) or None
+        Height and width in pixels of the upright picture, inclusive.
+    twice, not_base64, address, download, too_large, unreadable, no_face : Code
+        Given in two ways; text that is no base64; no address that may be fetched; nothing to be
+        had there; too many characters or bytes; no picture, or none of an accepted format and
+        resolution; no face on it.
+    """
+
+    formats: tuple[str, ...]
+    max_bytes: int
+    max_text: int | None
+    least: tuple[int, int] | None
+    most: tuple[int, int] | None
+    twice: Code
+    not_base64: Code
+    address: Code
+    download: Code
+    too_large: Code
+    unreadable: Code
+    no_face: Code
+
+
+PHOTO = PictureRules(
+    formats=("JPEG", "PNG"),
+    max_bytes=_MIB,
+    max_text=_MIB,
+    least=(640, 480),
+    most=(1920, 1080),
+    twice=DATA_DUPLICATION,
+    not_base64=INVALID_PARAMETER,
+    address=INVALID_PARAMETER,
+    download=DOWNLOAD_TIMEOUT,
+    too_large=TOO_LARGE_IMAGE,
+    unreadable=UNQUALIFIED_PHOTO,
+    no_face=NO_FACE_DETECTED,
+)
+"""FaceCompare, FaceCrossCompareIntl and FaceDuplicationCheckIntl."""
+
+ENROLLED = PictureRules(
+    formats=("JPEG",),
+    max_bytes=10 * _MIB,
+    max_text=None,
+    least=None,
+    most=(1920, 1080),
+    twice=INVALID_PARAMETER,
+    not_base64=INVALID_PARAMETER,
+    address=INVALID_PARAMETER,
+    download=INVALID_PARAMETER,
+    too_large=INVALID_PARAMETER,
+    unreadable=INVALID_PARAMETER,
+    no_face=INVALID_PARAMETER,  # not reached: without a face the answer is Passed=N
+)
+"""AddFaceRecord."""
+
+COMPARED = PictureRules(
+    formats=(),
+    max_bytes=2 * _MIB,
+    max_text=None,  # the operation counts the whole body
+    least=None,
+    most=None,
+    twice=IMAGE_VALUE_PATTERN_ERROR,  # not reached: a value has one form
+    not_base64=IMAGE_VALUE_PATTERN_ERROR,
+    address=IMAGE_VALUE_PATTERN_ERROR,
+    download=COMPARE_FACES_ERROR,
+    too_large=IMAGE_VALUE_PATTERN_ERROR,
+    unreadable=IMAGE_VALUE_PATTERN_ERROR,
+    no_face=COMPARE_NO_FACE_DETECTED,
+)
+"""CompareFaces."""
+
+
+def read_pictures(
+    ways: Iterable[Sequence[Given]], rules: PictureRules, config: ServiceConfig, limits: Limits
+) -> dict[str, Pixels]:
+    """Upright pixels of all pictures of a request, by the parameter that held them.
+
+    One check after the other, each over all pictures, so that what is cheap to find is found
+    first: given twice; text, address and download, picture by picture; bytes; format and
+    resolution.
+
+    Parameters
+    ----------
+    ways : iterable of sequence of Given
+        The ways in which each picture was given.
+    rules : PictureRules
+    config : ServiceConfig
+    limits : Limits
+        The engine's own.
+
+    Raises
+    ------
+    OperationError
+        The code of the first check that fails.
+    """
+    ways = list(ways)
+    for given in ways:
+        if len(given) > 1:
+            names = " and ".join(way.parameter for way in given)
+            raise OperationError(rules.twice, f"{names} hold the same picture; give one of them.")
+    files = [(given[0].parameter, _fetched(given[0], rules, config)) for given in ways]
+    for name, data in files:
+        if data is None or len(data) > rules.max_bytes:
+            raise OperationError(
+                rules.too_large, f"{name} holds more than {rules.max_bytes:,} bytes."
+            )
+    return {name: _decoded(name, data or b"", rules, config, limits) for name, data in files}
+
+
+def find_faces(
+    engine: FaceEngine, pictures: Mapping[str, Pixels], rules: PictureRules
+) -> list[FaceSample]:
+    """The largest face of every picture.
+
+    Raises
+    ------
+    OperationError
+        `rules.no_face`.
+    """
+    faces = []
+    for name, pixels in pictures.items():
+        try:
+            faces.append(engine.sample(pixels))
+        except NoFaceDetected as error:
+            raise OperationError(rules.no_face, f"{name}: {error.message}.") from error
+    return faces
+
+
+def _fetched(given: Given, rules: PictureRules, config: ServiceConfig) -> bytes | None:
+    """The file behind one way; None, or a byte too many, where it is over the limit."""
+    if isinstance(given.value, Upload):
+        return _uploaded(given.parameter, given.value, rules)
+    if not isinstance(given.value, str):
+        raise OperationError(
+            rules.not_base64, f"{given.parameter} holds neither text nor a picture."
+        )
+    if given.kind == "url":
+        try:
+            return fetch(
+                given.value,
+                limit=rules.max_bytes,
+                timeout=config.download_timeout,
+                allow_private=config.allow_private_addresses,
+            )
+        except ImageTooLarge:
+            return None
+        except (AddressRefused, DownloadFailed) as error:
+            code = rules.address if isinstance(error, AddressRefused) else rules.download
+            raise OperationError(code, f"{given.parameter}: {error.message}.") from error
+    if rules.max_text is not None and len(given.value) > rules.max_text:
+        raise OperationError(
+            rules.too_large, f"{given.parameter} has more than {rules.max_text:,} characters."
+        )
+    try:
+        return decode_base64(given.value)
+    except ValueError as error:
+        raise OperationError(rules.not_base64, f"{given.parameter} is not base64.") from error
+
+
+def _uploaded(parameter: str, upload: Upload, rules: PictureRules) -> bytes:
+    """Bytes of a file, at most one more than is allowed."""
+    source, most = upload.source, rules.max_bytes + 1
+    try:
+        if isinstance(source, (str, os.PathLike)):
+            with open(source, "rb") as file:
+                return file.read(most)
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            return bytes(source[:most])
+        if callable(getattr(source, "read", None)):
+            return _stream(source, most)
+    except (OSError, ValueError) as error:  # no such file, a closed one, a NUL in the name
+        raise OperationError(rules.not_base64, f"{parameter}: the file cannot be read.") from error
+    raise OperationError(rules.not_base64, f"{parameter} holds neither bytes nor a binary file.")
+
+
+def _stream(file: Any, most: int) -> bytes:
+    data = bytearray()
+    while len(data) < most:  # a raw stream may return less than was asked for
+        chunk = file.read(most - len(data))
+        if not chunk:
+            break
+        if not isinstance(chunk, (bytes, bytearray)):
+            raise ValueError("the file was opened as text")
+        data += chunk
+    return bytes(data)
+
+
+def _decoded(
+    name: str, data: bytes, rules: PictureRules, config: ServiceConfig, limits: Limits
+) -> Pixels:
+    if rules.formats and not any(data.startswith(_MAGIC[known]) for known in rules.formats):
+        raise OperationError(rules.unreadable, f"{name} is not {' or '.join(rules.formats)}.")
+    most = limits.max_pixels
+    if rules.most:  # before the pixels are decoded, not after
+        most = min(most, rules.most[0] * rules.most[1])
+    try:
+        pixels = images.load(data, Limits(rules.max_bytes, most))
+    except (UnreadableImage, ImageTooLarge) as error:
+        raise OperationError(rules.unreadable, f"{name}: {error.message}.") from error
+    height, width = pixels.shape[:2]
+    if not _fits(height, width, rules, config.any_orientation):
+        raise OperationError(
+            rules.unreadable,
+            f"{name} is {height}x{width} pixels (height x width), {_bounds(rules)}.",
+        )
+    return pixels
+
+
+def _fits(height: int, width: int, rules: PictureRules, any_orientation: bool) -> bool:
+    if any_orientation:
+        height, width = max(height, width), min(height, width)
+    least, most = rules.least or (0, 0), rules.most or (height, width)
+    return least[0] <= height <= most[0] and least[1] <= width <= most[1]
+
+
+def _bounds(rules: PictureRules) -> str:
+    words = []
+    if rules.least:
+        words.append(f"must be at least {rules.least[0]}x{rules.least[1]}")
+    if rules.most:
+        words.append(f"must be at most {rules.most[0]}x{rules.most[1]}")
+    return " and ".join(words)
+
+
+def decode_base64(text: str) -> bytes:
+    r"""Bytes of base64 text.
+
+    Line breaks may stand anywhere, padding may be missing, and a space stands for a plus sign,
+    which clients that do not escape a form turn into one.
+
+    Raises
+    ------
+    ValueError
+        Any other character, padding inside the text, or no text at all.
+
+    Examples
+    --------
+    >>> decode_base64("+/8=") == decode_base64(" /8") == decode_base64("+/\n8=")
+    True
+    """
+    try:
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        text = re.sub(r"[\r\n]+", "", text).replace(" ", "+")
+        core = text.rstrip("=")
+        if len(text) - len(core) > 2:
+            raise ValueError("too much padding") from None
+        data = binascii.a2b_base64(core + "=" * (-len(core) % 4), strict_mode=True)
+    if not data:
+        raise ValueError("no data")
+    return data

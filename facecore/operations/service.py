@@ -1,0 +1,159 @@
+"""FaceService: documented requests in, documented responses out."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from facecore.engine import FaceEngine
+from facecore.errors import DownloadFailed, GroupNotFound
+from facecore.gallery.gallery import Gallery
+from facecore.operations import (
+    add_face_record,
+    compare_faces,
+    cross_compare,
+    duplication_check,
+    face_compare,
+    groups,
+)
+from facecore.operations.codes import (
+    COMPARE_INTERNAL_ERROR,
+    INTERNAL_ERROR,
+    INVALID_PARAMETER,
+    UNKNOWN_ACTION,
+    OperationError,
+)
+from facecore.operations.config import ServiceConfig
+from facecore.operations.context import Context, Result
+from facecore.operations.twins import Twins
+
+__all__ = ["FaceService", "Response"]
+
+_log = logging.getLogger("facecore.operations")
+
+Run = Callable[[Context, Mapping[str, object]], Result]
+
+OPERATIONS: dict[str, Run] = {
+    "FaceCompare": face_compare.run,
+    "FaceCrossCompareIntl": cross_compare.run,
+    "FaceDuplicationCheckIntl": duplication_check.run,
+    "AddFaceRecord": add_face_record.run,
+    "CompareFaces": compare_faces.run,
+    "CreateFaceGroup": groups.create_group,
+    "QueryFaceGroup": groups.query_groups,
+    "ModifyFaceGroup": groups.modify_group,
+    "DeleteFaceGroup": groups.delete_group,
+    "QueryFaceRecord": groups.query_records,
+    "DeleteFaceRecord": groups.delete_record,
+    "DeleteFaceRecordV2": groups.delete_record_v2,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What goes back to a caller.
+
+    Attributes
+    ----------
+    status : int
+        Of HTTP.
+    body : dict
+        By the documented names, ready for JSON.
+    """
+
+    status: int
+    body: dict[str, Any]
+
+
+class FaceService(Twins):
+    """The documented operations on one engine and one gallery.
+
+    A service is safe to share between threads.  Besides `call`, which takes and gives what goes
+    over the wire, each of the five operations is a method with Python's own types.
+
+    Parameters
+    ----------
+    engine : FaceEngine
+    gallery : Gallery
+        Of the same engine.
+    config : ServiceConfig, optional
+    """
+
+    def __init__(
+        self, engine: FaceEngine, gallery: Gallery, config: ServiceConfig | None = None
+    ) -> None:
+        self.config = config or ServiceConfig()
+        self._context = Context(engine, gallery, self.config)
+
+    def call(self, name: str, params: Mapping[str, object]) -> Response:
+        """Carry out an operation.
+
+        Parameters
+        ----------
+        name : str
+            As in the document: ``"FaceCompare"``.
+        params : mapping of str to object
+            By the documented names: text, or numbers, which count as the text they print.
+            ``FacePictureFileObject`` takes bytes or a binary file.
+
+        Returns
+        -------
+        Response
+            Nothing is raised: what fails is answered with its documented status and code.
+        """
+        request_id = str(uuid.uuid4()).upper()
+        try:
+            members = self._perform(name, params, request_id).wire()
+        except OperationError as error:
+            return Response(error.status, error_body(error, request_id))
+        return Response(
+            200, {"RequestId": request_id, "Code": "Success", "Message": "success", **members}
+        )
+
+    def _perform(self, name: str, params: Mapping[str, object], request_id: str = "") -> Result:
+        """Carry out an operation; whatever fails is an `OperationError`."""
+        run = OPERATIONS.get(name)
+        if run is None:
+            raise OperationError(UNKNOWN_ACTION)
+        try:
+            if self.config.gate is not None:
+                self.config.gate(name)
+            return run(self._context, params)
+        except OperationError as error:
+            cause = error.__cause__
+            if error.status >= 500 and cause is not None and not isinstance(cause, DownloadFailed):
+                _log_failure(name, request_id, cause)
+            raise
+        except GroupNotFound as error:  # deleted since it was checked
+            raise OperationError(INVALID_PARAMETER, f"{error.message}.") from error
+        except Exception as error:
+            _log_failure(name, request_id, error)
+            failed = COMPARE_INTERNAL_ERROR if name == "CompareFaces" else INTERNAL_ERROR
+            raise OperationError(failed) from error
+
+
+def error_body(error: OperationError, request_id: str) -> dict[str, Any]:
+    """Body of a response that reports an error."""
+    return {
+        "RequestId": request_id,
+        "HostId": "facecore",
+        "Code": error.code,
+        "Message": error.message,
+    }
+
+
+def _log_failure(name: str, request_id: str, error: BaseException) -> None:
+    """Where and why, as text: the frames hold pictures, and a log handler might keep them."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    _log.error(
+        "%s failed, request %s: %s: %.300s\n%s",
+        name,
+        request_id,
+        type(error).__name__,
+        error,
+        frames,
+    )

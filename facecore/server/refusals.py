@@ -1,0 +1,56 @@
+"""What the server itself answers with, before or instead of an operation.
+
+The names and statuses are those of the vendor's gateways where those have one; the rest is ours
+and stands in docs/serving.md.
+"""
+
+from __future__ import annotations
+
+__all__ = ["REFUSALS", "Refusal"]
+
+REFUSALS: dict[str, tuple[int, str]] = {
+    # Form
+    "InvalidRequest": (400, "This is no HTTP request that can be read."),
+    "InvalidParameter": (400, "The query or the form cannot be read."),
+    "MissingParameter": (400, "The operation is missing: header x-acs-action, or Action."),
+    "NoSuchVersion": (400, "The version is not one of this server's."),
+    "InvalidApi.NotFound": (404, "There is nothing at this path."),
+    "InvalidAction.NotFound": (404, "There is no such operation."),
+    "UnsupportedHTTPMethod": (405, "The method is not one of this operation's."),
+    "RequestTimeout": (408, "The request did not arrive in time."),
+    "RequestTooLarge": (413, "The request is too large."),
+    "UnsupportedMediaType": (415, "The body is no form."),
+    # Signatures
+    "IncompleteSignature": (400, "The request is not signed, or not all of it is."),
+    "InvalidSignatureMethod": (400, "The signature is neither ACS3-HMAC-SHA256 nor HMAC-SHA1."),
+    "InvalidAccessKeyId.NotFound": (404, "There is no such access key."),
+    "InvalidTimeStamp.Format": (400, "The time stamp is not of the form 2026-01-31T12:00:00Z."),
+    "InvalidTimeStamp.Expired": (400, "The time stamp is not within 15 minutes of this clock."),
+    "SignatureDoesNotMatch": (400, "The signature is not the one that the secret gives."),
+    "SignatureNonceUsed": (400, "A request with this nonce has been answered already."),
+    # Access
+    "Forbidden.CrossOrigin": (403, "Without signatures, web pages and other hosts are refused."),
+    # Load
+    "Throttling.Api": (403, "The server is busy."),
+    "InternalError": (500, "The request could not be processed."),
+    "ServiceUnavailable": (503, "The server is stopping."),
+}
+"""Code -> HTTP status and message."""
+
+
+class Refusal(Exception):
+    """A request that no operation sees.
+
+    Parameters
+    ----------
+    code : str
+        One of `REFUSALS`.
+    message : str, optional
+        The code's own by default.
+    """
+
+    def __init__(self, code: str, message: str = "") -> None:
+        self.code = code
+        self.status, default = REFUSALS[code]
+        self.message = message or default
+        super().__init__(f"{code}: {self.message}")

@@ -1,0 +1,223 @@
+"""Every code of every operation, and what happens when something fails that nobody foresaw."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from operations.base import BASE
+from operations.cases import Requests
+
+from facecore import FaceEngine, Gallery, InvalidParameter
+from facecore.operations import CODES, DOCUMENTED, FaceService, OperationError, ServiceConfig
+from facecore.operations.service import OPERATIONS
+
+MakeService = Callable[..., FaceService]
+
+# The document's own list; odd ones and all.
+STATUS = {
+    "MissingParameter": 400,
+    "InvalidParameter": 400,
+    "InvalidAction.NotFound": 404,
+    "NoFaceDetected": 401,
+    "UnqualifiedPhoto": 401,
+    "ToolargeImage": 401,
+    "DataDuplication": 401,
+    "DownloadTimeout": 401,
+    "Forbidden.RAMUserAccessDenied": 403,
+    "Forbidden.AccountAccessDenied": 403,
+    "Throttling.Api": 403,
+    "InternalError": 500,
+    "ServiceUnavailable": 503,
+    "InvalidParam.ImageTypeEmpty": 400,
+    "InvalidParam.ImageTypeInvalid": 400,
+    "InvalidParam.FacePicNotGiven": 400,
+    "InvalidParam.ParamMissing": 403,
+    "InvalidParam.ImageValuePatternError": 400,
+    "Error.NoFaceDetected": 400,
+    "Error.NoPermissionAccess": 403,
+    "Error.CompareFacesError": 500,
+    "Error.InternalError": 500,
+}
+REQUEST_ID = r"[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}"
+
+
+def test_the_codes_are_the_documents() -> None:
+    assert {name: code.status for name, code in CODES.items()} == STATUS
+    assert set(DOCUMENTED) == set(OPERATIONS) == set(BASE)
+    assert all(code.message.endswith(".") for code in CODES.values())
+
+
+@pytest.mark.parametrize("name", BASE)
+def test_a_gate_answers_with_every_code_of_an_operation(
+    name: str, make_service: MakeService
+) -> None:
+    for code in DOCUMENTED[name]:
+
+        def gate(operation: str, code: str = code.name) -> None:
+            assert operation == name
+            raise OperationError(code, "closed")
+
+        # The request is empty: the gate comes before anything that could be wrong with it.
+        response = make_service(gate=gate).call(name, {})
+        assert response.status == STATUS[code.name]
+        assert response.body.pop("HostId")
+        assert re.fullmatch(REQUEST_ID, response.body.pop("RequestId"))
+        assert response.body == {"Code": code.name, "Message": "closed"}
+
+
+def test_a_gate_that_returns_lets_pass(make_service: MakeService, gallery: Gallery) -> None:
+    seen: list[str] = []
+    response = make_service(gate=seen.append).call("QueryFaceGroup", BASE["QueryFaceGroup"])
+    assert (response.status, seen) == (200, ["QueryFaceGroup"])
+
+
+@pytest.mark.parametrize("name", ["", "facecompare", "FaceCompareV2", "__init__"])
+def test_unknown_operation(name: str, make_service: MakeService) -> None:
+    def gate(_: str) -> None:
+        raise AssertionError
+
+    response = make_service(gate=gate).call(name, {})
+    assert (response.status, response.body["Code"]) == (404, "InvalidAction.NotFound")
+
+
+@pytest.mark.parametrize("name", BASE)
+def test_what_nobody_foresaw(
+    name: str, make_service: MakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gate(_: str) -> None:
+        raise RuntimeError("secret reason " * 100)
+
+    with caplog.at_level(logging.DEBUG):
+        response = make_service(gate=gate).call(name, {})
+    code = "Error.InternalError" if name == "CompareFaces" else "InternalError"
+    assert (response.status, response.body["Code"]) == (500, code)
+    assert "secret" not in str(response.body)
+    (record,) = caplog.records
+    text = record.getMessage()
+    assert response.body["RequestId"] in text
+    assert "RuntimeError: secret reason" in text
+    assert "in gate" in text
+    assert len(text) < 2000
+    assert record.exc_info is None  # frames would keep pictures alive
+
+
+@pytest.mark.parametrize("name", ["FaceCompare", "CompareFaces", "AddFaceRecord"])
+def test_an_engine_that_fails(
+    name: str,
+    service: FaceService,
+    gallery: Gallery,
+    requests: Requests,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gallery.create_group("g1")
+    monkeypatch.setattr(FaceEngine, "sample", lambda *_: 1 / 0)
+    request = requests.build(BASE[name])
+    response = service.call(name, request)
+    code = "Error.CompareFacesError" if name == "CompareFaces" else "InternalError"
+    assert (response.status, response.body["Code"]) == (500, code)
+    (record,) = caplog.records
+    assert "ZeroDivisionError" in record.getMessage()
+    assert response.body["RequestId"] in record.getMessage()
+    longest = max(map(len, re.findall(r"[A-Za-z0-9+/]+", record.getMessage())))
+    assert longest < 200  # no base64, no array
+
+
+def test_id_portraits_without_a_table(
+    service: FaceService, engine: FaceEngine, requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "id_portrait_calibration", None)
+    request = requests.build({**BASE["CompareFaces"], "TargetImageType": "IDPic"})
+    response = service.call("CompareFaces", request)
+    assert (response.status, response.body["Code"]) == (500, "Error.CompareFacesError")
+
+
+def test_liveness_that_cannot_be_checked_is_an_error(
+    service: FaceService,
+    engine: FaceEngine,
+    gallery: Gallery,
+    requests: Requests,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gallery.create_group("g1")
+    monkeypatch.setattr(type(engine.pack), "liveness", None)
+    request = {**BASE["FaceDuplicationCheckIntl"], "Liveness": "1"}
+    response = service.call("FaceDuplicationCheckIntl", requests.build(request))
+    assert (response.status, response.body["Code"]) == (500, "InternalError")
+    assert "no liveness model" in response.body["Message"]
+    assert "no liveness model" in caplog.text
+    request["Liveness"] = "0"
+    assert service.call("FaceDuplicationCheckIntl", requests.build(request)).status == 200
+
+
+def test_operation_error() -> None:
+    error = OperationError("Throttling.Api", "slower")
+    assert (error.code, error.status, error.message) == ("Throttling.Api", 403, "slower")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (copy.code, copy.status, copy.message, str(copy)) == (
+        "Throttling.Api",
+        403,
+        "slower",
+        "slower",
+    )
+    assert OperationError("Throttling.Api").message == "Too many requests."
+    with pytest.raises(InvalidParameter, match="no documented code"):
+        OperationError("TooManyRequests")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"download_timeout": 0},
+        {"download_timeout": None},
+        {"download_timeout": float("nan")},
+        {"threshold": 101},
+        {"threshold": True},
+        {"threshold": "80"},
+        {"search_far": 0},
+        {"search_far": 1},
+        {"search_far": None},
+        {"liveness_threshold": -1},
+        {"gate": 3},
+        {"any_orientation": 1},
+        {"exact_biz_id": "yes"},
+        {"allow_private_addresses": "no"},
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense(settings: dict[str, Any]) -> None:
+    with pytest.raises(InvalidParameter, match=next(iter(settings))):
+        ServiceConfig(**settings)
+
+
+def test_settings_have_the_documented_defaults() -> None:
+    assert ServiceConfig() == ServiceConfig(
+        allow_private_addresses=False,
+        download_timeout=5.0,
+        gate=None,
+        threshold=None,
+        search_far=0.01,
+        liveness_threshold=None,
+        any_orientation=False,
+        exact_biz_id=True,
+    )
+
+
+@pytest.mark.parametrize("value", [b"bytes", ["a"], {"a": 1}, object(), np.zeros(3)], ids=str)
+@pytest.mark.parametrize("name", BASE)
+def test_values_of_other_types_are_refused(
+    name: str, value: object, service: FaceService, gallery: Gallery, requests: Requests
+) -> None:
+    """Not 500, whatever a caller in process passes."""
+    gallery.create_group("g1")
+    ignored = {"FaceGroupCodes"} if BASE[name].get("VerifyModel") == "1" else set()
+    for parameter in BASE[name].keys() - ignored:
+        response = service.call(name, {**requests.build(BASE[name]), parameter: value})
+        assert response.status == 400, parameter
