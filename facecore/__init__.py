@@ -12,13 +12,16 @@ from facecore.errors import (
     ProviderUnavailable,
     UnreadableImage,
 )
+from facecore.face.attributes import Attributes
 from facecore.face.detection import Face
+from facecore.face.quality import Quality
 from facecore.face.sample import FaceSample
 from facecore.matching.comparison import Comparison, CrossComparison
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attributes",
     "Comparison",
     "CrossComparison",
     "Face",
@@ -32,5 +35,6 @@ __all__ = [
     "PackCorrupt",
     "PackNotFound",
     "ProviderUnavailable",
+    "Quality",
     "UnreadableImage",
 ]

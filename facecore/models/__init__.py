@@ -11,6 +11,7 @@ from facecore.models.calibrations import (
 )
 from facecore.models.install import PullResult, pull
 from facecore.models.manifest import (
+    AttributesSpec,
     DetectorSpec,
     EmbedderSpec,
     Manifest,
@@ -20,6 +21,7 @@ from facecore.models.manifest import (
 from facecore.models.packs import LoadedPack, Pack, find_pack, load_pack
 from facecore.models.registry import FileCheck, PackInfo, known_packs, verify
 from facecore.models.specs import (
+    AttributesOutput,
     CalibrationSpec,
     DetectorOutput,
     EmbedderOutput,
@@ -29,6 +31,8 @@ from facecore.models.specs import (
 )
 
 __all__ = [
+    "AttributesOutput",
+    "AttributesSpec",
     "CalibrationFile",
     "CalibrationSpec",
     "DetectorOutput",

@@ -9,7 +9,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from facecore.models.schema import is_file_name, is_pack_name, parse, read_toml, require
-from facecore.models.specs import CalibrationSpec, DetectorOutput, EmbedderOutput, InputSpec
+from facecore.models.specs import (
+    AttributesOutput,
+    CalibrationSpec,
+    DetectorOutput,
+    EmbedderOutput,
+    InputSpec,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,17 +121,44 @@ class EmbedderSpec(ModelFile):
 
     def __post_init__(self) -> None:
         ModelFile.__post_init__(self)
-        known = ", ".join(ALIGNMENTS)
-        require(self.alignment in ALIGNMENTS, "alignment", f"must be one of {known}")
-        side = ALIGNMENTS[self.alignment]
-        for field, value in (("height", self.input.height), ("width", self.input.width)):
-            require(value == side, f"input.{field}", f"must be {side} for {self.alignment}")
+        _check_alignment(self.alignment, self.input)
         require(0 <= self.max_batch <= 4096, "max_batch", "must be within 0..4096")
 
 
 @dataclass(frozen=True, slots=True)
+class AttributesSpec(ModelFile):
+    """The network of a pack that estimates age and gender.
+
+    Parameters
+    ----------
+    alignment : str
+        Which crop it was trained on, one of `ALIGNMENTS`.
+    """
+
+    alignment: str
+    input: InputSpec
+    output: AttributesOutput
+
+    def __post_init__(self) -> None:
+        ModelFile.__post_init__(self)
+        _check_alignment(self.alignment, self.input)
+
+    @property
+    def max_batch(self) -> int:
+        """Any number of faces goes into one run."""
+        return 0
+
+
+def _check_alignment(alignment: str, tensor: InputSpec) -> None:
+    require(alignment in ALIGNMENTS, "alignment", f"must be one of {', '.join(ALIGNMENTS)}")
+    side = ALIGNMENTS[alignment]
+    for field, value in (("height", tensor.height), ("width", tensor.width)):
+        require(value == side, f"input.{field}", f"must be {side} for {alignment}")
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
-    """A whole ``pack.toml``."""
+    """A whole ``pack.toml``; a pack may lack the models that default to None."""
 
     format: int
     name: str
@@ -133,19 +166,28 @@ class Manifest:
     summary: str
     detector: DetectorSpec
     embedder: EmbedderSpec
+    attributes: AttributesSpec | None = None
 
     def __post_init__(self) -> None:
         require(self.format == 1, "format", "must be 1; a newer facecore may know this one")
         require(is_pack_name(self.name), "name", "must be lower-case letters, digits, _ and -")
         require(bool(self.version.strip()), "version", "must not be empty")
         require(bool(self.summary.strip()), "summary", "must not be empty")
-        same = self.detector.file.lower() == self.embedder.file.lower()
-        require(not same, "embedder.file", "is the detector's file too")
+        owners: dict[str, str] = {}
+        for role, model in self.models.items():
+            owner = owners.setdefault(model.file.lower(), role)
+            require(owner == role, f"{role}.file", f"is the {owner}'s file too")
 
     @property
-    def models(self) -> dict[str, DetectorSpec | EmbedderSpec]:
-        """Role -> model."""
-        return {"detector": self.detector, "embedder": self.embedder}
+    def models(self) -> dict[str, DetectorSpec | EmbedderSpec | AttributesSpec]:
+        """Role -> model, of those that the pack has."""
+        found: dict[str, DetectorSpec | EmbedderSpec | AttributesSpec] = {
+            "detector": self.detector,
+            "embedder": self.embedder,
+        }
+        if self.attributes is not None:
+            found["attributes"] = self.attributes
+        return found
 
 
 def read_manifest(path: Path) -> Manifest:

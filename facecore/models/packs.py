@@ -12,6 +12,7 @@ from facecore.errors import InvalidParameter, PackCorrupt, PackNotFound
 from facecore.models import catalog
 from facecore.models.manifest import (
     MANIFEST_NAME,
+    AttributesSpec,
     DetectorSpec,
     EmbedderSpec,
     Manifest,
@@ -65,6 +66,11 @@ class Pack:
         return self.manifest.embedder
 
     @property
+    def attributes(self) -> AttributesSpec | None:
+        """The part of the manifest on age and gender; None where the pack has none."""
+        return self.manifest.attributes
+
+    @property
     def contract_id(self) -> str:
         """Identity of the embedder's vector space; see `facecore.models.contract_id`."""
         return contract_id(self.manifest.embedder)
@@ -81,11 +87,14 @@ class LoadedPack:
     detector, embedder : bytes
         ONNX models; the very bytes that were hashed, so give these to ONNX Runtime and never
         the path.
+    attributes : bytes, optional
+        None where the pack has no such model.
     """
 
     pack: Pack
     detector: bytes = field(repr=False)
     embedder: bytes = field(repr=False)
+    attributes: bytes | None = field(default=None, repr=False)
 
 
 def find_pack(name_or_path: str | os.PathLike[str]) -> Pack:
@@ -137,7 +146,12 @@ def load_pack(name_or_path: str | os.PathLike[str] | Pack) -> LoadedPack:
         As `find_pack`, or a file is not the one that was published.
     """
     pack = name_or_path if isinstance(name_or_path, Pack) else find_pack(name_or_path)
-    return LoadedPack(pack, read_model(pack, pack.detector), read_model(pack, pack.embedder))
+    return LoadedPack(
+        pack,
+        read_model(pack, pack.detector),
+        read_model(pack, pack.embedder),
+        None if pack.attributes is None else read_model(pack, pack.attributes),
+    )
 
 
 def read_model(pack: Pack, model: ModelFile) -> bytes:

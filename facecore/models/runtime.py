@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from facecore.models.manifest import DetectorSpec, EmbedderSpec
+    from facecore.models.manifest import AttributesSpec, DetectorSpec, EmbedderSpec
 
 __all__ = [
     "Provider",
@@ -63,7 +63,7 @@ def available_providers() -> list[str]:
 
 
 def open_model(
-    model: DetectorSpec | EmbedderSpec,
+    model: DetectorSpec | EmbedderSpec | AttributesSpec,
     data: bytes,
     *,
     providers: Sequence[Provider] | None = None,
@@ -74,7 +74,7 @@ def open_model(
 
     Parameters
     ----------
-    model : DetectorSpec or EmbedderSpec
+    model : DetectorSpec, EmbedderSpec or AttributesSpec
         Its part of the manifest.
     data : bytes
         The model, as `facecore.models.load_pack` returns it.

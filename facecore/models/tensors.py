@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facecore.errors import FacecoreError, PackCorrupt
-from facecore.models.manifest import DETECTOR_HEADS, EmbedderSpec
+from facecore.models.manifest import DETECTOR_HEADS, AttributesSpec, EmbedderSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,10 +23,14 @@ __all__ = ["check_io", "expected_outputs"]
 _ANY_SIDE = 64
 
 
-def expected_outputs(model: DetectorSpec | EmbedderSpec) -> dict[str, Sequence[int | None] | None]:
+def expected_outputs(
+    model: DetectorSpec | EmbedderSpec | AttributesSpec,
+) -> dict[str, Sequence[int | None] | None]:
     """Return what `check_io` is to expect of a pack's model: output name -> shape."""
     if isinstance(model, EmbedderSpec):
         return {model.output.name: (None, model.output.dimension)}
+    if isinstance(model, AttributesSpec):
+        return {model.output.age: (None, model.output.ages), model.output.gender: (None,)}
     # Head by head, and inside a head by stride: (image, cell, number).
     numbers = [n for n in DETECTOR_HEADS[model.architecture] for _ in model.output.strides]
     return {name: (None, None, n) for name, n in zip(model.output.names, numbers, strict=True)}

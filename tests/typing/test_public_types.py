@@ -22,6 +22,9 @@ result: facecore.Comparison = engine.compare("a.jpg", vector.astype(np.uint8))
 cross: facecore.CrossComparison = engine.cross_compare("a", "b", "c", mode="loop")
 score: float = result.score
 ca: facecore.Comparison | None = cross.ca
+quality: facecore.Quality = engine.quality(engine.sample("a.jpg"))
+attributes: facecore.Attributes | None = engine.attributes("a.jpg")
+sharpness: float = quality.measures["sharpness"]
 """
 
 WRONG = """

