@@ -33,6 +33,8 @@ class Degradation:
     apply : callable
         ``apply(pixels, face, degree)`` gives another picture, (H, W, 3) uint8 BGR; its size may
         differ.
+    related : tuple of str
+        Measures that it changes too, for a plain reason.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Degradation:
     measures: tuple[str, ...]
     degrees: tuple[float, ...]
     apply: Callable[[Pixels, Face, float], Pixels]
+    related: tuple[str, ...] = ()
 
 
 def _eye_distance(face: Face) -> float:
@@ -88,8 +91,11 @@ def _bright(pixels: Pixels, face: Face, degree: float) -> Pixels:
 
 
 def _side_light(pixels: Pixels, face: Face, degree: float) -> Pixels:
-    """One side darker by `degree` stops per eye distance, the other as much brighter."""
-    across = (np.arange(pixels.shape[1]) - _centre(face)[0]) / _eye_distance(face)
+    """The darker side darker by `degree` stops per eye distance, the other as much brighter."""
+    x1, y1, x2, y2 = (max(0, round(float(v))) for v in face.box)
+    middle = round(_centre(face)[0])
+    lighter = 1 if pixels[y1:y2, middle:x2].mean() >= pixels[y1:y2, x1:middle].mean() else -1
+    across = lighter * (np.arange(pixels.shape[1]) - middle) / _eye_distance(face)
     gain = 2.0 ** (degree * np.clip(across, -1.5, 1.5))
     return _in_linear_light(pixels, np.asarray(gain)[None, :, None])
 
@@ -215,11 +221,12 @@ def _widen(pixels: Pixels, face: Face, degree: float) -> Pixels:
     return np.asarray(bordered[max(0, top) : max(0, top) + wanted], np.uint8)
 
 
-_STOPS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
+_LAYOUT = ("margin_above", "margin_below", "head_size")
 
 _LIST = (
     Degradation(
-        "blur", "σ in eye distances", ("sharpness",), (0.01, 0.02, 0.04, 0.06, 0.09, 0.13), _blur
+        "blur", "σ in eye distances", ("sharpness",), (0.01, 0.02, 0.04, 0.06, 0.09, 0.13), _blur,
+        ("detection",),
     ),
     Degradation(
         "low resolution", "times smaller", ("eye_distance", "sharpness"),
@@ -227,30 +234,35 @@ _LIST = (
     ),
     Degradation("jpeg", "100 - quality", ("compression",), (40, 60, 75, 85, 90, 95), _jpeg),
     Degradation(
-        "dark", "stops", ("under_exposure", "luminance_mean", "dynamic_range"), _STOPS, _dark
+        "dark", "stops", ("under_exposure", "luminance_mean", "dynamic_range"),
+        (0.0, 0.8, 1.2, 1.6, 2.0, 2.4), _dark, ("luminance_variance", "illumination_uniformity"),
     ),
-    Degradation("bright", "stops", ("over_exposure",), (0.5, 1, 1.5, 2, 2.5, 3), _bright),
+    Degradation(
+        "bright", "stops", ("over_exposure",), (0.5, 1, 1.5, 2, 2.5, 3), _bright,
+        ("luminance_mean", "luminance_variance", "dynamic_range"),
+    ),
     Degradation(
         "side light", "stops per eye distance", ("illumination_uniformity",),
-        (0.0, 0.4, 0.8, 1.2, 1.6, 2.0), _side_light,
+        (0.0, 0.15, 0.3, 0.45, 0.6, 0.8), _side_light,
     ),
     Degradation(
         "fading", "share", ("dynamic_range", "luminance_variance"),
-        (0.0, 0.3, 0.5, 0.7, 0.8, 0.9), _fade,
+        (0.0, 0.2, 0.4, 0.55, 0.7), _fade,
     ),
     Degradation("blue light", "stops", ("natural_colour",), (0.0, 0.3, 0.6, 0.9, 1.2), _tint),
     Degradation(
-        "yaw", "degrees", ("yaw",), (0, 10, 20, 30, 40, 50),
+        "yaw", "degrees", ("yaw", "landmark_fit"), (0, 10, 20, 30, 40, 50),
         lambda pixels, face, degree: turn_head(pixels, face, yaw=degree),
+        ("illumination_uniformity", "occlusion", "key_occlusion"),  # one cheek, one eye vanish
     ),
     Degradation(
         "pitch", "degrees", ("pitch",), (0, 10, 20, 30, 40),
-        lambda pixels, face, degree: turn_head(pixels, face, pitch=degree),
+        lambda pixels, face, degree: turn_head(pixels, face, pitch=degree), _LAYOUT,
     ),
     Degradation("roll", "degrees", ("roll",), (0, 10, 20, 30, 40), _roll),
     Degradation(
         "cover from below", "share of the face's height", ("occlusion", "key_occlusion"),
-        (0.0, 0.15, 0.3, 0.45, 0.6), _cover,
+        (0.0, 0.15, 0.3, 0.45, 0.6), _cover, ("natural_colour", "detection", *_LAYOUT),
     ),
     Degradation("covered mouth", "share", ("key_occlusion",), (0.2, 0.4, 0.6, 0.8, 1.0), _gag),
     Degradation("cut left", "eye distances", ("margin_left",), (1.0, 1.3, 1.6, 1.9), _cut("left")),
@@ -258,13 +270,16 @@ _LIST = (
         "cut right", "eye distances", ("margin_right",), (1.0, 1.3, 1.6, 1.9), _cut("right")
     ),
     Degradation(
-        "cut above", "eye distances", ("margin_above",), (0.0, 0.5, 1.0, 1.5), _cut("above")
+        "cut above", "eye distances", ("margin_above",), (0.0, 0.5, 1.0, 1.5), _cut("above"),
+        ("head_size",),
     ),
     Degradation(
-        "cut below", "eye distances", ("margin_below",), (0.0, 0.5, 1.0, 1.5), _cut("below")
+        "cut below", "eye distances", ("margin_below",), (0.0, 0.5, 1.0, 1.5), _cut("below"),
+        ("head_size",),
     ),
     Degradation(
-        "wider view", "share of the height", ("head_size",), (0.0, 0.05, 0.1, 0.15, 0.2), _widen
+        "wider view", "share of the height", ("head_size",), (0.0, 0.05, 0.1, 0.15, 0.2), _widen,
+        ("margin_above", "margin_below"),
     ),
 )  # fmt: skip
 

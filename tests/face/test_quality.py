@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -355,3 +356,9 @@ def test_discarding_the_worst_helps(engine: FaceEngine, astronaut: Array, hopper
     curve = error_versus_discard(similarities, scores, scores, threshold)
     left = curve.fnmr[np.searchsorted(curve.discarded, 0.3)]
     assert left < 0.6 * curve.fnmr[0]
+
+
+def test_the_page_lists_every_measure() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "quality.md").read_text(encoding="utf-8")
+    for m in MEASURES.values():
+        assert f"| `{m.name}` | {m.raw} | {m.formula} | {m.source} |" in page

@@ -10,9 +10,8 @@ are in the names of the crops, ``AGE_GENDER_RACE_*``.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import tarfile
+import math
 import time
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import cv2
 import numpy as np
 import onnx
 import torch
-from data import data_root
+from data import data_root, utkface
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnxfile import save_half
@@ -86,31 +85,6 @@ class Attributes(nn.Module):
             conv.bias.data.copy_(torch.from_numpy(bias))
 
 
-def part(name: str) -> str:
-    """Where a crop belongs, by a hash of its name: nearly every crop shows another person."""
-    bucket = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 10
-    return "test" if bucket < 2 else "development" if bucket == 2 else "train"
-
-
-def read(which: str) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
-    """Crops (N, 128, 128, 3), labels (N, 3): age, gender (1 female), race; and names."""
-    images, labels, names = [], [], []
-    with tarfile.open(data_root() / "train" / "utkface.tar") as tar:
-        for member in tar:
-            name = Path(member.name).stem
-            fields = name.split("_")[:3]
-            if part(name) != which or not all(field.isdigit() for field in fields):
-                continue
-            handle = tar.extractfile(member)
-            data = np.frombuffer(handle.read(), np.uint8) if handle else np.empty(0, np.uint8)
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-            if image is not None and int(fields[1]) < 2:
-                images.append(image)
-                labels.append([int(field) for field in fields])
-                names.append(name)
-    return np.stack(images), np.array(labels), names
-
-
 def vary(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Jitter, mirror, light, colour, blur and JPEG: less than makes an age unreadable."""
     turn = cv2.getRotationMatrix2D((63.5, 63.5), rng.normal(0, 5), np.exp(rng.normal(0, 0.06)))
@@ -161,8 +135,8 @@ def predict(model: Attributes, images: NDArray[np.uint8]) -> tuple[NDArray, NDAr
 def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
-    images, labels, _ = read("train")
-    development, expected, _ = read("development")
+    images, labels = utkface(data_root(), "train")
+    development, expected = utkface(data_root(), "development")
     model = Attributes().to(memory_format=torch.channels_last)
     model.begin_with(COMPACT / "embedder.onnx")
     average = torch.optim.swa_utils.AveragedModel(
@@ -170,24 +144,23 @@ def train(args: argparse.Namespace) -> None:
     )
     head = [*model.narrow.parameters(), *model.age.parameters(), *model.gender.parameters()]
     trunk = [*model.stem.parameters(), *model.stage28.parameters(), *model.stage14.parameters()]
-    groups = [{"params": trunk, "lr": args.lr / 3}, {"params": head, "lr": args.lr}]
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
-    steps = args.images // args.batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [args.lr / 3, args.lr], total_steps=steps, pct_start=0.1
+    shares = (1 / 3, 1.0)  # of the learning rate: the trunk knows faces already
+    optimizer = torch.optim.AdamW(
+        [{"params": trunk}, {"params": head}], lr=args.lr, weight_decay=0.05
     )
+    steps, warmup = args.images // args.batch, 200
     checkpoint, step = args.out / "checkpoint.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint)
-        for name, thing in (
-            ("model", model), ("average", average),
-            ("optimizer", optimizer), ("schedule", schedule),
-        ):  # fmt: skip
+        for name, thing in (("model", model), ("average", average), ("optimizer", optimizer)):
             thing.load_state_dict(state[name])
         step = state["step"]
     ages = torch.arange(AGES, dtype=torch.float32)
     started, first = time.time(), step
     while step < steps:
+        cosine = 0.5 + 0.5 * math.cos(math.pi * step / steps)
+        for group, share in zip(optimizer.param_groups, shares, strict=True):
+            group["lr"] = args.lr * share * min((step + 1) / warmup, cosine)
         rng = np.random.default_rng([args.seed, step])
         rows = rng.choice(len(images), args.batch, replace=False)
         x = to_input(np.stack([vary(images[row], rng) for row in rows]))
@@ -206,7 +179,6 @@ def train(args: argparse.Namespace) -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
-        schedule.step()
         average.update_parameters(model)
         step += 1
         if step % 200 == 0 or step == steps:
@@ -220,7 +192,7 @@ def train(args: argparse.Namespace) -> None:
             }  # fmt: skip
             state = {
                 "model": model.state_dict(), "average": average.state_dict(), "step": step,
-                "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
+                "optimizer": optimizer.state_dict(),
             }  # fmt: skip
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").replace(checkpoint)
@@ -255,7 +227,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and log")
-    parser.add_argument("--images", type=int, default=200_000, help="images seen in all")
+    parser.add_argument("--images", type=int, default=96_000, help="images seen in all")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=1)

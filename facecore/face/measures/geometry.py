@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from facecore.face.alignment import TEMPLATE, estimate
 from facecore.face.detection import Face
 
 __all__ = ["geometry", "head_pose"]
@@ -82,12 +83,16 @@ def geometry(face: Face, height: int, width: int) -> dict[str, float]:
         ``margin_left``, ``margin_right``: from the picture's edge to the nearer eye, in d.
         ``margin_above``, ``margin_below``: from the edge to the eye line, in T.
         ``yaw``, ``pitch``, ``roll``: degrees, see `head_pose`.
+        ``landmark_fit``: residual of the similarity transform onto the frontal template, see
+        `facecore.face.alignment.SimilarityTransform`; it grows as the head turns.
+        ``detection``: the detector's confidence, 0..1.
     """
     points = face.landmarks.astype(np.float64)
     eyes, mouth = points[:2].mean(0), points[3:].mean(0)
     distance = max(float(np.hypot(*(points[1] - points[0]))), 1e-6)
     chin = max(_CHIN * float(np.hypot(*(mouth - eyes))), 1e-6)
     yaw, pitch, roll = head_pose(points)
+    residual = estimate(points, TEMPLATE).residual
     return {
         "eye_distance": distance / max(math.cos(math.radians(yaw)), 0.2),
         "head_size": chin / height,
@@ -98,4 +103,6 @@ def geometry(face: Face, height: int, width: int) -> dict[str, float]:
         "yaw": yaw,
         "pitch": pitch,
         "roll": roll,
+        "landmark_fit": residual if math.isfinite(residual) else 1.0,
+        "detection": face.confidence,
     }
