@@ -229,7 +229,7 @@ _LIST = (
         ("detection",),
     ),
     Degradation(
-        "low resolution", "times smaller", ("eye_distance", "sharpness"),
+        "low resolution", "times smaller", ("eye_distance", "resolution", "sharpness"),
         (1, 1.5, 2, 3, 4, 5), _shrink,
     ),
     Degradation("jpeg", "100 - quality", ("compression",), (40, 60, 75, 85, 90, 95), _jpeg),

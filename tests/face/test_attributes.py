@@ -76,16 +76,9 @@ def test_two_adults(compact: FaceEngine, astronaut: Array, hopper: Array) -> Non
 
 
 def test_too_poor_a_picture_has_no_age(compact: FaceEngine, hopper: Array) -> None:
-    poor = np.asarray(cv2.GaussianBlur(hopper, (0, 0), 14), np.uint8)
-    sample = dataclasses.replace(compact.sample(hopper), pixels=poor, crop=_aligned(compact, poor))
-    assert compact.quality(sample).level == "LOW"
-    assert compact.attributes(sample) is None
-
-
-def _aligned(engine: FaceEngine, pixels: Array) -> Array:
-    from facecore.face.alignment import align
-
-    return align(pixels, engine.largest_face(pixels).landmarks)
+    blurred = np.asarray(cv2.GaussianBlur(hopper, (0, 0), 14), np.uint8)
+    assert compact.quality(blurred).level == "LOW"
+    assert compact.attributes(blurred) is None
 
 
 def test_a_pack_without_the_network_says_so(mobilefacenet: FaceEngine, hopper: Array) -> None:

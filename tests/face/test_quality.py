@@ -289,10 +289,11 @@ def test_a_tiny_face(engine: FaceEngine, hopper: Array) -> None:
     small = cv2.resize(hopper, None, fx=0.15, fy=0.15, interpolation=cv2.INTER_AREA)
     result, large = engine.quality(np.asarray(small, np.uint8)), engine.quality(hopper)
     assert result.measures["eye_distance"] < 10
+    assert result.measures["resolution"] == pytest.approx(0.15 * 83 / 35.2 * 100, rel=0.1)
     assert result.score < large.score
 
 
-# `DEGRADATIONS` in benchmarks/quality.py are measured on 80 pictures; here on one.
+# `DEGRADATIONS` in benchmarks/quality.py are measured on 32 pictures; here on one.
 @pytest.mark.parametrize("name", DEGRADATIONS)
 def test_each_measure_notices_its_own_degradation(
     engine: FaceEngine, london_folder: object, name: str

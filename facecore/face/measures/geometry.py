@@ -24,6 +24,8 @@ _SOLVE = _CENTRED @ np.linalg.inv(_CENTRED.T @ _CENTRED)  # (5, 3)
 # (mouth - eyes) over 2,853 pictures of LFW.
 _CHIN = 1.78
 
+_CROP_EYES = float(np.hypot(*(TEMPLATE[1] - TEMPLATE[0])))
+
 
 def head_pose(landmarks: NDArray[np.floating]) -> tuple[float, float, float]:
     """Yaw, pitch and roll in degrees, from the five landmarks.
@@ -79,6 +81,7 @@ def geometry(face: Face, height: int, width: int) -> dict[str, float]:
         from the mouth: OFIQ has a landmark there):
 
         ``eye_distance``: d / cos(yaw) in pixels.
+        ``resolution``: the same over the 35.2 pixels of the aligned crop.
         ``head_size``: T / height.
         ``margin_left``, ``margin_right``: from the picture's edge to the nearer eye, in d.
         ``margin_above``, ``margin_below``: from the edge to the eye line, in T.
@@ -92,9 +95,11 @@ def geometry(face: Face, height: int, width: int) -> dict[str, float]:
     distance = max(float(np.hypot(*(points[1] - points[0]))), 1e-6)
     chin = max(_CHIN * float(np.hypot(*(mouth - eyes))), 1e-6)
     yaw, pitch, roll = head_pose(points)
+    eyes_apart = distance / max(math.cos(math.radians(yaw)), 0.2)
     residual = estimate(points, TEMPLATE).residual
     return {
-        "eye_distance": distance / max(math.cos(math.radians(yaw)), 0.2),
+        "eye_distance": eyes_apart,
+        "resolution": eyes_apart / _CROP_EYES,
         "head_size": chin / height,
         "margin_left": float(points[:2, 0].min()) / distance,
         "margin_right": (width - float(points[:2, 0].max())) / distance,

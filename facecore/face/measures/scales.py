@@ -124,6 +124,13 @@ _LIST = (
         lambda x: 100 * sigmoid(x, 70, 20),
     ),
     Measure(
+        "resolution",
+        "eye distance over that of the aligned crop, 35.2 pixels",
+        "100 x",
+        _OWN,
+        lambda x: 100 * x,
+    ),
+    Measure(
         "head_size",
         "eye line to chin over the picture's height",
         "200 (1 - S(abs(x - 0.45), 0, 0.05))",
