@@ -25,8 +25,10 @@ from facecore.errors import (
     UnreadableImage,
     UserExists,
 )
+from facecore.face.attributes import Attributes
 from facecore.face.detection import Face
 from facecore.face.liveness import Liveness
+from facecore.face.quality import Quality
 from facecore.face.sample import FaceSample
 from facecore.gallery.gallery import Gallery
 from facecore.gallery.records import FaceRecord, GalleryStats, Group, Match
@@ -38,6 +40,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AddressRefused",
     "ArchiveCorrupt",
+    "Attributes",
     "Comparison",
     "ContractMismatch",
     "CrossComparison",
@@ -66,6 +69,7 @@ __all__ = [
     "PackCorrupt",
     "PackNotFound",
     "ProviderUnavailable",
+    "Quality",
     "RecordNotFound",
     "UnreadableImage",
     "UserExists",
