@@ -66,9 +66,11 @@ def minifasnet(path: Path) -> Callable[[FaceSample], float]:
     return score
 
 
-def of_picture(name: str, picture: Pixels, number: int, scale: float) -> Presentations:
+def of_picture(
+    name: str, picture: Pixels, number: int, scale: float, steady: bool
+) -> Presentations:
     yield name, AS_IT_IS, picture
-    yield name, CAMERA, photograph(picture, number, held_out=True, scale=scale)
+    yield name, CAMERA, photograph(picture, number, held_out=True, scale=scale, steady=steady)
     for k, species in enumerate(SPECIES):
         seed, framed = 1000 * (k + 1) + number, number % 4 == 0
         yield (
@@ -78,20 +80,20 @@ def of_picture(name: str, picture: Pixels, number: int, scale: float) -> Present
         )
 
 
-def reference(root: Path, lfw: int, london: int) -> Presentations:
+def reference(root: Path, lfw: int, london: int, steady: bool) -> Presentations:
     rng = np.random.default_rng(11)
     names = sorted(tested_pictures(root))
     for number, name in enumerate(rng.permutation(names)[: max(lfw, GENUINE_LFW)]):
         picture = images.load(root / "lfw/images" / name)
         if number < lfw:
             scale = float(np.exp(rng.uniform(np.log(0.7), np.log(3.0))))
-            yield from of_picture("lfw", picture, number, scale)
+            yield from of_picture("lfw", picture, number, scale, steady)
         else:
             yield "lfw", AS_IT_IS, picture
     paths = sorted((root / "faces/london").glob("*.jpg"))
     for number, path in enumerate(paths):
         if number % max(1, len(paths) // max(london, 1)) == 0 and london:
-            yield from of_picture("london", images.load(path), number, 1.0)
+            yield from of_picture("london", images.load(path), number, 1.0, steady)
         else:
             yield "london", AS_IT_IS, images.load(path)
 
@@ -160,6 +162,9 @@ def main() -> None:
     )
     parser.add_argument("--lfw", type=int, default=150, help="LFW pictures to recapture")
     parser.add_argument("--london", type=int, default=25, help="London pictures to recapture")
+    parser.add_argument(
+        "--poor", action="store_true", help="cameras out of focus, noisy, of low JPEG quality too"
+    )
     parser.add_argument("--folder", type=Path, help="real pictures of your own instead")
     parser.add_argument("--pack", default="compact")
     parser.add_argument("--json", type=Path, help="write every score")
@@ -179,7 +184,7 @@ def main() -> None:
     found: dict[str, list[tuple[str, str, float]]] = defaultdict(list)
     missed, some = 0, []
     for name, kind, pixels in (
-        own(args.folder) if args.folder else reference(root, args.lfw, args.london)
+        own(args.folder) if args.folder else reference(root, args.lfw, args.london, not args.poor)
     ):
         try:
             sample = engine.sample(pixels, face="central" if name == "lfw" else "largest")

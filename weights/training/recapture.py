@@ -68,6 +68,7 @@ def recapture(
     scale: float = 1.0,
     window: tuple[int, int, int, int] | None = None,
     framed: bool = False,
+    steady: bool = False,
 ) -> Image:
     """`picture` shown on a medium of `species` and photographed.
 
@@ -84,10 +85,13 @@ def recapture(
         x, y, width, height of the part of the result that is wanted.
     framed : bool
         Show the medium's edge, and something behind it.
+    steady : bool
+        A camera in focus, with light enough, that stores at a good quality.
     """
     if species not in SPECIES:
         raise SystemExit(f"{species!r} is none of {', '.join(SPECIES)}")
-    return _take(picture, species, seed, held_out, scale, window, framed)
+    dice = Dice(np.random.default_rng([seed, held_out]), held_out, steady)
+    return _take(picture, species, dice, scale, window, framed)
 
 
 def photograph(
@@ -97,22 +101,22 @@ def photograph(
     held_out: bool,
     scale: float = 1.0,
     window: tuple[int, int, int, int] | None = None,
+    steady: bool = False,
 ) -> Image:
     """`picture` as a scene, photographed directly; parameters as in `recapture`."""
-    return _take(picture, GENUINE, seed, held_out, scale, window, False)
+    dice = Dice(np.random.default_rng([seed, held_out]), held_out, steady)
+    return _take(picture, GENUINE, dice, scale, window, False)
 
 
 def _take(
     picture: Image,
     species: str,
-    seed: int,
-    held_out: bool,
+    dice: Dice,
     scale: float,
     window: tuple[int, int, int, int] | None,
     framed: bool,
 ) -> Image:
-    rng = np.random.default_rng([seed, held_out])
-    dice = Dice(rng, held_out)
+    rng = dice.rng
     camera, view = Camera.draw(dice), View.draw(dice, framed)
     height, width = picture.shape[:2]
     x, y, w, h = window or (0, 0, round(width * scale), round(height * scale))
