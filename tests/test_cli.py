@@ -226,7 +226,7 @@ def test_weights(capsys: pytest.CaptureFixture[str]) -> None:
     assert "training data: MS-Celeb-1M" in text
     status, out, _ = run(capsys, "weights", "verify", "compact")
     assert status == 0
-    assert out.count(": ok\n") == 2
+    assert out.count(": ok\n") == len(packs["compact"]["models"])
 
 
 def test_demo(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

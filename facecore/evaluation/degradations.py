@@ -243,7 +243,7 @@ _LIST = (
     ),
     Degradation(
         "side light", "stops per eye distance", ("illumination_uniformity",),
-        (0.0, 0.15, 0.3, 0.45, 0.6, 0.8), _side_light,
+        (0.0, 0.1, 0.2, 0.3, 0.4, 0.5), _side_light,
     ),
     Degradation(
         "fading", "share", ("dynamic_range", "luminance_variance"),
@@ -253,11 +253,13 @@ _LIST = (
     Degradation(
         "yaw", "degrees", ("yaw", "landmark_fit"), (0, 10, 20, 30, 40, 50),
         lambda pixels, face, degree: turn_head(pixels, face, yaw=degree),
-        ("illumination_uniformity", "occlusion", "key_occlusion"),  # one cheek, one eye vanish
+        # One cheek and one eye vanish, and a turned head is found with less confidence.
+        ("illumination_uniformity", "occlusion", "key_occlusion", "detection"),
     ),
     Degradation(
         "pitch", "degrees", ("pitch",), (0, 10, 20, 30, 40),
-        lambda pixels, face, degree: turn_head(pixels, face, pitch=degree), _LAYOUT,
+        lambda pixels, face, degree: turn_head(pixels, face, pitch=degree),
+        ("detection", *_LAYOUT),
     ),
     Degradation("roll", "degrees", ("roll",), (0, 10, 20, 30, 40), _roll),
     Degradation(
