@@ -92,6 +92,7 @@ _NAMES = {
     "facecore.matching.scanning": ("warmup",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
+_ROOMS = ("engine", "errors", "evaluation", "face", "gallery", "images", "matching", "models")
 
 __all__ = [
     "AddressRefused",
@@ -134,6 +135,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)
