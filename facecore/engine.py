@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from facecore import images
 from facecore.errors import FacecoreError, InvalidParameter, NoFaceDetected
 from facecore.face.alignment import align
+from facecore.face.attributes import AttributeEstimator, Attributes
 from facecore.face.detection import Detector, Face
 from facecore.face.embedding import Embedder
 from facecore.face.liveness import AttackClassifier, Liveness
+from facecore.face.quality import Quality, assess
 from facecore.face.sample import FaceSample
 from facecore.images import ImageInput
 from facecore.matching import comparison
@@ -126,6 +128,8 @@ class FaceEngine:
         self._serial: FaceEngine | None = self if threads == 1 or not on_cpu else None
         self._liveness_model = loaded.liveness
         self._classifier: AttackClassifier | None = None
+        self._attributes_model = loaded.attributes
+        self._estimator: AttributeEstimator | None = None
         self._lock = Lock()  # held while a model is opened that is not always needed
 
     def __repr__(self) -> str:
@@ -289,6 +293,81 @@ class FaceEngine:
         return iter(
             tqdm(vectors, total=length_hint(images) or None, unit="image", desc="embedding")
         )
+
+    def quality(self, image: FaceInput, *, face: FaceChoice = "largest") -> Quality:
+        """How far the picture of one face will serve for comparison.
+
+        Parameters
+        ----------
+        image : image or FaceSample
+            As in `sample`.
+        face : {"largest", "central"}
+            Which face stands for the image.
+
+        Returns
+        -------
+        Quality
+            ``score`` 0..100, ``level`` "HIGH", "MEDIUM" or "LOW", ``measures`` 0..100 by name.
+
+        Raises
+        ------
+        NoFaceDetected, UnreadableImage, ImageTooLarge, InvalidParameter
+            As in `sample`.
+
+        Examples
+        --------
+        >>> import facecore, skimage.data
+        >>> engine = facecore.FaceEngine()
+        >>> engine.quality(skimage.data.astronaut()[..., ::-1]).level
+        'HIGH'
+        """
+        sample = self.sample(image, face=face)
+        with _typed(sample.pixels):
+            return assess(sample)
+
+    def attributes(self, image: FaceInput, *, face: FaceChoice = "largest") -> Attributes | None:
+        """Apparent age and gender of one face: a reference value, computed only when asked for.
+
+        Parameters
+        ----------
+        image : image or FaceSample
+            As in `sample`.
+        face : {"largest", "central"}
+            Which face stands for the image.
+
+        Returns
+        -------
+        Attributes or None
+            None where the quality is LOW: too poor a picture to say anything.
+
+        Raises
+        ------
+        InvalidParameter
+            The pack has no network for it (`pack.attributes` is None).
+        NoFaceDetected, UnreadableImage, ImageTooLarge
+            As in `sample`.
+        """
+        estimator = self._attribute_estimator()
+        sample = self.sample(image, face=face)
+        if self.quality(sample).level == "LOW":
+            return None
+        with _typed(sample.pixels):
+            return estimator.estimate(sample.crop[None])[0]
+
+    def _attribute_estimator(self) -> AttributeEstimator:
+        """Opened at the first use: whoever only compares does not pay for it."""
+        with self._lock:
+            if self._estimator is None:
+                spec, data = self.pack.attributes, self._attributes_model
+                if spec is None or data is None:
+                    raise InvalidParameter(
+                        f"the pack {self.pack.name} has no network for age and gender",
+                        'use a pack that has one, such as "compact"',
+                    )
+                self._estimator = AttributeEstimator(
+                    open_model(spec, data, threads=self._threads, **self._options), spec
+                )
+            return self._estimator
 
     def compare(
         self,

@@ -8,12 +8,14 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from facecore.errors import NoFaceDetected, UserExists
+from facecore.face.quality import Level
 from facecore.operations.context import Context
 from facecore.operations.parameters import Given, Upload, read
 from facecore.operations.pictures import ENROLLED, read_pictures
+from facecore.operations.quality import level_to_enrol
 from facecore.operations.tables import ADD_FACE_RECORD
 
 __all__ = ["AddFaceRecordResult", "run"]
@@ -37,7 +39,7 @@ class AddFaceRecordResult:
     """
 
     passed: bool
-    face_quality: Literal["HIGH", "MEDIUM", "LOW"]
+    face_quality: Level
     face_id: str
 
     def wire(self) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def run(context: Context, params: Mapping[str, object]) -> AddFaceRecordResult:
         face = context.engine.sample(pixels)
     except NoFaceDetected:
         return AddFaceRecordResult(False, "LOW", "")
-    level = context.engine.quality(face).level
+    level = level_to_enrol(context.engine.quality(face))
     try:
         record = context.gallery.add(group, face, user_id, on_existing="refuse")
     except UserExists:

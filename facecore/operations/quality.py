@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from facecore.engine import FaceEngine
+from facecore.face.quality import HIGH_FROM, LOW_BELOW, Level, Quality
 from facecore.face.sample import FaceSample
 
-__all__ = ["quality_scores"]
+__all__ = ["level_to_enrol", "quality_scores"]
+
+
+def level_to_enrol(quality: Quality) -> Level:
+    """How good a face is to be stored: the level of its score or of its sharpness, if lower.
+
+    The score alone says how the engine at hand would do; it recognises a blurred face too.  What
+    is stored serves for years.
+    """
+    score = min(quality.score, quality.operation_scores["SharpnessScore"])
+    return "HIGH" if score >= HIGH_FROM else "LOW" if score < LOW_BELOW else "MEDIUM"
 
 
 def quality_scores(

@@ -251,13 +251,14 @@ def test_quality_scores(
         assert set(result["ExtFaceInfo"]) == SCORES
 
 
-@pytest.mark.parametrize("symbol", ["@alice1", "@blurred_alice", "@noface"])
+@pytest.mark.parametrize(
+    ("symbol", "level"), [("@alice1", "HIGH"), ("@blurred_alice", "LOW"), ("@noface", "LOW")]
+)
 def test_quality_of_a_record(
-    symbol: str, service: FaceService, engine: FaceEngine, gallery: Gallery, requests: Requests
+    symbol: str, level: str, service: FaceService, gallery: Gallery, requests: Requests
 ) -> None:
     gallery.create_group("g1")
     face = symbol != "@noface"
-    level = engine.quality(requests.symbols.data(symbol)).level if face else "LOW"
     for passed in ("Y" if face else "N", "N"):  # the second time the user is there
         request = requests.build({**BASE["AddFaceRecord"], "FacePicture": symbol})
         response = service.call("AddFaceRecord", request)
@@ -269,8 +270,20 @@ def test_quality_of_a_record(
         assert len(gallery) == face
 
 
-@pytest.mark.parametrize("level", ["HIGH", "MEDIUM", "LOW"])
+@pytest.mark.parametrize(
+    ("score", "sharpness", "level"),
+    [
+        (80.0, 80.0, "HIGH"),
+        (79.9, 100.0, "MEDIUM"),
+        (100.0, 79.9, "MEDIUM"),
+        (50.0, 50.0, "MEDIUM"),
+        (49.9, 100.0, "LOW"),
+        (100.0, 49.9, "LOW"),
+    ],
+)
 def test_every_quality_is_stored(
+    score: float,
+    sharpness: float,
     level: str,
     service: FaceService,
     engine: FaceEngine,
@@ -280,7 +293,8 @@ def test_every_quality_is_stored(
 ) -> None:
     """A poor face is said to be one, and stored all the same."""
     gallery.create_group("g1")
-    monkeypatch.setattr(engine, "quality", lambda _: SimpleNamespace(level=level, score=50.0))
+    found = SimpleNamespace(score=score, operation_scores={"SharpnessScore": sharpness})
+    monkeypatch.setattr(engine, "quality", lambda _: found)
     response = service.call("AddFaceRecord", requests.build(BASE["AddFaceRecord"]))
     result = response.body["Result"]
     assert json.loads(result["ExtFaceInfo"]) == {"faceQuality": level}

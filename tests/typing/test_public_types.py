@@ -38,6 +38,9 @@ compared: FaceCompareResult = service.face_compare("a.jpg", open("b.jpg", "rb"))
 status: int = service.call("FaceCompare", {"MerchantBizId": 1}).status
 checked = service.duplication_check(b"...", "u1", mode="search", groups=["g"], auto_register=True)
 age: int | None = checked.age
+quality: facecore.Quality = engine.quality(engine.sample("a.jpg"))
+attributes: facecore.Attributes | None = engine.attributes("a.jpg")
+sharpness: float = quality.measures["sharpness"]
 """
 
 WRONG = """
