@@ -323,7 +323,7 @@ class FaceEngine:
         NoFaceDetected, UnreadableImage, ImageTooLarge
             As in `sample`.
         """
-        estimator: AttributeEstimator = self._optional("attributes", "age and gender")
+        estimator: AttributeEstimator = self._optional("attributes", "network for age and gender")
         sample = self.sample(image, face=face)
         if self.quality(sample).level == "LOW":
             return None
@@ -426,7 +426,7 @@ class FaceEngine:
             As in `sample`.
         """
         limit = None if threshold is None else _check_threshold(threshold)
-        classifier: AttackClassifier = self._optional("liveness", "liveness")
+        classifier: AttackClassifier = self._optional("liveness", "liveness model")
         sample = self.sample(image, face=face)
         with typed(sample.pixels):
             found = classifier.assess(sample.pixels, sample.face)
@@ -449,7 +449,7 @@ class FaceEngine:
                 spec, data = getattr(self.pack, role), getattr(self._loaded, role)
                 if spec is None or data is None:
                     raise InvalidParameter(
-                        f"the pack {self.pack.name} has no model for {what}",
+                        f"the pack {self.pack.name} has no {what}",
                         'use a pack that has one, such as "compact"',
                     )
                 session = open_model(spec, data, threads=self._threads, **self._options)
