@@ -186,9 +186,9 @@ MUTATIONS = [
        "success of CompareFaces is Success", "compare_faces", '            "Code": "1",\n', ""),
     # Decisions
     _m("limits::test_duplication_check",
-       "a verification registers", "duplication_check",
-       'attempted = registers and sub_code == PASSED',
-       'attempted = sub_code == PASSED and bool(values["FaceRegisterGroupCode"])'),
+       "a verification registers", "tables",
+       'Parameter("AutoRegistration", default="1", allowed=("0", "1"), when=_SEARCHES)',
+       'Parameter("AutoRegistration", default="1", allowed=("0", "1"))'),
     _m("decisions::test_decision",
        "registers after 233", "duplication_check",
        "attempted = registers and sub_code == PASSED",
