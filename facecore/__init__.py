@@ -1,39 +1,103 @@
-"""On-device face comparison: detection, alignment, embedding and calibrated scores."""
+"""On-device face comparison: detection, alignment, embedding and calibrated scores.
 
-from facecore.engine import FaceEngine
-from facecore.errors import (
-    AddressRefused,
-    ContractMismatch,
-    DownloadFailed,
-    FacecoreError,
-    FaceTooSmall,
-    GalleryCorrupt,
-    GalleryLocked,
-    GalleryNotWritable,
-    GroupExists,
-    GroupNotFound,
-    ImageTooLarge,
-    InvalidParameter,
-    MissingExtra,
-    NoFaceDetected,
-    PackCorrupt,
-    PackNotFound,
-    ProviderUnavailable,
-    RecordNotFound,
-    UnreadableImage,
-    UserExists,
-)
-from facecore.face.detection import Face
-from facecore.face.liveness import Liveness
-from facecore.face.sample import FaceSample
-from facecore.gallery.gallery import Gallery
-from facecore.gallery.records import FaceRecord, GalleryStats, Group, Match
-from facecore.matching.comparison import Comparison, CrossComparison
+The names are loaded when they are first used: `import facecore` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from facecore.engine import FaceEngine
+    from facecore.errors import (
+        AddressRefused,
+        ArchiveCorrupt,
+        ContractMismatch,
+        DownloadFailed,
+        FacecoreError,
+        FaceTooSmall,
+        GalleryCorrupt,
+        GalleryLocked,
+        GalleryNotWritable,
+        GalleryUnavailable,
+        GroupExists,
+        GroupNotFound,
+        ImageTooLarge,
+        InvalidParameter,
+        MissingExtra,
+        NoFaceDetected,
+        PackCorrupt,
+        PackNotFound,
+        ProviderUnavailable,
+        RecordNotFound,
+        UnreadableImage,
+        UserExists,
+    )
+    from facecore.face.attributes import Attributes
+    from facecore.face.detection import Face
+    from facecore.face.liveness import Liveness
+    from facecore.face.quality import Quality
+    from facecore.face.sample import FaceSample
+    from facecore.gallery.gallery import Gallery
+    from facecore.gallery.records import FaceRecord, GalleryStats, Group, Match
+    from facecore.matching.comparison import Comparison, CrossComparison
+    from facecore.matching.scanning import warmup
 
 __version__ = "0.1.0"
 
+# Module -> the public names that it holds; the imports above are the same, for type checkers.
+_NAMES = {
+    "facecore.engine": ("FaceEngine",),
+    "facecore.errors": (
+        "AddressRefused",
+        "ArchiveCorrupt",
+        "ContractMismatch",
+        "DownloadFailed",
+        "FaceTooSmall",
+        "FacecoreError",
+        "GalleryCorrupt",
+        "GalleryLocked",
+        "GalleryNotWritable",
+        "GalleryUnavailable",
+        "GroupExists",
+        "GroupNotFound",
+        "ImageTooLarge",
+        "InvalidParameter",
+        "MissingExtra",
+        "NoFaceDetected",
+        "PackCorrupt",
+        "PackNotFound",
+        "ProviderUnavailable",
+        "RecordNotFound",
+        "UnreadableImage",
+        "UserExists",
+    ),
+    "facecore.face.attributes": ("Attributes",),
+    "facecore.face.detection": ("Face",),
+    "facecore.face.liveness": ("Liveness",),
+    "facecore.face.quality": ("Quality",),
+    "facecore.face.sample": ("FaceSample",),
+    "facecore.gallery.gallery": ("Gallery",),
+    "facecore.gallery.records": (
+        "FaceRecord",
+        "GalleryStats",
+        "Group",
+        "Match",
+    ),
+    "facecore.matching.comparison": (
+        "Comparison",
+        "CrossComparison",
+    ),
+    "facecore.matching.scanning": ("warmup",),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+_ROOMS = ("engine", "errors", "evaluation", "face", "gallery", "images", "matching", "models")
+
 __all__ = [
     "AddressRefused",
+    "ArchiveCorrupt",
+    "Attributes",
     "Comparison",
     "ContractMismatch",
     "CrossComparison",
@@ -49,6 +113,7 @@ __all__ = [
     "GalleryLocked",
     "GalleryNotWritable",
     "GalleryStats",
+    "GalleryUnavailable",
     "Group",
     "GroupExists",
     "GroupNotFound",
@@ -61,7 +126,23 @@ __all__ = [
     "PackCorrupt",
     "PackNotFound",
     "ProviderUnavailable",
+    "Quality",
     "RecordNotFound",
     "UnreadableImage",
     "UserExists",
+    "warmup",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value  # found without this function from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

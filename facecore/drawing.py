@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.errors import InvalidParameter
+from facecore.face.alignment import warp
 from facecore.face.detection import Face
+from facecore.face.quality import HIGH_FROM, LOW_BELOW, Quality
 from facecore.files import write_whole
 
-__all__ = ["GREEN", "RED", "draw_faces", "write_image"]
+__all__ = ["AMBER", "GREEN", "RED", "draw_faces", "draw_quality", "write_image"]
 
-GREEN, RED = (96, 200, 64), (64, 64, 230)  # BGR
+GREEN, AMBER, RED = (96, 200, 64), (48, 170, 240), (64, 64, 230)  # BGR
 
 
 def draw_faces(
@@ -46,6 +48,57 @@ def draw_faces(
             0.45 * thickness, colour, thickness, cv2.LINE_AA,
         )  # fmt: skip
     return drawn
+
+
+def draw_quality(image: NDArray[np.uint8], face: Face, quality: Quality) -> NDArray[np.uint8]:
+    """The face with its box in the colour of its level, and a bar for each measure beside it.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W, 3), uint8
+        BGR.
+    face : Face
+    quality : Quality
+        Of that face.
+
+    Returns
+    -------
+    ndarray, shape (h, w, 3), uint8
+        A square of picture around the face, and the bars to its right.
+    """
+    import cv2
+
+    side, row, width = 460, 20, 330
+    # A square about the face, twice its size: large enough to see what is around it.
+    scale = side / (2.0 * max(face.size, 1.0))
+    shift = (side - scale * (face.box[:2] + face.box[2:])) / 2
+    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+    panel = warp(image, matrix, (side, side))
+    moved = Face(
+        (face.box * scale + np.tile(shift, 2)).astype(np.float32),
+        (face.landmarks * scale + shift).astype(np.float32),
+        face.confidence,
+    )
+    left = draw_faces(panel, [moved], _traffic_light(quality.score))
+    chart = np.full((side, width, 3), 255, np.uint8)
+
+    def write(text: str, y: int, size: float) -> None:
+        cv2.putText(
+            chart, text, (10, y), cv2.FONT_HERSHEY_SIMPLEX, size, (40, 40, 40), 1, cv2.LINE_AA
+        )
+
+    write(f"{quality.level}  {quality.score:.0f}", 30, 0.8)
+    for i, (name, value) in enumerate(quality.measures.items()):
+        y = 56 + i * row
+        write(name.replace("_", " "), y, 0.4)
+        end = 190 + round(1.25 * value)
+        cv2.rectangle(chart, (190, y - 9), (315, y), (225, 225, 225), -1)
+        cv2.rectangle(chart, (190, y - 9), (end, y), _traffic_light(value), -1)
+    return np.hstack([left, chart])
+
+
+def _traffic_light(score: float) -> tuple[int, int, int]:
+    return GREEN if score >= HIGH_FROM else RED if score < LOW_BELOW else AMBER
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from operator import length_hint
 from pathlib import Path
@@ -20,9 +22,11 @@ from numpy.typing import NDArray
 from facecore import images
 from facecore.errors import FacecoreError, InvalidParameter, NoFaceDetected
 from facecore.face.alignment import align
+from facecore.face.attributes import AttributeEstimator, Attributes
 from facecore.face.detection import Detector, Face
 from facecore.face.embedding import Embedder
 from facecore.face.liveness import AttackClassifier, Liveness
+from facecore.face.quality import Quality, assess
 from facecore.face.sample import FaceSample
 from facecore.images import ImageInput
 from facecore.matching import comparison
@@ -30,15 +34,19 @@ from facecore.matching.calibration import Calibration
 from facecore.matching.comparison import Comparison, CrossComparison, Template
 from facecore.models import load_pack, read_calibration
 from facecore.models.cpus import usable_cpus
-from facecore.models.runtime import open_model
+from facecore.models.runtime import CPU, open_model
 
 if TYPE_CHECKING:
-    from facecore.models.packs import Pack
+    from facecore.models.packs import LoadedPack, Pack
     from facecore.models.runtime import Provider
 
 __all__ = ["FaceChoice", "FaceEngine", "FaceInput"]
 
 FaceChoice = Literal["largest", "central"]
+
+# Decoded bytes that a worker of `embed_many` holds before it looks for their faces.
+_TOGETHER = 2**23
+
 FaceInput: TypeAlias = Union[ImageInput, FaceSample]  # noqa: UP007 - ImageInput is a string
 """An image, or one whose face has been found already."""
 
@@ -56,7 +64,8 @@ class FaceEngine:
     providers : sequence of str or (str, dict), optional
         ONNX Runtime execution providers by precedence, with their options; the CPU by default.
     threads : int, optional
-        Threads inside one operator; all usable processors by default.
+        Threads inside one operator; all usable processors by default.  `embed_many` does
+        without them on the CPU: there every processor has images of its own.
     allow_fallback : bool, default False
         Use the CPU, and log a warning, where a provider cannot be had.
     threshold : float, optional
@@ -112,17 +121,16 @@ class FaceEngine:
         self.calibration, self.id_portrait_calibration = _tables(self.pack, calibration)
         default = self.calibration.threshold()
         self.threshold = default if threshold is None else _check_threshold(threshold)
-        options: dict[str, Any] = {
-            "providers": providers,
-            "threads": threads,
-            "allow_fallback": allow_fallback,
-        }
-        detector, embedder = self.pack.detector, self.pack.embedder
-        self._detector = Detector(open_model(detector, loaded.detector, **options), detector)
-        self._embedder = Embedder(open_model(embedder, loaded.embedder, **options), embedder)
-        self._liveness_model, self._options = loaded.liveness, options
+        self._options: dict[str, Any] = {"providers": providers, "allow_fallback": allow_fallback}
+        self._threads = threads
+        self._open = partial(_open_models, loaded, self._options)
+        self._detector, self._embedder, on_cpu = self._open(threads)
+        self._serial: FaceEngine | None = self if threads == 1 or not on_cpu else None
+        self._liveness_model = loaded.liveness
         self._classifier: AttackClassifier | None = None
-        self._opening = Lock()
+        self._attributes_model = loaded.attributes
+        self._estimator: AttributeEstimator | None = None
+        self._lock = Lock()  # held while a model is opened that is not always needed
 
     def __repr__(self) -> str:
         return f"FaceEngine(pack={self.pack.name!r}, threshold={self.threshold:g})"
@@ -254,7 +262,8 @@ class FaceEngine:
         images : iterable of image
             Read lazily, at most two batches ahead.
         batch_size : int, default 32
-            Faces in one run of the embedder.
+            Images that the processors share out among themselves; each embeds the faces of its
+            share in one run.
         progress : bool, default False
             Show a progress bar on standard error.
         face : {"largest", "central"}
@@ -284,6 +293,81 @@ class FaceEngine:
         return iter(
             tqdm(vectors, total=length_hint(images) or None, unit="image", desc="embedding")
         )
+
+    def quality(self, image: FaceInput, *, face: FaceChoice = "largest") -> Quality:
+        """How far the picture of one face will serve for comparison.
+
+        Parameters
+        ----------
+        image : image or FaceSample
+            As in `sample`.
+        face : {"largest", "central"}
+            Which face stands for the image.
+
+        Returns
+        -------
+        Quality
+            ``score`` 0..100, ``level`` "HIGH", "MEDIUM" or "LOW", ``measures`` 0..100 by name.
+
+        Raises
+        ------
+        NoFaceDetected, UnreadableImage, ImageTooLarge, InvalidParameter
+            As in `sample`.
+
+        Examples
+        --------
+        >>> import facecore, skimage.data
+        >>> engine = facecore.FaceEngine()
+        >>> engine.quality(skimage.data.astronaut()[..., ::-1]).level
+        'HIGH'
+        """
+        sample = self.sample(image, face=face)
+        with _typed(sample.pixels):
+            return assess(sample)
+
+    def attributes(self, image: FaceInput, *, face: FaceChoice = "largest") -> Attributes | None:
+        """Apparent age and gender of one face: a reference value, computed only when asked for.
+
+        Parameters
+        ----------
+        image : image or FaceSample
+            As in `sample`.
+        face : {"largest", "central"}
+            Which face stands for the image.
+
+        Returns
+        -------
+        Attributes or None
+            None where the quality is LOW: too poor a picture to say anything.
+
+        Raises
+        ------
+        InvalidParameter
+            The pack has no network for it (`pack.attributes` is None).
+        NoFaceDetected, UnreadableImage, ImageTooLarge
+            As in `sample`.
+        """
+        estimator = self._attribute_estimator()
+        sample = self.sample(image, face=face)
+        if self.quality(sample).level == "LOW":
+            return None
+        with _typed(sample.pixels):
+            return estimator.estimate(sample.crop[None])[0]
+
+    def _attribute_estimator(self) -> AttributeEstimator:
+        """Opened at the first use: whoever only compares does not pay for it."""
+        with self._lock:
+            if self._estimator is None:
+                spec, data = self.pack.attributes, self._attributes_model
+                if spec is None or data is None:
+                    raise InvalidParameter(
+                        f"the pack {self.pack.name} has no network for age and gender",
+                        'use a pack that has one, such as "compact"',
+                    )
+                self._estimator = AttributeEstimator(
+                    open_model(spec, data, threads=self._threads, **self._options), spec
+                )
+            return self._estimator
 
     def compare(
         self,
@@ -389,7 +473,7 @@ class FaceEngine:
 
     def _attack_classifier(self) -> AttackClassifier:
         """Opened at the first use: whoever only compares does not pay for it."""
-        with self._opening:
+        with self._lock:
             if self._classifier is None:
                 spec, data = self.pack.liveness, self._liveness_model
                 if spec is None or data is None:
@@ -397,7 +481,7 @@ class FaceEngine:
                         f"the pack {self.pack.name} has no liveness model",
                         'use a pack that has one, such as "compact"',
                     )
-                session = open_model(spec, data, **self._options)
+                session = open_model(spec, data, threads=self._threads, **self._options)
                 self._classifier = AttackClassifier(session, spec)
             return self._classifier
 
@@ -405,20 +489,19 @@ class FaceEngine:
         return images.load(image, self.limits)
 
     def _choose(self, pixels: NDArray[np.uint8], choice: FaceChoice) -> Face:
-        height, width = pixels.shape[:2]
+        found: Face | None
         with _typed(pixels):
             if choice == "largest":
                 found = self._detector.largest(pixels)
             else:
+                height, width = pixels.shape[:2]
                 middle = np.array([width, height]) / 2
                 found = min(
                     self._detector.detect(pixels),
                     key=lambda face: float(np.linalg.norm(face.box.reshape(2, 2).mean(0) - middle)),
                     default=None,
                 )
-        if found is None:
-            raise NoFaceDetected(f"no face was found in the picture of {width}x{height} pixels")
-        return found
+        return _there(found, pixels)
 
     def _vectors(self, samples: Sequence[FaceSample]) -> list[NDArray[np.float32]]:
         """Vectors of samples, in one run for those that have none yet."""
@@ -454,36 +537,104 @@ class FaceEngine:
                 return [_without_frames(error)]
         return [answer for crop in crops for answer in self._embed_each([crop])]
 
+    def _embed_share(
+        self, sources: Sequence[FaceInput], choice: FaceChoice
+    ) -> list[NDArray[np.float32] | FacecoreError]:
+        """What one worker of `embed_many` does at a time.
+
+        Stage by stage and not picture by picture: a model's run drives everything else out of
+        the processor's caches, and what is not in them takes several times as long.
+        """
+        found: dict[int, NDArray[np.uint8] | FacecoreError] = {}
+        pictures: dict[int, NDArray[np.uint8]] = {}
+        for i, image in enumerate(sources):
+            try:
+                if isinstance(image, FaceSample):
+                    found[i] = image.crop
+                else:
+                    pictures[i] = self._load(image)
+            except FacecoreError as error:
+                found[i] = _without_frames(error)
+            last = i == len(sources) - 1
+            if pictures and (last or sum(p.nbytes for p in pictures.values()) > _TOGETHER):
+                crops = self._crop_each(list(pictures.values()), choice)
+                found.update(zip(pictures, crops, strict=True))
+                pictures.clear()
+        crops = [found[i] for i in range(len(sources))]
+        vectors = iter(self._embed_each([c for c in crops if not isinstance(c, FacecoreError)]))
+        return [c if isinstance(c, FacecoreError) else next(vectors) for c in crops]
+
+    def _crop_each(
+        self, pictures: list[NDArray[np.uint8]], choice: FaceChoice
+    ) -> list[NDArray[np.uint8] | FacecoreError]:
+        faces: list[Face | None] | None = None
+        if choice == "largest":
+            # If that fails, one by one, so that the error stays with its picture.
+            with contextlib.suppress(FacecoreError), _typed(pictures[0]):
+                faces = self._detector.largest_each(pictures)
+        answers: list[NDArray[np.uint8] | FacecoreError] = []
+        for i, pixels in enumerate(pictures):
+            try:
+                found = self._choose(pixels, choice) if faces is None else faces[i]
+                with _typed(pixels):
+                    answers.append(align(pixels, _there(found, pixels).landmarks))
+            except FacecoreError as error:
+                answers.append(_without_frames(error))
+        return answers
+
     def _stream(
         self, sources: Iterable[ImageInput], batch_size: int, choice: FaceChoice
     ) -> Iterator[NDArray[np.float32] | FacecoreError]:
-        def crop(image: ImageInput) -> NDArray[np.uint8] | FacecoreError:
-            try:
-                return self.sample(image, face=choice).crop
-            except FacecoreError as error:
-                return _without_frames(error)
-
+        # Decoding and the models release the GIL, so each worker keeps a processor busy if it
+        # does everything for its images.  Measured on two (`python -m benchmarks importing`):
+        # splitting the operators among threads as well, or embedding in a thread of its own,
+        # costs 15 to 25 %, as more threads then take turns than there are processors.
+        engine, workers = self._worker_engine(), usable_cpus()
+        share = -(-batch_size // workers)
         remaining = iter(sources)
-        waiting: deque[Future[NDArray[np.uint8] | FacecoreError]] = deque()
-        # Decoding and the models release the GIL, so threads keep every core busy.
-        with ThreadPoolExecutor(usable_cpus()) as pool:
+        waiting: deque[Future[list[NDArray[np.float32] | FacecoreError]]] = deque()
+        with ThreadPoolExecutor(workers) as pool:
             try:
                 while True:
-                    more = islice(remaining, 2 * batch_size - len(waiting))
-                    waiting.extend(pool.submit(crop, image) for image in more)
+                    while (len(waiting) + 1) * share <= 2 * batch_size:
+                        if not (more := list(islice(remaining, share))):
+                            break
+                        waiting.append(pool.submit(engine._embed_share, more, choice))
                     if not waiting:
                         return
-                    size = min(batch_size, len(waiting))
-                    results = [waiting.popleft().result() for _ in range(size)]
-                    crops = [r for r in results if not isinstance(r, FacecoreError)]
-                    vectors = iter(self._embed_each(crops))
-                    for result in results:
-                        yield result if isinstance(result, FacecoreError) else next(vectors)
+                    yield from waiting.popleft().result()
             finally:
                 pool.shutdown(cancel_futures=True)
 
+    def _worker_engine(self) -> FaceEngine:
+        """The engine, on the CPU with models of one thread; opened when first needed."""
+        with self._lock:
+            if self._serial is None:
+                serial = copy(self)
+                serial._detector, serial._embedder, _ = self._open(1)
+                self._serial = serial._serial = serial
+            return self._serial
 
-@contextmanager
+
+def _open_models(
+    loaded: LoadedPack, options: Mapping[str, Any], threads: int | None
+) -> tuple[Detector, Embedder, bool]:
+    """The models, and whether both run on the CPU alone."""
+    detector, embedder = loaded.pack.detector, loaded.pack.embedder
+    first = open_model(detector, loaded.detector, threads=threads, **options)
+    second = open_model(embedder, loaded.embedder, threads=threads, **options)
+    on_cpu = {*first.get_providers(), *second.get_providers()} == {CPU}
+    return Detector(first, detector), Embedder(second, embedder), on_cpu
+
+
+def _there(face: Face | None, pixels: NDArray[np.uint8]) -> Face:
+    if face is None:
+        height, width = pixels.shape[:2]
+        raise NoFaceDetected(f"no face was found in the picture of {width}x{height} pixels")
+    return face
+
+
+@contextlib.contextmanager
 def _typed(pixels: NDArray[np.uint8]) -> Iterator[None]:
     """What the allocator and OpenCV raise becomes an error of the picture at hand."""
     try:

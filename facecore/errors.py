@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "AddressRefused",
+    "ArchiveCorrupt",
     "ContractMismatch",
     "DownloadFailed",
     "FaceTooSmall",
@@ -11,6 +12,7 @@ __all__ = [
     "GalleryCorrupt",
     "GalleryLocked",
     "GalleryNotWritable",
+    "GalleryUnavailable",
     "GroupExists",
     "GroupNotFound",
     "ImageTooLarge",
@@ -118,6 +120,12 @@ class ProviderUnavailable(FacecoreError):
     hint_default = "leave providers=None for the CPU"
 
 
+class ArchiveCorrupt(FacecoreError):
+    """A file of exported groups is damaged or cut off, or is something else."""
+
+    hint_default = "export the groups again: facecore group export"
+
+
 class ContractMismatch(FacecoreError):
     """Templates of two vector spaces met; only those of one contract may be compared."""
 
@@ -140,6 +148,12 @@ class GalleryNotWritable(FacecoreError):
     """The disk is full or failing, or the folder cannot be written; nothing was changed."""
 
     hint_default = "free some space, and check who may write to the folder"
+
+
+class GalleryUnavailable(FacecoreError):
+    """The Milvus server of a gallery cannot be reached, or did not do what it was asked."""
+
+    hint_default = "check the address and the server; milvus.io/docs lists its error codes"
 
 
 class GroupExists(FacecoreError):

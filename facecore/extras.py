@@ -1,4 +1,4 @@
-"""The packages of the extra ``plots``, imported only where they are used."""
+"""The packages of the extras, imported only where they are used."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from facecore.errors import MissingExtra
 
 __all__ = ["require_extra"]
 
+# As it is named where it is installed from.
+_PACKAGES = {"sklearn": "scikit-learn", "milvus_lite": "milvus-lite"}
 
-def require_extra(module: str) -> Any:
-    """Import a module of matplotlib or scikit-learn.
+
+def require_extra(module: str, extra: str = "plots") -> Any:
+    """Import a module that an extra of facecore brings.
 
     Raises
     ------
@@ -21,7 +24,7 @@ def require_extra(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        package = module.partition(".")[0].replace("sklearn", "scikit-learn")
+        top = module.partition(".")[0]
         raise MissingExtra(
-            f"{package} is not installed", "pip install 'facecore[plots]'"
+            f"{_PACKAGES.get(top, top)} is not installed", f"pip install 'facecore[{extra}]'"
         ) from error

@@ -9,10 +9,11 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from facecore.errors import InvalidParameter
 
-__all__ = ["check_writable", "make_folder", "write_whole"]
+__all__ = ["check_writable", "make_folder", "write_whole", "written_whole"]
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -25,8 +26,22 @@ def write_whole(path: Path, data: bytes) -> None:
     InvalidParameter
         The file cannot be written: the folder is missing, say, or `path` is a folder.
     """
+    with written_whole(path) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into that takes its place in one step, when the block ends without error.
+
+    Raises
+    ------
+    InvalidParameter
+        As `write_whole`.
+    """
     with _beside(path) as partial:
-        _write_new(partial, data)
+        with _new(partial) as stream:
+            yield stream
         os.replace(partial, path)
 
 
@@ -55,8 +70,8 @@ def check_writable(path: Path) -> None:
     InvalidParameter
         As `write_whole` would.
     """
-    with _beside(path) as partial:
-        _write_new(partial, b"")
+    with _beside(path) as partial, _new(partial):
+        pass
 
 
 @contextlib.contextmanager
@@ -93,9 +108,10 @@ def _check_replaceable(path: Path) -> None:
         raise OSError(errno.EINVAL, "is no regular file")
 
 
-def _write_new(path: Path, data: bytes) -> None:
+@contextlib.contextmanager
+def _new(path: Path) -> Iterator[BinaryIO]:
     # Not tempfile, whose mode 0600 would hide the result from the other users of a folder.
     with path.open("xb") as stream:
-        stream.write(data)
+        yield stream
         stream.flush()
         os.fsync(stream.fileno())

@@ -1,14 +1,15 @@
-"""Pictures in folders, one folder per person."""
+"""Pictures of people: a folder per person, or a list."""
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 from typing import NoReturn
 
 from facecore.errors import InvalidParameter
 
-__all__ = ["pictures_of_people"]
+__all__ = ["listed_pictures", "pictures_of_people"]
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
@@ -40,6 +41,44 @@ def pictures_of_people(root: Path) -> list[tuple[str | None, Path]]:
     except OSError as error:
         place = error.filename or root
         raise InvalidParameter(f"{place} cannot be read: {error.strerror or error}") from error
+    return found
+
+
+def listed_pictures(file: Path) -> list[tuple[str, Path]]:
+    """All (user_id, file) of a CSV file whose first line is ``image,user_id``, in its order.
+
+    Paths are relative to the file.  Further columns, and empty lines, are passed over.
+
+    Raises
+    ------
+    InvalidParameter
+        It cannot be read, or is no such list; the message names the line.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            header = [field.strip() for field in next(reader, [])]
+            if not {"image", "user_id"} <= set(header):
+                raise InvalidParameter(f"the first line of {file} must be image,user_id")
+            image, user = header.index("image"), header.index("user_id")
+            found = []
+            for row in reader:
+                if not any(field.strip() for field in row):
+                    continue
+                if len(row) != len(header):
+                    raise InvalidParameter(
+                        f"{file} line {reader.line_num} has {len(row)} of {len(header)} fields"
+                    )
+                found.append((row[user].strip(), file.parent / row[image].strip()))
+    except UnicodeDecodeError as error:
+        raise InvalidParameter(f"{file} is not UTF-8 text") from error
+    except csv.Error as error:
+        raise InvalidParameter(f"{file} cannot be read as CSV: {error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in a name
+        if isinstance(error, InvalidParameter):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidParameter(f"{file} cannot be read: {reason}") from error
     return found
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import PIL.Image
     import PIL.ImageFile
 
-__all__ = ["DEFAULT_LIMITS", "ImageInput", "Limits", "load"]
+__all__ = ["DEFAULT_LIMITS", "ImageInput", "Limits", "load", "read"]
 
 # A string, so that importing this module imports neither Pillow nor OpenCV.
 ImageInput: TypeAlias = (
@@ -117,7 +117,7 @@ def load(image: ImageInput, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8
         _check_pixels(image.size, limits)
         with _decoder_errors():
             return _from_pillow(image)
-    data = _read(image, limits)
+    data = read(image, limits)
     with _decoder_errors():
         return _from_encoded(data, limits)
 
@@ -173,8 +173,14 @@ def _from_array(array: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array)
 
 
-def _read(image: object, limits: Limits) -> bytes:
-    """Bytes of an encoded input; never more than one byte beyond the limit is read."""
+def read(image: object, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """Bytes of an encoded input; never more than one byte beyond the limit is read.
+
+    Raises
+    ------
+    UnreadableImage, ImageTooLarge, InvalidParameter
+        As in `load`; nothing is decoded.
+    """
     if isinstance(image, bytes | bytearray | memoryview):
         _check_bytes(memoryview(image).nbytes, limits)
         data = bytes(image)

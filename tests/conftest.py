@@ -16,6 +16,8 @@ from skimage import data
 from facecore import FaceEngine
 from facecore.models import pull
 
+pytest_plugins = ["galleries"]
+
 REPO = Path(__file__).resolve().parents[1]
 
 # No deadline: on a busy machine it fails tests that are right.  In CI the examples are the same

@@ -196,6 +196,27 @@ def test_embed_many_keeps_order_and_errors_in_place(
             assert answer @ engine.embed(right) >= 0.9999
 
 
+def test_embed_many_on_models_of_its_own(
+    engine: FaceEngine, astronaut: Array, hopper: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker's models have one thread, and a share is worked on stage by stage."""
+    assert engine._worker_engine() is engine  # which has one thread already
+    many = FaceEngine(engine.pack.name, threads=2)
+    images = [astronaut, engine.sample(hopper), NOISE, hopper]
+    first = list(many.embed_many(images))  # type: ignore[arg-type]
+    own = many._worker_engine()
+    assert own is not many
+    assert own._worker_engine() is own is many._worker_engine()
+    monkeypatch.setattr("facecore.engine._TOGETHER", 0)  # each picture by itself
+    second = list(many.embed_many(images))  # type: ignore[arg-type]
+    for i, right in enumerate([astronaut, hopper, None, hopper]):
+        if right is None:
+            assert {type(answers[i]) for answers in (first, second)} == {NoFaceDetected}
+        else:
+            np.testing.assert_allclose(first[i], engine.embed(right), atol=1e-6)
+            np.testing.assert_array_equal(first[i], second[i])
+
+
 def test_embed_many_of_nothing_and_of_errors_only(engine: FaceEngine) -> None:
     assert list(engine.embed_many([])) == []
     (error,) = engine.embed_many([NOISE])
@@ -251,14 +272,14 @@ def test_embed_many_keeps_a_failed_detection_in_its_place(
         failing = Failing(engine._detector._session, lambda _: True, error)
         monkeypatch.setattr(engine._detector, "_session", failing)
     else:
-        largest = engine._detector.largest
+        forward = engine._detector._forward
 
-        def fail(image: Array) -> Any:
+        def fail(image: Array, *arguments: Any) -> Any:
             if image is NOISE:
                 raise error
-            return largest(image)
+            return forward(image, *arguments)
 
-        monkeypatch.setattr(engine._detector, "largest", fail)
+        monkeypatch.setattr(engine._detector, "_forward", fail)
     bad, good = engine.embed_many([NOISE, hopper])
     assert type(bad) is FacecoreError
     assert isinstance(good, FacecoreError) == isinstance(error, RuntimeError)

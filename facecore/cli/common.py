@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from facecore import FaceEngine
+    from facecore import FaceEngine, Gallery
 
 OK, NO, ERROR = 0, 1, 2
 
@@ -49,6 +49,14 @@ PASSING.add_argument(
 )
 PASSING.add_argument(
     "--calibration", metavar="FILE", help="a table of your own, from: facecore calibrate"
+)
+
+GALLERY = argparse.ArgumentParser(add_help=False)
+GALLERY.add_argument(
+    "--gallery",
+    metavar="PLACE",
+    required=True,
+    help="folder of the gallery, or milvus+http://host:19530",
 )
 
 
@@ -94,4 +102,19 @@ def engine(args: argparse.Namespace) -> FaceEngine:
         args.threads,
         threshold=threshold,
         calibration=getattr(args, "calibration", None),
+    )
+
+
+def gallery(args: argparse.Namespace, *, read_only: bool = False) -> Gallery:
+    """The gallery that the options describe."""
+    from facecore import Gallery
+    from facecore.gallery.milvus_server import is_milvus
+
+    return Gallery(
+        args.gallery,
+        engine(args),
+        # One command is over before an HNSW index would have paid; Milvus keeps its own.
+        index="auto" if is_milvus(args.gallery) else "exact",
+        read_only=read_only,
+        progress=sys.stderr.isatty(),
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from facecore.errors import InvalidParameter, NoFaceDetected
 
-__all__ = ["CROP_SIZE", "TEMPLATE", "SimilarityTransform", "align", "estimate"]
+__all__ = ["CROP_SIZE", "TEMPLATE", "SimilarityTransform", "align", "estimate", "warp"]
 
 CROP_SIZE = 112
 
@@ -115,9 +115,10 @@ def estimate(points: NDArray[np.floating], target: NDArray[np.floating]) -> Simi
     if spread == 0:
         return _failed("the target's points coincide")
     U, D, Vt = np.linalg.svd(Y0.T @ X0 / len(X))
-    if np.linalg.det(U) * np.linalg.det(Vt) < 0 and D[1] > 1e-6 * D[0]:
+    turned = np.sign(np.linalg.det(U) * np.linalg.det(Vt))
+    if turned < 0 and D[1] > 1e-6 * D[0]:
         return _failed("the points are mirrored")
-    sign = np.array([1.0, np.sign(np.linalg.det(U) * np.linalg.det(Vt))])
+    sign = np.array([1.0, turned])
     scale = float(D @ sign) / variance
     A = scale * (U * sign) @ Vt
     matrix = np.column_stack([A, mean_y - A @ mean_x])
@@ -161,18 +162,35 @@ def align(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[
             "the face cannot be aligned: its landmarks do not fit a face "
             f"(residual {transform.residual:.2f}, limit {_MAX_RESIDUAL})"
         )
-    return _warp(image, transform)
+    return warp(image, transform.matrix, (CROP_SIZE, CROP_SIZE))
 
 
-def _warp(image: NDArray[np.uint8], transform: SimilarityTransform) -> NDArray[np.uint8]:
+def warp(
+    image: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Cut out a part of a picture under a similarity transform, without aliasing.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W, 3), uint8
+    matrix : ndarray, shape (2, 3), float64
+        Maps pixels of `image` to pixels of the answer: a rotation, a uniform scale and a shift.
+    size : tuple of int
+        Width and height of the answer.
+
+    Returns
+    -------
+    ndarray, shape (size[1], size[0], 3), uint8
+        Black outside the image.
+    """
     import cv2
 
-    matrix = transform.matrix
     # Bilinear sampling reads 2x2 pixels, so on the way down it skips some: the part of the
-    # picture that the crop covers is first averaged to between one and two times its scale.
+    # picture that is cut out is first averaged to between one and two times its scale.
     # No face is larger than the picture by far: the bound keeps the arithmetic in integers.
-    if (shrink := int(min(1 / transform.scale, 2.0**15))) >= 2:
-        corners = np.array([[0, 0], [CROP_SIZE, 0], [0, CROP_SIZE], [CROP_SIZE, CROP_SIZE]])
+    scale = math.hypot(matrix[0, 0], matrix[1, 0])
+    if (shrink := int(min(1 / scale, 2.0**15))) >= 2:
+        corners = np.array([[0, 0], [size[0], 0], [0, size[1]], size])
         inside = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
         height, width = image.shape[:2]
         x1, y1 = np.clip(np.floor(inside.min(axis=0)) - 2 * shrink, 0, (width, height)).astype(int)
@@ -187,5 +205,5 @@ def _warp(image: NDArray[np.uint8], transform: SimilarityTransform) -> NDArray[n
             # Pixel centres: u = (x - x1 + 0.5) / shrink - 0.5.
             back = np.array([x1, y1]) + (shrink - 1) / 2
             matrix = np.column_stack([matrix[:, :2] * shrink, matrix[:, :2] @ back + matrix[:, 2]])
-    crop = cv2.warpAffine(image, matrix, (CROP_SIZE, CROP_SIZE), flags=cv2.INTER_LINEAR)
+    crop = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR)
     return np.asarray(crop, np.uint8)

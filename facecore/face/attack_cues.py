@@ -34,10 +34,10 @@ __all__ = [
 Pixels = NDArray[np.uint8]
 Plane = NDArray[np.float32]
 
-DETAIL = 128  # side of the square in which fine structure is measured, in native pixels
-CONTEXT = 96  # longer side of the reduced surroundings
+DETAIL = 96  # side of the square in which fine structure is measured, in native pixels
+CONTEXT = 64  # longer side of the reduced surroundings
 _REACH = 2.0  # the surroundings' side, in sides of the face box
-_TEXTURE = 64  # side of the square of the binary patterns, the slowest cue
+_TEXTURE = 48  # side of the square of the binary patterns, the slowest cue
 
 
 def cut(pixels: Pixels, centre: tuple[float, float], side: int) -> Pixels:
@@ -88,7 +88,7 @@ def context(pixels: Pixels, box: NDArray[np.floating]) -> tuple[Pixels, NDArray[
     middle = (box[2:] + box[:2]).astype(np.float64) / 2
     x1, y1, x2, y2 = clipped(pixels, np.concatenate([middle - half, middle + half])).round()
     part = pixels[int(y1) : int(max(y2, y1 + 1)), int(x1) : int(max(x2, x1 + 1))]
-    skip = max(1, max(part.shape[:2]) // (2 * CONTEXT))  # averaging all of a large one is slow
+    skip = max(1, max(part.shape[:2]) * 4 // (5 * CONTEXT))  # averaging all of a large one is slow
     full, part = max(part.shape[:2]), part[::skip, ::skip]
     ratio = CONTEXT / max(part.shape[:2])
     size = max(1, round(part.shape[1] * ratio)), max(1, round(part.shape[0] * ratio))
@@ -111,6 +111,12 @@ def _frequencies(side: int) -> tuple[Plane, Plane, NDArray[np.bool_]]:
     return np.outer(hann, hann), radius, counted
 
 
+@lru_cache(maxsize=16)
+def _band(side: int, low: float, high: float) -> NDArray[np.bool_]:
+    radius = _frequencies(side)[1]
+    return (radius > low) & (radius < high)
+
+
 def grey(part: Pixels) -> Plane:
     """Luma of a square, as float32."""
     import cv2
@@ -126,8 +132,7 @@ def power(plane: Plane) -> Plane:
 
 def _energy(spectrum: Plane, low: float, high: float) -> float:
     """Mean power between two frequencies; 100 is about what 8 bits leave of an even square."""
-    radius = _frequencies(len(spectrum))[1]
-    return float(spectrum[(radius > low) & (radius < high)].mean()) + 100.0
+    return float(spectrum[_band(len(spectrum), low, high)].mean()) + 100.0
 
 
 def grid_peaks(spectrum: Plane) -> float:
@@ -240,7 +245,7 @@ def frame_edges(surroundings: Pixels, box: NDArray[np.floating]) -> float:
     x1, y1, x2, y2 = box
     height = max(float(y2 - y1), 1.0)
     edges = cv2.Canny(surroundings, 60, 150)
-    found = cv2.HoughLinesP(edges, 1, np.pi / 90, 20, minLineLength=0.45 * height, maxLineGap=3)
+    found = cv2.HoughLinesP(edges, 1, np.pi / 60, 14, minLineLength=0.45 * height, maxLineGap=2)
     if found is None:
         return 0.0
     ends = found.reshape(-1, 4).astype(np.float64)

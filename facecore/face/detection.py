@@ -141,6 +141,17 @@ def _overlap(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np
     return np.asarray(shared_area / np.maximum(union, np.finfo(np.float32).tiny))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pass:
+    """What the network said of an image, and how its input lies in the image."""
+
+    outputs: Sequence[NDArray[np.float32]]
+    height: int
+    width: int
+    margin: int
+    ratio: NDArray[np.float32]
+
+
 class Detector:
     """Finds faces from 20 pixels up to ones that overrun the picture.
 
@@ -187,8 +198,19 @@ class Detector:
         The fine pass runs only where the coarse one found nothing, so the box and landmarks
         may differ by a fraction of a pixel from those of `detect`, which pools both.
         """
-        coarse = self._coarse(image)
-        return next(iter(self._select([coarse]) or self._complete(image, coarse)), None)
+        return self.largest_each([image])[0]
+
+    def largest_each(self, images: Sequence[NDArray[np.uint8]]) -> list[Face | None]:
+        """The largest face of each image, as from `largest`.
+
+        All coarse passes come first: what reads their outputs then runs from the caches.
+        """
+        outputs = [self._forward(image, self._coarse_scale(image)) for image in images]
+        coarse = [self._decode(passed) for passed in outputs]
+        return [
+            next(iter(self._select([found]) or self._complete(image, found)), None)
+            for image, found in zip(images, coarse, strict=True)
+        ]
 
     def _complete(self, image: NDArray[np.uint8], coarse: Candidates) -> list[Face]:
         longest = max(image.shape[:2])
@@ -201,10 +223,16 @@ class Detector:
         return self._select([wide])
 
     def _coarse(self, image: NDArray[np.uint8]) -> Candidates:
+        return self._candidates(image, self._coarse_scale(image))
+
+    def _coarse_scale(self, image: NDArray[np.uint8]) -> float:
         longest = max(image.shape[:2])
-        return self._candidates(image, min(max(1.0, self.SMALL / longest), self.COARSE / longest))
+        return float(min(max(1.0, self.SMALL / longest), self.COARSE / longest))
 
     def _candidates(self, image: NDArray[np.uint8], scale: float, margin: int = 0) -> Candidates:
+        return self._decode(self._forward(image, scale, margin))
+
+    def _forward(self, image: NDArray[np.uint8], scale: float, margin: int = 0) -> _Pass:
         import cv2
 
         height, width = image.shape[:2]
@@ -221,23 +249,28 @@ class Detector:
         tensor = to_tensor(canvas, self._spec.input)
         feed = {self._spec.input.name: tensor}
         outputs = run(self._session, self._spec.output.names, feed, self._spec.file)
+        ratio = np.array([width / inner_width, height / inner_height], np.float32)
+        return _Pass(outputs, outer_height, outer_width, margin, ratio)
+
+    def _decode(self, passed: _Pass) -> Candidates:
         boxes, landmarks, scores = decode(
-            outputs,
-            outer_height,
-            outer_width,
+            passed.outputs,
+            passed.height,
+            passed.width,
             self._spec.output.strides,
             self._spec.threshold,
         )
-        ratio = np.array([width / inner_width, height / inner_height], np.float32)
+        margin, ratio = passed.margin, passed.ratio
         return (boxes - margin) * np.tile(ratio, 2), (landmarks - margin) * ratio, scores
 
     def _select(self, passes: Sequence[Candidates]) -> list[Face]:
         boxes, landmarks, scores = (np.concatenate(parts) for parts in zip(*passes, strict=True))
+        values = np.concatenate([boxes, landmarks.reshape(-1, 10)], axis=1)
         faces = []
         for best in non_maximum_suppression(boxes, scores, self.OVERLAP):
             same = _overlap(boxes[best], boxes) > self.BLEND
             same[best] = True  # a box without an area overlaps nothing, not even itself
-            box = np.average(boxes[same], axis=0, weights=scores[same])
-            points = np.average(landmarks[same], axis=0, weights=scores[same])
-            faces.append(Face(box, points, float(scores[best])))
+            weights = scores[same, None]
+            mean = (values[same] * weights).sum(axis=0) / weights.sum(axis=0)
+            faces.append(Face(mean[:4], mean[4:].reshape(5, 2), float(scores[best])))
         return sorted(faces, key=lambda face: face.size, reverse=True)

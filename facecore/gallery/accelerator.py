@@ -17,17 +17,20 @@ from facecore.gallery.queries import Snapshot, State
 from facecore.gallery.saved import WORTHWHILE, Saved
 
 if TYPE_CHECKING:
+    from facecore.gallery.hnsw import HnswIndex
     from facecore.gallery.index import Index
     from facecore.gallery.store import Store
 
-__all__ = ["Accelerator"]
+__all__ = ["Accelerator", "new_hnsw"]
 
 log = logging.getLogger("facecore.gallery")
 
 # Faces that are added at a time: a fraction of a second's work.
 _BATCH = 256
-# Share of all faces that may be unsaved.
+# Share of all faces that may be unsaved, and of the graph that may be removed faces when it is
+# compacted.
 _UNSAVED = 1 / 4
+_GARBAGE = 1 / 10
 
 
 class Accelerator:
@@ -53,7 +56,7 @@ class Accelerator:
         self._at: State | None = None  # None while it changes
         self._changed = threading.Condition()
         self._asked = self._done = 0
-        self._save_all = False
+        self._thorough = False
         self._stopping = False
         self._thread: threading.Thread | None = None
 
@@ -86,8 +89,8 @@ class Accelerator:
         return ids if self._at == state else None  # it may have gone on meanwhile
 
     def finish(self, size: int) -> None:
-        """Wait until it has caught up and was saved."""
-        self._save_all = True
+        """Wait until it has caught up and was saved, built anew if much of it was removed."""
+        self._thorough = True
         ticket = self.wake(size)
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or self._done >= ticket)
@@ -136,12 +139,16 @@ class Accelerator:
             follower.take(piece)
 
     def _open(self, snapshot: Snapshot) -> Follower | None:
-        if self._follower is None or not self._follower.can_follow(snapshot):
-            self._at, self._follower = None, self._saved.load(snapshot, _read)
-            if self._follower is None and not self._store.read_only:
+        follower = self._follower
+        renew = self._thorough and follower is not None and _garbage(follower.index) > _GARBAGE
+        if renew or follower is None or not follower.can_follow(snapshot):
+            self._at = None
+            follower = None if renew else self._saved.load(snapshot, _read)
+            if follower is None and not self._store.read_only:
                 start = State(0, snapshot.state().removal)
-                self._follower = Follower(_new(self._dimension), start)
-        return self._follower
+                follower = Follower(new_hnsw(self._dimension), start)
+            self._follower = follower
+        return follower
 
     def _save(self) -> None:
         """Save it if much of it is not; also what is not finished, for the next opening."""
@@ -151,19 +158,27 @@ class Accelerator:
             state, at, size = snapshot.state(), self._follower.state, snapshot.size()
             if at.removal != state.removal:
                 return  # the removal has woken it again
-            unsaved = at.face - self._saved.face
-            if size >= WORTHWHILE and unsaved > (0 if self._save_all else _UNSAVED * size):
+            since = self._saved.face if self._stopping or self._thorough else self._saved.reached
+            least = 0 if self._thorough else _UNSAVED * size
+            if size >= WORTHWHILE and at.face - since > least:
                 self._saved.save(self._follower, snapshot)
-            self._save_all = False
+            self._thorough = False
 
 
-def _new(dimension: int) -> Index:
-    from facecore.gallery.index import HnswIndex
+def new_hnsw(dimension: int) -> HnswIndex:
+    """An empty one; raises MissingExtra where hnswlib is not installed."""
+    from facecore.gallery.hnsw import HnswIndex
 
     return HnswIndex(dimension)
 
 
-def _read(folder: Path) -> Index:
-    from facecore.gallery.index import HnswIndex
+def _read(folder: Path) -> HnswIndex:
+    from facecore.gallery.hnsw import HnswIndex
 
     return HnswIndex.load(folder)
+
+
+def _garbage(index: Index) -> float:
+    from facecore.gallery.hnsw import HnswIndex
+
+    return index.garbage if isinstance(index, HnswIndex) else 0.0

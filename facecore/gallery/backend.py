@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -103,6 +103,9 @@ class Backend(Protocol):
 
     def count(self, which: Filter) -> int:
         """Number of records."""
+
+    def known(self, face_ids: Collection[str]) -> set[str]:
+        """Those of the ids that a face has."""
 
     def templates(
         self, group: str | None, batch_size: int

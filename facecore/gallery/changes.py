@@ -142,6 +142,9 @@ class Changes(Snapshot):
             f" (SELECT seq - {_REMEMBERED} FROM sqlite_sequence WHERE name = 'removals')",
         ):
             self._connection.execute(statement)
+        self._connection.execute(
+            "INSERT OR REPLACE INTO meta VALUES ('compacted', ?)", (str(self.state().removal),)
+        )
 
     def _remove(self, group: Group, where: dict[str, Any]) -> int:
         given = {column: value for column, value in where.items() if value is not None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -40,6 +42,9 @@ def as_vectors(vectors: ArrayLike, dimension: int) -> NDArray[np.float32]:
 
 def are_unit(rows: NDArray[np.float32]) -> bool:
     """Whether all rows have the length 1, within the tolerance."""
+    if len(rows) == 1:  # a probe, which is to take no longer than a search
+        row = rows[0].astype(np.float64)
+        return bool(abs(math.sqrt(np.dot(row, row)) - 1) <= NORM_TOLERANCE)
     for start in range(0, len(rows), _BLOCK):
         part = rows[start : start + _BLOCK]
         with np.errstate(over="ignore", invalid="ignore"):

@@ -16,7 +16,7 @@ from facecore.errors import (
 )
 from facecore.gallery.schema import APPLICATION_ID, MIGRATIONS
 
-__all__ = ["connect", "migrate", "refuse_foreign", "typed"]
+__all__ = ["PATIENCE", "connect", "connect_frozen", "migrate", "refuse_foreign", "typed"]
 
 # How long a statement waits for another process, in seconds.
 PATIENCE = 10.0

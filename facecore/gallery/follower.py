@@ -32,7 +32,7 @@ class Follower:
     def apply(self, change: Changes, state: State) -> None:
         """Follow a change that was just committed, and that made the store's state `state`."""
         if self.state != change.before:
-            return  # an earlier change was interrupted; the next search will follow both
+            return  # a search was faster, or an earlier change was interrupted: it will follow
         for ids in change.gone:
             self.index.remove(ids)
         for ids, labels, vectors in change.new:

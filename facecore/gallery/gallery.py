@@ -17,6 +17,7 @@ from facecore.errors import ContractMismatch, FacecoreError, InvalidParameter
 from facecore.gallery import incoming
 from facecore.gallery.backend import Backend, Filter
 from facecore.gallery.identification import score_threshold
+from facecore.gallery.milvus_server import EXAMPLE, is_milvus
 from facecore.gallery.records import (
     Contract,
     FaceRecord,
@@ -56,7 +57,9 @@ class Gallery:
     Parameters
     ----------
     address : str or PathLike
-        A folder, made where it is missing.
+        A folder, made where it is missing; or, with the extra ``milvus``, a Milvus server,
+        ``milvus+http://[user:password@]host:19530[/database]``, or a file of milvus-lite,
+        ``milvus+file:///folder/name.db``.  What differs there is in docs/galleries.md.
     engine : FaceEngine
         Its pack decides which templates may be compared; a gallery stays with it for life.
     index : {"auto", "exact", "hnsw"}
@@ -74,6 +77,8 @@ class Gallery:
         It is open for writing already.
     GalleryCorrupt, GalleryNotWritable
         Its database is damaged; its folder cannot be written.
+    GalleryUnavailable, MissingExtra
+        The Milvus server cannot be reached; pymilvus is not installed.
     InvalidParameter
         An argument makes no sense; also where there is no gallery and `read_only` is set.
 
@@ -107,7 +112,8 @@ class Gallery:
         self._backend = _open(self.address, self._contract, index, read_only, progress)
 
     def __repr__(self) -> str:
-        return f"Gallery({self.address!r}, pack={self._contract.pack!r})"
+        address = re.sub("//[^/]*@", "//", self.address)  # without a password
+        return f"Gallery({address!r}, pack={self._contract.pack!r})"
 
     def __enter__(self) -> Gallery:
         return self
@@ -430,6 +436,10 @@ class Gallery:
         """Number of records that fit; as in `records`."""
         return self._backend.count(_filter(group, user_id, face_id, origin))
 
+    def known(self, face_ids: Iterable[str]) -> set[str]:
+        """Those of the ids that faces of the gallery have."""
+        return self._backend.known([check_face_id(face_id) for face_id in face_ids])
+
     def templates(
         self, group: str | None = None, batch_size: int = 1000
     ) -> Iterator[tuple[list[FaceRecord], NDArray[np.float32]]]:
@@ -516,8 +526,14 @@ def _filter(
 def _open(
     address: str, contract: Contract, index: IndexChoice, read_only: bool, progress: bool
 ) -> Backend:
+    if is_milvus(address):
+        from facecore.gallery.milvus import MilvusBackend
+
+        return MilvusBackend(address, contract, index=index, read_only=read_only)
     if scheme := re.match(r"([a-z][a-z0-9+.-]+)://", address):
-        raise InvalidParameter(f"{scheme[1]} galleries are not known", "give a folder")
+        raise InvalidParameter(
+            f"{scheme[1]} galleries are not known", f"give a folder, or {EXAMPLE}"
+        )
     from facecore.gallery.local import LocalBackend
 
     return LocalBackend(

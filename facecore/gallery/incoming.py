@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import secrets
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -44,7 +44,7 @@ def new_faces(
         raise InvalidParameter("user_ids is a single string", "give a list, one for each vector")
     count = len(user_ids)
     moment = datetime.now(UTC) if created is None else created
-    ids = [secrets.token_hex(16) for _ in range(count)] if face_ids is None else face_ids
+    ids = [os.urandom(16).hex() for _ in range(count)] if face_ids is None else face_ids
     columns: list[tuple[str, Sequence[Any]]] = [
         ("user_ids", user_ids),
         ("face_ids", ids),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.errors import FacecoreError
-from facecore.gallery.accelerator import Accelerator
+from facecore.gallery.accelerator import Accelerator, new_hnsw
 from facecore.gallery.changes import Changes
 from facecore.gallery.exact import ExactIndex
 from facecore.gallery.folder import INDEX
@@ -28,8 +28,9 @@ __all__ = ["IndexKeeper"]
 
 log = logging.getLogger("facecore.gallery")
 
-# Faces from which "auto" has an HNSW index beside the exact one.
-_HNSW_FROM = {"auto": 200_000, "hnsw": 1}
+# Faces from which "auto" has an HNSW index beside the exact one: where a search that finds the
+# best face in 999 of 1,000 cases takes clearly less time (`python -m benchmarks hnsw`).
+_HNSW_FROM = {"auto": 500_000, "hnsw": 1}
 
 # What is not saved is read from the store at the next opening: this share of all faces may be,
 # when a gallery is closed and while it is open.
@@ -40,10 +41,9 @@ _TRIES = 3
 class IndexKeeper:
     """Holds the exact index of a store, keeps it up to date, and keeps it on the disk.
 
-    The lock of its own (`_rw`) is taken after the store's lock on changes, and snapshots after
-    both.  Under it, the index is at one state of the store, and a search that finds the store's
-    snapshot at another state lets the index follow first: in the process that changes the store
-    this is so only after an interruption, in others after every change.
+    Its own lock (`_rw`) is taken after the store's lock on changes, and snapshots after both.
+    Under it the index is at one state of the store; a search whose snapshot of the store is at
+    another state lets the index follow first, so that every answer is that of one moment.
 
     Parameters
     ----------
@@ -71,6 +71,8 @@ class IndexKeeper:
         saved_hnsw = Saved(self._folder / "hnsw", "hnsw", contract)
         self._all_saved = (self._saved, saved_hnsw)
         self._fast: Accelerator | None = None
+        if choice == "hnsw":
+            new_hnsw(contract.dimension)  # at once, where hnswlib is missing
         if choice != "exact":
             self._fast = Accelerator(store, saved_hnsw, contract.dimension, _HNSW_FROM[choice])
         if not store.read_only:
@@ -132,8 +134,8 @@ class IndexKeeper:
             with self._rw.writing(), self._store.snapshot() as snapshot:
                 self._follow(snapshot)
         state = change.state()
+        change.commit()  # without the lock: searches go on while the disk is waited for
         with self._rw.writing():
-            change.commit()
             if self._exact is not None:
                 self._exact.apply(change, state)
         try:
@@ -145,7 +147,7 @@ class IndexKeeper:
         if self._exact is not None:
             if self._fast is not None:
                 self._fast.wake(len(self._exact.index))
-            self._save(_UNSAVED_OPEN, least=10 * WORTHWHILE)
+            self._save(self._saved.reached, _UNSAVED_OPEN, least=10 * WORTHWHILE)
 
     def compact(self) -> None:
         """Free space, and bring everything to its best form, on the disk too."""
@@ -153,7 +155,7 @@ class IndexKeeper:
             self._store.shrink()
             with self.current():
                 pass
-            self._save(0)
+            self._save(self._saved.face)
         if self._fast is not None and self._exact is not None:
             self._fast.finish(len(self._exact.index))
 
@@ -175,16 +177,15 @@ class IndexKeeper:
             with self._store.unchanged():
                 if self._store.erasure_pending:
                     self._store.erase()
-                self._save(_UNSAVED_AT_CLOSE, least=WORTHWHILE)
+                self._save(self._saved.face, _UNSAVED_AT_CLOSE, least=WORTHWHILE)
         except FacecoreError as error:
             log.warning("%s: closed without saving the index: %s", self._folder.parent, error)
 
-    def _save(self, share: float, least: int = 1) -> None:
-        """Save the exact index if more than a share of all faces is not; inside `unchanged`."""
+    def _save(self, since: int, share: float = 0, least: int = 1) -> None:
+        """Save the exact index if many faces were added since one; inside `unchanged`."""
         with self._store.snapshot() as snapshot:
             size, last = snapshot.size(), snapshot.state().face
-        unsaved = last - self._saved.face
-        if size < WORTHWHILE or unsaved < max(least, share * size):
+        if size < WORTHWHILE or last - since < max(least, share * size):
             return
         with self.current() as (_, snapshot):
             if self._exact is not None:

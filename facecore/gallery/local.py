@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -33,10 +33,6 @@ T = TypeVar("T")
 class LocalBackend:
     """See `facecore.gallery.backend.Backend` for the methods.
 
-    A change holds the index's lock from its commit until the index has followed, and a search
-    holds it from its look at the store until its answer, so that every answer is that of one
-    moment of the gallery's history.
-
     Parameters
     ----------
     folder : Path
@@ -58,7 +54,11 @@ class LocalBackend:
     ) -> None:
         self._contract = contract
         self._store = Store(folder, contract, read_only=read_only)
-        self._keeper = IndexKeeper(self._store, contract, index, progress)
+        try:
+            self._keeper = IndexKeeper(self._store, contract, index, progress)
+        except BaseException:
+            self._store.close()
+            raise
 
     def create_group(self, name: str, title: str, description: str) -> Group:  # noqa: D102
         return self._change(lambda change: change.create_group(name, title, description))
@@ -131,6 +131,10 @@ class LocalBackend:
             if which.group is not None and len([v for v in where.values() if v is not None]) == 1:
                 return snapshot.group(which.group).size
             return snapshot.count(where) if any(where.values()) else snapshot.size()
+
+    def known(self, face_ids: Collection[str]) -> set[str]:  # noqa: D102
+        with self._store.snapshot() as snapshot:
+            return snapshot.known(face_ids)
 
     def templates(  # noqa: D102
         self, group: str | None, batch_size: int

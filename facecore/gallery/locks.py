@@ -46,7 +46,7 @@ class ReadersWriterLock:
         finally:
             with self._changed:
                 self._readers -= 1
-                if not self._readers:
+                if not self._readers and self._writers_waiting:
                     self._changed.notify_all()
 
     @contextmanager

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from facecore.errors import GalleryCorrupt, GroupNotFound, RecordNotFound
 from facecore.gallery.records import FaceRecord, Group
 
-__all__ = ["Snapshot", "State", "to_microseconds"]
+__all__ = ["Snapshot", "State", "from_microseconds", "to_microseconds"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _GROUP = "SELECT id, name, title, description, created, size FROM groups"
@@ -97,7 +98,8 @@ class Snapshot:
 
     def overwritten(self) -> int:
         """Number of templates that were overwritten and whose rows are still there."""
-        return int(self._one("SELECT count(*) FROM templates")[0]) - self.size()
+        row = self._one("SELECT value FROM meta WHERE key = 'compacted'")
+        return self.state().removal - (int(row[0]) if row else 0)
 
     def face(self, column: str, value: int | bytes) -> FaceRecord:
         """The record whose `column` (``id`` or ``face_id``) has this value.
@@ -136,6 +138,16 @@ class Snapshot:
         """Number of records, all of whose columns in `where` are equal."""
         terms, values = _terms(where)
         return int(self._one(f"SELECT count(*) FROM faces f WHERE TRUE {terms}", *values)[0])
+
+    def known(self, face_ids: Collection[str]) -> set[str]:
+        """Those of the ids that a face has."""
+        found: set[str] = set()
+        remaining = iter(face_ids)
+        while some := [bytes.fromhex(face_id) for face_id in islice(remaining, 500)]:
+            marks = ", ".join("?" * len(some))
+            rows = self._all(f"SELECT face_id FROM faces WHERE face_id IN ({marks})", *some)
+            found.update(row[0].hex() for row in rows)
+        return found
 
     def groups_of(self, user_id: str) -> list[str]:
         """Names of the groups that hold a user, by the groups' ids."""
@@ -229,18 +241,21 @@ def to_microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def _moment(microseconds: int) -> datetime:
+def from_microseconds(microseconds: int) -> datetime:
+    """The moment, in UTC."""
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def _group(row: Any) -> Group:
     number, name, title, description, created, size = row
-    return Group(number, name, title, description, _moment(created), size)
+    return Group(number, name, title, description, from_microseconds(created), size)
 
 
 def _face(row: Any) -> FaceRecord:
     number, face_id, user_id, group, quality, origin, created = row
-    return FaceRecord(number, face_id.hex(), user_id, group, quality, origin, _moment(created))
+    return FaceRecord(
+        number, face_id.hex(), user_id, group, quality, origin, from_microseconds(created)
+    )
 
 
 def _terms(where: dict[str, Any]) -> tuple[str, list[Any]]:

@@ -48,6 +48,7 @@ class Rows:
             self._shapes["vectors"] = ((_CHUNK, dimension), np.float32)
         self.has_vectors = vectors
         self._chunks: list[Fields] = []
+        self._pieces: list[Piece] | None = None
 
     def put(self, rows: NDArray[np.int64], fields: Fields) -> None:
         """Write rows: those that exist, or the next ones, without a gap."""
@@ -57,7 +58,7 @@ class Rows:
         for number, chosen, at in _split(rows):
             for name in self._shapes:
                 self._chunks[number][name][at] = fields[name][chosen]
-        self.count = count
+        self.count, self._pieces = count, None
 
     def take(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
         """One field of some rows, copied."""
@@ -84,7 +85,7 @@ class Rows:
         for fields in self.parts(count):
             for field in fields.values():
                 field[...] = 0
-        self.count = count
+        self.count, self._pieces = count, None
         del self._chunks[-(-count // _CHUNK) :]
         return np.asarray(moved["ids"], np.int64), holes
 
@@ -97,6 +98,8 @@ class Rows:
 
     def pieces(self) -> list[Piece]:
         """All rows, for a scan."""
+        if self._pieces is not None:
+            return self._pieces
         made = []
         for number, fields in enumerate(self.parts()):
             codes = Codes(fields["values"], fields["scales"], fields["errors"])
@@ -104,6 +107,7 @@ class Rows:
                 stop = start + _PIECE
                 groups: NDArray[np.int32] = fields["groups"][start:stop]
                 made.append(Piece(codes.rows(start, stop), groups, number * _CHUNK + start))
+        self._pieces = made
         return made
 
 

@@ -21,6 +21,7 @@ __all__ = ["Saved"]
 
 log = logging.getLogger("facecore.gallery")
 
+_OTHER_FACES = "the store does not hold the same faces any more"
 # Below this many faces an index is made from the store faster than it could be saved.
 WORTHWHILE = 5_000
 
@@ -37,47 +38,63 @@ class Saved:
         Folder of the generations.
     kind : str
     contract : Contract
+
+    Attributes
+    ----------
+    face : int
+        Id of the last face of what is on the disk; 0 where nothing is.
+    reached : int
+        Id of the last face that was ever saved or loaded here, also if it was discarded since:
+        a removal must not make an open gallery write its whole index again.
     """
 
     def __init__(self, root: Path, kind: str, contract: Contract) -> None:
         self._root = root
         self._kind = kind
         self._contract = contract
-        self._face: int | None = None  # the last face of the newest; None: there is none
-
-    @property
-    def face(self) -> int:
-        """Id of the last face of what is saved; 0 where nothing is."""
-        return self._face or 0
+        self.face = self.reached = 0
+        self._none = False  # known, as only this process could have made one since
+        self._unread = False  # what is on the disk may hold any face
 
     def repair(self, snapshot: Snapshot) -> None:
         """Remove what a crash kept from being removed.  For the one who writes only."""
         mark = generations.watermark(self._root)
         if mark is not None and _fits(mark, snapshot):
-            self._face = int(mark["face"])
+            self.face = self.reached = int(mark["face"])
         else:
+            reason = "there is none" if mark is None else _OTHER_FACES
+            self._warn(snapshot, reason, absent=mark is None)
+            self._none = True
             generations.discard(self._root)
         generations.sweep(self._root)
 
     def load(self, snapshot: Snapshot, read: Callable[[Path], Index]) -> Follower | None:
         """The newest generation, if it is whole and the store's; else None and a warning."""
-        reason = self._load(snapshot, read)
-        if isinstance(reason, Follower):
-            return reason
-        if snapshot.size() >= WORTHWHILE:
-            log.warning(
-                "%s: the %s index is built from the store: %s", self._root, self._kind, reason
-            )
+        if self._none:
+            return None
+        found = generations.latest(self._root, self._contract.id, self._contract.dimension)
+        result = (
+            self._load(found, snapshot, read) if isinstance(found, Generation) else found.reason
+        )
+        if isinstance(result, Follower):
+            return result
+        self._warn(snapshot, result, absent=generations.watermark(self._root) is None)
+        self.face = self.reached = 0
+        self._unread = True
         return None
 
-    def _load(self, snapshot: Snapshot, read: Callable[[Path], Index]) -> Follower | str:
-        found = generations.latest(self._root, self._contract.id, self._contract.dimension)
-        if not isinstance(found, Generation):
-            return found.reason
+    def _warn(self, snapshot: Snapshot, reason: str, *, absent: bool) -> None:
+        # The exact index is saved whenever a gallery is closed; an HNSW index may never have been.
+        if snapshot.size() >= WORTHWHILE and not (absent and self._kind == "hnsw"):
+            log.warning("%s: the saved index is not used: %s", self._root, reason)
+
+    def _load(
+        self, found: Generation, snapshot: Snapshot, read: Callable[[Path], Index]
+    ) -> Follower | str:
         if found.kind != self._kind:
             return f"{found.folder.name}: it is of the kind {found.kind}"
         if not _fits(found.watermark, snapshot):
-            return f"{found.folder.name}: the store does not hold the same faces any more"
+            return f"{found.folder.name}: {_OTHER_FACES}"
         try:
             index = read(found.folder)
         except IndexCorrupt as error:
@@ -85,7 +102,7 @@ class Saved:
         if len(index) != found.rows:
             return f"{found.folder.name}: it has {len(index)} rows of {found.rows}"
         state = State(int(found.watermark["face"]), snapshot.state().removal)
-        self._face = state.face
+        self.face = self.reached = state.face
         return Follower(index, state)
 
     def save(self, follower: Follower, snapshot: Snapshot) -> None:
@@ -102,16 +119,19 @@ class Saved:
                 kind=self._kind,
                 contract=self._contract.id,
                 watermark=mark,
+                parameters=getattr(follower.index, "parameters", None),
             )
         except FacecoreError as error:
             log.warning("%s: the index was not saved: %s", self._root, error)
+            self._unread = True
             return
-        self._face = face
+        self.face = self.reached = face
+        self._none = self._unread = False
 
     def forget(self, gone: Iterable[NDArray[np.int64]]) -> None:
         """Discard what holds one of these faces; raises if that cannot be done."""
-        if any(ids.min() <= self.face for ids in gone):
-            self._face = None
+        if any(self._unread or ids.min() <= self.face for ids in gone):
+            self.face, self._none, self._unread = 0, True, False
             generations.discard(self._root)
 
 

@@ -17,7 +17,14 @@ from facecore.errors import (
     InvalidParameter,
 )
 from facecore.gallery.changes import Changes
-from facecore.gallery.database import connect, connect_frozen, migrate, refuse_foreign, typed
+from facecore.gallery.database import (
+    PATIENCE,
+    connect,
+    connect_frozen,
+    migrate,
+    refuse_foreign,
+    typed,
+)
 from facecore.gallery.folder import FolderLock, claim, sync_folder
 from facecore.gallery.queries import Snapshot
 from facecore.gallery.records import Contract
@@ -27,8 +34,8 @@ __all__ = ["Store"]
 
 log = logging.getLogger("facecore.gallery")
 
-# How long an erasure waits for readers of other processes, in milliseconds.
-_ERASURE_PATIENCE = 2000
+# How long an erasure waits for readers of other processes, at first and again, in milliseconds.
+_ERASURE_PATIENCE, _NEXT_PATIENCE = 2000, 50
 
 
 class Store:
@@ -125,6 +132,8 @@ class Store:
                 connection, self._frozen = connect_frozen(self.path), True
                 version = refuse_foreign(connection, self.path)
             self._free.append(connection)
+            if not version:
+                raise InvalidParameter(f"there is no gallery in {self.path.parent} yet")
             if version < len(MIGRATIONS):
                 raise InvalidParameter(
                     f"{self.path} has version {version} of the schema, {len(MIGRATIONS)} is needed",
@@ -192,11 +201,12 @@ class Store:
         if self._writer is None:
             return True
         with self._changing, typed(self.path):
-            self._writer.execute(f"PRAGMA busy_timeout = {_ERASURE_PATIENCE}")
+            patience = _NEXT_PATIENCE if self.erasure_pending else _ERASURE_PATIENCE
+            self._writer.execute(f"PRAGMA busy_timeout = {patience}")
             try:
                 busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             finally:
-                self._writer.execute("PRAGMA busy_timeout = 10000")
+                self._writer.execute(f"PRAGMA busy_timeout = {1000 * PATIENCE:.0f}")
         if busy and not self.erasure_pending:
             log.warning(
                 "%s: another process is reading, so copies of removed templates stay in the "
@@ -213,7 +223,8 @@ class Store:
             changes.commit()
         with self._changing, typed(self.path):
             if self._writer is not None:
-                self._writer.execute("PRAGMA incremental_vacuum").fetchall()
+                # Not execute, which stops after the first page.
+                self._writer.executescript("PRAGMA incremental_vacuum")
         self.erase()
 
     def check_whole(self) -> None:

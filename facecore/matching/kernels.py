@@ -8,14 +8,20 @@ multiplies two of them into 64 bits, and the loop becomes three times slower.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numba
-from numba import float32, int32, njit
+from numba import float32, int32, njit, uintp
 
-__all__ = ["compile_scan"]
+from facecore.models.catalog import cache_root
+
+__all__ = ["cache_folder", "compile_scan"]
 
 _CHUNK = 128  # rows that stay in the nearest cache while each probe passes over them
 _SIGNATURE = (
@@ -51,6 +57,19 @@ def _drop(least: Any, rows: Any, lower: Any, upper: Any, count: int) -> int:
             rows[left], lower[left], upper[left] = rows[c], lower[c], upper[c]
             left += 1
     return left
+
+
+def cache_folder() -> Path | None:
+    """Make the folder for this very version's machine code; None where that is impossible."""
+    source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    python = "".join(map(str, sys.version_info[:2]))
+    name = f"numba{numba.__version__}-llvmlite{version('llvmlite')}-py{python}-{source}"
+    folder = cache_root().parent / "kernels" / name
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def compile_scan(width: int, cache: Path | None = None) -> Callable[..., int]:
@@ -105,7 +124,7 @@ def _build(width: int, cache: bool) -> Callable[..., int]:
             for j in range(len(probes)):
                 least, count = best[j, 0], counts[j]
                 scale, gain, offset = probe_scales[j], gains[j], offsets[j]
-                for i in range(start, stop):
+                for i in range(uintp(start), uintp(stop)):
                     total = int32(0)
                     for d in range(width):
                         product = int32(int32(values[i, d]) * int32(probes[j, d]))

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +15,19 @@ from numpy.typing import NDArray
 from facecore.matching.similarity import Candidates, Codes, Probes, scan_numpy
 from facecore.models.cpus import usable_cpus
 
-__all__ = ["Piece", "kernel", "scan"]
+__all__ = ["Piece", "scan", "warmup"]
 
-# Up to so many products (rows times probes) NumPy answers in about 5 ms, and Numba is imported and
-# compiles for a second: `python -m benchmarks search --switch` measures both.
-_NUMPY_PRODUCTS = 50_000
+CACHE_SWITCH = "FACECORE_KERNEL_CACHE"
+
+# Products (rows times probes) that a process leaves to NumPy before it imports Numba and compiles:
+# they take about as long as that does, so that a command that searches once never waits for a
+# compiler, and one that searches on never takes more than twice as long as it had to.
+# `python -m benchmarks search` prints both times.
+_NUMPY_PRODUCTS = 10_000_000
 _ROOM = 1024
 _kernels: dict[int, Callable[..., int]] = {}
 _compiling = threading.Lock()
+_numpy_products = 0  # so far; a lost count of two threads at once does no harm
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,55 +64,68 @@ def scan(
     list of Candidates
         One for each thread, for `Candidates.merge`.
     """
-    rows = sum(len(piece.codes) for piece in pieces)
     width = probes.values.shape[1]
-    plain = rows * len(probes) <= _NUMPY_PRODUCTS and width not in _kernels
     queue = iter(pieces)  # taking the next one is atomic
     found = [Candidates(len(probes), k) for _ in range(max(1, min(threads, len(pieces))))]
-    if plain:
-        _work_numpy(queue, allowed, probes, found[0])
+    if width not in _kernels and _afford_numpy(pieces, probes):
+        for piece in queue:
+            scan_numpy(piece.codes, piece.groups, allowed, probes, piece.first, found[0])
         return found[:1]
-    run = kernel(width)
-    helpers = [
-        _pool().submit(_work_compiled, run, queue, allowed, probes, part) for part in found[1:]
-    ]
+    run = _kernel(width)
+    helpers = [_pool().submit(_work, run, queue, allowed, probes, part) for part in found[1:]]
     try:
-        _work_compiled(run, queue, allowed, probes, found[0])
+        _work(run, queue, allowed, probes, found[0])
     finally:
         # One that has not begun has nothing left to do: do not wait behind other searches.
         # The others still read the caller's arrays.
-        wait([helper for helper in helpers if not helper.cancel()])
+        if helpers:
+            wait([helper for helper in helpers if not helper.cancel()])
     for helper in helpers:
         if not helper.cancelled():
             helper.result()
     return found
 
 
-def kernel(width: int, cache: Path | None = None) -> Callable[..., int]:
-    """Compile the scan of codes of so many columns, once in a process.
+def warmup(*dimensions: int, cache: bool | None = None) -> None:
+    """Compile the kernels for vectors of these dimensions now, not in the first large search.
+
+    Importing facecore compiles nothing, comparing two images needs no kernel, and small galleries
+    are searched with NumPy; a process that will search large ones calls this when it starts.
 
     Parameters
     ----------
-    width : int
-    cache : Path, optional
-        Folder that keeps the machine code for the next process.
+    *dimensions : int
+        Of the embedders that will be used; 128, that of the packs so far, if there is none.
+    cache : bool, optional
+        Whether the machine code is kept in the user's cache folder for the next process. Each
+        version of the kernels, Numba, llvmlite and Python has a folder of its own, so that none
+        ever runs another's. If not given, the environment says: ``FACECORE_KERNEL_CACHE=1``.
     """
+    for dimension in dimensions or (128,):
+        _kernel(Codes.width(dimension), cache)
+
+
+def _kernel(width: int, cache: bool | None = None) -> Callable[..., int]:
+    if cache is None:
+        cache = os.environ.get(CACHE_SWITCH, "") == "1"
     with _compiling:
         if width not in _kernels:
-            from facecore.matching.kernels import compile_scan
+            from facecore.matching.kernels import cache_folder, compile_scan
 
-            _kernels[width] = compile_scan(width, cache)
+            _kernels[width] = compile_scan(width, cache_folder() if cache else None)
         return _kernels[width]
 
 
-def _work_numpy(
-    queue: Iterator[Piece], allowed: NDArray[np.bool_], probes: Probes, found: Candidates
-) -> None:
-    for piece in queue:
-        scan_numpy(piece.codes, piece.groups, allowed, probes, piece.first, found)
+def _afford_numpy(pieces: Sequence[Piece], probes: Probes) -> bool:
+    global _numpy_products
+    products = sum(len(piece.codes) for piece in pieces) * len(probes)
+    if _numpy_products + products > _NUMPY_PRODUCTS:
+        return False
+    _numpy_products += products
+    return True
 
 
-def _work_compiled(
+def _work(
     run: Callable[..., int],
     queue: Iterator[Piece],
     allowed: NDArray[np.bool_],

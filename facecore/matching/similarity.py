@@ -40,7 +40,7 @@ NORM_TOLERANCE = 1e-3  # how far from 1 a unit vector's length may be
 _PADDING = 32
 # More than float32 arithmetic rounds away on the way from a sum of products to a bound.
 _ROUNDING = 1e-6
-_BLOCK = 4096  # rows
+_BLOCK = 1024  # rows: in the cache, and too few for a BLAS to wake its threads
 
 
 def dots(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:

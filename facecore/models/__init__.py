@@ -11,6 +11,7 @@ from facecore.models.calibrations import (
 )
 from facecore.models.install import PullResult, pull
 from facecore.models.manifest import (
+    AttributesSpec,
     DetectorSpec,
     EmbedderSpec,
     LivenessSpec,
@@ -21,6 +22,7 @@ from facecore.models.manifest import (
 from facecore.models.packs import LoadedPack, Pack, find_pack, load_pack
 from facecore.models.registry import FileCheck, PackInfo, known_packs, verify
 from facecore.models.specs import (
+    AttributesOutput,
     CalibrationSpec,
     CueModel,
     DetectorOutput,
@@ -32,6 +34,8 @@ from facecore.models.specs import (
 )
 
 __all__ = [
+    "AttributesOutput",
+    "AttributesSpec",
     "CalibrationFile",
     "CalibrationSpec",
     "CueModel",

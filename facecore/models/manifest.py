@@ -6,10 +6,11 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from facecore.models.schema import is_file_name, is_pack_name, parse, read_toml, require
 from facecore.models.specs import (
+    AttributesOutput,
     CalibrationSpec,
     CueModel,
     DetectorOutput,
@@ -125,11 +126,7 @@ class EmbedderSpec(ModelFile):
 
     def __post_init__(self) -> None:
         ModelFile.__post_init__(self)
-        known = ", ".join(ALIGNMENTS)
-        require(self.alignment in ALIGNMENTS, "alignment", f"must be one of {known}")
-        side = ALIGNMENTS[self.alignment]
-        for field, value in (("height", self.input.height), ("width", self.input.width)):
-            require(value == side, f"input.{field}", f"must be {side} for {self.alignment}")
+        _check_alignment(self.alignment, self.input)
         require(0 <= self.max_batch <= 4096, "max_batch", "must be within 0..4096")
 
 
@@ -160,9 +157,7 @@ class LivenessSpec(ModelFile):
         ModelFile.__post_init__(self)
         known = ", ".join(LIVENESS_PATCHES)
         require(self.architecture in LIVENESS_PATCHES, "architecture", f"must be one of {known}")
-        side = LIVENESS_PATCHES[self.architecture]
-        for field, value in (("height", self.input.height), ("width", self.input.width)):
-            require(value == side, f"input.{field}", f"must be {side} for {self.architecture}")
+        _check_side(self.input, LIVENESS_PATCHES[self.architecture], self.architecture)
         require(0 < self.threshold < 100, "threshold", "must lie between 0 and 100")
         require(0 <= self.bpcer <= 1, "bpcer", "must be within 0..1")
         require(bool(self.bpcer_dataset.strip()), "bpcer_dataset", "must not be empty")
@@ -171,6 +166,43 @@ class LivenessSpec(ModelFile):
     def max_batch(self) -> int:
         """Any number of patches goes into one run."""
         return 0
+
+
+@dataclass(frozen=True, slots=True)
+class AttributesSpec(ModelFile):
+    """The network of a pack that estimates age and gender.
+
+    Parameters
+    ----------
+    alignment : str
+        Which crop it was trained on, one of `ALIGNMENTS`.
+    """
+
+    alignment: str
+    input: InputSpec
+    output: AttributesOutput
+
+    def __post_init__(self) -> None:
+        ModelFile.__post_init__(self)
+        _check_alignment(self.alignment, self.input)
+
+    @property
+    def max_batch(self) -> int:
+        """Any number of faces goes into one run."""
+        return 0
+
+
+def _check_alignment(alignment: str, tensor: InputSpec) -> None:
+    require(alignment in ALIGNMENTS, "alignment", f"must be one of {', '.join(ALIGNMENTS)}")
+    _check_side(tensor, ALIGNMENTS[alignment], alignment)
+
+
+def _check_side(tensor: InputSpec, side: int, wanted_by: str) -> None:
+    for field, value in (("height", tensor.height), ("width", tensor.width)):
+        require(value == side, f"input.{field}", f"must be {side} for {wanted_by}")
+
+
+ModelSpec: TypeAlias = DetectorSpec | EmbedderSpec | LivenessSpec | AttributesSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +216,7 @@ class Manifest:
     detector: DetectorSpec
     embedder: EmbedderSpec
     liveness: LivenessSpec | None = None
+    attributes: AttributesSpec | None = None
 
     def __post_init__(self) -> None:
         require(self.format == 1, "format", "must be 1; a newer facecore may know this one")
@@ -196,14 +229,15 @@ class Manifest:
             require(owner == role, f"{role}.file", f"is the {owner}'s file too")
 
     @property
-    def models(self) -> dict[str, DetectorSpec | EmbedderSpec | LivenessSpec]:
+    def models(self) -> dict[str, ModelSpec]:
         """Role -> model, of those that the pack has."""
-        found: dict[str, DetectorSpec | EmbedderSpec | LivenessSpec] = {
+        found: dict[str, ModelSpec | None] = {
             "detector": self.detector,
             "embedder": self.embedder,
+            "liveness": self.liveness,
+            "attributes": self.attributes,
         }
-        if self.liveness is not None:
-            found["liveness"] = self.liveness
+        return {role: model for role, model in found.items() if model is not None}
         return found
 
 

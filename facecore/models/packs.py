@@ -12,6 +12,7 @@ from facecore.errors import InvalidParameter, PackCorrupt, PackNotFound
 from facecore.models import catalog
 from facecore.models.manifest import (
     MANIFEST_NAME,
+    AttributesSpec,
     DetectorSpec,
     EmbedderSpec,
     LivenessSpec,
@@ -71,6 +72,11 @@ class Pack:
         return self.manifest.liveness
 
     @property
+    def attributes(self) -> AttributesSpec | None:
+        """The part of the manifest on age and gender; None where the pack has none."""
+        return self.manifest.attributes
+
+    @property
     def contract_id(self) -> str:
         """Identity of the embedder's vector space; see `facecore.models.contract_id`."""
         return contract_id(self.manifest.embedder)
@@ -88,6 +94,7 @@ class LoadedPack:
         ONNX models; the very bytes that were hashed, so give these to ONNX Runtime and never
         the path.
     liveness : bytes, optional
+    attributes : bytes, optional
         None where the pack has no such model.
     """
 
@@ -95,6 +102,7 @@ class LoadedPack:
     detector: bytes = field(repr=False)
     embedder: bytes = field(repr=False)
     liveness: bytes | None = field(default=None, repr=False)
+    attributes: bytes | None = field(default=None, repr=False)
 
 
 def find_pack(name_or_path: str | os.PathLike[str]) -> Pack:
@@ -151,6 +159,7 @@ def load_pack(name_or_path: str | os.PathLike[str] | Pack) -> LoadedPack:
         read_model(pack, pack.detector),
         read_model(pack, pack.embedder),
         None if pack.liveness is None else read_model(pack, pack.liveness),
+        None if pack.attributes is None else read_model(pack, pack.attributes),
     )
 
 

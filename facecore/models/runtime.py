@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from facecore.models.manifest import DetectorSpec, EmbedderSpec, LivenessSpec
+    from facecore.models.manifest import ModelSpec
 
 __all__ = [
+    "CPU",
     "Provider",
     "Session",
     "available_providers",
@@ -63,7 +64,7 @@ def available_providers() -> list[str]:
 
 
 def open_model(
-    model: DetectorSpec | EmbedderSpec | LivenessSpec,
+    model: ModelSpec,
     data: bytes,
     *,
     providers: Sequence[Provider] | None = None,
@@ -74,7 +75,7 @@ def open_model(
 
     Parameters
     ----------
-    model : DetectorSpec, EmbedderSpec or LivenessSpec
+    model : ModelSpec
         Its part of the manifest.
     data : bytes
         The model, as `facecore.models.load_pack` returns it.

@@ -147,6 +147,29 @@ class CueModel:
 
 
 @dataclass(frozen=True, slots=True)
+class AttributesOutput:
+    """Output tensors of the network for age and gender.
+
+    Parameters
+    ----------
+    age : str
+        Name of the probabilities of the ages 0, 1, 2 … years, (N, `ages`).
+    gender : str
+        Name of the probability of being female, (N,).
+    ages : int
+    """
+
+    age: str
+    gender: str
+    ages: int
+
+    def __post_init__(self) -> None:
+        require(bool(self.age), "age", "must not be empty")
+        require(bool(self.gender), "gender", "must not be empty")
+        require(2 <= self.ages <= 200, "ages", "must be within 2..200")
+
+
+@dataclass(frozen=True, slots=True)
 class MeasuredRate:
     """A measured rate, 0–1, and its 95 % confidence interval."""
 

@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facecore.errors import FacecoreError, PackCorrupt
-from facecore.models.manifest import DETECTOR_HEADS, EmbedderSpec, LivenessSpec
+from facecore.models.manifest import (
+    DETECTOR_HEADS,
+    AttributesSpec,
+    EmbedderSpec,
+    LivenessSpec,
+    ModelSpec,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from facecore.models.manifest import DetectorSpec
     from facecore.models.runtime import Session
     from facecore.models.specs import InputSpec
 
@@ -24,13 +29,15 @@ _ANY_SIDE = 64
 
 
 def expected_outputs(
-    model: DetectorSpec | EmbedderSpec | LivenessSpec,
+    model: ModelSpec,
 ) -> dict[str, Sequence[int | None] | None]:
     """Return what `check_io` is to expect of a pack's model: output name -> shape."""
     if isinstance(model, EmbedderSpec):
         return {model.output.name: (None, model.output.dimension)}
     if isinstance(model, LivenessSpec):
         return {model.output.name: (None, 1)}
+    if isinstance(model, AttributesSpec):
+        return {model.output.age: (None, model.output.ages), model.output.gender: (None,)}
     # Head by head, and inside a head by stride: (image, cell, number).
     numbers = [n for n in DETECTOR_HEADS[model.architecture] for _ in model.output.strides]
     return {name: (None, None, n) for name, n in zip(model.output.names, numbers, strict=True)}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Iterable
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_to_bytes
 
 from facecore.server.refusals import Refusal
 
@@ -21,10 +22,9 @@ def read_form(data: bytes) -> list[tuple[str, str]]:
         InvalidParameter: too many fields, or bytes that are no UTF-8.
     """
     try:
-        text = data.decode()
-        if text.count("&") >= FIELDS:
+        if data.count(b"&") >= FIELDS:
             raise Refusal("InvalidParameter", f"There are more than {FIELDS} fields.")
-        fields = (field.partition("=") for field in text.split("&") if field)
+        fields = (field.partition(b"=") for field in data.split(b"&") if field)
         return [(_decode(name), _decode(value)) for name, _, value in fields]
     except UnicodeDecodeError:
         raise Refusal("InvalidParameter", "The query or the form is no UTF-8.") from None
@@ -45,10 +45,15 @@ def merge(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
     return merged
 
 
-def _decode(text: str) -> str:
+def _decode(data: bytes) -> str:
     """Percent decoding, in which ``+`` is a space."""
-    # Pictures in base64 hold three escapes only; replacing these takes a tenth of the time.
-    plain = text.replace("+", " ")
-    for escape, character in (("%2B", "+"), ("%2F", "/"), ("%3D", "=")):
-        plain = plain.replace(escape, character)
-    return unquote_plus(text, errors="strict") if "%" in plain else plain
+    data = data.replace(b"+", b" ")
+    escapes = data.count(b"%")
+    if escapes and not any(special in data for special in (b"=", b"\r", b"\n")):
+        # Quoted-printable has the same escapes behind another sign, and a decoder in C; for a
+        # picture in base64 the standard library's unquote takes forty times as long.  An escape
+        # that is none gives a result of another length.
+        decoded = binascii.a2b_qp(data.replace(b"%", b"="))
+        if len(decoded) == len(data) - 2 * escapes:
+            return decoded.decode()
+    return unquote_to_bytes(data).decode() if escapes else data.decode()

@@ -28,6 +28,8 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "InvalidTimeStamp.Expired": (400, "The time stamp is not within 15 minutes of this clock."),
     "SignatureDoesNotMatch": (400, "The signature is not the one that the secret gives."),
     "SignatureNonceUsed": (400, "A request with this nonce has been answered already."),
+    # Access
+    "Forbidden.CrossOrigin": (403, "Without signatures, web pages and other hosts are refused."),
     # Load
     "Throttling.Api": (403, "The server is busy."),
     "InternalError": (500, "The request could not be processed."),

@@ -434,3 +434,53 @@ def test_a_pack_under_another_name_is_corrupt(shipped: Path, tmp_path: Path) -> 
     write_pack(tmp_path / "cache" / "packs" / "alias", "other")
     with pytest.raises(PackCorrupt, match="name"):
         find_pack("alias")
+
+
+ATTRIBUTES = b"attributes bytes"
+
+
+def table_with_attributes() -> dict[str, Any]:
+    table = base_table()
+    embedder = copy.deepcopy(table["embedder"])
+    shared = ("architecture", "license", "source", "training_data", "caveat", "alignment", "input")
+    table["attributes"] = {name: embedder[name] for name in shared} | {
+        "file": "attributes.onnx",
+        "size": len(ATTRIBUTES),
+        "sha256": hashlib.sha256(ATTRIBUTES).hexdigest(),
+        "output": {"age": "age", "gender": "gender", "ages": 101},
+    }
+    return table
+
+
+def test_a_pack_may_have_a_network_for_attributes(tmp_path: Path) -> None:
+    folder = write_pack(tmp_path / "demo")
+    assert load_pack(folder).attributes is None
+    assert load_pack(folder).pack.attributes is None
+    before = load_pack(folder).pack.contract_id
+    (folder / "pack.toml").write_text(document(table_with_attributes()))
+    with pytest.raises(PackCorrupt, match=r"attributes\.onnx: the model file is missing"):
+        load_pack(folder)
+    (folder / "attributes.onnx").write_bytes(ATTRIBUTES)
+    loaded = load_pack(folder)
+    assert loaded.attributes == ATTRIBUTES
+    assert list(loaded.pack.manifest.models) == ["detector", "embedder", "attributes"]
+    assert loaded.pack.contract_id == before
+    (folder / "attributes.onnx").write_bytes(ATTRIBUTES[::-1])
+    with pytest.raises(PackCorrupt, match="SHA-256"):
+        load_pack(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        ("attributes.file", "embedder.onnx", "attributes.file: is the embedder's file too"),
+        ("attributes.alignment", "none", "attributes.alignment: must be one of"),
+        ("attributes.input.width", 96, "attributes.input.width: must be 112"),
+        ("attributes.output.ages", 1, "attributes.output.ages: must be within"),
+        ("attributes.output.gender", "", "attributes.output.gender: must not be empty"),
+        ("attributes.output.colour", "x", "attributes.output.colour: unknown field"),
+    ],
+)
+def test_wrong_attributes_are_named(path: str, value: Any, problem: str) -> None:
+    with pytest.raises(PackCorrupt, match=problem):
+        read(change(table_with_attributes(), path, value))

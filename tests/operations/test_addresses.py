@@ -118,6 +118,10 @@ class Hostile(BaseHTTPRequestHandler):
     def say_to_good(self) -> None:
         self.redirect("/good?x=%20y")
 
+    def say_count(self) -> None:
+        left = int(self.path.partition("?")[2])
+        self.redirect(f"/count?{left - 1}" if left > 1 else "/good")
+
     def say_to_loop(self) -> None:
         self.redirect("/to-loop")
 
@@ -181,11 +185,18 @@ def test_redirects_are_followed(port: int) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["not-found", "garbage", "to-loop", "no-location", "says-large", "gzip", "endless-headers"],
+    ["not-found", "garbage", "no-location", "says-large", "gzip", "endless-headers"],
 )
 def test_answers_that_are_no_download(port: int, path: str) -> None:
     with pytest.raises(DownloadFailed):
         get(port, path)
+
+
+def test_three_redirects_and_no_more(port: int) -> None:
+    assert get(port, "count?3") == BODY
+    for path in ("count?4", "to-loop"):
+        with pytest.raises(DownloadFailed, match="more than 3 redirects"):
+            get(port, path)
 
 
 @pytest.mark.parametrize("path", ["stall", "drip", "drip-headers", "continue-for-ever"])
@@ -208,9 +219,18 @@ def test_an_unknown_name() -> None:
 
 
 def test_a_name_service_that_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **rest: time.sleep(1) or [])
+    given_up, answered = threading.Event(), threading.Event()
+
+    def stall(*args: object, **rest: object) -> list[object]:
+        given_up.wait(10)
+        answered.set()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", stall)
     with pytest.raises(DownloadFailed, match=r"not over after 0\.1"):
         fetch("http://slow.test/", limit=LIMIT, timeout=0.1)
+    assert not answered.is_set()
+    given_up.set()
 
 
 def test_the_limit_counts_bytes_that_came(port: int) -> None:
@@ -363,6 +383,7 @@ def test_machines_off_the_internet_are_refused(url: str, monkeypatch: pytest.Mon
         "http://exa mple.com/",
         "http://example.com/a\r\nHost: b",
         "http://example.com\\@evil.test/",
+        "http://example.com/a\\b",
         "http://[fe80::1%25eth0]/",
         "http://[::1",
         "http://[::1]evil.test/",

@@ -19,7 +19,7 @@ def test_what_was_encoded_comes_back(fields: list[tuple[str, str]]) -> None:
     assert read_form(urlencode(fields).encode()) == fields
 
 
-@given(st.text("%2BbFf3D+ &=/a", max_size=24))
+@given(st.text("%2BbFf3D+ &=/a\r\n_", max_size=24))
 def test_odd_escapes_are_read_as_the_standard_library_reads_them(text: str) -> None:
     try:
         expected = parse_qsl(text, keep_blank_values=True, errors="strict")
@@ -30,7 +30,9 @@ def test_odd_escapes_are_read_as_the_standard_library_reads_them(text: str) -> N
     assert read_form(text.encode()) == expected
 
 
-@pytest.mark.parametrize("value", ["%252B", "%2%2BB", "%2b", "%", "%%2B", "%2B%zz", "+%2B+"])
+@pytest.mark.parametrize(
+    "value", ["%252B", "%2%2BB", "%2b", "%", "%%2B", "%2B%zz", "+%2B+", "%\n2B", "a%\r\n"]
+)
 def test_escapes_within_escapes(value: str) -> None:
     assert read_form(b"a=" + value.encode()) == [("a", unquote_plus(value))]
 

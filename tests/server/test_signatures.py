@@ -175,6 +175,29 @@ def test_headers_that_must_be_signed(header: str) -> None:
     assert refused(replace(request, headers=headers)) == "IncompleteSignature"
 
 
+def test_the_body_is_not_the_one_that_was_hashed() -> None:
+    with pytest.raises(Refusal, match="is not the body's"):
+        verifier().verify(replace(acs3(), body=b"a=c"))
+
+
+@pytest.mark.parametrize(
+    ("header", "code"),
+    [
+        ("x-acs-date", "InvalidTimeStamp.Format"),
+        ("x-acs-signature-nonce", "IncompleteSignature"),
+    ],
+)
+def test_headers_that_must_be_there(header: str, code: str) -> None:
+    assert refused(acs3(**{header: ""})) == code
+
+
+@pytest.mark.parametrize(
+    "name", ["Action", "Version", "Timestamp", "SignatureNonce", "AccessKeyId"]
+)
+def test_parameters_that_must_be_there(name: str) -> None:
+    assert refused(sha1(**{name: ""})) == "IncompleteSignature"
+
+
 def test_other_methods() -> None:
     assert refused(acs3(algorithm="ACS3-RSA-SHA256")) == "InvalidSignatureMethod"
     assert refused(sha1(SignatureMethod="HMAC-SHA256")) == "InvalidSignatureMethod"

@@ -22,6 +22,13 @@ result: facecore.Comparison = engine.compare("a.jpg", vector.astype(np.uint8))
 cross: facecore.CrossComparison = engine.cross_compare("a", "b", "c", mode="loop")
 score: float = result.score
 ca: facecore.Comparison | None = cross.ca
+with facecore.Gallery("staff.gallery", engine, index="exact", read_only=False) as gallery:
+    group: facecore.Group = gallery.create_group("staff")
+    record: facecore.FaceRecord = gallery.add("staff", "a.jpg", "u1", on_existing="replace")
+    matches: list[facecore.Match] = gallery.search(b"...", ["staff"], 5, far=0.001)
+    added: Iterator[facecore.FaceRecord | facecore.FacecoreError]
+    added = gallery.add_many("staff", [("a.jpg", "u1")])
+    removed: int = gallery.remove("staff", user_id=record.user_id) + len(gallery)
 
 from facecore.operations import FaceCompareResult, FaceService, OperationError, ServiceConfig
 def gate(name: str) -> None:
@@ -31,6 +38,9 @@ compared: FaceCompareResult = service.face_compare("a.jpg", open("b.jpg", "rb"))
 status: int = service.call("FaceCompare", {"MerchantBizId": 1}).status
 checked = service.duplication_check(b"...", "u1", mode="search", groups=["g"], auto_register=True)
 age: int | None = checked.age
+quality: facecore.Quality = engine.quality(engine.sample("a.jpg"))
+attributes: facecore.Attributes | None = engine.attributes("a.jpg")
+sharpness: float = quality.measures["sharpness"]
 """
 
 WRONG = """

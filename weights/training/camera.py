@@ -23,18 +23,29 @@ BANDS = 6
 
 @dataclass(frozen=True, slots=True)
 class Dice:
-    """Random parameters of one of the two disjoint ranges."""
+    """Random parameters of one of the two disjoint ranges.
+
+    With `steady`, the parameters that decide whether fine structure survives (see `Camera.draw`)
+    keep to the better two of their three bands.
+    """
 
     rng: np.random.Generator
     held_out: bool
+    steady: bool = False
 
-    def between(self, low: float, high: float) -> float:
-        """A value of the span's even (training) or odd (held-out) bands."""
-        band = 2 * int(self.rng.integers(BANDS // 2)) + self.held_out
+    def between(self, low: float, high: float, better: int = 0) -> float:
+        """A value of the span's even (training) or odd (held-out) bands.
+
+        `better` is −1 where low values keep fine structure, 1 where high ones do, 0 elsewhere.
+        """
+        third = int(self.rng.integers(BANDS // 2))
+        if self.steady and better and third == (0 if better > 0 else BANDS // 2 - 1):
+            third += better * int(self.rng.integers(1, BANDS // 2))
+        band = 2 * third + self.held_out
         return low + (high - low) * (band + float(self.rng.random())) / BANDS
 
-    def log_between(self, low: float, high: float) -> float:
-        return math.exp(self.between(math.log(low), math.log(high)))
+    def log_between(self, low: float, high: float, better: int = 0) -> float:
+        return math.exp(self.between(math.log(low), math.log(high), better))
 
     def chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
@@ -93,19 +104,19 @@ class Camera:
         kinds = [cv2.INTER_LANCZOS4, cv2.INTER_LINEAR_EXACT] if dice.held_out else training
         stores = 2 if dice.chance(0.25) else 1
         return cls(
-            reduction=1.0 if dice.chance(0.35) else dice.between(0.5, 1.0),
-            blur=dice.between(0.3, 0.7),
-            defocus=dice.between(0.0, 1.0),
-            electrons=dice.log_between(1e3, 3e4),
+            reduction=1.0 if dice.chance(0.35) else dice.between(0.5, 1.0, 1),
+            blur=dice.between(0.3, 0.7, -1),
+            defocus=dice.between(0.0, 1.0, -1),
+            electrons=dice.log_between(1e3, 3e4, 1),
             read_noise=dice.between(1.0, 6.0),
             exposure=dice.log_between(0.7, 1.4),
             balance=(dice.log_between(0.88, 1.13), 1.0, dice.log_between(0.88, 1.13)),
             edge_aware=dice.chance(0.5),
-            denoise=dice.between(4, 12) if dice.chance(0.35) else 0.0,
+            denoise=dice.between(4, 12, -1) if dice.chance(0.35) else 0.0,
             sharpen=dice.between(0.1, 1.2) if dice.chance(0.6) else 0.0,
             contrast=dice.between(0.0, 0.5),
             resize=int(dice.rng.choice(kinds)),
-            qualities=tuple(round(dice.between(68, 98)) for _ in range(stores)),
+            qualities=tuple(round(dice.between(68, 98, 1)) for _ in range(stores)),
             fine_chroma=dice.chance(0.35),
         )
 

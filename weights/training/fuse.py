@@ -3,10 +3,10 @@
 A logistic regression over presentations that the network was not trained on; every species
 weighs the same, and genuine presentations as much as all attacks.  The bias is then set so that
 a score of 50 is reached by a named share of genuine pictures of people whom no step was trained
-on: LFW's people who are in no test pair, each picture as it is and once photographed by the
-simulated camera; the share holds for the worse of the two.
+on: LFW's people who are in no test pair, pictures as they are and photographed by the simulated
+camera; the share holds for the worse of the two.
 
-    python weights/training/fuse.py --data DIR        # after publish.py --liveness RUN
+    python weights/training/fuse.py --data DIR --genuine DIR      # after publish.py --liveness RUN
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from data import data_root, photographs
 from numpy.typing import NDArray
-from presentations import read
+from presentations import AS_IT_IS, CAMERA, read, toned
 from publish import COMPACT
-from recapture import GENUINE, photograph
+from recapture import GENUINE
 
-from facecore import FaceEngine, NoFaceDetected
 from facecore.face.liveness import AttackClassifier
 from facecore.models import load_pack
 from facecore.models.runtime import open_model
@@ -54,30 +52,13 @@ def regression(features: Floats, labels: Floats, weights: Floats) -> Floats:
     return found
 
 
-def genuine_evidence(classifier: AttackClassifier, count: int) -> tuple[Floats, Floats]:
-    """Of the calibration people's pictures: as they are, and photographed again."""
-    engine, rng = FaceEngine("compact", threads=1), np.random.default_rng(7)
-    plain, taken = [], []
-    for i, (_, path) in enumerate(list(photographs(data_root(), calibration=True))[:count]):
-        picture = np.asarray(cv2.imread(str(path)), np.uint8)
-        scale = float(np.exp(rng.uniform(np.log(0.7), np.log(3.0))))
-        again = photograph(picture, i, held_out=False, scale=scale)
-        for pixels, rows in ((picture, plain), (again, taken)):
-            try:
-                face = engine.find_face(pixels, face="central")
-            except NoFaceDetected:
-                continue
-            rows.append(evidence(classifier, pixels, face.box.astype(np.float64)))
-    return np.array(plain), np.array(taken)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="presentations of another seed")
-    parser.add_argument("--bpcer", type=float, default=0.02)
-    parser.add_argument("--count", type=int, default=1543, help="genuine pictures")
+    parser.add_argument("--bpcer", type=float, default=0.03)
+    parser.add_argument("--genuine", type=Path, required=True, help="what --genuine made")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     loaded = load_pack(COMPACT)
@@ -85,7 +66,8 @@ def main() -> None:
         raise SystemExit("the compact pack has no liveness model yet")
     spec = loaded.pack.liveness
     classifier = AttackClassifier(open_model(spec, loaded.liveness, threads=1), spec)
-    seen = [(evidence(classifier, p.pixels, p.box), p.species) for p in read(args.data)]
+    rng = np.random.default_rng(1)
+    seen = [(evidence(classifier, toned(p.pixels, rng), p.box), p.species) for p in read(args.data)]
     rows, species = np.array([row for row, _ in seen]), np.array([name for _, name in seen])
     kinds, counts = np.unique(species, return_counts=True)
     attacks = len(kinds) - 1
@@ -101,7 +83,10 @@ def main() -> None:
 
     labels = (species != GENUINE).astype(np.float64)
     found = regression(features(rows), labels, np.array([share[k] for k in species]))
-    plain, taken = (features(r) @ found[:-1] for r in genuine_evidence(classifier, args.count))
+    genuine: dict[str, list[list[float]]] = {AS_IT_IS: [], CAMERA: []}
+    for p in read(args.genuine):
+        genuine[p.species].append(evidence(classifier, p.pixels, p.box))
+    plain, taken = (features(np.array(rows)) @ found[:-1] for rows in genuine.values())
     limits = [float(np.quantile(z, 1 - args.bpcer)) for z in (plain, taken)]
     bias, measured = -max(limits), max(float((z >= max(limits)).mean()) for z in (plain, taken))
     z = features(rows) @ found[:-1] + bias

@@ -22,7 +22,7 @@ import torch
 from media import SPECIES
 from numpy.typing import NDArray
 from onnxfile import save_half
-from presentations import WINDOW, Presentation, read
+from presentations import WINDOW, Presentation, read, toned
 from recapture import GENUINE
 from torch import Tensor, nn
 from torch.nn import functional
@@ -96,15 +96,8 @@ class Windows:
             patch = self.pixels[row, y : y + PATCH, x : x + PATCH]
             if rng is not None:
                 patch = np.rot90(patch, rng.integers(4))
-                patch = patch[:, ::-1] if rng.random() < 0.5 else patch
+                patch = toned(patch[:, ::-1] if rng.random() < 0.5 else patch, rng)
             patches[i] = patch
-        if rng is not None:
-            gain = np.exp(
-                rng.normal(0, 0.12, (len(rows), 1, 1, 1))
-                + rng.normal(0, 0.05, (len(rows), 1, 1, 3))
-            )
-            shift = rng.normal(0, 8, (len(rows), 1, 1, 1))
-            patches = np.clip(patches * gain + shift, 0, 255).astype(np.float32)
         return torch.from_numpy(patches).permute(0, 3, 1, 2)
 
 

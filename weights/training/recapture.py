@@ -68,6 +68,7 @@ def recapture(
     scale: float = 1.0,
     window: tuple[int, int, int, int] | None = None,
     framed: bool = False,
+    steady: bool = False,
 ) -> Image:
     """`picture` shown on a medium of `species` and photographed.
 
@@ -84,10 +85,13 @@ def recapture(
         x, y, width, height of the part of the result that is wanted.
     framed : bool
         Show the medium's edge, and something behind it.
+    steady : bool
+        A camera in focus, with light enough, that stores at a good quality.
     """
     if species not in SPECIES:
         raise SystemExit(f"{species!r} is none of {', '.join(SPECIES)}")
-    return _take(picture, species, seed, held_out, scale, window, framed)
+    dice = Dice(np.random.default_rng([seed, held_out]), held_out, steady)
+    return _take(picture, species, dice, scale, window, framed)
 
 
 def photograph(
@@ -97,22 +101,22 @@ def photograph(
     held_out: bool,
     scale: float = 1.0,
     window: tuple[int, int, int, int] | None = None,
+    steady: bool = False,
 ) -> Image:
     """`picture` as a scene, photographed directly; parameters as in `recapture`."""
-    return _take(picture, GENUINE, seed, held_out, scale, window, False)
+    dice = Dice(np.random.default_rng([seed, held_out]), held_out, steady)
+    return _take(picture, GENUINE, dice, scale, window, False)
 
 
 def _take(
     picture: Image,
     species: str,
-    seed: int,
-    held_out: bool,
+    dice: Dice,
     scale: float,
     window: tuple[int, int, int, int] | None,
     framed: bool,
 ) -> Image:
-    rng = np.random.default_rng([seed, held_out])
-    dice = Dice(rng, held_out)
+    rng = dice.rng
     camera, view = Camera.draw(dice), View.draw(dice, framed)
     height, width = picture.shape[:2]
     x, y, w, h = window or (0, 0, round(width * scale), round(height * scale))
@@ -127,7 +131,7 @@ def _take(
     x1, y1 = int(max(0, x / scale - margin)), int(max(0, y / scale - margin))
     x2 = int(min(width, (x + w) / scale + margin))
     y2 = int(min(height, (y + h) / scale + margin))
-    scene = _scene(picture[y1:y2, x1:x2], density, rng)
+    scene = detailed(picture[y1:y2, x1:x2], density, rng)
     px, py = px - x1, py - y1
     rows, columns = scene.shape[:2]
     sx, sy = (x2 - x1) / columns, (y2 - y1) / rows  # pixels of `picture` per pixel of the scene
@@ -183,28 +187,30 @@ def _points(view: View, sensor: tuple[int, int], samples: int) -> tuple[Light, L
     return np.asarray(x, np.float32), np.asarray(y, np.float32)
 
 
-def _scene(part: Image, density: float, rng: np.random.Generator) -> Light:
-    """Linear light of `part` at about the sensor's density.
+def detailed(part: Image, density: float, rng: np.random.Generator) -> Light:
+    """Linear light of `part`, enlarged to about `density` times its size.
 
     Enlarging alone would leave a scene without fine structure, which no real one is: octave by
     octave, noise is added in proportion to the local contrast of the finest octave that the
-    picture has, falling as natural spectra do (Field 1987, doi:10.1364/JOSAA.4.002379).
+    picture has, falling as natural spectra do (Field 1987, doi:10.1364/JOSAA.4.002379), and
+    over all a little, as skin has pores.
     """
     if density <= 1:
         return to_linear(part)
     grey = cv2.cvtColor(part, cv2.COLOR_BGR2GRAY).astype(np.float32)
     fine = cv2.GaussianBlur(np.abs(grey - cv2.GaussianBlur(grey, (0, 0), 1.0)), (0, 0), 2.0)
+    pores = np.exp(rng.uniform(np.log(0.1), np.log(4.0)))
+    fine = rng.uniform(0.0, 1.6) * fine + pores * np.sqrt(grey / 255)
     size = round(part.shape[1] * density), round(part.shape[0] * density)
     picture = cv2.resize(part, size, interpolation=cv2.INTER_CUBIC).astype(np.float32)
     contrast = cv2.resize(fine, size, interpolation=cv2.INTER_LINEAR)
-    strength = rng.uniform(0.0, 1.6)
     octave, sigma = 1.0, density / 2
     while sigma > 0.4:
         noise = rng.standard_normal(size[::-1], np.float32)
         band = cv2.GaussianBlur(noise, (0, 0), sigma) - cv2.GaussianBlur(noise, (0, 0), sigma * 1.6)
         band *= np.float32(1 / max(float(band.std()), 1e-6))
-        picture += (strength * octave * contrast * band)[..., None]
-        octave, sigma = octave * 0.7, sigma / 2
+        picture += (octave * contrast * band)[..., None]
+        octave, sigma = octave * 0.8, sigma / 2
     return to_linear(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
 
 

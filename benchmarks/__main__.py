@@ -1,0 +1,36 @@
+"""Run one benchmark: ``python -m benchmarks NAME [options]``, from the repository's root."""
+
+from __future__ import annotations
+
+import ast
+import runpy
+import sys
+from pathlib import Path
+
+
+def names() -> dict[str, str]:
+    """Each script and the first line of what it says of itself."""
+    scripts = sorted(Path(__file__).parent.glob("[!_]*.py"))
+    return {
+        path.stem: (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[0]
+        for path in scripts
+    }
+
+
+def main() -> int:
+    known = names()
+    if len(sys.argv) < 2 or sys.argv[1] not in known:
+        print(__doc__)
+        for name, line in known.items():
+            print(f"  {name:18} {line}")
+        return 0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2
+    name = sys.argv.pop(1)
+    sys.argv[0] = f"python -m benchmarks {name}"
+    # The older scripts import what lies beside them.
+    sys.path.insert(0, str(Path(__file__).parent))
+    runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Galleries of templates, without pictures: where the models are not the point."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.errors import InvalidParameter
+from facecore.matching.calibration import Calibration
+from facecore.models import load_pack
+
+DIMENSION = 128
+
+
+class TemplateEngine:
+    """What a gallery needs of an engine; an image is the template that it would have."""
+
+    def __init__(self, pack: str = "compact") -> None:
+        self.pack = load_pack(pack).pack
+        self.contract_id = self.pack.contract_id
+        self.calibration = Calibration.from_spec(self.pack.embedder.calibration, self.contract_id)
+
+    def embed(self, image: Any) -> NDArray[np.float32]:
+        if not isinstance(image, np.ndarray) or image.shape != (DIMENSION,):
+            raise InvalidParameter(f"{image!r:.40} is no template")
+        return image
+
+    def embed_many(
+        self, images: Iterable[Any], batch_size: int = 32, progress: bool = False
+    ) -> Iterator[Any]:
+        for image in images:
+            try:
+                yield self.embed(image)
+            except InvalidParameter as error:
+                yield error
+
+
+def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Vectors of length 1."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / norms, np.float32)
+
+
+def template(token: str) -> NDArray[np.float32]:
+    """The template that belongs to a name: always the same, and like no other."""
+    seed = int.from_bytes(hashlib.sha256(token.encode()).digest()[:8], "little")
+    return unit(np.random.default_rng(seed).standard_normal(DIMENSION))
+
+
+def clusters(count: int, people: int, seed: int = 0) -> NDArray[np.float32]:
+    """Unit vectors around the people they belong to, one person after another in turn."""
+    rng = np.random.default_rng(seed)
+    centres = unit(rng.standard_normal((people, DIMENSION), dtype=np.float32))
+    noise = 0.06 * rng.standard_normal((count, DIMENSION), dtype=np.float32)
+    return unit(centres[np.arange(count) % people] + noise)

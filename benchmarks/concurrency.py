@@ -1,0 +1,273 @@
+"""8 threads add, remove and search, 2 more processes search: are all answers those of a serial run?
+
+    python -m benchmarks concurrency [--seconds 60] [--threads 8] [--readers 2] [--index hnsw]
+
+Every change is logged with what it returned, every search with the state of the store that it was
+answered at: the last addition and the last removal.  Afterwards all changes are replayed one
+after the other, by the ids that they got, and every answer is held against a brute-force search
+of exactly the faces that were there at its state.  The states themselves must agree with the
+clock: a search that began after a change was acknowledged sees it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import random
+import sqlite3
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._templates import TemplateEngine, template
+from facecore import Gallery, Match
+from facecore.gallery.keeper import IndexKeeper
+
+GROUPS = ("a", "b", "c")
+LIMIT = 10
+
+
+@dataclass
+class Answer:
+    """A search: when it began, at which state it was answered, and with what."""
+
+    began: int
+    state: tuple[int, int]
+    token: str
+    groups: list[str] | None
+    matches: list[Match]
+
+
+@dataclass
+class Log:
+    """What one thread or process saw."""
+
+    # (acknowledged at, face id, row id, group, token)
+    added: list[tuple[int, str, int, str, str]] = field(default_factory=list)
+    # (acknowledged at, row ids)
+    removed: list[tuple[int, list[int]]] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+_answered_at = threading.local()
+
+
+def record_states() -> None:
+    """Let every search say at which state of the store it was answered."""
+    plain = IndexKeeper.search
+
+    def search(self: Any, vector: Any, limit: int, labels: Any, index: Any, snapshot: Any) -> Any:
+        state = snapshot.state()
+        _answered_at.state = (state.face, state.removal)
+        return plain(self, vector, limit, labels, index, snapshot)
+
+    IndexKeeper.search = search  # type: ignore[method-assign]
+
+
+def ask(gallery: Gallery, token: str, groups: list[str] | None, log: Log) -> None:
+    began = time.monotonic_ns()
+    matches = gallery.search(template(token), groups, LIMIT)
+    log.answers.append(Answer(began, _answered_at.state, token, groups, matches))
+
+
+def worker(gallery: Gallery, number: int, deadline: float, log: Log) -> None:
+    """Add, remove and search; users are a thread's own, so that it knows what it removes."""
+    rng = random.Random(number)
+    mine: dict[str, list[int]] = {}
+    tokens = [f"{number}-first"]
+    try:
+        while time.monotonic() < deadline:
+            kind = rng.random()
+            group, user = rng.choice(GROUPS), f"{number}-{rng.randrange(20)}"
+            if kind < 0.35:
+                size = rng.choice([1, 1, 2, 8])
+                new = [f"{number}-{rng.getrandbits(40):010x}" for _ in range(size)]
+                records = gallery.add_templates(
+                    group,
+                    np.stack([template(token) for token in new]),
+                    [f"{group}/{user}"] * size,
+                    contract=gallery.contract_id,
+                )
+                now = time.monotonic_ns()
+                log.added += [
+                    (now, r.face_id, r.id, group, t) for r, t in zip(records, new, strict=True)
+                ]
+                mine.setdefault(f"{group}/{user}", []).extend(r.id for r in records)
+                tokens += new
+            elif kind < 0.5 and mine:
+                whole = rng.choice(sorted(mine))
+                ids = mine.pop(whole)
+                count = gallery.remove(whole[0], user_id=whole)
+                log.removed.append((time.monotonic_ns(), ids))
+                if count != len(ids):
+                    log.errors.append(f"{count} faces removed, {len(ids)} were added")
+            else:
+                where = rng.choice([None, None, [group], ["a", "c"]])
+                ask(gallery, rng.choice(tokens), where, log)
+    except Exception:
+        log.errors.append(traceback.format_exc())
+
+
+def reader(address: str, index: Any, number: int, deadline: float, results: Any) -> None:
+    """Search in a process of its own."""
+    log = Log()
+    record_states()
+    rng = random.Random(1000 + number)
+    engine: Any = TemplateEngine()
+    try:
+        with Gallery(address, engine, index=index, read_only=True) as gallery:
+            while time.monotonic() < deadline:
+                some = gallery.records(None, rng.randrange(max(1, len(gallery))), 1)
+                token = some[0].user_id if some else "nobody"
+                ask(gallery, token, rng.choice([None, ["b"]]), log)
+    except Exception:
+        log.errors.append(traceback.format_exc())
+    results.put(log)
+
+
+def verify(logs: list[Log], removals: list[int]) -> dict[str, Any]:
+    """Replay the changes one by one, and every search at its place among them.
+
+    Parameters
+    ----------
+    logs : list of Log
+    removals : list of int
+        The store's own order of removals: row ids.
+    """
+    problems = [error for log in logs for error in log.errors]
+    added = sorted((a for log in logs for a in log.added), key=lambda a: a[2])
+    rows = np.array([a[2] for a in added], np.int64)
+    if rows.tolist() != list(range(1, len(rows) + 1)):
+        problems.append("the ids of the faces are not those of one serial run")
+        return {"problems": problems}
+    names = {a[1]: a[2] for a in added}
+    vectors = np.stack([template(a[4]) for a in added]).astype(np.float64)
+    groups = np.array([a[3] for a in added])
+    gone_at = np.full(len(rows) + 1, np.iinfo(np.int64).max)
+    for place, row in enumerate(removals, 1):
+        gone_at[row] = place
+    known = sorted(row for log in logs for _, ids in log.removed for row in ids)
+    if known != sorted(removals):
+        problems.append("the removals of the store are not those that were acknowledged")
+    # What a search that begins at a time must have seen: running maxima over the acknowledgements.
+    face_acks = sorted((a[0], a[2]) for a in added)
+    removal_acks = sorted(
+        (at, int(max(gone_at[row] for row in ids))) for log in logs for at, ids in log.removed
+    )
+    checked = 0
+    for answer in (answer for log in logs for answer in log.answers):
+        face, removal = answer.state
+        if face < seen_by(face_acks, answer.began) or removal < seen_by(removal_acks, answer.began):
+            problems.append(f"a search at {answer.state} missed what was acknowledged before it")
+        there = (rows <= face) & (gone_at[1:] > removal)
+        if answer.groups is not None:
+            there &= np.isin(groups, answer.groups)
+        of = np.flatnonzero(there)
+        similarity = vectors[of] @ template(answer.token).astype(np.float64)
+        best = of[np.lexsort((rows[of], -similarity))[:LIMIT]]
+        if [names.get(match.face_id) for match in answer.matches] != rows[best].tolist():
+            problems.append(f"a search at {answer.state} differs from the serial run")
+        checked += 1
+    return {"searches checked": checked, "additions": len(rows), "problems": problems[:10]}
+
+
+def seen_by(acknowledged: list[tuple[int, int]], moment: int) -> int:
+    """The greatest number that was acknowledged before a moment."""
+    from bisect import bisect_left
+
+    key = id(acknowledged)
+    if key not in _maxima:
+        times = [at for at, _ in acknowledged]
+        _maxima[key] = (times, np.maximum.accumulate([0, *(n for _, n in acknowledged)]))
+    times, highest = _maxima[key]
+    return int(highest[bisect_left(times, moment)])
+
+
+_maxima: dict[int, tuple[list[int], Any]] = {}
+
+
+def run(
+    folder: Path, seconds: float, threads: int = 8, readers: int = 2, index: Any = "exact"
+) -> dict[str, Any]:
+    """Let them loose on a gallery in an empty folder; the result as JSON would hold it."""
+    record_states()
+    engine: Any = TemplateEngine()
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    logs = [Log() for _ in range(threads)]
+    with Gallery(folder, engine, index=index) as gallery:
+        for group in GROUPS:
+            gallery.create_group(group)
+        gallery.search(template("nobody"))
+        # A spawned process imports first; its time starts when it can work.
+        deadline = time.monotonic() + seconds + 3 * bool(readers)
+        processes = [
+            context.Process(target=reader, args=(str(folder), index, i, deadline, results))
+            for i in range(readers)
+        ]
+        workers = [
+            threading.Thread(target=worker, args=(gallery, i, deadline, log))
+            for i, log in enumerate(logs)
+        ]
+        for one in (*processes, *workers):
+            one.start()
+        for thread in workers:
+            thread.join()
+        logs += [results.get(timeout=120) for _ in processes]
+        for process in processes:
+            process.join()
+        left = {record.id for record in gallery.records(limit=10**9)}
+        with sqlite3.connect(f"{folder.absolute().as_uri()}/gallery.db?mode=ro", uri=True) as db:
+            removals = [row[0] for row in db.execute("SELECT face FROM removals ORDER BY seq")]
+        db.close()
+        kind = gallery.stats().index
+    outcome = verify(logs, removals)
+    wanted = {a[2] for log in logs for a in log.added} - set(removals)
+    if left != wanted:
+        outcome["problems"].append(f"lost {len(wanted - left)}, phantom {len(left - wanted)}")
+    answers = Counter(
+        "searches in readers" if i >= threads else "searches in threads"
+        for i, log in enumerate(logs)
+        for _ in log.answers
+    )
+    return {
+        "seconds": seconds,
+        "threads": threads,
+        "readers": readers,
+        "index at the end": kind,
+        **answers,
+        "removals": len(removals),
+        **outcome,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--readers", type=int, default=2)
+    parser.add_argument("--index", default="exact", choices=("exact", "hnsw"))
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        result = run(
+            Path(folder) / "a.gallery", args.seconds, args.threads, args.readers, args.index
+        )
+    print(json.dumps(result, indent=1))
+    return 1 if result["problems"] else 0
+
+
+if __name__ == "__main__":
+    # As a module that its processes can import by name.
+    from benchmarks import concurrency
+
+    sys.exit(concurrency.main())

@@ -1,0 +1,298 @@
+"""kill -9 at random moments while a gallery changes: is every acknowledged change there, whole?
+
+    python -m benchmarks crash [--kills 200] [--index hnsw] [--seed 0]
+
+A child process adds, replaces and removes faces, deletes groups, compacts, and closes and opens
+again, which saves the index; it tells its parent what it is about to do, and when that is done.
+The parent kills it, opens the gallery, and holds it against what was acknowledged: all of it must
+be there, the one operation under way wholly or not at all, and nothing else.  No removed template
+may be left in any file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import pickle
+import random
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._templates import TemplateEngine, template
+from facecore import Gallery
+from facecore.gallery import accelerator, keeper, saved
+
+GROUPS = ("staff", "visitors")
+# A face is (group, user, token); its template belongs to the token.
+Face = tuple[str, str, str]
+State = dict[str, Counter[Face]]
+
+
+def apply(state: State, work: tuple[Any, ...]) -> State:
+    """What a state becomes."""
+    new = {group: Counter(faces) for group, faces in state.items()}
+    match work:
+        case ("create", group):
+            new[group] = Counter()
+        case ("delete", group):
+            del new[group]
+        case ("add", group, pairs):
+            new[group].update((group, user, token) for user, token in pairs)
+        case ("replace", group, user, token):
+            new[group] = Counter(f for f in new[group].elements() if f[1] != user)
+            new[group][group, user, token] += 1
+        case ("remove", group, user):
+            new[group] = Counter(f for f in new[group].elements() if f[1] != user)
+    return new
+
+
+def do(gallery: Gallery, work: tuple[Any, ...]) -> None:
+    match work:
+        case ("create", group):
+            gallery.create_group(group)
+        case ("delete", group):
+            gallery.delete_group(group)
+        case ("add", group, pairs):
+            vectors = np.stack([template(token) for _, token in pairs])
+            users = [user for user, _ in pairs]
+            gallery.add_templates(group, vectors, users, contract=gallery.contract_id)
+        case ("replace", group, user, token):
+            gallery.add(group, template(token), user, on_existing="replace")
+        case ("remove", group, user):
+            gallery.remove(group, user_id=user)
+        case ("compact",):
+            gallery.compact()
+        case ("search", token):
+            gallery.search(template(token))
+
+
+def choose(rng: random.Random, state: State, count: int) -> tuple[Any, ...]:
+    """The next thing to do."""
+    missing = [group for group in GROUPS if group not in state]
+    if missing:
+        return "create", missing[0]
+    group = rng.choice(GROUPS)
+    users = sorted({face[1] for face in state[group]})
+    token = f"{count}-{rng.getrandbits(32):08x}"
+    kind = rng.choices(
+        ["add", "replace", "remove", "delete", "compact", "reopen", "search"],
+        [30, 15, 25, 1, 4, 8, 5],
+    )[0]
+    if kind == "add" or not users:
+        size = rng.choice([1, 1, 3, 40])
+        return "add", group, [(f"u{rng.randrange(60)}", f"{token}-{i}") for i in range(size)]
+    if kind == "replace":
+        return "replace", group, rng.choice(users), token
+    if kind == "remove":
+        return "remove", group, rng.choice(users)
+    return {
+        "delete": ("delete", group),
+        "compact": ("compact",),
+        "reopen": ("reopen",),
+        "search": ("search", token),
+    }[kind]
+
+
+def child(folder: Path, index: Any, state: State, seed: int, pipe: int) -> None:
+    """Change the gallery until somebody kills this process."""
+    rng = random.Random(seed)
+    engine: Any = TemplateEngine()
+    gallery = Gallery(folder, engine, index=index)
+    count = seed * 1_000_000
+    while True:
+        work = choose(rng, state, count)
+        tell(pipe, work)
+        if work == ("reopen",):
+            gallery.close()
+            gallery = Gallery(folder, engine, index=index)
+        else:
+            do(gallery, work)
+        tell(pipe, None)
+        state = apply(state, work)
+        count += 1
+
+
+def tell(pipe: int, what: object) -> None:
+    data = pickle.dumps(what)
+    os.write(pipe, len(data).to_bytes(4, "little") + data)
+
+
+def heard(data: bytes) -> list[Any]:
+    """What was told; the last may be cut."""
+    told = []
+    while len(data) >= 4:
+        size = int.from_bytes(data[:4], "little")
+        if len(data) < 4 + size:
+            break
+        told.append(pickle.loads(data[4 : 4 + size]))
+        data = data[4 + size :]
+    return told
+
+
+def run_child(folder: Path, index: str, state: State, seed: int, delay: float) -> list[Any]:
+    """Start a child, kill it `delay` seconds after its first word; what it told."""
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    process = os.fork()
+    if not process:
+        try:
+            os.close(reading)
+            child(folder, index, state, seed, writing)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(7)
+    os.close(writing)
+    data, deadline = b"", None
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([reading], [], [], left)[0]:
+            break
+        more = os.read(reading, 1 << 20)
+        if not more:
+            break  # it ended by itself
+        data += more
+        deadline = deadline or time.monotonic() + delay
+    os.kill(process, signal.SIGKILL)
+    status = os.waitpid(process, 0)[1]
+    while more := os.read(reading, 1 << 20):
+        data += more
+    os.close(reading)
+    if not os.WIFSIGNALED(status):
+        raise SystemExit(f"the child ended by itself, with status {os.WEXITSTATUS(status)}")
+    return heard(data)
+
+
+def found(gallery: Gallery, tokens: dict[bytes, str]) -> State:
+    """What a gallery holds, by its templates."""
+    state: State = {group.name: Counter() for group in gallery.groups()}
+    for records, vectors in gallery.templates():
+        for record, vector in zip(records, vectors, strict=True):
+            state[record.group][record.group, record.user_id, tokens[vector.tobytes()]] += 1
+    return state
+
+
+def check(
+    folder: Path, index: Any, possible: list[State], tokens: dict[bytes, str]
+) -> tuple[State, list[str]]:
+    """Open a gallery that was killed; what it holds, and what is wrong with it."""
+    engine: Any = TemplateEngine()
+    wrong = []
+    with Gallery(folder, engine, index=index) as gallery:
+        state = found(gallery, tokens)
+        if state not in possible:
+            wrong.append(f"holds what was never acknowledged: {difference(state, possible)}")
+        for group in gallery.groups():
+            if group.size != state[group.name].total():
+                wrong.append(f"{group.name} says {group.size} faces")
+        live = {face[2] for faces in state.values() for face in faces}
+        for token in sorted(live)[:: max(1, len(live) // 20)]:
+            best = gallery.search(template(token), limit=1)
+            if not best or best[0].similarity < 0.9999:
+                wrong.append(f"a search does not find {token}")
+        everything = gallery.search(template("anybody"), limit=len(gallery) + 1)
+        if len(everything) != len(gallery):
+            wrong.append(f"a search finds {len(everything)} of {len(gallery)}")
+    files = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    codes = {t.tobytes()[16:48]: name for t, name in ((template(n), n) for n in tokens.values())}
+    left = [name for part, name in codes.items() if name not in live and part in files]
+    if left:
+        wrong.append(f"{len(left)} removed templates are in a file")
+    return state, wrong
+
+
+def difference(state: State, possible: list[State]) -> str:
+    have = sum(state.values(), Counter())
+    want = sum(possible[0].values(), Counter())
+    return (
+        f"lost {list((want - have).elements())[:3]}, phantom {list((have - want).elements())[:3]}"
+    )
+
+
+def run(kills: int, index: str, seed: int) -> dict[str, Any]:
+    """Kill `kills` children on one gallery; the result as JSON would hold it."""
+    # So that a gallery of a few hundred faces does what one of millions does.
+    for module in (saved, keeper, accelerator):
+        module.WORTHWHILE = 1  # type: ignore[attr-defined]
+    logging.getLogger("facecore.gallery").setLevel(logging.ERROR)
+    rng = random.Random(seed)
+    folder = Path(tempfile.mkdtemp(prefix="crash-")) / "a.gallery"
+    state: State = {}
+    tokens: dict[bytes, str] = {}
+    interrupted: Counter[str] = Counter()
+    problems, done, whole = [], 0, 0
+    try:
+        warm_up(folder.parent, index)
+        for number in range(kills):
+            told = run_child(folder, index, state, seed * 100_003 + number, rng.expovariate(4))
+            pending = None
+            for work in told:
+                if work is None:
+                    state, pending = apply(state, pending), None
+                    done += 1
+                else:
+                    pending = work
+                    for token in tokens_of(work):
+                        tokens[template(token).tobytes()] = token
+            possible = [state]
+            if pending is not None:
+                possible.append(apply(state, pending))
+            interrupted[pending[0] if pending else "nothing"] += 1
+            before = state
+            state, wrong = check(folder, index, possible, tokens)
+            whole += state != before
+            problems += [f"kill {number}, during {pending}: {text}" for text in wrong]
+    finally:
+        shutil.rmtree(folder.parent)
+    return {
+        "kills": kills,
+        "index": index,
+        "acknowledged": done,
+        "killed during": dict(interrupted.most_common()),
+        "unacknowledged but whole": whole,
+        "faces at the end": sum(state.values(), Counter()).total(),
+        "problems": problems,
+    }
+
+
+def tokens_of(work: tuple[Any, ...]) -> list[str]:
+    if work[0] == "add":
+        return [token for _, token in work[2]]
+    return [work[3]] if work[0] == "replace" else []
+
+
+def warm_up(folder: Path, index: Any) -> None:
+    """Compile what a search needs, once for all children."""
+    engine: Any = TemplateEngine()
+    with Gallery(folder / "warm.gallery", engine, index=index) as gallery:
+        do(gallery, ("create", "g"))
+        do(gallery, ("add", "g", [("u", "t")]))
+        do(gallery, ("search", "t"))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks crash", description=__doc__)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--index", default="exact", choices=("exact", "hnsw"))
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(arguments)
+    result = run(args.kills, args.index, args.seed)
+    print(json.dumps(result, indent=1))
+    return 1 if result["problems"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

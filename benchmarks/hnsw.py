@@ -1,0 +1,151 @@
+"""HNSW: recall against the exact scan, speed against bare hnswlib, time to build and to open.
+
+For each size and each width of the search: recall@1 and recall@5 against the exact index, and the
+time of a probe in milliseconds, one probe at a time, medians of interleaved rounds. hnswlib is
+asked with the same graph and the same parameters and one thread; the exact index has all
+processors. "opened" is the time from the files to the first answer: SHA-256 of every byte, checks
+of every link, and one search.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._faces import Array, faces, spread
+from benchmarks._measuring import describe, interleaved, machine, resident, write_json
+from facecore import warmup
+from facecore.gallery import generations
+from facecore.gallery.generations import Generation
+from facecore.gallery.index import ExactIndex, HnswIndex
+
+DIMENSION = 128
+LAST = 5  # neighbours
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks hnsw", description=__doc__)
+    parser.add_argument("--count", type=int, nargs="+", default=[20_000, 100_000])
+    parser.add_argument("--probes", type=int, default=1000, help="for recall")
+    parser.add_argument("--rounds", type=int, default=200, help="single probes that are timed")
+    parser.add_argument("--m", type=int, default=16)
+    parser.add_argument("--ef-construction", type=int, default=100)
+    parser.add_argument("--ef-search", type=int, nargs="+", default=[200])
+    parser.add_argument("--threads", type=int, help="of the build; all processors by default")
+    parser.add_argument("--keep", type=Path, help="folder of built indexes, to be used again")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+
+    facts = machine(["hnswlib", "numba"])
+    print(describe(facts))
+    warmup(DIMENSION)
+    with tempfile.TemporaryDirectory() as folder:
+        root = options.keep or Path(folder)
+        results = [row for count in options.count for row in measure(count, root, options)]
+    write_json(options.json, facts, results=results)
+
+
+def measure(count: int, root: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    gallery, probes = faces(count, options.probes, DIMENSION)
+    print(
+        f"\n{count:,} templates, m {options.m}, ef_construction {options.ef_construction}; "
+        + ", ".join(f"{name} {value:.3f}" for name, value in spread(gallery, probes).items())
+    )
+    exact = ExactIndex(DIMENSION, fetch=gallery.__getitem__)
+    exact.add(np.arange(count), gallery)
+    truth = exact.search(probes, LAST)[0]
+    saved = built(gallery, root / f"{count}-{options.m}-{options.ef_construction}", options)
+    rows = []
+    for ef_search in options.ef_search:
+        before = resident()
+        start = time.perf_counter()
+        found = generations.latest(saved.folder.parent, saved.contract, DIMENSION)
+        assert isinstance(found, Generation)
+        index = HnswIndex.load(found.folder, ef_search=ef_search)
+        index.search(probes[0], LAST)
+        opened = time.perf_counter() - start
+        row = {
+            "count": count,
+            **saved.parameters,
+            "ef_search": ef_search,
+            "opened_s": opened,
+            "memory_bytes": resident() - before,
+            "file_bytes": sum(path.stat().st_size for path in found.folder.iterdir()),
+            **compared(index, exact, probes, truth, options.rounds),
+        }
+        rows.append(row)
+        print(
+            f"  ef {ef_search:4}: recall@1 {row['recall@1']:.4f} @5 {row['recall@5']:.4f}; "
+            f"facecore {row['facecore_ms']:.3f} ms, hnswlib {row['hnswlib_ms']:.3f} "
+            f"({row['speed']:.2f} x its speed; {row['batch_speed']:.2f} x in batches), "
+            f"exact {row['exact_ms']:.3f}; opened {opened:.2f} s, "
+            f"{row['memory_bytes'] / 1e6:.0f} MB, files {row['file_bytes'] / 1e6:.0f} MB"
+        )
+        del index
+    return rows
+
+
+def built(gallery: Array, root: Path, options: argparse.Namespace) -> Generation:
+    contract = f"benchmark of {len(gallery)}"
+    found = generations.latest(root, contract, DIMENSION)
+    if isinstance(found, Generation):
+        return found
+    index = HnswIndex(
+        DIMENSION, m=options.m, ef_construction=options.ef_construction, threads=options.threads
+    )
+    start = time.perf_counter()
+    index.add(np.arange(len(gallery)), gallery)
+    build = time.perf_counter() - start
+    start = time.perf_counter()
+    saved = generations.save(
+        root, index, kind="hnsw", contract=contract, watermark={}, parameters=index.parameters
+    )
+    print(f"  built in {build:.0f} s, saved in {time.perf_counter() - start:.1f} s")
+    return saved
+
+
+def compared(
+    index: HnswIndex, exact: ExactIndex, probes: Array, truth: Array, rounds: int
+) -> dict[str, float]:
+    bare = index._hnswlib
+    found = index.search(probes, LAST)[0]
+    # Never the same probe twice in a row: what one has read would lie in the cache for the next.
+    half = len(probes) // 2
+    times = interleaved(
+        {
+            "facecore_ms": lambda turn: index.search(probes[turn % half], LAST),
+            "hnswlib_ms": lambda turn: bare.knn_query(
+                probes[half + turn % half], LAST, num_threads=1
+            ),
+        },
+        rounds,
+    )
+    times |= interleaved(
+        {"exact_ms": lambda turn: exact.search(probes[turn % half], LAST)}, max(20, rounds // 4)
+    )
+    batch = probes[:200]
+    batches = interleaved(
+        {
+            "facecore": lambda turn: index.search(batch, LAST),
+            "hnswlib": lambda turn: bare.knn_query(batch, LAST),
+        },
+        rounds=7,
+        warm=1,
+    )
+    hits = [len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True)]
+    return {
+        "recall@1": float((found[:, 0] == truth[:, 0]).mean()),
+        "recall@5": float(np.mean(hits)) / LAST,
+        **{name: 1000 * value for name, value in times.items()},
+        "speed": times["hnswlib_ms"] / times["facecore_ms"],
+        "batch_speed": batches["hnswlib"] / batches["facecore"],
+    }
+
+
+if __name__ == "__main__":
+    main()

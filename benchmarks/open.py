@@ -1,0 +1,138 @@
+"""Opening a gallery of a million faces: from a new process to the first answer, and its memory.
+
+    python -m benchmarks open [--count 1000000] [--keep FOLDER] [--json FILE]
+
+The gallery is made once, in a temporary folder unless --keep names one.  Each way of opening it is
+then timed in fresh processes of its own, medians of --runs: with what was saved, with a part that
+came later (as after a crash), and with nothing saved, where the index is made from the store.
+"seconds" is the wall clock from the import of facecore to the answer, "cpu" the time that the
+process really worked for, which another load on the machine does not stretch; "imports" is the
+part of "seconds" before anything was opened.  The memory is that which no file holds, at the
+answer, beyond what the imports take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._faces import faces
+from benchmarks._measuring import describe, machine, resident, write_json
+from benchmarks._templates import DIMENSION, TemplateEngine
+from facecore import Gallery
+
+CHILD = "import time; began = time.perf_counter(); from benchmarks import open; open.child(began)"
+BATCH = 50_000
+LINE = (
+    "{name:15} {seconds:6.2f} s (cpu {cpu:.2f}, imports {imports:.2f}), "
+    "{megabytes:.0f} MB, then {megabytes_later:.0f}; a search {search_ms:.1f} ms"
+)
+
+
+def child(began: float) -> None:
+    """Open a gallery, search once, then some more; in a process of its own."""
+    import facecore.gallery.local  # noqa: F401 - what a gallery in a folder needs
+
+    imports, memory = time.perf_counter() - began, resident()
+    engine: Any = TemplateEngine()
+    probe = np.load(sys.argv[2])
+    with Gallery(sys.argv[1], engine, index="exact", read_only=True) as gallery:
+        best = gallery.search(probe, limit=1)
+        seconds, cpu = time.perf_counter() - began, time.process_time()
+        answer = {
+            "seconds": seconds,
+            "cpu": cpu,
+            "imports": imports,
+            "megabytes": (resident() - memory) / 1e6,
+            "similarity": best[0].similarity,
+        }
+        times = []
+        for _ in range(50):
+            start = time.perf_counter()
+            gallery.search(probe, limit=5)
+            times.append(time.perf_counter() - start)
+        answer["search_ms"] = 1e3 * float(np.median(times[10:]))
+        answer["megabytes_later"] = (resident() - memory) / 1e6
+    print(json.dumps(answer))
+
+
+def opened(folder: Path, probe: Path, runs: int) -> dict[str, float]:
+    """Medians over fresh processes."""
+    answers = []
+    for _ in range(runs):
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, str(folder), str(probe)],
+            cwd=Path(__file__).resolve().parents[1],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        answers.append(json.loads(done.stdout))
+    return {key: float(np.median([answer[key] for answer in answers])) for key in answers[0]}
+
+
+def build(folder: Path, vectors: np.ndarray[Any, Any]) -> dict[str, float]:
+    """Fill a gallery, and time it."""
+    engine: Any = TemplateEngine()
+    start = time.perf_counter()
+    gallery = Gallery(folder, engine, index="exact")
+    gallery.create_group("everybody")
+    for first in range(0, len(vectors), BATCH):
+        part = vectors[first : first + BATCH]
+        users = [f"user {i}" for i in range(first, first + len(part))]
+        gallery.add_templates("everybody", part, users, contract=engine.contract_id)
+    added = time.perf_counter()
+    gallery.close()
+    return {"add_seconds": added - start, "close_seconds": time.perf_counter() - added}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=1_000_000)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--keep", type=Path, help="folder to build in, or to use again")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    facts = machine(["numba"])
+    print(describe(facts))
+    with tempfile.TemporaryDirectory() as temporary:
+        root = args.keep or Path(temporary)
+        root.mkdir(parents=True, exist_ok=True)
+        vectors, probes = faces(args.count, 1, DIMENSION)
+        probe = Path(temporary) / "probe.npy"
+        np.save(probe, probes[0])
+        folder, results = root / "a.gallery", {}
+        if not folder.exists():
+            results["build"] = build(folder, vectors)
+            print(f"built: {results['build']}")
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        print(f"{args.count:,} faces, {size / 1e6:.0f} MB on the disk; index in each case:")
+        results["saved"] = opened(folder, probe, args.runs)
+        engine: Any = TemplateEngine()
+        more = Path(temporary) / "more.gallery"
+        shutil.copytree(folder, more)
+        with Gallery(more, engine, index="exact") as gallery:
+            extra = np.roll(vectors[: args.count // 25], 1, axis=1)
+            users = ["late"] * len(extra)
+            gallery.add_templates("everybody", extra, users, contract=engine.contract_id)
+        results["4 % came later"] = opened(more, probe, args.runs)
+        shutil.rmtree(more / "index")
+        results["made anew"] = opened(more, probe, args.runs)
+    for name, row in results.items():
+        if name != "build":
+            print(LINE.format(name=name, **row))
+    write_json(args.json, facts, count=args.count, results=results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""What FaceCompare costs over HTTP, against engine.compare on the same bytes.
+
+    python -m benchmarks serving
+    python -m benchmarks serving --rounds 400 --pack mobilefacenet --json serving.json
+
+One client, one request at a time, signed with ACS3-HMAC-SHA256 (signed before the clock runs),
+on one connection to `facecore serve` in a process of its own.  All take turns.  The overhead is
+that of the medians, and that of the quietest tenth of the rounds, which other load on the machine
+disturbs less.  The last row is the vendor's own client, whose signing and connecting count too.
+Needs the extra `dev`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import quote_plus
+
+import cv2
+import numpy as np
+from alibabacloud_cloudauth_intl20220809 import models
+from alibabacloud_cloudauth_intl20220809.client import Client
+from alibabacloud_tea_openapi.utils import Utils
+from alibabacloud_tea_openapi.utils_models import Config
+
+from benchmarks._measuring import describe, machine, write_json
+from facecore import FaceEngine, Gallery
+from facecore.demo import pictures
+from facecore.operations import FaceService
+
+KEY, SECRET = "benchmark", "a-secret-of-the-benchmark"
+BIZ = "benchmark"
+WARM = 10
+
+
+def portraits(most: int) -> tuple[bytes, bytes]:
+    """Two portraits of 960x720 pixels, each in the best quality that `most` bytes allow."""
+    named = pictures()
+    cuts = (named["astronaut"][:, 64:448], named["hopper"][:, 31:481])
+    first, second = (_encoded(cv2.resize(cut, (720, 960)), most) for cut in cuts)
+    return first, second
+
+
+def _encoded(pixels: Any, most: int) -> bytes:
+    for quality in range(95, 10, -1):
+        data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+        if len(data) <= most:
+            return data
+    raise SystemExit(f"no JPEG of {most} bytes can be made")
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *options: str) -> Iterator[int]:
+    """Port of `facecore serve` in another process."""
+    keys = folder / "keys"
+    keys.write_text(f"{KEY} {SECRET}\n")
+    keys.chmod(0o600)
+    command = [sys.executable, "-m", "facecore.cli", "serve", "--port", "0", "--keys", str(keys)]
+    log = (folder / "log").open("w+")
+    process = subprocess.Popen(
+        [*command, "--gallery", str(folder / "gallery"), *options],
+        stdout=subprocess.DEVNULL,
+        stderr=log,
+    )
+    try:
+        line = ""
+        while not line.endswith("\n") and process.poll() is None:
+            time.sleep(0.05)
+            log.seek(0)
+            line = log.readline()
+        yield int(json.loads(line)["message"].rpartition(":")[2])
+    finally:
+        process.terminate()
+        process.wait()
+        log.close()
+
+
+class Signed:
+    """Sends requests that were signed beforehand, on one connection."""
+
+    def __init__(self, port: int, body: str, count: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port)
+        self._body = body.encode()
+        hashed = hashlib.sha256(self._body).hexdigest()
+        self._headers = []
+        for _ in range(count):
+            headers = {
+                "host": f"127.0.0.1:{port}",
+                "x-acs-action": "FaceCompare",
+                "x-acs-version": "2022-08-09",
+                "x-acs-date": Utils.get_timestamp(),
+                "x-acs-signature-nonce": Utils.get_nonce(),
+                "x-acs-content-sha256": hashed,
+                "content-type": "application/x-www-form-urlencoded",
+            }
+            request = SimpleNamespace(method="POST", pathname="/", query={}, headers=headers)
+            headers["authorization"] = Utils.get_authorization(
+                request, "ACS3-HMAC-SHA256", hashed, KEY, SECRET
+            )
+            self._headers.append(headers)
+
+    def __call__(self, turn: int) -> dict[str, Any]:
+        self._connection.request("POST", "/", self._body, self._headers[turn])
+        answer: dict[str, Any] = json.load(self._connection.getresponse())
+        return answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--pack", default="compact")
+    parser.add_argument(
+        "--bytes", type=int, default=100_000, help="of a picture; the document advises 50-100 KB"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="per model, here and in the server")
+    parser.add_argument("--json", type=Path, help="write the results here")
+    args = parser.parse_args()
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        os.environ.pop(name, None)  # the vendor's client would use it for 127.0.0.1 too
+    a, b = portraits(args.bytes)
+    source, target = (base64.b64encode(data).decode() for data in (a, b))
+    params = {"MerchantBizId": BIZ, "SourceFacePicture": source, "TargetFacePicture": target}
+    body = "&".join(f"{name}={quote_plus(value)}" for name, value in params.items())
+    engine = FaceEngine(args.pack, threads=args.threads)
+    options = ("--pack", args.pack, "--threads", str(args.threads))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Gallery(Path(folder) / "own", engine) as gallery,
+        serving(Path(folder), *options) as port,
+    ):
+        service = FaceService(engine, gallery)
+        config = {"access_key_id": KEY, "access_key_secret": SECRET, "region_id": "local"}
+        client = Client(Config(**config, endpoint=f"127.0.0.1:{port}", protocol="HTTP"))
+        request = models.FaceCompareRequest(
+            merchant_biz_id=BIZ, source_face_picture=source, target_face_picture=target
+        )
+        signed = Signed(port, body, WARM + args.rounds)
+        runs: dict[str, Callable[[int], Any]] = {
+            "engine.compare": lambda turn: engine.compare(a, b),
+            "service.call": lambda turn: service.call("FaceCompare", params),
+            "HTTP, signed": signed,
+            "HTTP, vendor's client": lambda turn: client.face_compare(request),
+        }
+        expected = engine.compare(a, b).score
+        assert signed(0)["Result"]["FaceComparisonScore"] == expected
+        times: dict[str, list[float]] = {name: [] for name in runs}
+        for turn in range(1, WARM + args.rounds):
+            for name, run in runs.items():
+                start = time.perf_counter()
+                run(turn)
+                times[name].append(time.perf_counter() - start)
+    facts = machine(["onnxruntime", "uvicorn", "starlette", "alibabacloud-cloudauth-intl20220809"])
+    print(describe(facts))
+    print(f"pack {args.pack}, {args.threads} threads; pictures of {len(a):,} and {len(b):,} bytes")
+    print(f"  {'':22} {'median':>11} {'':8} {'quietest tenth':>20}")
+    results = {}
+    first = next(iter(times))
+    for name in times:
+        row = {}
+        for label, quantile in (("median", 0.5), ("tenth", 0.1)):
+            base, own = (float(np.quantile(times[n][WARM:], quantile)) for n in (first, name))
+            row[f"{label}_ms"], row[f"{label}_overhead"] = own * 1e3, own / base - 1
+        results[name] = row
+        cells = [
+            f"{row[f'{x}_ms']:8.2f} ms {row[f'{x}_overhead']:+8.1%}" for x in ("median", "tenth")
+        ]
+        print(f"  {name:22} {'  '.join(cells)}")
+    write_json(args.json, facts, threads=args.threads, results=results)
+
+
+if __name__ == "__main__":
+    main()

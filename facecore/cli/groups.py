@@ -1,0 +1,191 @@
+"""``facecore group``, ``add``, ``search`` and ``remove``: the faces of a gallery."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from facecore.cli import moving
+from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands
+from facecore.cli.common import gallery as open_gallery
+
+if TYPE_CHECKING:
+    from facecore import FaceRecord, Group, Match
+
+_CREATE = """\
+Add an empty group; the gallery's folder is made where it is missing.
+
+example:
+  facecore group create staff --title "Our staff" --gallery door
+"""
+
+_LIST = """\
+The groups of a gallery, or the faces of a group.
+
+example:
+  facecore group list --gallery door
+  facecore group list staff --limit 20 --gallery door
+"""
+
+_ADD = """\
+Store the largest face of a picture.
+
+example:
+  facecore add staff eileen.jpg eileen --gallery door
+"""
+
+_SEARCH = """\
+Who is on a picture?  The stored faces most like it, best first.
+
+Without --threshold and --far the best are shown however little they are like it.  With
+--far the threshold follows from the number of faces: the more there are, the likelier it
+is that a stranger is like one of them.
+
+exit status: 0 somebody was found, 1 nobody, 2 error
+
+example:
+  facecore search visitor.jpg --group staff --far 0.001 --gallery door
+"""
+
+_REMOVE = """\
+Remove a user, or one face, from a group.
+
+exit status: 0 removed, 1 there was nothing to remove, 2 error
+
+example:
+  facecore remove staff --user eileen --gallery door
+"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this module."""
+    verbs = commands.group("group", "the groups of a gallery")
+    create = verbs.add("create", _create, _CREATE, MODELS, GALLERY)
+    create.add_argument("name", metavar="NAME", help="1 to 64 characters")
+    create.add_argument("--title", default="", help="for people to read")
+    create.add_argument("--description", default="", help="for people to read")
+    listing = verbs.add("list", _list, _LIST, MODELS, GALLERY)
+    listing.add_argument("name", metavar="NAME", nargs="?", help="a group, for its faces")
+    listing.add_argument("--offset", type=int, default=0, help="how many to leave out")
+    listing.add_argument("--limit", type=int, default=100, help="at most (default: %(default)s)")
+    delete = verbs.add("delete", _delete, "Delete a group and its faces.", MODELS, GALLERY)
+    delete.add_argument("name", metavar="NAME", help="a group")
+
+    moving.add_verbs(verbs)
+
+    add = commands.add("add", _add, _ADD, MODELS, GALLERY)
+    add.add_argument("group", metavar="GROUP", help="a group that exists")
+    add.add_argument("image", metavar="IMG", help="picture")
+    add.add_argument("user_id", metavar="USER", help="whose face it is: 1 to 256 characters")
+    add.add_argument(
+        "--on-existing",
+        choices=("add", "refuse", "replace"),
+        default="add",
+        help="if the group holds the user already (default: %(default)s another face)",
+    )
+
+    search = commands.add("search", _search, _SEARCH, MODELS, GALLERY)
+    search.add_argument("image", metavar="IMG", help="picture")
+    search.add_argument("--group", action="append", help="may be repeated (default: all)")
+    search.add_argument("--limit", type=int, default=5, help="at most (default: %(default)s)")
+    least = search.add_mutually_exclusive_group()
+    least.add_argument("--threshold", type=float, help="only faces whose score is at least this")
+    least.add_argument(
+        "--far", type=float, help="chance that a person who is in none of the groups finds anybody"
+    )
+    search.add_argument(
+        "--calibration", metavar="FILE", help="a table of your own, from: facecore calibrate"
+    )
+
+    remove = commands.add("remove", _remove, _REMOVE, MODELS, GALLERY)
+    remove.add_argument("group", metavar="GROUP", help="a group that exists")
+    which = remove.add_mutually_exclusive_group(required=True)
+    which.add_argument("--user", help="all faces of this user")
+    which.add_argument("--face", help="the face of this id")
+
+
+def _create(args: argparse.Namespace) -> Answer:
+    with open_gallery(args) as gallery:
+        made = gallery.create_group(args.name, title=args.title, description=args.description)
+    return _group(made), OK, [f"{made.name}: created, id {made.id}"]
+
+
+def _list(args: argparse.Namespace) -> Answer:
+    with open_gallery(args, read_only=True) as gallery:
+        if args.name is None:
+            groups = gallery.groups(offset=args.offset, limit=args.limit)
+            lines = [
+                f"{group.name}  {group.size:,} face{'s' * (group.size != 1)}"
+                + (f"  {group.title}" if group.title else "")
+                for group in groups
+            ]
+            return {"groups": [_group(group) for group in groups]}, OK, lines
+        records = gallery.records(args.name, args.offset, args.limit)
+        count = gallery.count(args.name)
+    lines = [f"{r.face_id}  {r.user_id}  {r.created:%Y-%m-%d %H:%M:%S}Z" for r in records]
+    if len(records) < count:
+        lines.append(f"{len(records):,} of {count:,}")
+    faces = [_record(record) for record in records]
+    return {"group": args.name, "count": count, "faces": faces}, OK, lines
+
+
+def _delete(args: argparse.Namespace) -> Answer:
+    with open_gallery(args) as gallery:
+        count = gallery.delete_group(args.name)
+    lines = [f"{args.name}: deleted, with {count:,} face{'s' * (count != 1)}"]
+    return {"name": args.name, "faces": count}, OK, lines
+
+
+def _add(args: argparse.Namespace) -> Answer:
+    with open_gallery(args) as gallery:
+        record = gallery.add(args.group, args.image, args.user_id, on_existing=args.on_existing)
+    return _record(record), OK, [f"{record.user_id}: added to {record.group}, {record.face_id}"]
+
+
+def _search(args: argparse.Namespace) -> Answer:
+    with open_gallery(args, read_only=True) as gallery:
+        matches = gallery.search(
+            args.image, args.group, args.limit, threshold=args.threshold, far=args.far
+        )
+    lines = [f"{m.score:5.1f}  {m.user_id}  {m.group}  {m.face_id}" for m in matches]
+    answer = {"matches": [_match(match) for match in matches]}
+    return answer, OK if matches else NO, lines or ["nobody"]
+
+
+def _remove(args: argparse.Namespace) -> Answer:
+    with open_gallery(args) as gallery:
+        count = gallery.remove(args.group, user_id=args.user, face_id=args.face)
+    lines = [f"{count:,} face{'s' * (count != 1)} removed from {args.group}"]
+    return {"group": args.group, "removed": count}, OK if count else NO, lines
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "id": group.id,
+        "name": group.name,
+        "title": group.title,
+        "description": group.description,
+        "created": group.created.isoformat(),
+        "size": group.size,
+    }
+
+
+def _record(record: FaceRecord) -> dict[str, Any]:
+    return {
+        "face_id": record.face_id,
+        "user_id": record.user_id,
+        "group": record.group,
+        "quality": record.quality,
+        "origin": record.origin,
+        "created": record.created.isoformat(),
+    }
+
+
+def _match(match: Match) -> dict[str, Any]:
+    return {
+        "face_id": match.face_id,
+        "user_id": match.user_id,
+        "group": match.group,
+        "score": round(match.score, 4),
+        "similarity": round(match.similarity, 6),
+    }

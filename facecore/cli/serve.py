@@ -1,0 +1,91 @@
+"""``facecore serve``."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from facecore.cli.common import MODELS, OK, Answer, Commands
+from facecore.cli.common import engine as engine_of
+from facecore.errors import InvalidParameter
+
+_SERVE = """\
+Answer the documented operations over HTTP, on this machine.
+
+Requests are signed with the access keys of a file; the vendor's own clients do that.  Without
+keys the server is for programs on this machine alone.  HTTP is not encrypted: beyond this
+machine put a reverse proxy with TLS before it.  Standard error holds one line of JSON for each
+request.  SIGTERM and Ctrl+C finish the requests that are there.
+
+example:
+  facecore serve --gallery staff.gallery --keys keys.txt --port 8080
+"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the command of this module."""
+    serve = commands.add("serve", _serve, _SERVE, MODELS)
+    serve.add_argument("--gallery", metavar="DIR", required=True, help="made where it is missing")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
+    serve.add_argument("--port", type=int, default=8080, help="0 for a free one (%(default)s)")
+    access = serve.add_mutually_exclusive_group(required=True)
+    access.add_argument("--keys", metavar="FILE", type=Path, help="a line per key: its id, secret")
+    access.add_argument("--no-auth", action="store_true", help="no signatures; loopback only")
+    serve.add_argument(
+        "--allow-private-addresses",
+        action="store_true",
+        help="also fetch pictures from this machine and its own network",
+    )
+
+
+def _serve(args: argparse.Namespace) -> Answer:
+    # Whatever the options got wrong is told before the models are loaded.
+    from facecore.server.keys import read_keys
+    from facecore.server.running import Server, bind
+
+    if args.no_auth and not _is_loopback(args.host):
+        raise InvalidParameter(
+            f"--no-auth is for loopback, not for {args.host}",
+            "leave out --host, or name access keys with --keys",
+        )
+    keys = None if args.no_auth else read_keys(args.keys)
+    with bind(args.host, args.port) as sock:
+        from facecore.gallery.gallery import Gallery
+        from facecore.operations import FaceService, ServiceConfig
+        from facecore.server.app import Application
+        from facecore.server.warming import warm
+
+        _log_lines()
+        engine = engine_of(args)
+        with Gallery(args.gallery, engine) as gallery:
+            config = ServiceConfig(allow_private_addresses=args.allow_private_addresses)
+            warm(engine)
+            server = Server(Application(FaceService(engine, gallery, config), keys))
+            # From here on uvicorn ends the server at these signals, and raises them again when
+            # it is done; the gallery has to be closed after that.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: None)
+            server.run([sock])
+    count = server.server_state.total_requests
+    return {"requests": count}, OK, [f"stopped after {count:,} requests"]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _log_lines() -> None:
+    from facecore.server.running import LineFormatter
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("facecore.server").setLevel(logging.INFO)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every odd byte

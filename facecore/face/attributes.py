@@ -1,0 +1,90 @@
+"""Apparent age and gender of an aligned face: reference values, computed only when asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.errors import FacecoreError
+from facecore.face.preprocess import to_tensor
+from facecore.models.runtime import run
+
+if TYPE_CHECKING:
+    from facecore.models.manifest import AttributesSpec
+    from facecore.models.runtime import Session
+
+__all__ = ["AttributeEstimator", "Attributes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What a face looks like to a network that saw other people's labels.
+
+    A reference value: neither proof of an age nor a statement about anyone's identity.  The
+    errors differ between groups; the pack's model card has the table.
+
+    Attributes
+    ----------
+    age : float
+        Years, the mean of the network's distribution, 0..100.
+    age_spread : float
+        Years, the standard deviation of that distribution.
+    gender : {"M", "F"}
+    gender_confidence : float
+        0.5..1, the network's probability of `gender`.
+    """
+
+    age: float
+    age_spread: float
+    gender: Literal["M", "F"]
+    gender_confidence: float
+
+
+class AttributeEstimator:
+    """Maps aligned faces to ages and genders.
+
+    Parameters
+    ----------
+    session : Session
+    spec : AttributesSpec
+        The manifest's part on the network.
+    """
+
+    def __init__(self, session: Session, spec: AttributesSpec) -> None:
+        self._session = session
+        self._spec = spec
+
+    def estimate(self, crops: NDArray[np.uint8]) -> list[Attributes]:
+        """Attributes of aligned crops.
+
+        Parameters
+        ----------
+        crops : ndarray, shape (N, 112, 112, 3), uint8
+            BGR, from `facecore.face.alignment.align`.
+
+        Raises
+        ------
+        FacecoreError
+            The network failed, or answered with what is no probability.
+        """
+        if not len(crops):
+            return []
+        spec = self._spec
+        feed = {spec.input.name: to_tensor(crops, spec.input)}
+        names = [spec.output.age, spec.output.gender]
+        shares, female = run(self._session, names, feed, spec.file)
+        if not (np.isfinite(shares).all() and ((female >= 0) & (female <= 1)).all()):
+            raise FacecoreError(
+                "the network for age and gender answered with what is no probability",
+                "check the pack: facecore weights verify",
+            )
+        years = np.arange(spec.output.ages)
+        ages = shares @ years
+        spreads = np.sqrt(np.maximum(shares @ years**2 - ages**2, 0))
+        return [
+            Attributes(float(age), float(spread), "F" if p >= 0.5 else "M", float(max(p, 1 - p)))
+            for age, spread, p in zip(ages, spreads, female.reshape(-1), strict=True)
+        ]

@@ -1,0 +1,113 @@
+"""Size, place and pose of the head, from the five landmarks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.face.alignment import TEMPLATE, estimate
+from facecore.face.detection import Face
+
+__all__ = ["geometry", "head_pose"]
+
+# Eyes, nose tip and mouth corners in eye distances; x to the image's right, y down, z away from
+# the camera: MediaPipe's canonical face model (Apache-2.0), vertices 33+133, 263+362, 1, 61, 291.
+_MODEL = np.array(
+    [[-0.5, 0, 0], [0.5, 0, 0], [0, 0.595, -0.6], [-0.39, 1.105, -0.09], [0.39, 1.105, -0.09]]
+)
+_CENTRED = _MODEL - _MODEL.mean(0)
+_SOLVE = _CENTRED @ np.linalg.inv(_CENTRED.T @ _CENTRED)  # (5, 3)
+
+# Eye line to chin over eye line to mouth: the median of (box's lower edge - eyes) /
+# (mouth - eyes) over 2,853 pictures of LFW.
+_CHIN = 1.78
+
+_CROP_EYES = float(np.hypot(*(TEMPLATE[1] - TEMPLATE[0])))
+
+
+def head_pose(landmarks: NDArray[np.floating]) -> tuple[float, float, float]:
+    """Yaw, pitch and roll in degrees, from the five landmarks.
+
+    The 2x3 matrix M that maps the centred model onto the centred landmarks is found by least
+    squares; the nearest scaled rotation, from its singular value decomposition, gives the
+    angles.  One mean face stands for everyone and a landmark moves with the expression, so
+    they are good to some ten degrees, and of use to order pictures rather than to measure heads.
+
+    Parameters
+    ----------
+    landmarks : ndarray, shape (5, 2)
+
+    Returns
+    -------
+    yaw : float
+        Positive where the face turns to the image's right, -90..90.
+    pitch : float
+        Positive where it looks down, -90..90.
+    roll : float
+        Positive where it leans clockwise, -180..180.
+
+    References
+    ----------
+    .. [1] D. F. DeMenthon and L. S. Davis, "Model-based object pose in 25 lines of code",
+           IJCV 15, 1995, doi:10.1007/BF01450852
+    """
+    points = np.asarray(landmarks, np.float64)
+    M = (points - points.mean(0)).T @ _SOLVE
+    U, _, Vt = np.linalg.svd(M, full_matrices=False)
+    R = U @ Vt
+    roll = math.atan2(R[1, 0], R[0, 0])
+    turn = np.array([[math.cos(roll), math.sin(roll)], [-math.sin(roll), math.cos(roll)]])
+    level = turn @ R  # the face with its eye line level
+    yaw = math.atan2(-level[0, 2], level[0, 0])
+    pitch = math.asin(float(np.clip(-level[1, 2], -1, 1)))
+    return math.degrees(yaw), math.degrees(pitch), math.degrees(roll)
+
+
+def geometry(face: Face, height: int, width: int) -> dict[str, float]:
+    """Raw values of the measures of size, place and pose.
+
+    Parameters
+    ----------
+    face : Face
+    height, width : int
+        Of the picture, in pixels.
+
+    Returns
+    -------
+    dict
+        With d the distance of the eyes and T that from the eye line to the chin (estimated
+        from the mouth: OFIQ has a landmark there):
+
+        ``eye_distance``: d / cos(yaw) in pixels.
+        ``resolution``: the same over the 35.2 pixels of the aligned crop.
+        ``head_size``: T / height.
+        ``margin_left``, ``margin_right``: from the picture's edge to the nearer eye, in d.
+        ``margin_above``, ``margin_below``: from the edge to the eye line, in T.
+        ``yaw``, ``pitch``, ``roll``: degrees, see `head_pose`.
+        ``landmark_fit``: residual of the similarity transform onto the frontal template, see
+        `facecore.face.alignment.SimilarityTransform`; it grows as the head turns.
+        ``detection``: the detector's confidence, 0..1.
+    """
+    points = face.landmarks.astype(np.float64)
+    eyes, mouth = points[:2].mean(0), points[3:].mean(0)
+    distance = max(float(np.hypot(*(points[1] - points[0]))), 1e-6)
+    chin = max(_CHIN * float(np.hypot(*(mouth - eyes))), 1e-6)
+    yaw, pitch, roll = head_pose(points)
+    eyes_apart = distance / max(math.cos(math.radians(yaw)), 0.2)
+    residual = estimate(points, TEMPLATE).residual
+    return {
+        "eye_distance": eyes_apart,
+        "resolution": eyes_apart / _CROP_EYES,
+        "head_size": chin / height,
+        "margin_left": float(points[:2, 0].min()) / distance,
+        "margin_right": (width - float(points[:2, 0].max())) / distance,
+        "margin_above": float(eyes[1]) / chin,
+        "margin_below": (height - float(eyes[1])) / chin,
+        "yaw": yaw,
+        "pitch": pitch,
+        "roll": roll,
+        "landmark_fit": residual if math.isfinite(residual) else 1.0,
+        "detection": face.confidence,
+    }

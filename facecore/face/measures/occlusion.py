@@ -1,0 +1,100 @@
+"""How much of the face something covers, estimated by a small network in NumPy."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.face.alignment import CROP_SIZE, TEMPLATE
+
+__all__ = ["CELLS", "coverage", "features", "occlusion"]
+
+CELLS = 7  # rows and columns of the map, of 16x16 pixels each
+_GREY, _CHROMA = 28, 14
+_OVERSAMPLING = 4
+
+
+def features(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the network sees: 28x28 of luma, normalised, and 14x14 of both chroma channels.
+
+    Parameters
+    ----------
+    crop : ndarray, shape (112, 112, 3), uint8, BGR
+
+    Returns
+    -------
+    ndarray, shape (1176,), float32
+    """
+    import cv2
+
+    small = cv2.resize(crop, (_GREY, _GREY), interpolation=cv2.INTER_AREA)
+    ycc = cv2.cvtColor(small, cv2.COLOR_BGR2YCrCb)
+    luma = ycc[..., 0].astype(np.float32)
+    luma = (luma - luma.mean()) / (luma.std() + 4)
+    chroma = cv2.resize(ycc[..., 1:], (_CHROMA, _CHROMA), interpolation=cv2.INTER_AREA)
+    tint = (chroma.astype(np.float32) - 128) / 16
+    return np.concatenate([luma.ravel(), tint.transpose(2, 0, 1).ravel()])
+
+
+@cache
+def _network() -> tuple[NDArray[np.float32], ...]:
+    with files("facecore.face.measures").joinpath("occlusion.npz").open("rb") as stream:
+        stored = np.load(stream, allow_pickle=False)
+        return tuple(stored[name].astype(np.float32) for name in ("w1", "b1", "w2", "b2"))
+
+
+def coverage(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Share of each cell of the aligned crop that is covered, (7, 7) float32, 0..1.
+
+    One hidden layer of rectified units, trained by ``weights/training/occlusion.py`` on faces
+    over which shapes, glasses, masks and pieces of other pictures were laid.
+    """
+    w1, b1, w2, b2 = _network()
+    hidden = np.maximum(features(crop) @ w1 + b1, 0)
+    logits = np.clip(hidden @ w2 + b2, -30, 30)
+    return np.asarray(1 / (1 + np.exp(-logits)), np.float32).reshape(CELLS, CELLS)
+
+
+@cache
+def _regions() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights of the cells, adding up to 1: of the face (49,), and of its key areas (4, 49)."""
+    side = CROP_SIZE * _OVERSAMPLING
+    rows, columns = (np.mgrid[:side, :side] + 0.5) / _OVERSAMPLING
+
+    def weights(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+        cell = side // CELLS
+        shares = inside.reshape(CELLS, cell, CELLS, cell).mean((1, 3)).ravel()
+        return np.asarray(shares / shares.sum())
+
+    def box(
+        middle: NDArray[np.float64], half_width: float, half_height: float
+    ) -> NDArray[np.float64]:
+        across, down = np.abs(columns - middle[0]), np.abs(rows - middle[1])
+        return weights((across < half_width) & (down < half_height))
+
+    face = weights(((columns - 56) / 36) ** 2 + ((rows - 70) / 46) ** 2 <= 1)
+    eyes = [box(TEMPLATE[i], 11, 7) for i in (0, 1)]
+    return face, np.stack([*eyes, box(TEMPLATE[2], 9, 9), box(TEMPLATE[3:].mean(0), 16, 8)])
+
+
+def occlusion(crop: NDArray[np.uint8]) -> dict[str, float]:
+    """Raw values of the measures of occlusion.
+
+    Parameters
+    ----------
+    crop : ndarray, shape (112, 112, 3), uint8, BGR
+        Aligned.
+
+    Returns
+    -------
+    dict
+        ``occlusion``: share of the face that is covered.
+        ``key_occlusion``: the same of the right eye, the left eye, the nose and the mouth,
+        whichever is covered most.
+    """
+    cells = coverage(crop).ravel()
+    face, keys = _regions()
+    return {"occlusion": float(face @ cells), "key_occlusion": float((keys @ cells).max())}

@@ -1,0 +1,353 @@
+"""A file that moves groups from one gallery to another, on whatever it is kept.
+
+Version 1 is text, one JSON object in each line, so that it can be written and read in one pass:
+
+- the first line is the header: ``format``, ``version``, ``contract``, ``pack``, ``dimension``;
+- ``{"group": name, "title": ..., "description": ...}`` begins a group;
+- a line for each of its faces: ``face_id``, ``user_id``, ``quality`` (or null), ``origin``,
+  ``created`` (ISO 8601, UTC) and ``template``, the D float32 numbers, little-endian, in base64;
+- the last line is ``{"groups": ..., "faces": ..., "sha256": ...}``: how many there were, and the
+  SHA-256 of all bytes before that line.
+
+A reader believes nothing before it has seen the whole: the header is checked first, then every
+line and the hash, and only in a second pass is a face stored.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.errors import (
+    ArchiveCorrupt,
+    ContractMismatch,
+    GroupExists,
+    InvalidParameter,
+)
+from facecore.files import written_whole
+from facecore.gallery.incoming import new_faces, templates
+from facecore.gallery.records import FaceRecord, NewFace, check_name, check_text
+
+if TYPE_CHECKING:
+    from facecore.gallery.gallery import Gallery
+
+__all__ = ["Moved", "export_groups", "load_groups"]
+
+_FORMAT, _VERSION = "facecore gallery", 1
+_LONGEST_LINE = 1 << 18  # a template of 4,096 numbers has 22 kB, a description at most 25 kB
+_BATCH = 512  # faces in one transaction
+
+_HEADER = {"format", "version", "contract", "pack", "dimension"}
+_GROUP = {"group", "title", "description"}
+_FACE = {"face_id", "user_id", "quality", "origin", "created", "template"}
+_END = {"groups", "faces", "sha256"}
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What `export_groups` wrote, or `load_groups` read.
+
+    Attributes
+    ----------
+    groups : int
+    faces : int
+        In the file.
+    present : int
+        Those that the gallery held already, as a load that was cut short had stored them.
+    """
+
+    groups: int
+    faces: int
+    present: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """Everything, as JSON can hold it."""
+        return asdict(self)
+
+
+def export_groups(
+    gallery: Gallery,
+    path: Path,
+    groups: Sequence[str] | None = None,
+    *,
+    progress: bool = False,
+) -> Moved:
+    """Write groups with their faces and templates into a file, whole or not at all.
+
+    What is added or removed meanwhile may or may not be in it.  The file holds biometric
+    templates that nothing encrypts: keep it as the gallery itself is kept.
+
+    Parameters
+    ----------
+    gallery : Gallery
+    path : Path
+        Replaced where it is there.
+    groups : sequence of str, optional
+        All by default.
+    progress : bool, default False
+        Show a progress bar on standard error.
+
+    Raises
+    ------
+    GroupNotFound
+    InvalidParameter
+        The file cannot be written.
+    """
+    chosen = (
+        gallery.groups() if groups is None else [gallery.group(n) for n in dict.fromkeys(groups)]
+    )
+    faces = 0
+    with (
+        written_whole(path) as stream,
+        _bar("exporting", sum(group.size for group in chosen), "face", progress) as update,
+    ):
+        digest = hashlib.sha256()
+
+        def write(value: dict[str, Any]) -> None:
+            line = json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+            digest.update(line)
+            stream.write(line)
+
+        pack = gallery.engine.pack
+        write(
+            {
+                "format": _FORMAT,
+                "version": _VERSION,
+                "contract": gallery.contract_id,
+                "pack": pack.name,
+                "dimension": pack.embedder.output.dimension,
+            }
+        )
+        for group in chosen:
+            write({"group": group.name, "title": group.title, "description": group.description})
+            for records, vectors in gallery.templates(group.name, _BATCH):
+                for record, vector in zip(records, vectors, strict=True):
+                    write(_line(record, vector))
+                faces += len(records)
+                update(len(records))
+        write({"groups": len(chosen), "faces": faces, "sha256": digest.hexdigest()})
+    return Moved(len(chosen), faces)
+
+
+def load_groups(gallery: Gallery, path: Path, *, progress: bool = False) -> Moved:
+    """Store the groups of a file that `export_groups` wrote, with their faces.
+
+    A group is made where it is missing; one that is there keeps its title and its faces, and
+    gets those that it does not hold.  So a load that was cut short is completed by another.
+    Face ids, users, origins, qualities and times of addition are kept; the numbers
+    `FaceRecord.id` and `Group.id` are new.
+
+    Parameters
+    ----------
+    gallery : Gallery
+    path : Path
+    progress : bool, default False
+        Show a progress bar on standard error.
+
+    Raises
+    ------
+    ContractMismatch
+        The templates belong to another vector space.
+    ArchiveCorrupt
+        The file is damaged, cut off, or something else; nothing was changed.
+    InvalidParameter
+        It cannot be read, or a newer facecore wrote it.
+    """
+    try:
+        with path.open("rb") as stream:
+            size = 2 * path.stat().st_size
+            with _bar("loading", size, "B", progress) as update:
+                for _ in _Reader(stream, gallery, update):  # to the last line, then believe it
+                    pass
+                stream.seek(0)
+                reader, present = _Reader(stream, gallery, update), 0
+                for part in reader:
+                    present += _store(gallery, part)
+    except OSError as error:
+        raise InvalidParameter(f"{path} cannot be read: {error.strerror or error}") from error
+    except ArchiveCorrupt as error:
+        raise ArchiveCorrupt(f"{path}: {error.message}") from error
+    return Moved(reader.groups, reader.faces, present)
+
+
+@dataclass(frozen=True, slots=True)
+class _NewGroup:
+    name: str
+    title: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class _NewFaces:
+    group: str
+    faces: Sequence[NewFace]
+    vectors: NDArray[np.float32]
+
+
+def _store(gallery: Gallery, part: _NewGroup | _NewFaces) -> int:
+    """Store what is not there; return how many faces were."""
+    if isinstance(part, _NewGroup):
+        with contextlib.suppress(GroupExists):
+            gallery.create_group(part.name, title=part.title, description=part.description)
+        return 0
+    known = gallery.known(face.face_id for face in part.faces)
+    new = [i for i, face in enumerate(part.faces) if face.face_id not in known]
+    faces = [part.faces[i] for i in new]
+    if faces:
+        gallery.add_templates(
+            part.group,
+            part.vectors[new],
+            [face.user_id for face in faces],
+            contract=gallery.contract_id,
+            face_ids=[face.face_id for face in faces],
+            quality=[face.quality for face in faces],
+            origin=[face.origin for face in faces],
+            created=[face.created for face in faces],
+        )
+    return len(part.faces) - len(faces)
+
+
+class _Reader:
+    """The groups and faces of a file, every line of it checked.
+
+    Attributes
+    ----------
+    groups, faces : int
+        Read so far.
+    """
+
+    def __init__(self, stream: BinaryIO, gallery: Gallery, update: Callable[[int], object]) -> None:
+        self.groups = self.faces = 0
+        self._stream, self._gallery, self._update = stream, gallery, update
+        self._digest = hashlib.sha256()
+        self._number = 0
+
+    def __iter__(self) -> Iterator[_NewGroup | _NewFaces]:
+        self._check_header(self._next())
+        names: set[str] = set()
+        name, rows = "", []
+        while True:
+            before = self._digest.hexdigest()
+            row = self._next()
+            if set(row) == _FACE and names:
+                rows.append(row)
+                if len(rows) < _BATCH:
+                    continue
+            if rows:
+                yield self._faces(name, rows)
+                rows = []
+            if set(row) == _GROUP:
+                with self._wrong():
+                    name = check_name(row["group"])
+                    title = check_text(row["title"], "title")
+                    description = check_text(row["description"], "description")
+                if name in names:
+                    raise self._corrupt(f"the group {name!r} comes twice")
+                names.add(name)
+                self.groups += 1
+                yield _NewGroup(name, title, description)
+            elif set(row) == _END:
+                if row != {"groups": self.groups, "faces": self.faces, "sha256": before}:
+                    raise self._corrupt("it does not fit what comes before")
+                if self._stream.read(1):
+                    raise self._corrupt("something follows it")
+                return
+            elif set(row) != _FACE or not names:
+                raise self._corrupt("it is neither a group nor a face of one")
+
+    def _next(self) -> dict[str, Any]:
+        line = self._stream.readline(_LONGEST_LINE)
+        self._number += 1
+        if not line.endswith(b"\n"):
+            raise self._corrupt("it is cut off" if len(line) < _LONGEST_LINE else "it is too long")
+        self._digest.update(line)
+        self._update(len(line))
+        try:
+            row = json.loads(line, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise self._corrupt("it is not JSON") from error
+        if not isinstance(row, dict):
+            raise self._corrupt("it is no object")
+        return row
+
+    def _check_header(self, row: dict[str, Any]) -> None:
+        if row.get("format") != _FORMAT:
+            raise self._corrupt("this is no file of: facecore group export")
+        if row.get("version") != _VERSION:
+            raise InvalidParameter(
+                f"the file has version {row.get('version')!r:.20}, this facecore reads {_VERSION}",
+                "update facecore: pip install --upgrade facecore",
+            )
+        if set(row) != _HEADER:
+            raise self._corrupt("a field is missing, or unknown")
+        pack = self._gallery.engine.pack
+        if row["contract"] != self._gallery.contract_id:
+            raise ContractMismatch(
+                f"the file holds templates of the pack {row['pack']!r:.80} (contract "
+                f"{row['contract']!r:.80}), the gallery is of the pack {pack.name} "
+                f"(contract {self._gallery.contract_id})"
+            )
+        if row["dimension"] != pack.embedder.output.dimension:
+            raise self._corrupt("the dimension is not the contract's")
+
+    def _faces(self, group: str, rows: list[dict[str, Any]]) -> _NewFaces:
+        dimension = self._gallery.engine.pack.embedder.output.dimension
+        with self._wrong():
+            faces = new_faces(
+                [row["user_id"] for row in rows],
+                face_ids=[row["face_id"] for row in rows],
+                quality=[row["quality"] for row in rows],
+                origin=[row["origin"] for row in rows],
+                created=[datetime.fromisoformat(row["created"]) for row in rows],
+            )
+            data = [base64.b64decode(row["template"], validate=True) for row in rows]
+            if {len(item) for item in data} != {4 * dimension}:
+                raise ValueError(f"a template does not have {dimension} numbers")
+            vectors = np.frombuffer(b"".join(data), "<f4").reshape(len(rows), dimension)
+            vectors = templates(vectors, dimension)
+        self.faces += len(rows)
+        return _NewFaces(group, faces, vectors)
+
+    @contextlib.contextmanager
+    def _wrong(self) -> Iterator[None]:
+        try:
+            yield
+        except (InvalidParameter, TypeError, ValueError) as error:
+            text = error.message if isinstance(error, InvalidParameter) else str(error)
+            raise self._corrupt(f"{text:.200}", "up to line") from error
+
+    def _corrupt(self, text: str, where: str = "line") -> ArchiveCorrupt:
+        return ArchiveCorrupt(f"{where} {self._number}: {text}")
+
+
+def _line(record: FaceRecord, vector: NDArray[np.float32]) -> dict[str, Any]:
+    return {
+        "face_id": record.face_id,
+        "user_id": record.user_id,
+        "quality": record.quality,
+        "origin": record.origin,
+        "created": record.created.isoformat(),
+        "template": base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii"),
+    }
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+@contextlib.contextmanager
+def _bar(title: str, total: int, unit: str, shown: bool) -> Iterator[Callable[[int], object]]:
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=title, unit=unit, unit_scale=True, disable=not shown) as bar:
+        yield bar.update

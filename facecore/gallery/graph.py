@@ -1,0 +1,169 @@
+"""hnswlib's graph as plain arrays: to files and back, and checked before hnswlib sees it.
+
+hnswlib's own files are trusted by its loader, which follows the counts and links in them
+wherever they point.  Here the graph is taken out of `hnswlib.Index` through its pickling state
+and given back the same way, after every count and every link was looked at.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.errors import IndexCorrupt, MissingExtra
+
+__all__ = ["MAX_M", "Graph", "new_hnswlib"]
+
+MAX_M = 512
+SEED = 100
+MAX_LEVEL = 64  # hnswlib draws levels of which half that has never been seen
+# Level 0 keeps a removed row's mark, which is never used here, beside the count of its links.
+COUNT = np.uint32(0xFFFF)
+
+
+def new_hnswlib(dimension: int, m: int, ef_construction: int, capacity: int) -> Any:
+    """Make an empty `hnswlib.Index` of inner products.
+
+    Raises
+    ------
+    MissingExtra
+        hnswlib is not installed.
+    """
+    try:
+        hnswlib = importlib.import_module("hnswlib")
+    except ImportError as error:
+        raise MissingExtra(
+            "hnswlib is not installed",
+            "pip install hnswlib, which needs a C++ compiler; or use the exact index",
+        ) from error
+    index = hnswlib.Index("ip", dimension)
+    index.init_index(capacity, M=m, ef_construction=ef_construction, random_seed=SEED)
+    return index
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """The links of a hierarchical navigable small world graph of n nodes.
+
+    Attributes
+    ----------
+    m : int
+        Links of a new node on a level; twice as many are kept on level 0.
+    ef_construction : int
+        Width of the search that finds them.
+    entry : int
+        Node on the highest level, where searches begin.
+    levels : ndarray, shape (n,), uint8
+        Highest level of each node.
+    links : ndarray, shape (n, 1 + 2 m), uint32
+        On level 0: their number, and the nodes they lead to; 0 in the rest.
+    upper : ndarray, shape (sum of levels, 1 + m), uint32
+        Likewise on levels 1, 2 and so on of each node, node after node.
+
+    References
+    ----------
+    Malkov, Yashunin: Efficient and robust approximate nearest neighbor search using
+    Hierarchical Navigable Small World graphs, https://doi.org/10.1109/TPAMI.2018.2889473
+    """
+
+    m: int
+    ef_construction: int
+    entry: int
+    levels: NDArray[np.uint8]
+    links: NDArray[np.uint32]
+    upper: NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, index: Any) -> tuple[Graph, NDArray[np.int64]]:
+        """Take the graph out of an `hnswlib.Index`; also the label of each node, shape (n,)."""
+        (state,) = index.__getstate__()
+        m, count = state["M"], state["cur_element_count"]
+        nodes = state["data_level0"].view(_node(m, index.dim))
+        levels = state["element_levels"][:count].astype(np.uint8)
+        links = _without_rests(nodes["links"].copy())
+        upper = _without_rests(state["link_lists"].view(np.uint32).reshape(-1, 1 + m).copy())
+        labels = nodes["label"].astype(np.int64)
+        graph = cls(m, state["ef_construction"], state["enterpoint_node"], levels, links, upper)
+        return graph, labels
+
+    def to_hnswlib(self, vectors: NDArray[np.float32]) -> Any:
+        """Make an `hnswlib.Index` of the graph; node i has the vector i and the label i.
+
+        Raises
+        ------
+        IndexCorrupt
+            This version of hnswlib keeps its graph in another way.
+        """
+        count, dimension = vectors.shape
+        index = new_hnswlib(dimension, self.m, self.ef_construction, capacity=1)
+        (state,) = index.__getstate__()
+        node = _node(self.m, dimension)
+        layout = (state["offset_data"], state["label_offset"], state["size_data_per_element"])
+        if layout != (node.fields["vector"][1], node.fields["label"][1], node.itemsize):  # type: ignore[index]
+            raise IndexCorrupt("this hnswlib keeps its nodes in another layout")
+        nodes = np.empty(count, node)
+        nodes["links"], nodes["vector"], nodes["label"] = self.links, vectors, np.arange(count)
+        state |= {
+            "seed": SEED + count,  # or the next nodes would get the first ones' levels again
+            "ep_added": True,
+            "max_elements": count,
+            "cur_element_count": count,
+            "max_level": int(self.levels[self.entry]),
+            "enterpoint_node": self.entry,
+            "label_lookup_external": np.arange(count, dtype=np.uint64),
+            "label_lookup_internal": np.arange(count, dtype=np.uint32),
+            "element_levels": self.levels.astype(np.int32),
+            "data_level0": nodes.view(np.int8),
+            "link_lists": self.upper.reshape(-1).view(np.int8),
+        }
+        return type(index)(params=state)
+
+    def check(self) -> None:
+        """Make sure that no link leads outside the graph, or to a level that a node has not.
+
+        Raises
+        ------
+        IndexCorrupt
+        """
+        count = len(self.levels)
+        levels = self.levels.astype(np.int64)
+        if not self.entry < count or levels.max() > MAX_LEVEL:
+            raise IndexCorrupt("the graph has no such entry or level")
+        if levels[self.entry] != levels.max():
+            raise IndexCorrupt("the graph's entry is not on its highest level")
+        if levels.sum() != len(self.upper):
+            raise IndexCorrupt("the graph's levels do not fit its links")
+        for name, lists, most in (("links", self.links, 2 * self.m), ("upper", self.upper, self.m)):
+            if lists[:, 0].max(initial=0) > most or lists[:, 1:].max(initial=0) >= count:
+                raise IndexCorrupt(f"the graph's {name} lead nowhere")
+        ends = np.cumsum(levels)
+        owner = np.repeat(np.arange(count), levels)
+        level = np.arange(len(self.upper)) - (ends - levels)[owner] + 1
+        there = np.arange(self.m) < self.upper[:, :1]
+        if (there & (levels[self.upper[:, 1:]] < level[:, None])).any():
+            raise IndexCorrupt("a link of the graph leads to a level that its end has not")
+
+    def save(self, folder: Path) -> None:
+        """Write ``levels.u1``, ``links.u4`` and ``upper.u4``."""
+        self.levels.tofile(folder / "levels.u1")
+        self.links.astype("<u4", copy=False).tofile(folder / "links.u4")
+        self.upper.astype("<u4", copy=False).tofile(folder / "upper.u4")
+
+
+def _node(m: int, dimension: int) -> np.dtype[np.void]:
+    """A node in hnswlib's memory of level 0."""
+    return np.dtype(
+        [("links", "<u4", (1 + 2 * m,)), ("vector", "<f4", (dimension,)), ("label", "<u8")]
+    )
+
+
+def _without_rests(lists: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Zeros after the end of each list, where hnswlib leaves links that it has dropped."""
+    lists[:, 0] &= COUNT
+    lists[:, 1:][np.arange(lists.shape[1] - 1) >= lists[:, :1]] = 0
+    return lists

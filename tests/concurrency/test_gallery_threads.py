@@ -1,0 +1,26 @@
+"""As `python -m benchmarks concurrency`, which takes a minute."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import concurrency
+from facecore.gallery.keeper import IndexKeeper
+
+
+@pytest.mark.parametrize("index", ["exact", "hnsw"])
+def test_answers_are_those_of_a_serial_run(
+    folder: Path, index: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(IndexKeeper, "search", IndexKeeper.search)  # put back at the end
+    seconds = float(os.environ.get("FACECORE_SECONDS", "2"))
+    result = concurrency.run(folder, seconds, index=index)
+    assert result["problems"] == []
+    assert result["searches in threads"] > 0
+    assert result["searches in readers"] > 0
+    assert result["additions"] > 0
+    assert result["searches checked"] > result["searches in readers"]

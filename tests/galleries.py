@@ -1,0 +1,40 @@
+"""Fixtures for galleries of templates, which are fast: an image is the template it would have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks._templates import TemplateEngine
+from facecore import Gallery
+from facecore.gallery import database
+
+
+@pytest.fixture(scope="session")
+def templates_engine() -> Any:
+    return TemplateEngine()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "a.gallery"
+
+
+@pytest.fixture
+def filled(folder: Path, templates_engine: Any) -> Iterator[Gallery]:
+    with Gallery(folder, templates_engine) as gallery:
+        gallery.create_group("staff")
+        gallery.create_group("visitors")
+        yield gallery
+
+
+@pytest.fixture
+def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for the disk: what a test does not crash needs no durability."""
+    relaxed = [p.replace("synchronous = FULL", "synchronous = OFF") for p in database._DURABLE]
+    monkeypatch.setattr(database, "_DURABLE", relaxed)
+    monkeypatch.setattr(os, "fsync", lambda _: None)

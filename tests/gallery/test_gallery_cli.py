@@ -1,0 +1,103 @@
+"""``facecore group``, ``add``, ``search`` and ``remove``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from facecore import Gallery, cli
+
+Array = np.ndarray[Any, Any]
+
+
+class Shell:
+    """Runs commands on one gallery."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.capsys = folder, capsys
+
+    def __call__(self, *arguments: str, status: int = 0) -> str:
+        done = cli.main([*arguments, "--gallery", str(self.folder)])
+        out, err = self.capsys.readouterr()
+        assert done == status, err
+        return out if status < 2 else err
+
+    def json(self, *arguments: str, status: int = 0) -> Any:
+        return json.loads(self(*arguments, "--json", status=status))
+
+
+@pytest.fixture
+def shell(folder: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(folder, capsys)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, astronaut: Array, hopper_path: Path) -> tuple[str, str]:
+    cv2.imwrite(str(tmp_path / "eileen.png"), astronaut)
+    return str(tmp_path / "eileen.png"), str(hopper_path)
+
+
+def test_from_an_empty_folder_to_a_match(shell: Shell, pictures: tuple[str, str]) -> None:
+    eileen, grace = pictures
+    assert "created" in shell("group", "create", "staff", "--title", "Our staff")
+    made = shell.json("group", "create", "visitors")
+    assert (made["name"], made["size"]) == ("visitors", 0)
+    added = shell.json("add", "staff", eileen, "eileen")
+    assert (added["user_id"], added["group"], added["origin"]) == ("eileen", "staff", "MANUAL")
+    assert "added to visitors" in shell("add", "visitors", grace, "grace")
+    assert shell("group", "list") == "staff  1 face  Our staff\nvisitors  1 face\n"
+    assert [g["name"] for g in shell.json("group", "list", "--offset", "1")["groups"]] == [
+        "visitors"
+    ]
+    listed = shell.json("group", "list", "staff")
+    assert (listed["count"], listed["faces"]) == (1, [added])
+    shell("add", "staff", eileen, "twin")
+    assert shell("group", "list", "staff", "--limit", "1").endswith("1 of 2\n")
+
+    found = shell.json("search", eileen, "--group", "staff", "--limit", "1")
+    assert found["matches"][0]["face_id"] == added["face_id"]
+    assert found["matches"][0]["score"] >= 99.99
+    best, *_ = shell("search", grace).splitlines()
+    assert best.startswith("100.0  grace  visitors")
+    assert shell("search", grace, "--group", "staff", "--far", "0.001", status=1) == "nobody\n"
+    assert shell.json("search", grace, "--threshold", "80")["matches"][0]["user_id"] == "grace"
+
+    assert shell.json("remove", "staff", "--user", "eileen")["removed"] == 1
+    assert "0 faces" in shell("remove", "staff", "--user", "eileen", status=1)
+    twin = shell.json("group", "list", "staff")["faces"][0]["face_id"]
+    assert "1 face removed" in shell("remove", "staff", "--face", twin)
+    assert "with 1 face\n" in shell("group", "delete", "visitors")
+    assert shell("search", grace, status=1) == "nobody\n"
+
+
+def test_errors(shell: Shell, pictures: tuple[str, str], compact: Any) -> None:
+    assert shell("group", "list", status=2).startswith("facecore: InvalidParameter: there is no")
+    shell("group", "create", "staff")
+    assert "GroupExists" in shell("group", "create", "staff", status=2)
+    assert "GroupNotFound" in shell("search", pictures[0], "--group", "x", status=2)
+    shell("add", "staff", pictures[0], "eileen")
+    refused = shell("add", "staff", pictures[0], "eileen", "--on-existing", "refuse", status=2)
+    assert refused.startswith("facecore: UserExists: ")
+    with Gallery(shell.folder, compact):
+        assert "GalleryLocked" in shell("add", "staff", pictures[0], "e", status=2)
+        assert shell("search", pictures[0]).startswith("100.0  eileen")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["search", "x.jpg", "--far", "0.1", "--threshold", "80", "--gallery", "g"],
+        ["remove", "staff", "--gallery", "g"],
+        ["search", "x.jpg"],
+    ],
+)
+def test_wrong_calls(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "InvalidParameter" in capsys.readouterr().err

@@ -1,0 +1,338 @@
+"""Whatever is given or found, the error is typed, says what was wrong, and nothing has changed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks._templates import DIMENSION, template
+from facecore import (
+    ContractMismatch,
+    FaceEngine,
+    Gallery,
+    GalleryCorrupt,
+    GalleryLocked,
+    GroupNotFound,
+    InvalidParameter,
+    RecordNotFound,
+)
+from facecore.gallery import database
+
+pytestmark = pytest.mark.usefixtures("no_sync")
+FACE = "0" * 32
+
+
+def given(gallery: Gallery, **changed: Any) -> Any:
+    arguments: dict[str, Any] = {
+        "group": "staff",
+        "vectors": template("t")[None],
+        "user_ids": ["u"],
+        "contract": gallery.contract_id,
+    }
+    return gallery.add_templates(**arguments | changed)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda g: g.create_group(""),
+        lambda g: g.create_group("x" * 65),
+        lambda g: g.create_group("a\nb"),
+        lambda g: g.create_group("half \ud83d of a pair"),
+        lambda g: g.create_group(None),
+        lambda g: g.create_group("x", title="\x00"),
+        lambda g: g.create_group("x", description="d" * 4097),
+        lambda g: g.update_group("staff", title=3),
+        lambda g: g.group_by_id("1"),
+        lambda g: g.groups(offset=-1),
+        lambda g: g.groups(limit=1.5),
+        lambda g: g.add("staff", template("t"), ""),
+        lambda g: g.add("staff", template("t"), "u" * 257),
+        lambda g: g.add("staff", template("t"), "u", on_existing="skip"),
+        lambda g: g.add("staff", template("t"), "u", origin="manual"),
+        lambda g: g.add("staff", "no template", "u"),
+        lambda g: g.add_many("staff", [], batch_size=0),
+        lambda g: list(g.add_many("staff", [template("t")])),
+        lambda g: given(g, vectors=template("t")),
+        lambda g: given(g, vectors=template("t")[None, :-1]),
+        lambda g: given(g, vectors=2 * template("t")[None]),
+        lambda g: given(g, vectors=np.full((1, DIMENSION), np.nan)),
+        lambda g: given(g, vectors=[["x"]]),
+        lambda g: given(g, user_ids="u"),
+        lambda g: given(g, user_ids=["u", "v"]),
+        lambda g: given(g, user_ids=[3]),
+        lambda g: given(g, face_ids=["x"]),
+        lambda g: given(g, face_ids=[FACE, FACE], user_ids=["u", "v"]),
+        lambda g: given(g, quality=[101]),
+        lambda g: given(g, quality=[True]),
+        lambda g: given(g, quality=[]),
+        lambda g: given(g, origin="OTHER"),
+        lambda g: given(g, created=datetime(2020, 1, 1)),
+        lambda g: given(g, created="2020-01-01"),
+        lambda g: g.search(template("t"), limit=0),
+        lambda g: g.search(template("t"), limit=True),
+        lambda g: g.search(template("t"), threshold=101),
+        lambda g: g.search(template("t"), threshold=float("nan")),
+        lambda g: g.search(template("t"), far=0),
+        lambda g: g.search(template("t"), far=1),
+        lambda g: g.search(template("t"), far=0.1, threshold=80),
+        lambda g: g.search(template("t"), [3]),
+        lambda g: g.remove("staff"),
+        lambda g: g.remove("staff", user_id="u", face_id=FACE),
+        lambda g: g.remove("staff", face_id="xyz"),
+        lambda g: g.record("xyz"),
+        lambda g: g.record_by_id(1.0),
+        lambda g: g.records(limit=-1),
+        lambda g: g.records(origin="x"),
+        lambda g: g.count(user_id="\x7f"),
+        lambda g: g.templates(batch_size=0),
+        lambda g: g.users_groups(""),
+        lambda g: Gallery(g.address, g.engine, index="flat"),
+        lambda g: Gallery("redis://x", g.engine),
+    ],
+)  # fmt: skip
+def test_wrong_arguments(filled: Gallery, call: Callable[[Gallery], object]) -> None:
+    with pytest.raises(InvalidParameter):
+        call(filled)
+    assert len(filled) == 0
+    assert [group.name for group in filled.groups()] == ["staff", "visitors"]
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda g: g.group("nobody"), GroupNotFound),
+        (lambda g: g.group_by_id(99), GroupNotFound),
+        (lambda g: g.update_group("nobody"), GroupNotFound),
+        (lambda g: g.delete_group("nobody"), GroupNotFound),
+        (lambda g: g.add("nobody", template("t"), "u"), GroupNotFound),
+        (lambda g: g.add_many("nobody", []), GroupNotFound),
+        (lambda g: given(g, group="nobody"), GroupNotFound),
+        (lambda g: g.search(template("t"), ["staff", "nobody"]), GroupNotFound),
+        (lambda g: g.search(template("t"), "nobody", far=0.1), GroupNotFound),
+        (lambda g: g.remove("nobody", user_id="u"), GroupNotFound),
+        (lambda g: g.records("nobody"), GroupNotFound),
+        (lambda g: g.count("nobody"), GroupNotFound),
+        (lambda g: g.templates("nobody"), GroupNotFound),
+        (lambda g: g.record(FACE), RecordNotFound),
+        (lambda g: g.record_by_id(7), RecordNotFound),
+        (lambda g: given(g, contract="c1-0123456789abcdef"), ContractMismatch),
+    ],
+)  # fmt: skip
+def test_what_is_not_there(
+    filled: Gallery, call: Callable[[Gallery], object], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        call(filled)
+    assert len(filled) == 0
+
+
+def test_a_batch_is_added_whole_or_not_at_all(filled: Gallery) -> None:
+    given(filled, face_ids=[FACE])
+    vectors = np.stack([template("a"), template("b")])
+    with pytest.raises(InvalidParameter, match=FACE):
+        given(filled, vectors=vectors, user_ids=["a", "b"], face_ids=["1" * 32, FACE])
+    assert [record.face_id for record in filled.records()] == [FACE]
+    assert filled.group("staff").size == 1
+    assert [match.user_id for match in filled.search(template("a"))] == ["u"]
+
+
+def test_packs_do_not_mix(
+    filled: Gallery, folder: Path, templates_engine: Any, mobilefacenet: FaceEngine
+) -> None:
+    """The error names both packs, at opening and at adding."""
+    with pytest.raises(ContractMismatch, match=r"of the pack mobilefacenet.*of the pack compact"):
+        given(filled, contract=mobilefacenet.contract_id)
+    filled.close()
+    for read_only in (False, True):
+        with pytest.raises(ContractMismatch, match=r"of the pack compact .*not of mobilefacenet"):
+            Gallery(folder, mobilefacenet, read_only=read_only)
+    Gallery(folder, templates_engine).close()  # the refusal let go of the lock
+
+
+def test_a_closed_gallery(filled: Gallery) -> None:
+    filled.close()
+    filled.close()
+    for call in (filled.groups, lambda: filled.search(template("t")), lambda: given(filled)):
+        with pytest.raises(InvalidParameter, match="closed"):
+            call()
+
+
+def test_one_writer(filled: Gallery, folder: Path, templates_engine: Any) -> None:
+    with pytest.raises(GalleryLocked, match=r"open for writing already .*read_only=True"):
+        Gallery(folder, templates_engine)
+    with Gallery(folder, templates_engine, read_only=True) as reader:
+        given(filled)
+        assert reader.search(template("t"))[0].user_id == "u"
+        for call in (
+            lambda: given(reader),
+            lambda: reader.create_group("x"),
+            lambda: reader.remove("staff", user_id="u"),
+            reader.compact,
+        ):
+            with pytest.raises(GalleryLocked, match="read_only"):
+                call()
+    filled.close()
+    Gallery(folder, templates_engine).close()
+
+
+def _use(gallery: Gallery, answers: Any) -> None:
+    try:
+        gallery.groups()
+    except InvalidParameter as error:
+        answers.put(error.message)
+    gallery.close()  # leaves the parent's lock and files alone
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_gallery_does_not_pass_through_a_fork(filled: Gallery) -> None:
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    process = context.Process(target=_use, args=(filled, answers))
+    process.start()
+    assert "another process" in answers.get(timeout=60)
+    process.join()
+    given(filled)
+    assert len(filled) == 1
+
+
+def test_folders_that_are_no_gallery(tmp_path: Path, templates_engine: Any) -> None:
+    with pytest.raises(InvalidParameter, match="there is no gallery"):
+        Gallery(tmp_path / "missing", templates_engine, read_only=True)
+    assert not (tmp_path / "missing").exists()
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    with pytest.raises(InvalidParameter, match=r"not empty: 'photo.jpg'"):
+        Gallery(tmp_path, templates_engine)
+    with pytest.raises(InvalidParameter, match="not a folder"):
+        Gallery(tmp_path / "photo.jpg", templates_engine)
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+class TestDamage:
+    def expect(self, folder: Path, engine: Any, read_only: bool, text: str) -> None:
+        with (
+            pytest.raises(GalleryCorrupt, match=text) as caught,
+            Gallery(folder, engine, read_only=read_only) as gallery,
+        ):
+            gallery.search(template("t"))
+        assert caught.value.hint
+
+    def test_another_file(
+        self, filled: Gallery, folder: Path, templates_engine: Any, read_only: bool
+    ) -> None:
+        filled.close()
+        (folder / "gallery.db").write_bytes(b"no database" * 1000)
+        self.expect(folder, templates_engine, read_only, "not a database")
+
+    def test_another_database(
+        self, filled: Gallery, folder: Path, templates_engine: Any, read_only: bool
+    ) -> None:
+        filled.close()
+        (folder / "gallery.db").unlink()
+        with sqlite3.connect(folder / "gallery.db") as other:
+            other.execute("CREATE TABLE t (a)")
+        other.close()
+        self.expect(folder, templates_engine, read_only, "is not the database of a gallery")
+
+    def test_a_page(
+        self, filled: Gallery, folder: Path, templates_engine: Any, read_only: bool
+    ) -> None:
+        vectors = np.stack([template(f"t{i}") for i in range(100)])
+        given(filled, vectors=vectors, user_ids=["u"] * 100)
+        filled.close()
+        data = bytearray((folder / "gallery.db").read_bytes())
+        at = data.index(vectors[50].tobytes()) // 8192 * 8192
+        data[at : at + 64] = b"\xff" * 64
+        (folder / "gallery.db").write_bytes(data)
+        self.expect(folder, templates_engine, read_only, "gallery.db")
+
+    def test_a_template(
+        self, filled: Gallery, folder: Path, templates_engine: Any, read_only: bool
+    ) -> None:
+        given(filled)
+        filled.close()
+        data = (folder / "gallery.db").read_bytes()
+        flipped = bytearray(template("t").tobytes())
+        flipped[3] ^= 0x40
+        (folder / "gallery.db").write_bytes(data.replace(template("t").tobytes(), flipped))
+        self.expect(folder, templates_engine, read_only, "not of unit length")
+
+    def test_it_is_gone(
+        self, filled: Gallery, folder: Path, templates_engine: Any, read_only: bool
+    ) -> None:
+        filled.close()
+        (folder / "gallery.db").unlink()
+        (folder / "index" / "exact").mkdir(parents=True)
+        if not read_only:
+            self.expect(folder, templates_engine, read_only, "has no gallery.db")
+
+
+def test_compact_reads_everything(filled: Gallery, folder: Path, templates_engine: Any) -> None:
+    given(filled, vectors=np.stack([template(f"t{i}") for i in range(500)]), user_ids=["u"] * 500)
+    filled.close()
+    data = bytearray((folder / "gallery.db").read_bytes())
+    at = data.index(template("t499").tobytes()) // 8192 * 8192
+    data[at + 8 : at + 16] = b"\x00" * 8
+    (folder / "gallery.db").write_bytes(data)
+    with (
+        Gallery(folder, templates_engine) as gallery,
+        pytest.raises(GalleryCorrupt, match=r"gallery\.db"),
+    ):
+        gallery.compact()
+
+
+def test_an_older_schema_is_brought_up_to_date(
+    filled: Gallery, folder: Path, templates_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(filled)
+    filled.close()
+    newer = (*database.MIGRATIONS, ("ALTER TABLE groups ADD COLUMN colour TEXT",))
+    for module in ("database", "store"):
+        monkeypatch.setattr(f"facecore.gallery.{module}.MIGRATIONS", newer)
+    with pytest.raises(InvalidParameter, match="version 1 of the schema, 2 is needed"):
+        Gallery(folder, templates_engine, read_only=True)
+    with Gallery(folder, templates_engine) as gallery:
+        assert [match.user_id for match in gallery.search(template("t"))] == ["u"]
+    Gallery(folder, templates_engine, read_only=True).close()
+    monkeypatch.undo()
+    for read_only in (False, True):
+        with pytest.raises(InvalidParameter, match=r"version 2 .* knows 1.*update facecore"):
+            Gallery(folder, templates_engine, read_only=read_only)
+
+
+def test_a_migration_that_fails_changes_nothing(
+    filled: Gallery, folder: Path, templates_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled.close()
+    newer = (*database.MIGRATIONS, ("CREATE TABLE more (a)", "CREATE TABLE more (a)"))
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "MIGRATIONS", newer)
+        with pytest.raises(GalleryCorrupt, match="already exists"):
+            Gallery(folder, templates_engine)
+    with Gallery(folder, templates_engine) as gallery:
+        assert len(gallery.groups()) == 2
+
+
+def test_a_failed_opening_lets_go(
+    filled: Gallery, folder: Path, templates_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled.close()
+    with monkeypatch.context() as patch:
+        patch.setattr("facecore.gallery.keeper.Saved.repair", _fail)
+        with pytest.raises(GalleryCorrupt, match="on purpose"):
+            Gallery(folder, templates_engine)
+    with Gallery(folder, templates_engine) as gallery:
+        assert given(gallery, vectors=np.empty((0, DIMENSION)), user_ids=[]) == []
+
+
+def _fail(*_: object) -> None:
+    raise GalleryCorrupt("on purpose")

@@ -1,0 +1,97 @@
+"""The optional liveness model of a pack: strictly checked where it is, absent where it is not."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facecore.errors import PackCorrupt
+from facecore.models import contract_id, load_pack, read_manifest
+from facecore.models.manifest import Manifest
+from facecore.models.runtime import open_model
+from facecore.models.schema import parse, read_toml
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+TABLE = read_toml(WEIGHTS / "compact" / "pack.toml")
+
+
+def read(**changes: Any) -> Manifest:
+    table = copy.deepcopy(TABLE)
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        inner = table["liveness"]
+        for key in parents:
+            inner = inner[key]
+        inner[last] = value
+    return parse(Manifest, table, Path("pack.toml"))
+
+
+def test_the_compact_pack_has_one_and_it_names_its_bpcer() -> None:
+    manifest = read()
+    assert manifest.liveness is not None
+    assert "liveness" in manifest.models
+    assert 0 < manifest.liveness.bpcer <= 0.05
+    assert "LFW" in manifest.liveness.bpcer_dataset
+    assert "simulat" in manifest.liveness.caveat
+
+
+def test_a_pack_may_lack_it() -> None:
+    manifest = read_manifest(WEIGHTS / "mobilefacenet" / "pack.toml")
+    assert manifest.liveness is None
+    assert list(manifest.models) == ["detector", "embedder"]
+
+
+def test_it_is_no_part_of_the_contract() -> None:
+    table = {key: value for key, value in TABLE.items() if key != "liveness"}
+    without = parse(Manifest, table, Path("pack.toml"))
+    assert contract_id(without.embedder) == contract_id(read().embedder)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("architecture", "resnet"),
+        ("threshold", 0.0),
+        ("threshold", 100.0),
+        ("bpcer", 1.5),
+        ("bpcer_dataset", " "),
+        ("file", "embedder.onnx"),
+        ("file", "Detector.onnx"),
+        ("extra", 1),
+        ("max_batch", 1),
+        ("input__height", 128),
+        ("output__name", ""),
+        ("cues__names", ["grid_peaks"]),
+        ("cues__mean", [0.0]),
+        ("cues__scale", [0.0] * 9),
+        ("cues__weight", [0.0] * 8),
+        ("cues__bias", "0"),
+    ],
+)
+def test_a_wrong_field_is_named(path: str, value: Any) -> None:
+    with pytest.raises(PackCorrupt, match=rf"liveness\.{path.replace('__', '.')}"):
+        read(**{path: value})
+
+
+def test_its_bytes_are_checked(tmp_path: Path) -> None:
+    folder = tmp_path / "pack"
+    shutil.copytree(WEIGHTS / "compact", folder)
+    assert load_pack(folder).liveness
+    data = (folder / "liveness.onnx").read_bytes()
+    (folder / "liveness.onnx").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(PackCorrupt, match=r"liveness\.onnx.*SHA-256"):
+        load_pack(folder)
+    (folder / "liveness.onnx").unlink()
+    with pytest.raises(PackCorrupt, match=r"liveness\.onnx.*missing"):
+        load_pack(folder)
+
+
+def test_a_model_of_another_role_is_refused() -> None:
+    loaded = load_pack("compact")
+    assert loaded.pack.liveness is not None
+    with pytest.raises(PackCorrupt, match=r"liveness\.onnx: has no output 'attack'"):
+        open_model(loaded.pack.liveness, loaded.embedder, threads=1)

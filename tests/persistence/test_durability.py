@@ -1,0 +1,127 @@
+"""What must be on the disk when a method returns, and what happens when the disk refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks._templates import template
+from facecore import Gallery
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def test_every_commit_is_synced(folder: Path, templates_engine: Any) -> None:
+    with Gallery(folder, templates_engine) as gallery:
+        writer = gallery._backend._store._writer  # type: ignore[attr-defined]
+        settings = {
+            name: writer.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "secure_delete", "foreign_keys")
+        }
+    assert settings == {
+        "journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "foreign_keys": 1,
+    }  # fmt: skip
+
+
+def test_kills(tmp_path: Path) -> None:
+    """As `python -m benchmarks crash`, which kills 200 times; FACECORE_KILLS says how often."""
+    kills = os.environ.get("FACECORE_KILLS", "20")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "crash", "--kills", kills],
+        cwd=REPO,
+        env={**os.environ, "PYTHONPATH": str(REPO), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    result = json.loads(done.stdout)
+    assert result["problems"] == []
+    assert result["kills"] == int(kills)
+    assert result["acknowledged"] > 0
+
+
+CHILD = """
+import sys
+sys.path.insert(0, {repo!r})
+import numpy as np
+from benchmarks._templates import TemplateEngine, template
+from facecore import FacecoreError, Gallery
+{setup}
+try:
+    with Gallery({folder!r}, TemplateEngine(), read_only={read_only}) as gallery:
+        {work}
+except FacecoreError as error:
+    print(error.code)
+"""
+
+
+def in_child(folder: Path, work: str, setup: str = "", read_only: bool = False) -> str:
+    code = CHILD.format(
+        repo=str(REPO), folder=str(folder), setup=setup, work=work, read_only=read_only
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits on the size of files")
+def test_a_full_disk(folder: Path, templates_engine: Any) -> None:
+    """The change fails with a typed error, and what was there before is as it was."""
+    with Gallery(folder, templates_engine) as gallery:
+        gallery.create_group("staff")
+        gallery.add("staff", template("t"), "u")
+    setup = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+"""
+    work = """
+        for i in range(1000):
+            vectors = np.stack([template(f"{i}-{j}") for j in range(50)])
+            gallery.add_templates("staff", vectors, ["v"] * 50, contract=gallery.contract_id)
+"""
+    assert in_child(folder, work, setup) == "GalleryNotWritable"
+    with Gallery(folder, templates_engine) as gallery:
+        assert len(gallery) % 50 == 1
+        assert gallery.count(user_id="v") == len(gallery) - 1
+        assert gallery.search(template("t"), limit=1)[0].user_id == "u"
+        gallery.add("staff", template("s"), "s")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs another user, or no rights")
+def test_a_folder_that_nobody_may_write_to(templates_engine: Any) -> None:
+    # Not in pytest's folder, which other users may not enter.
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        refuse_writing(Path(place) / "a.gallery", templates_engine)
+
+
+def refuse_writing(folder: Path, templates_engine: Any) -> None:
+    with Gallery(folder, templates_engine) as gallery:
+        gallery.create_group("staff")
+        gallery.add("staff", template("t"), "u")
+    setup = ""
+    if os.geteuid() == 0:  # root may write everywhere; the child gives that up once it is warm
+        setup = """
+import os, tempfile
+warm = tempfile.TemporaryDirectory()
+with Gallery(warm.name, TemplateEngine()) as gallery:
+    gallery.create_group("g")
+    gallery.add("g", template("t"), "u")
+    gallery.search(template("t"))
+warm.cleanup()
+os.seteuid(65534)
+"""
+    folder.chmod(0o555)
+    found = 'print(gallery.search(template("t"))[0].user_id)'
+    assert in_child(folder, found, setup, read_only=True) == "u"
+    assert in_child(folder, found, setup) == "GalleryNotWritable"
+    assert in_child(folder / "new", found, setup) == "GalleryNotWritable"
+    folder.chmod(0o755)

@@ -1,0 +1,135 @@
+"""The HNSW index beside the exact one: made in the background, saved, resumed, never waited for."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks._templates import template
+from facecore import Gallery, MissingExtra
+from facecore.gallery import accelerator, generations, keeper, saved
+from facecore.gallery.hnsw import HnswIndex
+
+pytestmark = pytest.mark.usefixtures("no_sync", "small")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (saved, keeper, accelerator):
+        monkeypatch.setattr(module, "WORTHWHILE", 1)
+
+
+def add(gallery: Gallery, start: int, stop: int) -> None:
+    tokens = [f"t{i}" for i in range(start, stop)]
+    vectors = np.stack([template(token) for token in tokens])
+    gallery.add_templates("staff", vectors, tokens, contract=gallery.contract_id)
+
+
+def finds(gallery: Gallery, number: int) -> bool:
+    return gallery.search(template(f"t{number}"), limit=1)[0].user_id == f"t{number}"
+
+
+def test_a_build_that_was_stopped_goes_on(
+    filled: Gallery, folder: Path, templates_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(filled, 0, 300)
+    filled.close()
+    monkeypatch.setattr(accelerator, "_BATCH", 10)
+    rows: list[int] = []
+    plain = HnswIndex.add
+
+    def slow(self: HnswIndex, ids: Any, *rest: Any) -> None:
+        time.sleep(0.01)
+        rows.append(len(ids))
+        plain(self, ids, *rest)
+
+    monkeypatch.setattr(HnswIndex, "add", slow)
+    with Gallery(folder, templates_engine, index="hnsw") as gallery:
+        assert finds(gallery, 299)  # does not wait for it
+        assert gallery.stats().index == "exact"
+        while sum(rows) < 100:
+            time.sleep(0.005)
+    half = generations.watermark(folder / "index" / "hnsw")
+    assert half is not None
+    assert 100 <= half["face"] < 300
+    rows.clear()
+    with Gallery(folder, templates_engine, index="hnsw") as gallery:
+        gallery.remove("staff", user_id="t299")  # not in what was saved: nothing is lost
+        gallery.compact()
+        assert gallery.stats().index == "hnsw"
+        assert finds(gallery, 5)
+        assert finds(gallery, 298)
+        assert len(gallery.search(template("t5"), limit=1000)) == 299
+    assert sum(rows) == 299 - half["face"]
+
+
+def test_a_reader_loads_it_and_never_makes_one(
+    filled: Gallery, folder: Path, templates_engine: Any
+) -> None:
+    add(filled, 0, 100)
+    filled.close()
+    with Gallery(folder, templates_engine, index="hnsw", read_only=True) as reader:
+        assert finds(reader, 7)
+        reader._backend._keeper._fast._thread.join(60)  # type: ignore[attr-defined]
+        assert finds(reader, 7)
+        assert reader.stats().index == "exact"
+    with Gallery(folder, templates_engine, index="hnsw") as gallery:
+        gallery.compact()
+        with Gallery(folder, templates_engine, index="hnsw", read_only=True) as reader:
+            until_hnsw(reader, 7)
+            add(gallery, 100, 110)
+            gallery.remove("staff", user_id="t7")
+            assert finds(reader, 109)
+            until_hnsw(reader, 109)
+            assert not finds(reader, 7)
+
+
+def until_hnsw(gallery: Gallery, number: int) -> None:
+    for _ in range(2000):
+        assert finds(gallery, number)
+        if gallery.stats().index == "hnsw":
+            return
+        time.sleep(0.005)
+    raise AssertionError("it never came")
+
+
+def test_compacting_builds_it_anew_if_much_was_removed(
+    filled: Gallery, folder: Path, templates_engine: Any
+) -> None:
+    add(filled, 0, 100)
+    filled.close()
+    with Gallery(folder, templates_engine, index="hnsw") as gallery:
+        gallery.compact()
+        for i in range(30):
+            gallery.remove("staff", user_id=f"t{i}")
+        gallery.compact()
+        index = gallery._backend._keeper._fast._follower.index  # type: ignore[attr-defined]
+        assert (len(index), index.garbage) == (70, 0)
+        assert finds(gallery, 30)
+        assert gallery.stats().index == "hnsw"
+
+
+def test_without_hnswlib(
+    filled: Gallery,
+    folder: Path,
+    templates_engine: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    add(filled, 0, 10)
+    filled.close()
+    monkeypatch.setitem(sys.modules, "hnswlib", None)
+    with pytest.raises(MissingExtra, match="hnswlib"):
+        Gallery(folder, templates_engine, index="hnsw")
+    monkeypatch.setitem(keeper._HNSW_FROM, "auto", 1)
+    with caplog.at_level(logging.WARNING), Gallery(folder, templates_engine) as gallery:
+        assert finds(gallery, 3)
+        gallery.compact()
+        assert finds(gallery, 3)
+    assert "no HNSW index: hnswlib" in caplog.text

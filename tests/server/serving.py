@@ -1,0 +1,126 @@
+"""A server of the tests: the real one on a free port of 127.0.0.1, in a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+from facecore.server.app import Application, Limits
+from facecore.server.dispatch import Service
+from facecore.server.running import Server, bind
+
+DEFAULT = Limits()
+
+
+@dataclass
+class Answered:
+    status: int
+    body: dict[str, Any]
+
+
+@dataclass
+class Echo:
+    """A service that tells what it was called with, and waits where a test holds it."""
+
+    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def call(self, name: str, params: Mapping[str, Any], /) -> Answered:
+        self.calls.append((name, dict(params)))
+        self.gate.wait(10)
+        if name == "Fail":
+            raise RuntimeError("user-17")
+        if name == "NotANumber":
+            return Answered(200, {"Score": float("nan")})
+        if name == "Unknown":
+            return Answered(404, {"Code": "InvalidAction.NotFound", "RequestId": "R"})
+        if name == "Throttle":
+            return Answered(403, {"Code": "Throttling.Api", "RequestId": "R"})
+        return Answered(200, {"Code": "Success", "RequestId": "R", "Message": "success"})
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Running:
+    port: int
+    server: Server
+    thread: threading.Thread
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+
+    def send(
+        self,
+        form: Mapping[str, str] | bytes = b"",
+        query: str = "",
+        *,
+        method: str = "POST",
+        path: str = "/",
+        **headers: str,
+    ) -> Reply:
+        """One request, without a signature."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        body = form if isinstance(form, bytes) else urlencode(form).encode()
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body and "content-type" not in sent:
+            sent["content-type"] = "application/x-www-form-urlencoded"
+        try:
+            connection.request(method, path + (f"?{query}" if query else ""), body, sent)
+            return reply(connection.getresponse())
+        finally:
+            connection.close()
+
+    def raw(self, data: bytes, *, seconds: float = 5) -> bytes:
+        """Whatever comes back until the server hangs up, or for some seconds."""
+        with socket.create_connection(("127.0.0.1", self.port), seconds) as sock:
+            with contextlib.suppress(OSError):
+                sock.sendall(data)
+            answer = b""
+            with contextlib.suppress(OSError):
+                while chunk := sock.recv(1 << 16):
+                    answer += chunk
+            return answer
+
+
+def reply(response: http.client.HTTPResponse) -> Reply:
+    data = response.read()
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    body = json.loads(data) if headers["content-type"] == "application/json" else data
+    return Reply(response.status, headers, body)
+
+
+@contextlib.contextmanager
+def running(
+    service: Service,
+    keys: Mapping[str, str] | None = None,
+    limits: Limits = DEFAULT,
+) -> Iterator[Running]:
+    sock = bind("127.0.0.1", 0)
+    server = Server(Application(service, keys, limits))
+    thread = threading.Thread(target=server.run, args=([sock],))
+    thread.start()
+    while not server.started and thread.is_alive():
+        time.sleep(0.005)
+    running = Running(sock.getsockname()[1], server, thread)
+    try:
+        yield running
+    finally:
+        running.stop()
+        thread.join()

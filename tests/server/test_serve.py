@@ -1,0 +1,100 @@
+"""``facecore serve`` as a process: options, start, stop and what it leaves behind."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facecore import FaceEngine, cli
+from facecore.operations import FaceService, Response
+from facecore.server.warming import warm
+
+SECRET = "s3cret-s3cret-s3cret"
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    assert cli.main(["serve", *options]) == 2
+    return capsys.readouterr().err
+
+
+def test_wrong_options_are_told_before_any_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.serve, "engine_of", lambda args: pytest.fail("models were loaded"))
+    folder = str(tmp_path / "gallery")
+    for host in ("0.0.0.0", "::", "192.168.0.1", "example.com"):
+        error = complaint(capsys, "--gallery", folder, "--no-auth", "--host", host)
+        assert "InvalidParameter: --no-auth is for loopback" in error
+    error = complaint(capsys, "--gallery", folder, "--keys", str(tmp_path / "none"))
+    assert "InvalidParameter" in error
+    error = complaint(capsys, "--gallery", folder, "--no-auth", "--port", "70000")
+    assert "InvalidParameter: port 70000" in error
+    for options in ([], ["--no-auth", "--keys", "a"]):
+        with pytest.raises(SystemExit):
+            cli.main(["serve", "--gallery", folder, *options])
+    assert not Path(folder).exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_start_and_stop(tmp_path: Path, number: int) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"door-1 {SECRET}\n")
+    keys.chmod(0o600)
+    access = ["--keys", str(keys)] if number == signal.SIGTERM else ["--no-auth"]
+    command = [sys.executable, "-m", "facecore.cli", "serve", "--port", "0", *access]
+    process = subprocess.Popen(
+        [*command, "--gallery", str(tmp_path / "gallery"), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        first = json.loads(process.stderr.readline())
+        text, _, port = first["message"].rpartition(":")
+        assert text == "listening on http://127.0.0.1"
+        connection = http.client.HTTPConnection("127.0.0.1", int(port))
+        connection.request("POST", "/?Action=QueryFaceGroup&CurrentPage=1&PageSize=10")
+        answer = json.load(connection.getresponse())
+        connection.close()
+        expected = "IncompleteSignature" if number == signal.SIGTERM else "Success"
+        assert answer["Code"] == expected
+        process.send_signal(number)
+        out, rest = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, json.loads(out)) == (0, {"requests": 1})
+    lines = [json.loads(line) for line in rest.splitlines()]
+    assert [line["code"] for line in lines] == [expected]
+    assert SECRET not in rest
+
+
+def test_warming_reaches_every_part(
+    compact: FaceEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[Response] = []
+    call = FaceService.call
+
+    def spy(self: FaceService, name: str, params: dict[str, Any]) -> Response:
+        answers.append(call(self, name, params))
+        return answers[-1]
+
+    monkeypatch.setattr(FaceService, "call", spy)
+    warm(compact)
+    enrolled, *checked = [answer.body for answer in answers]
+    assert enrolled["Result"]["Passed"] == "Y"
+    for body in checked:
+        assert body["Result"]["SubCode"] in ("205", "233")
+        assert "DuplicateFace" in body["Result"]
+        assert "ExtFaceInfo" in body["Result"]
+    assert "FaceAttackScore" in checked[1]["Result"]

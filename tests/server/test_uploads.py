@@ -1,0 +1,151 @@
+"""Files that are uploaded first: permissions, limits, and the forms they come in."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from server.serving import Echo, Running
+
+from facecore.server import uploads
+from facecore.server.refusals import Refusal
+from facecore.server.uploads import Uploads, permission, read_upload
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def multipart(parts: dict[str, bytes], boundary: str = "b") -> tuple[str, bytes]:
+    body = b"".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode()
+        + value
+        + b"\r\n"
+        for name, value in parts.items()
+    )
+    return f"multipart/form-data; boundary={boundary}", body + f"--{boundary}--\r\n".encode()
+
+
+def test_a_file_is_taken_once_by_who_may() -> None:
+    files = Uploads()
+    key = files.allow("door-1")
+    assert files.take(key, "door-1") is None  # nothing has come yet
+    files.put(key, b"picture")
+    assert files.take(f"http://http://127.0.0.1/{key}", "door-2") is None
+    assert files.take(f"http://http://127.0.0.1/{key}", "door-1") == b"picture"
+    assert files.take(key, "door-1") is None
+
+
+def test_a_permission_is_for_one_file_and_a_minute() -> None:
+    clock = Clock()
+    files = Uploads(clock)
+    with pytest.raises(Refusal, match="No upload"):
+        files.put("0" * 32, b"x")
+    key = files.allow("")
+    with pytest.raises(Refusal, match="No upload"):
+        files.put(key, b"")
+    files.put(key, b"x")
+    with pytest.raises(Refusal, match="No upload"):
+        files.put(key, b"y")
+    late = files.allow("")
+    clock.now = 61
+    assert files.take(key, "") is None
+    with pytest.raises(Refusal, match="No upload"):
+        files.put(late, b"x")
+
+
+def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    files = Uploads(clock)
+    keys = [files.allow("") for _ in range(uploads.WAITING)]
+    with pytest.raises(Refusal, match="Throttling"):
+        files.allow("")
+    monkeypatch.setattr(uploads, "BYTES", 10)
+    files.put(keys[0], b"123456")
+    with pytest.raises(Refusal, match="Throttling"):
+        files.put(keys[1], b"123456")
+    clock.now = 61
+    files.put(files.allow(""), b"123456")
+
+
+@pytest.mark.parametrize(
+    ("host", "scheme", "url"),
+    [
+        ("127.0.0.1:8080", "http", "http://127.0.0.1:8080"),
+        ("http://127.0.0.1:8080", "http", "http://127.0.0.1:8080"),
+        ("faces.example.com", "https", "faces.example.com"),
+    ],
+)
+def test_bucket_and_endpoint_make_the_host(host: str, scheme: str, url: str) -> None:
+    answer = permission("k", host, scheme)
+    assert f"{answer['Bucket']}.{answer['Endpoint']}" == url
+
+
+@pytest.mark.parametrize("host", ["localhost:8080", "[::1]:8080", "[::ffff:1.2.3.4]", ""])
+def test_hosts_that_cannot_be_cut(host: str) -> None:
+    with pytest.raises(Refusal, match="a dot"):
+        permission("k", host, "http")
+
+
+@given(st.text("0123456789abcdef", min_size=1), st.binary(max_size=200))
+def test_forms_are_read_back(key: str, data: bytes) -> None:
+    assert read_upload(*multipart({"key": key.encode(), "policy": b"", "file": data})) == (
+        key,
+        data,
+    )
+
+
+options = st.sampled_from(
+    [
+        "",
+        ";",
+        "; boundary",
+        "; boundary=",
+        "; boundary=b",
+        '; boundary="b',
+        "; boundary=" + "b" * 99,
+    ]
+)
+pieces = [
+    *(b"--b", b"--", b"\r\n", b"\r\n\r\n", b"x", b": ", b"\0", b"Content-Disposition: form-data"),
+    *(b'; name="key"', b'; name="file"', b"; name*=utf-8''%ff; filename=\"\xff\""),
+]
+
+
+@given(
+    options | st.text(st.characters(max_codepoint=255), max_size=10),
+    st.lists(st.sampled_from(pieces), max_size=20).map(b"".join),
+)
+def test_broken_forms_are_refused(options: str, body: bytes) -> None:
+    with contextlib.suppress(Refusal):
+        read_upload(f"multipart/form-data{options}", body)
+
+
+def test_too_many_parts() -> None:
+    with pytest.raises(Refusal, match="more than"):
+        read_upload(*multipart({str(number): b"" for number in range(17)}))
+
+
+def test_over_http(server: Running, echo: Echo) -> None:
+    allowed = server.send(
+        method="GET",
+        x_acs_action="AuthorizeFileUpload",
+        x_acs_version="2019-12-19",
+        host=f"127.0.0.1:{server.port}",
+    )
+    assert allowed.status == 200
+    kind, body = multipart({"key": allowed.body["ObjectKey"].encode(), "file": b"\0picture"})
+    uploaded = server.send(body, content_type=kind)
+    assert (uploaded.status, uploaded.headers["content-type"]) == (201, "application/xml")
+    address = f"http://http://127.0.0.1:{server.port}/{allowed.body['ObjectKey']}"
+    form = {"Action": "AddFaceRecord", "FacePictureFile": address}
+    server.send(form)
+    server.send(form)
+    files = [params["FacePictureFile"] for _, params in echo.calls]
+    assert files == [b"\0picture", address]  # an address where nothing waits stays one
+    assert server.send(body, content_type=kind).body["Code"] == "InvalidParameter"
