@@ -131,7 +131,8 @@ def import_pictures(
 ) -> ImportResult:
     """Add the faces of a folder of people, or of the pictures that a CSV file lists.
 
-    The largest face of each picture is added.  However often it is stopped and begun again,
+    The largest face of each picture is added, without a quality (`FaceRecord.quality` is None).
+    However often it is stopped and begun again,
     by Ctrl-C or a power cut, the group ends up with the same faces: a picture whose face is in
     the group already is passed over.  What was refused is tried again each time.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,12 +20,13 @@ from facecore.gallery.records import (
     Origin,
     check_choice,
     check_face_id,
+    check_number,
     check_user_id,
 )
 
 if TYPE_CHECKING:
+    from facecore.engine import FaceInput
     from facecore.gallery.backend import Backend
-    from facecore.images import ImageInput
 
 __all__ = ["Pairs", "new_faces", "pack_of", "stored", "templates"]
 
@@ -102,14 +102,14 @@ class Pairs:
         Of the images that were taken and not yet stored, whatever their callers gave.
     """
 
-    def __init__(self, items: Iterable[tuple[ImageInput, str]]) -> None:
+    def __init__(self, items: Iterable[tuple[FaceInput, str]]) -> None:
         self._items = items
         self.users: deque[object] = deque()
 
     def __length_hint__(self) -> int:
         return length_hint(self._items)
 
-    def __iter__(self) -> Iterator[ImageInput]:
+    def __iter__(self) -> Iterator[FaceInput]:
         for item in self._items:
             try:
                 image, user_id = item
@@ -150,10 +150,7 @@ def stored(
 def _quality(value: float | None) -> float | None:
     if value is None:
         return None
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and 0 <= value <= 100):
-        raise InvalidParameter(f"quality is {value!r:.80}, must be within 0..100, or None")
-    return float(value)
+    return check_number(value, "quality", 0, 100)
 
 
 def _origin(value: Origin) -> Origin:
@@ -164,4 +161,7 @@ def _origin(value: Origin) -> Origin:
 def _moment(value: object) -> datetime:
     if not (isinstance(value, datetime) and value.utcoffset() is not None):
         raise InvalidParameter(f"created is {value!r:.80}, must be a datetime with a time zone")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidParameter(f"created is {value!r:.80}, which is no moment in UTC") from error
