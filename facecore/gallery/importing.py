@@ -270,10 +270,14 @@ def _sources(place: Path) -> list[_Source]:
         ]
     if not place.is_file():
         raise InvalidParameter(f"{place} is neither a folder nor a file")
-    return [
-        _Source(path, os.path.relpath(path, place.parent), user)
-        for user, path in listed_pictures(place)
-    ]
+    return [_Source(path, _relative(path, place), user) for user, path in listed_pictures(place)]
+
+
+def _relative(path: Path, file: Path) -> str:
+    try:
+        return os.path.relpath(path, file.parent)
+    except ValueError:  # on another drive of Windows
+        return str(path)
 
 
 def _table(refusals: Sequence[Refusal]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from datetime import UTC, datetime
 from itertools import islice
 from operator import length_hint
@@ -40,8 +40,10 @@ def new_faces(
     created: datetime | Sequence[datetime] | None = None,
 ) -> list[NewFace]:
     """Faces with ids and a time; see `facecore.Gallery.add_templates` for the parameters."""
-    if isinstance(user_ids, str):
-        raise InvalidParameter("user_ids is a single string", "give a list, one for each vector")
+    if isinstance(user_ids, str) or not isinstance(user_ids, Sized):
+        raise InvalidParameter(
+            f"user_ids is {user_ids!r:.80}", "give a list, with one for each vector"
+        )
     count = len(user_ids)
     moment = datetime.now(UTC) if created is None else created
     ids = [os.urandom(16).hex() for _ in range(count)] if face_ids is None else face_ids
@@ -53,8 +55,8 @@ def new_faces(
         ("created", [moment] * count if isinstance(moment, datetime) else moment),
     ]
     for name, column in columns:
-        if len(column) != count:
-            raise InvalidParameter(f"{count} user_ids and {len(column)} {name} were given")
+        if not isinstance(column, Sized) or len(column) != count:
+            raise InvalidParameter(f"{count} user_ids and not as many {name}")
     faces = [
         NewFace(check_user_id(user_id), check_face_id(face_id), _quality(q), _origin(o), _moment(t))
         for user_id, face_id, q, o, t in zip(*(column for _, column in columns), strict=True)

@@ -16,6 +16,7 @@ from facecore.errors import (
     GalleryLocked,
     InvalidParameter,
 )
+from facecore.files import sync_folder
 from facecore.gallery.changes import Changes
 from facecore.gallery.database import (
     PATIENCE,
@@ -25,7 +26,7 @@ from facecore.gallery.database import (
     refuse_foreign,
     typed,
 )
-from facecore.gallery.folder import FolderLock, claim, sync_folder
+from facecore.gallery.folder import FolderLock, claim
 from facecore.gallery.queries import Snapshot
 from facecore.gallery.records import Contract
 from facecore.gallery.schema import MIGRATIONS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import sqlite3
 import threading
@@ -20,6 +21,7 @@ from facecore import (
     Gallery,
     GalleryCorrupt,
     GalleryLocked,
+    GalleryNotWritable,
     GroupNotFound,
     InvalidParameter,
     RecordNotFound,
@@ -67,6 +69,8 @@ def given(gallery: Gallery, **changed: Any) -> Any:
         lambda g: given(g, vectors=np.full((1, DIMENSION), np.nan)),
         lambda g: given(g, vectors=[["x"]]),
         lambda g: given(g, user_ids="u"),
+        lambda g: given(g, user_ids=3),
+        lambda g: given(g, created=3),
         lambda g: given(g, user_ids=["u", "v"]),
         lambda g: given(g, user_ids=[3]),
         lambda g: given(g, face_ids=["x"]),
@@ -204,6 +208,19 @@ def test_one_writer(filled: Gallery, folder: Path, templates_engine: Any) -> Non
                 call()
     filled.close()
     Gallery(folder, templates_engine).close()
+
+
+def test_a_file_system_without_locks(
+    folder: Path, templates_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other process has it open, so the error must not say so."""
+
+    def refuse(stream: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("facecore.gallery.folder._lock", refuse)
+    with pytest.raises(GalleryNotWritable, match=r"cannot be locked.*network share"):
+        Gallery(folder, templates_engine)
 
 
 def _use(gallery: Gallery, answers: Any) -> None:
