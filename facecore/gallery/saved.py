@@ -64,11 +64,10 @@ class Saved:
         mark = generations.watermark(self._root)
         if mark is not None and _fits(mark, snapshot):
             self.face = self.reached = int(mark["face"])
+            self._clean(generations.sweep)
         else:
             self._warn(snapshot, "it cannot be read" if mark is None else _OTHER_FACES)
-            self._none = True
-            generations.discard(self._root)
-        generations.sweep(self._root)
+            self._discard()
 
     def load(self, snapshot: Snapshot, read: Callable[[Path], Index]) -> Follower | None:
         """The newest generation, if it is whole and the store's; else None."""
@@ -136,11 +135,16 @@ class Saved:
 
         Where that is impossible, it is logged, and `pending`: the removal itself was done.
         """
-        if not (self.pending or any(self._unread or ids.min() <= self.face for ids in gone)):
-            return
+        if self.pending or any(self._unread or ids.min() <= self.face for ids in gone):
+            self._discard()
+
+    def _discard(self) -> None:
         self.face, self._none = 0, True
+        self._clean(generations.discard)
+
+    def _clean(self, clean: Callable[[Path], None]) -> None:
         try:
-            generations.discard(self._root)
+            clean(self._root)
         except FacecoreError as error:
             if not self.pending:
                 log.warning("%s: removed templates may stay for now: %s", self._root, error)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from facecore.errors import (
-    ContractMismatch,
     GalleryCorrupt,
     GalleryLocked,
     InvalidParameter,
@@ -20,6 +19,7 @@ from facecore.files import sync_folder
 from facecore.gallery.changes import Changes
 from facecore.gallery.database import (
     PATIENCE,
+    check_contract,
     connect,
     connect_frozen,
     migrate,
@@ -102,7 +102,7 @@ class Store:
             migrate(self._writer, self.path)
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                _check_contract(self._writer, self._contract, self.path, fill=True)
+                check_contract(self._writer, self._contract, self.path, fill=True)
                 self._writer.execute("COMMIT")
             except BaseException:
                 self._writer.execute("ROLLBACK")
@@ -139,7 +139,7 @@ class Store:
                     f"{self.path} has version {version} of the schema, {len(MIGRATIONS)} is needed",
                     "open it once for writing, which brings it up to date",
                 )
-            _check_contract(self._free[0], self._contract, self.path, fill=False)
+            check_contract(self._free[0], self._contract, self.path, fill=False)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -308,22 +308,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:  # missing
         return 0
-
-
-def _check_contract(
-    connection: sqlite3.Connection, contract: Contract, path: Path, *, fill: bool
-) -> None:
-    """Hold the engine's contract against the gallery's; a new gallery takes it."""
-    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-    if not meta and fill:
-        rows = [("contract", contract.id), ("pack", contract.pack)]
-        rows.append(("dimension", str(contract.dimension)))
-        connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
-        return
-    if meta.get("contract") != contract.id:
-        raise ContractMismatch(
-            f"{path.parent} holds templates of the pack {meta.get('pack')} "
-            f"(contract {meta.get('contract')}), not of {contract.pack} (contract {contract.id})"
-        )
-    if meta.get("dimension") != str(contract.dimension):
-        raise GalleryCorrupt(f"{path}: its dimension is {meta.get('dimension')!r}")

@@ -332,3 +332,25 @@ def test_an_index_that_cannot_be_saved_is_only_a_warning(
     (folder / "index").unlink()
     with Gallery(folder, templates_engine) as gallery:
         assert finds(gallery, 0, 9)
+
+
+def test_what_cannot_be_cleaned_does_not_keep_a_gallery_shut(
+    filled: Gallery, folder: Path, templates_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(filled, 0, 100)
+    filled.close()
+    damage_manifest(folder / "index" / "exact")
+
+    def in_use(*args: object) -> None:
+        raise PermissionError("in use")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(shutil, "rmtree", in_use)
+        gallery = Gallery(folder, templates_engine)
+    with gallery:
+        assert finds(gallery, 7)
+        assert gallery.stats().erasure_pending
+        gallery.create_group("any change tries again")
+        assert not gallery.stats().erasure_pending
+    with Gallery(folder, templates_engine) as gallery:
+        assert finds(gallery, 7)
