@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from facecore.errors import IndexCorrupt, InvalidParameter
 from facecore.gallery import hnsw_files
-from facecore.gallery.checks import as_ids, as_labels, as_vectors
+from facecore.gallery.checks import as_ids, as_labels, as_rows, as_vectors
 from facecore.gallery.graph import MAX_M, Graph, new_hnswlib
 from facecore.gallery.hnsw_files import REMOVED, Saved
 from facecore.gallery.idmap import IdMap
@@ -156,15 +156,8 @@ class HnswIndex:
         IndexCorrupt
             hnswlib failed; the index has to be built anew.
         """
-        keys, new = as_ids(ids), as_vectors(vectors, self._dimension)
-        of = np.zeros(len(keys), np.int32) if labels is None else as_labels(labels)
-        if not len(keys) == len(new) == len(of):
-            raise InvalidParameter(
-                f"{len(keys)} ids, {len(new)} vectors and {len(of)} labels: as many are needed"
-            )
+        keys, new, of = as_rows(ids, vectors, labels, self._dimension)
         order = np.argsort(keys, kind="stable")
-        if (np.diff(keys[order]) == 0).any():
-            raise InvalidParameter("an id is there twice")
         for start in range(0, len(keys), _BLOCK):
             part = order[start : start + _BLOCK]
             with self._lock.writing():
