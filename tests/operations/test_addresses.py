@@ -131,6 +131,9 @@ class Hostile(BaseHTTPRequestHandler):
     def say_to_credentials(self) -> None:
         self.redirect(f"http://user:secret@{self.headers['Host']}/good")
 
+    def say_to_brackets(self) -> None:
+        self.redirect("http://[::1")
+
     def say_to_private(self) -> None:
         self.redirect("http://10.0.0.1/good")
 
@@ -241,7 +244,7 @@ def test_the_limit_counts_bytes_that_came(port: int) -> None:
             get(port, path)
 
 
-@pytest.mark.parametrize("path", ["to-file", "to-credentials"])
+@pytest.mark.parametrize("path", ["to-file", "to-credentials", "to-brackets"])
 def test_redirects_are_parsed_like_addresses(port: int, path: str) -> None:
     with pytest.raises(AddressRefused):
         get(port, path)
