@@ -83,7 +83,7 @@ DUPLICATION_CHECK = (
 ADD_FACE_RECORD = (
     Parameter("ProductCode", required=True, allowed=("FACE_ENROLL",)),
     Parameter("FaceGroupCode", required=True),
-    Parameter("MerchantUserId", pattern=".{1,32}"),
+    Parameter("MerchantUserId", pattern=".{1,32}"),  # the picture's name may be longer
     Picture(
         "Face", "FacePicture", "FacePictureUrl", files=("FacePictureFileObject", "FacePictureFile")
     ),
