@@ -72,10 +72,10 @@ DUPLICATION_CHECK = (
     # Inverted in the document: 0 registers, 1 does not.
     Parameter("AutoRegistration", default="1", allowed=("0", "1"), when=_SEARCHES),
     Parameter("FaceRegisterGroupCode", required=True, when=_REGISTERS),
-    Parameter("ReturnFaces", default="1", allowed=("1", "2", "3", "4", "5")),
+    Parameter("ReturnFaces", default="1", allowed=("1", "2", "3", "4", "5"), when=_SEARCHES),
     Parameter("SaveFacePicture", ignored=True),
     Parameter("FaceVerifyThreshold", ignored=True),
-    Parameter("UpdateFaceIfUserExists", default="N", allowed=("Y", "N")),
+    Parameter("UpdateFaceIfUserExists", default="N", allowed=("Y", "N"), when=_SEARCHES),
     Parameter("FaceQualityCheck", default="N"),  # Y asks for scores; anything else does not
     Parameter("FaceAttributeCheck", default="N"),  # Y asks for age and gender
 )

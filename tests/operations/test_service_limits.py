@@ -216,6 +216,7 @@ _MODE_1 = {"VerifyModel": "1", "FaceGroupCodes": None}
         (_MODE_1, "Success"),
         ({**_MODE_1, "FaceGroupCodes": "nope"}, "Success"),
         ({**_MODE_1, "AutoRegistration": "2"}, "Success"),
+        ({**_MODE_1, "ReturnFaces": "6", "UpdateFaceIfUserExists": "y"}, "Success"),
         ({**_MODE_1, "AutoRegistration": "0"}, "Success"),
         ({**_MODE_1, "AutoRegistration": "0", "FaceRegisterGroupCode": "nope"}, "Success"),
         ({"AutoRegistration": "1", "FaceRegisterGroupCode": "nope"}, "Success"),
