@@ -224,7 +224,7 @@ MUTATIONS = [
        "raise OperationError(failed, str(error)) from error"),
     _m("groups::test_delete_a_user",
        "DeletedGroupCodes only the first", "groups",
-       'DeletedGroupCodes=",".join(codes)', 'DeletedGroupCodes=",".join(codes[:1])'),
+       '",".join(deleted)', '",".join(deleted[:1])'),
     _m("groups::test_query_records",
        "pages from 0", "groups",
        "context.gallery.records(group, (page - 1) * size",
