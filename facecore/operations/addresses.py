@@ -164,7 +164,7 @@ def parse(url: str) -> Address:
     """
     if len(url) > URL_LENGTH:
         raise AddressRefused(f"the address has {len(url)} characters; {URL_LENGTH} are allowed")
-    if any(character <= " " or character in "\\\x7f" for character in url):
+    if re.search("[\0- \\\\\x7f\ud800-\udfff]", url):
         raise AddressRefused("the address contains white space, a backslash or a control character")
     try:
         parts = urllib.parse.urlsplit(url)

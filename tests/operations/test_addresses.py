@@ -384,6 +384,7 @@ def test_machines_off_the_internet_are_refused(url: str, monkeypatch: pytest.Mon
         "http://example.com:99999/",
         "http://example.com:x/",
         "http://exa mple.com/",
+        "http://example.com/\ud800",
         "http://example.com/a\r\nHost: b",
         "http://example.com\\@evil.test/",
         "http://example.com/a\\b",
