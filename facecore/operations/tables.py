@@ -33,6 +33,7 @@ __all__ = [
 BIZ_ID = "[A-Za-z0-9]{1,32}"
 EXACT_BIZ_ID = "[A-Za-z0-9]{32}"
 ID = "[0-9]{1,18}"
+LISTED_CODE = r"[^\s,\uff0c]([^,\uff0c]*[^\s,\uff0c])?"  # FaceGroupCodes can name it
 PAGE = "[1-9][0-9]{0,8}"
 PAGE_SIZE = "[1-9][0-9]{0,2}|1000"
 
@@ -108,7 +109,7 @@ COMPARE_FACES_VALUES = (
 
 # Groups come from the vendor's console; here they need an operation of their own.
 CREATE_FACE_GROUP = (
-    Parameter("GroupCode", required=True),
+    Parameter("GroupCode", required=True, pattern=LISTED_CODE),
     Parameter("Name"),
     Parameter("Description"),
 )

@@ -146,7 +146,7 @@ class Twins:
             "MerchantUserId": user_id,
             "VerifyModel": _MODES.get(mode, mode),
             "Liveness": "1" if liveness else "0",
-            "FaceGroupCodes": ",".join(codes),
+            "FaceGroupCodes": ",".join(map(str, codes)),
             **_picture("SourceFacePicture", source),
             **_picture("TargetFacePicture", target),
             "AutoRegistration": "0" if auto_register else "1",  # inverted in the document

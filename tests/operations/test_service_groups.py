@@ -51,8 +51,9 @@ def test_create(ask: Any, gallery: Gallery, service: FaceService) -> None:
     number = ask("CreateFaceGroup", GroupCode="g1", Name="a name", Description="words")["Data"]
     group = gallery.group("g1")
     assert (group.id, group.title, group.description) == (number, "a name", "words")
-    assert ask("CreateFaceGroup", GroupCode="g2") == {"Data": gallery.group("g2").id}
-    for code in ("g1", "x" * 65, "a\0"):
+    for code in ("g2", "x", "a group"):
+        assert ask("CreateFaceGroup", GroupCode=code) == {"Data": gallery.group(code).id}
+    for code in ("g1", "x" * 65, "a\0", "a,b", "a\uff0cb", " a", "a\t", ","):
         response = service.call("CreateFaceGroup", {"GroupCode": code})
         assert (response.status, response.body["Code"]) == (400, "InvalidParameter")
     assert service.call("CreateFaceGroup", {}).body["Code"] == "MissingParameter"
