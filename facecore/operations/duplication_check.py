@@ -147,7 +147,7 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
     engine.embed(source)  # before the lock: it is the slow part of a search
     record: FaceRecord | None = None
     with context.registering if registers else nullcontext():
-        matches = _search(context, source, searches, int(values["ReturnFaces"]))
+        matches = _search(context, values, source, searches)
         sub_code = PASSED
         if liveness is not None and liveness.is_attack:
             sub_code = ATTACK
@@ -211,12 +211,12 @@ def _liveness(context: Context, source: FaceSample) -> Liveness:
 
 
 def _search(
-    context: Context, source: FaceSample, groups: list[str], limit: int
+    context: Context, values: Values, source: FaceSample, groups: list[str]
 ) -> tuple[Match, ...]:
     """Stored faces of the same person, best first."""
     if not groups:
         return ()
-    config = context.config
+    config, limit = context.config, int(values["ReturnFaces"])
     least = context.engine.threshold if config.threshold is None else config.threshold
     found = context.gallery.search(source, groups, limit, far=config.search_far)
     return tuple(match for match in found if match.score >= least)

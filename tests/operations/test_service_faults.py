@@ -210,7 +210,9 @@ def test_settings_have_the_documented_defaults() -> None:
     )
 
 
-@pytest.mark.parametrize("value", [b"bytes", ["a"], {"a": 1}, object(), np.zeros(3)], ids=str)
+@pytest.mark.parametrize(
+    "value", [b"bytes", ["a"], {"a": 1}, object(), np.zeros(3), 10**5000, "\ud800"], ids=type
+)
 @pytest.mark.parametrize("name", BASE)
 def test_values_of_other_types_are_refused(
     name: str, value: object, service: FaceService, gallery: Gallery, requests: Requests
