@@ -4,7 +4,7 @@ Three tables: the error-versus-discard curve on LFW's 6,000 pairs, where a fifth
 replaced by a degraded copy; every measure under its own degradation, on 24 of those pictures and
 8 of London; and the time of `quality` beside that of finding, aligning and embedding a face.
 
-    python benchmarks/quality.py [--pack NAME] [--only discard|measures|cost]
+    python -m benchmarks quality [--pack NAME] [--only discard|measures|cost]
 """
 
 from __future__ import annotations
