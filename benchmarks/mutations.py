@@ -108,8 +108,8 @@ MUTATIONS = [
     _m("limits::test_duplication_check",
        "ReturnFaces up to 4", "tables", '("1", "2", "3", "4", "5")', '("1", "2", "3", "4")'),
     _m("limits::test_user_id_of_a_record",
-       "MerchantUserId of 33 characters enrolled", "tables", 'pattern=".{1,32}"',
-       'pattern=".{1,33}"'),
+       "MerchantUserId of 33 characters enrolled", "add_face_record",
+       "_LONGEST_USER_ID = 32", "_LONGEST_USER_ID = 33"),
     _m("limits::test_biz_id",
        "MerchantBizId of 33 characters", "tables", '"[A-Za-z0-9]{1,32}"', '"[A-Za-z0-9]{1,33}"'),
     _m("limits::test_group_codes",
@@ -186,9 +186,9 @@ MUTATIONS = [
        "success of CompareFaces is Success", "compare_faces", '            "Code": "1",\n', ""),
     # Decisions
     _m("limits::test_duplication_check",
-       "a verification registers", "duplication_check",
-       'attempted = registers and sub_code == PASSED',
-       'attempted = sub_code == PASSED and bool(values["FaceRegisterGroupCode"])'),
+       "a verification registers", "tables",
+       'Parameter("AutoRegistration", default="1", allowed=("0", "1"), when=_SEARCHES)',
+       'Parameter("AutoRegistration", default="1", allowed=("0", "1"))'),
     _m("decisions::test_decision",
        "registers after 233", "duplication_check",
        "attempted = registers and sub_code == PASSED",
@@ -261,7 +261,7 @@ def _try(number: int, mutation: Mutation) -> bool:
         run = _run(root, f"tests/operations/test_service_{name}.py::{function}")
         if run.returncode == 0:
             run = _run(root, "tests/operations")
-    failed = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    failed = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR t"))]
     caught = run.returncode == 1 and bool(failed)
     first = failed[0].split("::")[-1].split(" - ")[0] if failed else run.stdout[-200:]
     took = time.monotonic() - started

@@ -83,7 +83,7 @@ DUPLICATION_CHECK = (
 ADD_FACE_RECORD = (
     Parameter("ProductCode", required=True, allowed=("FACE_ENROLL",)),
     Parameter("FaceGroupCode", required=True),
-    Parameter("MerchantUserId", pattern=".{1,32}"),
+    Parameter("MerchantUserId"),  # at most 32 characters, and so is what stands in for it
     Picture(
         "Face", "FacePicture", "FacePictureUrl", files=("FacePictureFileObject", "FacePictureFile")
     ),
