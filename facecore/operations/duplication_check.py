@@ -181,11 +181,6 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
 
 def _check(context: Context, values: Values) -> tuple[list[str], bool]:
     """What the table cannot say; the groups to search, and whether to register."""
-    if values["Liveness"] == "1" and context.engine.pack.liveness is None:
-        # Never "no attack": nobody has looked.
-        message = f"the pack {context.engine.pack.name} has no liveness model"
-        _log.error("Liveness=1 cannot be answered: %s", message)
-        raise OperationError(INTERNAL_ERROR, f"Liveness=1 cannot be answered: {message}.")
     codes = []
     if text := values["FaceGroupCodes"]:
         codes = list(dict.fromkeys(filter(None, map(str.strip, re.split(_COMMAS, text)))))
@@ -200,6 +195,11 @@ def _check(context: Context, values: Values) -> tuple[list[str], bool]:
     if registers:
         context.check_group(values["FaceRegisterGroupCode"])
         context.check_user_id(values["MerchantUserId"])
+    if values["Liveness"] == "1" and context.engine.pack.liveness is None:
+        # Never "no attack": nobody has looked.
+        message = f"the pack {context.engine.pack.name} has no liveness model"
+        _log.error("Liveness=1 cannot be answered: %s", message)
+        raise OperationError(INTERNAL_ERROR, f"Liveness=1 cannot be answered: {message}.")
     return codes, registers
 
 

@@ -153,6 +153,8 @@ def test_liveness_that_cannot_be_checked_is_an_error(
     assert (response.status, response.body["Code"]) == (500, "InternalError")
     assert "no liveness model" in response.body["Message"]
     assert "no liveness model" in caplog.text
+    wrong = {**request, "FaceGroupCodes": "nope"}  # the caller's mistakes come first
+    assert service.call("FaceDuplicationCheckIntl", requests.build(wrong)).status == 400
     request["Liveness"] = "0"
     assert service.call("FaceDuplicationCheckIntl", requests.build(request)).status == 200
 
