@@ -57,7 +57,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="presentations of another seed")
-    parser.add_argument("--bpcer", type=float, default=0.03)
+    parser.add_argument("--bpcer", type=float, default=0.05)
     parser.add_argument("--genuine", type=Path, required=True, help="what --genuine made")
     args = parser.parse_args()
     cv2.setNumThreads(1)
