@@ -26,8 +26,6 @@ def main() -> int:
         return 0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2
     name = sys.argv.pop(1)
     sys.argv[0] = f"python -m benchmarks {name}"
-    # The older scripts import what lies beside them.
-    sys.path.insert(0, str(Path(__file__).parent))
     runpy.run_module(f"benchmarks.{name}", run_name="__main__")
     return 0
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.errors import InvalidParameter
+from facecore.face.quality import Quality
 from facecore.matching.calibration import Calibration
 from facecore.models import load_pack
 
@@ -28,6 +29,12 @@ class TemplateEngine:
         if not isinstance(image, np.ndarray) or image.shape != (DIMENSION,):
             raise InvalidParameter(f"{image!r:.40} is no template")
         return image
+
+    def sample(self, image: Any) -> Any:
+        return image
+
+    def quality(self, image: Any) -> Quality:
+        return Quality(100.0, "HIGH", {}, {})
 
     def embed_many(
         self, images: Iterable[Any], batch_size: int = 32, progress: bool = False

@@ -4,7 +4,7 @@ The pictures are the 2,853 of LFW that no test pair uses; all their pairs are co
 printed: how far the landmarks move, as a share of the distance between the eyes, when the
 detector sees the picture 1.28 times as large, and how far they lie from YuNet-n's.
 
-    python benchmarks/alignment.py
+    python -m benchmarks alignment
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Also by group: how the quality measures that could judge the skin come out, on the same crops.
 
-    python benchmarks/attributes.py [--pack NAME]
+    python -m benchmarks attributes [--pack NAME]
 """
 
 from __future__ import annotations

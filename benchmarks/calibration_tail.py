@@ -7,7 +7,7 @@
    50 to 200 of the 1,468 people of no test pair, with three tails, and their extrapolated
    thresholds are held against all of the 1,468.
 
-    python benchmarks/calibration_tail.py --pack mobilefacenet --json tail.json
+    python -m benchmarks calibration_tail --pack mobilefacenet --json tail.json
 """
 
 from __future__ import annotations

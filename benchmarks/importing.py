@@ -84,8 +84,9 @@ class Floor:
             for threads in {1, self.workers}
         }
         self.watched = FaceEngine(pack, threads=1)
-        self.recorder = Recorder(self.watched._detector._session)
-        self.watched._detector._session = self.recorder  # type: ignore[assignment]
+        detector = self.watched._pipeline.detector
+        self.recorder = Recorder(detector._session)
+        detector._session = self.recorder  # type: ignore[assignment]
         self.rng = np.random.default_rng(0)
 
     def seconds(self, paths: Sequence[Path]) -> dict[str, Clock]:

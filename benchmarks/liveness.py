@@ -5,7 +5,7 @@ faces that nothing was trained on: LFW pictures of the test pairs at 0.7 to 3 ti
 and the London set at its own.  Genuine are the same pictures as they are, and photographed by
 the simulated camera with held-out parameters.  MiniFASNet, where its weights are, sees the same.
 
-    python benchmarks/liveness.py [--lfw 150] [--london 25] [--folder OWN] [--json OUT]
+    python -m benchmarks liveness [--lfw 150] [--london 25] [--folder OWN] [--json OUT]
 
 OWN holds real pictures in genuine/ and attack-NAME/.
 """

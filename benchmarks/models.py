@@ -1,6 +1,6 @@
 """Latency of the bare models on one thread, each pack's beside the others', in one run.
 
-python benchmarks/models.py
+python -m benchmarks models
 """
 
 from __future__ import annotations

@@ -20,9 +20,12 @@ GREEN, AMBER, RED = (96, 200, 64), (48, 170, 240), (64, 64, 230)  # BGR
 
 
 def draw_faces(
-    image: NDArray[np.uint8], faces: Iterable[Face], colour: tuple[int, int, int] = GREEN
+    image: NDArray[np.uint8],
+    faces: Iterable[Face],
+    colour: tuple[int, int, int] = GREEN,
+    label: str | None = None,
 ) -> NDArray[np.uint8]:
-    """Copy of a picture with the box, the landmarks and the confidence of each face.
+    """Copy of a picture with the box and the landmarks of each face, and a word above it.
 
     Parameters
     ----------
@@ -31,6 +34,8 @@ def draw_faces(
     faces : iterable of Face
     colour : tuple of int
         BGR, 0..255.
+    label : str, optional
+        ASCII, written above each box; its confidence by default.
     """
     import cv2
 
@@ -42,10 +47,12 @@ def draw_faces(
         for x, y in face.landmarks:
             centre = (round(float(x)), round(float(y)))
             cv2.circle(drawn, centre, 2 * thickness, colour, -1, cv2.LINE_AA)
-        label = f"{face.confidence:.2f}"
+        text = f"{face.confidence:.2f}" if label is None else label
+        # Inside the picture, where a face reaches its edge.
+        corner = (max(x1, 0), max(y1 - 3 * thickness, 14 * thickness))
         cv2.putText(
-            drawn, label, (x1, y1 - 3 * thickness), cv2.FONT_HERSHEY_SIMPLEX,
-            0.45 * thickness, colour, thickness, cv2.LINE_AA,
+            drawn, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.45 * thickness, colour, thickness,
+            cv2.LINE_AA,
         )  # fmt: skip
     return drawn
 
@@ -68,7 +75,8 @@ def draw_quality(image: NDArray[np.uint8], face: Face, quality: Quality) -> NDAr
     """
     import cv2
 
-    side, row, width = 460, 20, 330
+    row, width = 20, 330
+    side = 60 + row * len(quality.measures)
     # A square about the face, twice its size: large enough to see what is around it.
     scale = side / (2.0 * max(face.size, 1.0))
     shift = (side - scale * (face.box[:2] + face.box[2:])) / 2
@@ -79,7 +87,7 @@ def draw_quality(image: NDArray[np.uint8], face: Face, quality: Quality) -> NDAr
         (face.landmarks * scale + shift).astype(np.float32),
         face.confidence,
     )
-    left = draw_faces(panel, [moved], _traffic_light(quality.score))
+    left = draw_faces(panel, [moved], _traffic_light(quality.score), quality.level)
     chart = np.full((side, width, 3), 255, np.uint8)
 
     def write(text: str, y: int, size: float) -> None:

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from copy import copy
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
-from itertools import islice
 from operator import length_hint
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facecore import images
-from facecore.errors import FacecoreError, InvalidParameter, NoFaceDetected
-from facecore.face.alignment import align
+from facecore.errors import FacecoreError, InvalidParameter
 from facecore.face.attributes import AttributeEstimator, Attributes
-from facecore.face.detection import Detector, Face
-from facecore.face.embedding import Embedder
+from facecore.face.detection import Face
 from facecore.face.liveness import AttackClassifier, Liveness
 from facecore.face.quality import Quality, assess
 from facecore.face.sample import FaceSample
@@ -33,22 +25,16 @@ from facecore.matching import comparison
 from facecore.matching.calibration import Calibration
 from facecore.matching.comparison import Comparison, CrossComparison, Template
 from facecore.models import load_pack, read_calibration
-from facecore.models.cpus import usable_cpus
-from facecore.models.runtime import CPU, open_model
+from facecore.models.runtime import open_model
+from facecore.pipeline import FaceChoice, FaceInput, Pipeline, open_pipeline, typed
 
 if TYPE_CHECKING:
-    from facecore.models.packs import LoadedPack, Pack
+    from facecore.models.packs import Pack
     from facecore.models.runtime import Provider
 
 __all__ = ["FaceChoice", "FaceEngine", "FaceInput"]
 
-FaceChoice = Literal["largest", "central"]
-
-# Decoded bytes that a worker of `embed_many` holds before it looks for their faces.
-_TOGETHER = 2**23
-
-FaceInput: TypeAlias = Union[ImageInput, FaceSample]  # noqa: UP007 - ImageInput is a string
-"""An image, or one whose face has been found already."""
+_OPTIONAL = {"liveness": AttackClassifier, "attributes": AttributeEstimator}
 
 
 class FaceEngine:
@@ -121,16 +107,13 @@ class FaceEngine:
         self.calibration, self.id_portrait_calibration = _tables(self.pack, calibration)
         default = self.calibration.threshold()
         self.threshold = default if threshold is None else _check_threshold(threshold)
+        self._loaded, self._threads = loaded, threads
         self._options: dict[str, Any] = {"providers": providers, "allow_fallback": allow_fallback}
-        self._threads = threads
-        self._open = partial(_open_models, loaded, self._options)
-        self._detector, self._embedder, on_cpu = self._open(threads)
-        self._serial: FaceEngine | None = self if threads == 1 or not on_cpu else None
-        self._liveness_model = loaded.liveness
-        self._classifier: AttackClassifier | None = None
-        self._attributes_model = loaded.attributes
-        self._estimator: AttributeEstimator | None = None
-        self._lock = Lock()  # held while a model is opened that is not always needed
+        self._pipeline, on_cpu = open_pipeline(loaded, limits, threads, self._options)
+        # Models that not everybody needs, opened when somebody does, under the lock.
+        self._serial = self._pipeline if threads == 1 or not on_cpu else None
+        self._opened: dict[str, Any] = {}
+        self._lock = Lock()
 
     def __repr__(self) -> str:
         return f"FaceEngine(pack={self.pack.name!r}, threshold={self.threshold:g})"
@@ -156,9 +139,7 @@ class FaceEngine:
         UnreadableImage, ImageTooLarge, InvalidParameter
             See `facecore.images.load`.
         """
-        pixels = self._load(image)
-        with _typed(pixels):
-            return self._detector.detect(pixels)
+        return self._pipeline.detect(self._pipeline.load(image))
 
     def largest_face(self, image: ImageInput) -> Face:
         """The largest face of an image.
@@ -170,7 +151,7 @@ class FaceEngine:
         UnreadableImage, ImageTooLarge, InvalidParameter
             See `facecore.images.load`.
         """
-        return self._choose(self._load(image), "largest")
+        return self._pipeline.choose(self._pipeline.load(image), "largest")
 
     def find_face(self, image: ImageInput, *, face: FaceChoice = "largest") -> Face:
         """The face that stands for an image.
@@ -188,7 +169,7 @@ class FaceEngine:
             As in `largest_face`.
         """
         _check_choice(face)
-        return self._choose(self._load(image), face)
+        return self._pipeline.choose(self._pipeline.load(image), face)
 
     def sample(self, image: FaceInput, *, face: FaceChoice = "largest") -> FaceSample:
         """The face that stands for an image, ready for everything else that takes an image.
@@ -216,12 +197,7 @@ class FaceEngine:
         (True, (112, 112, 3))
         """
         _check_choice(face)
-        if isinstance(image, FaceSample):
-            return image
-        pixels = self._load(image)
-        found = self._choose(pixels, face)
-        with _typed(pixels):
-            return FaceSample(pixels, found, align(pixels, found.landmarks))
+        return self._pipeline.sample(image, face)
 
     def embed(self, image: FaceInput, *, face: FaceChoice = "largest") -> NDArray[np.float32]:
         """Vector of one face of an image.
@@ -245,11 +221,11 @@ class FaceEngine:
         UnreadableImage, ImageTooLarge, InvalidParameter
             See `facecore.images.load`.
         """
-        return self._vectors([self.sample(image, face=face)])[0].copy()
+        return self._pipeline.embed([self.sample(image, face=face)])[0].copy()
 
     def embed_many(
         self,
-        images: Iterable[ImageInput],
+        images: Iterable[FaceInput],
         batch_size: int = 32,
         progress: bool = False,
         *,
@@ -259,7 +235,7 @@ class FaceEngine:
 
         Parameters
         ----------
-        images : iterable of image
+        images : iterable of image or FaceSample
             Read lazily, at most two batches ahead.
         batch_size : int, default 32
             Images that the processors share out among themselves; each embeds the faces of its
@@ -285,7 +261,7 @@ class FaceEngine:
         if isinstance(images, (str, bytes, bytearray, os.PathLike)):
             raise InvalidParameter("images is a single image", "give a list, or use embed")
         _check_choice(face)
-        vectors = self._stream(images, batch_size, face)
+        vectors = self._worker_pipeline().stream(images, batch_size, face)
         if not progress:
             return vectors
         from tqdm import tqdm
@@ -322,7 +298,7 @@ class FaceEngine:
         'HIGH'
         """
         sample = self.sample(image, face=face)
-        with _typed(sample.pixels):
+        with typed(sample.pixels):
             return assess(sample)
 
     def attributes(self, image: FaceInput, *, face: FaceChoice = "largest") -> Attributes | None:
@@ -347,27 +323,12 @@ class FaceEngine:
         NoFaceDetected, UnreadableImage, ImageTooLarge
             As in `sample`.
         """
-        estimator = self._attribute_estimator()
+        estimator: AttributeEstimator = self._optional("attributes", "network for age and gender")
         sample = self.sample(image, face=face)
         if self.quality(sample).level == "LOW":
             return None
-        with _typed(sample.pixels):
+        with typed(sample.pixels):
             return estimator.estimate(sample.crop[None])[0]
-
-    def _attribute_estimator(self) -> AttributeEstimator:
-        """Opened at the first use: whoever only compares does not pay for it."""
-        with self._lock:
-            if self._estimator is None:
-                spec, data = self.pack.attributes, self._attributes_model
-                if spec is None or data is None:
-                    raise InvalidParameter(
-                        f"the pack {self.pack.name} has no network for age and gender",
-                        'use a pack that has one, such as "compact"',
-                    )
-                self._estimator = AttributeEstimator(
-                    open_model(spec, data, threads=self._threads, **self._options), spec
-                )
-            return self._estimator
 
     def compare(
         self,
@@ -465,53 +426,11 @@ class FaceEngine:
             As in `sample`.
         """
         limit = None if threshold is None else _check_threshold(threshold)
-        classifier = self._attack_classifier()
+        classifier: AttackClassifier = self._optional("liveness", "liveness model")
         sample = self.sample(image, face=face)
-        with _typed(sample.pixels):
+        with typed(sample.pixels):
             found = classifier.assess(sample.pixels, sample.face)
         return found if limit is None else replace(found, threshold=limit)
-
-    def _attack_classifier(self) -> AttackClassifier:
-        """Opened at the first use: whoever only compares does not pay for it."""
-        with self._lock:
-            if self._classifier is None:
-                spec, data = self.pack.liveness, self._liveness_model
-                if spec is None or data is None:
-                    raise InvalidParameter(
-                        f"the pack {self.pack.name} has no liveness model",
-                        'use a pack that has one, such as "compact"',
-                    )
-                session = open_model(spec, data, threads=self._threads, **self._options)
-                self._classifier = AttackClassifier(session, spec)
-            return self._classifier
-
-    def _load(self, image: ImageInput) -> NDArray[np.uint8]:
-        return images.load(image, self.limits)
-
-    def _choose(self, pixels: NDArray[np.uint8], choice: FaceChoice) -> Face:
-        found: Face | None
-        with _typed(pixels):
-            if choice == "largest":
-                found = self._detector.largest(pixels)
-            else:
-                height, width = pixels.shape[:2]
-                middle = np.array([width, height]) / 2
-                found = min(
-                    self._detector.detect(pixels),
-                    key=lambda face: float(np.linalg.norm(face.box.reshape(2, 2).mean(0) - middle)),
-                    default=None,
-                )
-        return _there(found, pixels)
-
-    def _vectors(self, samples: Sequence[FaceSample]) -> list[NDArray[np.float32]]:
-        """Vectors of samples, in one run for those that have none yet."""
-        contract = self.contract_id
-        if new := [sample for sample in samples if contract not in sample.vectors]:
-            made = self._embedder.embed(np.stack([sample.crop for sample in new]))
-            for sample, vector in zip(new, made, strict=True):
-                vector.flags.writeable = False  # it is handed out again
-                sample.vectors[contract] = vector
-        return [sample.vectors[contract] for sample in samples]
 
     def _templates(self, **named: FaceInput) -> list[Template]:
         samples = []
@@ -520,147 +439,29 @@ class FaceEngine:
                 samples.append(self.sample(image))
             except FacecoreError as error:
                 raise type(error)(f"image {name}: {error.message}", error.hint) from error
-        vectors = self._vectors(samples)
+        vectors = self._pipeline.embed(samples)
         return [Template(s.face, vector) for s, vector in zip(samples, vectors, strict=True)]
 
-    def _embed_each(
-        self, crops: list[NDArray[np.uint8]]
-    ) -> list[NDArray[np.float32] | FacecoreError]:
-        """One batch; if that fails, one by one, so that the error stays with its crop."""
-        if not crops:
-            return []
-        try:
-            with _typed(crops[0]):
-                return list(self._embedder.embed(np.stack(crops)))
-        except FacecoreError as error:
-            if len(crops) == 1:
-                return [_without_frames(error)]
-        return [answer for crop in crops for answer in self._embed_each([crop])]
+    def _optional(self, role: Literal["liveness", "attributes"], what: str) -> Any:
+        """A model that not every pack has, opened at the first use: few pay for it."""
+        with self._lock:
+            if role not in self._opened:
+                spec, data = getattr(self.pack, role), getattr(self._loaded, role)
+                if spec is None or data is None:
+                    raise InvalidParameter(
+                        f"the pack {self.pack.name} has no {what}",
+                        'use a pack that has one, such as "compact"',
+                    )
+                session = open_model(spec, data, threads=self._threads, **self._options)
+                self._opened[role] = _OPTIONAL[role](session, spec)
+            return self._opened[role]
 
-    def _embed_share(
-        self, sources: Sequence[FaceInput], choice: FaceChoice
-    ) -> list[NDArray[np.float32] | FacecoreError]:
-        """What one worker of `embed_many` does at a time.
-
-        Stage by stage and not picture by picture: a model's run drives everything else out of
-        the processor's caches, and what is not in them takes several times as long.
-        """
-        found: dict[int, NDArray[np.uint8] | FacecoreError] = {}
-        pictures: dict[int, NDArray[np.uint8]] = {}
-        for i, image in enumerate(sources):
-            try:
-                if isinstance(image, FaceSample):
-                    found[i] = image.crop
-                else:
-                    pictures[i] = self._load(image)
-            except FacecoreError as error:
-                found[i] = _without_frames(error)
-            last = i == len(sources) - 1
-            if pictures and (last or sum(p.nbytes for p in pictures.values()) > _TOGETHER):
-                crops = self._crop_each(list(pictures.values()), choice)
-                found.update(zip(pictures, crops, strict=True))
-                pictures.clear()
-        crops = [found[i] for i in range(len(sources))]
-        vectors = iter(self._embed_each([c for c in crops if not isinstance(c, FacecoreError)]))
-        return [c if isinstance(c, FacecoreError) else next(vectors) for c in crops]
-
-    def _crop_each(
-        self, pictures: list[NDArray[np.uint8]], choice: FaceChoice
-    ) -> list[NDArray[np.uint8] | FacecoreError]:
-        faces: list[Face | None] | None = None
-        if choice == "largest":
-            # If that fails, one by one, so that the error stays with its picture.
-            with contextlib.suppress(FacecoreError), _typed(pictures[0]):
-                faces = self._detector.largest_each(pictures)
-        answers: list[NDArray[np.uint8] | FacecoreError] = []
-        for i, pixels in enumerate(pictures):
-            try:
-                found = self._choose(pixels, choice) if faces is None else faces[i]
-                with _typed(pixels):
-                    answers.append(align(pixels, _there(found, pixels).landmarks))
-            except FacecoreError as error:
-                answers.append(_without_frames(error))
-        return answers
-
-    def _stream(
-        self, sources: Iterable[ImageInput], batch_size: int, choice: FaceChoice
-    ) -> Iterator[NDArray[np.float32] | FacecoreError]:
-        # Decoding and the models release the GIL, so each worker keeps a processor busy if it
-        # does everything for its images.  Measured on two (`python -m benchmarks importing`):
-        # splitting the operators among threads as well, or embedding in a thread of its own,
-        # costs 15 to 25 %, as more threads then take turns than there are processors.
-        engine, workers = self._worker_engine(), usable_cpus()
-        share = -(-batch_size // workers)
-        remaining = iter(sources)
-        waiting: deque[Future[list[NDArray[np.float32] | FacecoreError]]] = deque()
-        with ThreadPoolExecutor(workers) as pool:
-            try:
-                while True:
-                    while (len(waiting) + 1) * share <= 2 * batch_size:
-                        if not (more := list(islice(remaining, share))):
-                            break
-                        waiting.append(pool.submit(engine._embed_share, more, choice))
-                    if not waiting:
-                        return
-                    yield from waiting.popleft().result()
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-    def _worker_engine(self) -> FaceEngine:
-        """The engine, on the CPU with models of one thread; opened when first needed."""
+    def _worker_pipeline(self) -> Pipeline:
+        """The models, on the CPU with one thread each; opened when first needed."""
         with self._lock:
             if self._serial is None:
-                serial = copy(self)
-                serial._detector, serial._embedder, _ = self._open(1)
-                self._serial = serial._serial = serial
+                self._serial, _ = open_pipeline(self._loaded, self.limits, 1, self._options)
             return self._serial
-
-
-def _open_models(
-    loaded: LoadedPack, options: Mapping[str, Any], threads: int | None
-) -> tuple[Detector, Embedder, bool]:
-    """The models, and whether both run on the CPU alone."""
-    detector, embedder = loaded.pack.detector, loaded.pack.embedder
-    first = open_model(detector, loaded.detector, threads=threads, **options)
-    second = open_model(embedder, loaded.embedder, threads=threads, **options)
-    on_cpu = {*first.get_providers(), *second.get_providers()} == {CPU}
-    return Detector(first, detector), Embedder(second, embedder), on_cpu
-
-
-def _there(face: Face | None, pixels: NDArray[np.uint8]) -> Face:
-    if face is None:
-        height, width = pixels.shape[:2]
-        raise NoFaceDetected(f"no face was found in the picture of {width}x{height} pixels")
-    return face
-
-
-@contextlib.contextmanager
-def _typed(pixels: NDArray[np.uint8]) -> Iterator[None]:
-    """What the allocator and OpenCV raise becomes an error of the picture at hand."""
-    try:
-        yield
-    except FacecoreError:
-        raise
-    except Exception as error:
-        import cv2
-
-        if not isinstance(error, (MemoryError, cv2.error)):
-            raise
-        height, width = pixels.shape[:2]
-        text = " ".join(str(error).split()) or "memory is short"
-        raise FacecoreError(
-            f"the picture of {width}x{height} pixels cannot be processed: {text:.300}",
-            "if memory is short, use a smaller picture",
-        ) from error
-
-
-def _without_frames(error: FacecoreError) -> FacecoreError:
-    """The error and its causes without their frames, which hold the decoded image."""
-    link: BaseException | None = error
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
-    return error
 
 
 def _tables(

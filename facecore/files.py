@@ -7,13 +7,14 @@ import errno
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from facecore.errors import InvalidParameter
 
-__all__ = ["check_writable", "make_folder", "write_whole", "written_whole"]
+__all__ = ["check_writable", "make_folder", "sync_folder", "write_whole", "written_whole"]
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -72,6 +73,18 @@ def check_writable(path: Path) -> None:
     """
     with _beside(path) as partial, _new(partial):
         pass
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names inside a folder durable, where the system can do that."""
+    if sys.platform == "win32":
+        return
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager

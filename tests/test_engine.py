@@ -200,15 +200,13 @@ def test_embed_many_on_models_of_its_own(
     engine: FaceEngine, astronaut: Array, hopper: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker's models have one thread, and a share is worked on stage by stage."""
-    assert engine._worker_engine() is engine  # which has one thread already
+    assert engine._worker_pipeline() is engine._pipeline  # which has one thread already
     many = FaceEngine(engine.pack.name, threads=2)
     images = [astronaut, engine.sample(hopper), NOISE, hopper]
-    first = list(many.embed_many(images))  # type: ignore[arg-type]
-    own = many._worker_engine()
-    assert own is not many
-    assert own._worker_engine() is own is many._worker_engine()
-    monkeypatch.setattr("facecore.engine._TOGETHER", 0)  # each picture by itself
-    second = list(many.embed_many(images))  # type: ignore[arg-type]
+    first = list(many.embed_many(images))
+    assert many._worker_pipeline() is many._worker_pipeline() is not many._pipeline
+    monkeypatch.setattr("facecore.pipeline._TOGETHER", 0)  # each picture by itself
+    second = list(many.embed_many(images))
     for i, right in enumerate([astronaut, hopper, None, hopper]):
         if right is None:
             assert {type(answers[i]) for answers in (first, second)} == {NoFaceDetected}
@@ -256,8 +254,10 @@ class Failing:
 def test_embed_many_survives_a_batch_that_does_not_fit(
     engine: FaceEngine, hopper: Array, astronaut: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing = Failing(engine._embedder._session, lambda n: n in (1, 3), RuntimeError("no memory"))
-    monkeypatch.setattr(engine._embedder, "_session", failing)
+    failing = Failing(
+        engine._pipeline.embedder._session, lambda n: n in (1, 3), RuntimeError("no memory")
+    )
+    monkeypatch.setattr(engine._pipeline.embedder, "_session", failing)
     first, second, third = engine.embed_many([hopper, astronaut, hopper])
     assert isinstance(second, FacecoreError)  # the batch failed, and again its second face
     assert "the model failed: no memory" in second.message
@@ -269,17 +269,17 @@ def test_embed_many_keeps_a_failed_detection_in_its_place(
     engine: FaceEngine, hopper: Array, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     if isinstance(error, RuntimeError):  # as ONNX Runtime raises it
-        failing = Failing(engine._detector._session, lambda _: True, error)
-        monkeypatch.setattr(engine._detector, "_session", failing)
+        failing = Failing(engine._pipeline.detector._session, lambda _: True, error)
+        monkeypatch.setattr(engine._pipeline.detector, "_session", failing)
     else:
-        forward = engine._detector._forward
+        forward = engine._pipeline.detector._forward
 
         def fail(image: Array, *arguments: Any) -> Any:
             if image is NOISE:
                 raise error
             return forward(image, *arguments)
 
-        monkeypatch.setattr(engine._detector, "_forward", fail)
+        monkeypatch.setattr(engine._pipeline.detector, "_forward", fail)
     bad, good = engine.embed_many([NOISE, hopper])
     assert type(bad) is FacecoreError
     assert isinstance(good, FacecoreError) == isinstance(error, RuntimeError)
@@ -294,7 +294,7 @@ def test_embed_many_keeps_a_failed_detection_in_its_place(
 def test_an_error_of_the_program_itself_is_not_hidden(
     engine: FaceEngine, hopper: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine._detector, "detect", lambda _: 1 // 0)
+    monkeypatch.setattr(engine._pipeline.detector, "detect", lambda _: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         engine.detect(hopper)
 
@@ -474,9 +474,9 @@ def test_a_sample_is_embedded_once(
     engine: FaceEngine, astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[int] = []
-    embed = engine._embedder.embed
+    embed = engine._pipeline.embedder.embed
     monkeypatch.setattr(
-        engine._embedder, "embed", lambda crops: (runs.append(len(crops)), embed(crops))[1]
+        engine._pipeline.embedder, "embed", lambda crops: (runs.append(len(crops)), embed(crops))[1]
     )
     sample = engine.sample(astronaut)
     first = engine.embed(sample)

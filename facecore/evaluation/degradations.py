@@ -34,7 +34,8 @@ class Degradation:
         ``apply(pixels, face, degree)`` gives another picture, (H, W, 3) uint8 BGR; its size may
         differ.
     related : tuple of str
-        Measures that it changes too, for a plain reason.
+        Measures that it changes too, for a plain reason.  Written down after their moves had been
+        seen: docs/quality.md says which figures hang on it.
     """
 
     name: str

@@ -237,8 +237,8 @@ def frame_edges(surroundings: Pixels, box: NDArray[np.floating]) -> float:
     """Length of straight edges beside the face, in heights of its box.
 
     The longest four segments of a probabilistic Hough transform (Matas, Galambos & Kittler
-    2000, doi:10.1006/cviu.1999.0831) within 15° of the picture's sides that do not cross the
-    face: a bezel or a sheet of paper has them, and so do door frames.
+    2000, doi:10.1006/cviu.1999.0831) within 15° of the picture's sides whose middle is not on
+    the face: a bezel or a sheet of paper has them, and so do door frames.
     """
     import cv2
 

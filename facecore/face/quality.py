@@ -29,8 +29,9 @@ class Quality:
     Attributes
     ----------
     score : float
-        0..100, the unified score: about the percentage of comparisons with another, ordinary
-        picture of the same person that would pass; see `facecore.face.measures.unified`.
+        0..100 (95.7 at the best), the unified score: about the percentage of comparisons with
+        another, ordinary picture of the same person that would pass; see
+        `facecore.face.measures.unified`.
     level : {"HIGH", "MEDIUM", "LOW"}
         HIGH from 80, LOW below 50.
     measures : dict

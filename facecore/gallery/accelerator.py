@@ -43,15 +43,12 @@ class Accelerator:
     store : Store
     saved : Saved
     dimension : int
-    least : int
-        Faces from which it is worth its memory.
     """
 
-    def __init__(self, store: Store, saved: Saved, dimension: int, least: int) -> None:
+    def __init__(self, store: Store, saved: Saved, dimension: int) -> None:
         self._store = store
         self._saved = saved
         self._dimension = dimension
-        self._least = least
         self._follower: Follower | None = None
         self._at: State | None = None  # None while it changes
         self._changed = threading.Condition()
@@ -64,10 +61,10 @@ class Accelerator:
         """Whether it would answer at a state of the store."""
         return self._at == state
 
-    def wake(self, size: int) -> int:
-        """Let it catch up with the store, which holds `size` faces; return a ticket for that."""
+    def wake(self) -> int:
+        """Let it catch up with the store; return a ticket for that."""
         with self._changed:
-            if size >= self._least and not self._stopping:
+            if not self._stopping:
                 if self._thread is None:
                     self._thread = threading.Thread(
                         target=self._run, name="facecore-hnsw", daemon=True
@@ -88,15 +85,17 @@ class Accelerator:
         ids = follower.index.search(vector, limit)[0]
         return ids if self._at == state else None  # it may have gone on meanwhile
 
-    def finish(self, size: int) -> None:
+    def finish(self) -> None:
         """Wait until it has caught up and was saved, built anew if much of it was removed."""
         self._thorough = True
-        ticket = self.wake(size)
+        ticket = self.wake()
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or self._done >= ticket)
 
     def stop(self) -> None:
         """End the thread; what it has done so far is saved if that is much."""
+        if self._store.inherited:
+            return  # a fork has no such thread
         with self._changed:
             self._stopping = True
             self._changed.notify_all()

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from facecore.errors import InvalidParameter
 from facecore.matching.similarity import NORM_TOLERANCE
 
-__all__ = ["are_unit", "as_ids", "as_labels", "as_vectors"]
+__all__ = ["are_unit", "as_ids", "as_labels", "as_rows", "as_vectors"]
 
 _BLOCK = 1 << 16  # rows
 
@@ -38,6 +38,21 @@ def as_vectors(vectors: ArrayLike, dimension: int) -> NDArray[np.float32]:
             "a vector is not finite, or its length is not 1", "divide each by its norm"
         )
     return rows
+
+
+def as_rows(
+    ids: ArrayLike, vectors: ArrayLike, labels: ArrayLike | None, dimension: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int32]]:
+    """What an index is to add: as many of each, every id once; 0 where there are no labels."""
+    keys, rows = as_ids(ids), as_vectors(vectors, dimension)
+    of = np.zeros(len(keys), np.int32) if labels is None else as_labels(labels)
+    if not len(keys) == len(rows) == len(of):
+        raise InvalidParameter(
+            f"{len(keys)} ids, {len(rows)} vectors and {len(of)} labels: as many are needed"
+        )
+    if len(np.unique(keys)) != len(keys):
+        raise InvalidParameter("an id is there twice")
+    return keys, rows, of
 
 
 def are_unit(rows: NDArray[np.float32]) -> bool:

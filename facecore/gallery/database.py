@@ -8,15 +8,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from facecore.errors import (
+    ContractMismatch,
     FacecoreError,
     GalleryCorrupt,
     GalleryLocked,
     GalleryNotWritable,
     InvalidParameter,
 )
+from facecore.gallery.records import Contract
 from facecore.gallery.schema import APPLICATION_ID, MIGRATIONS
 
-__all__ = ["PATIENCE", "connect", "connect_frozen", "migrate", "refuse_foreign", "typed"]
+__all__ = [
+    "PATIENCE",
+    "check_contract",
+    "connect",
+    "connect_frozen",
+    "migrate",
+    "refuse_foreign",
+    "typed",
+]
 
 # How long a statement waits for another process, in seconds.
 PATIENCE = 10.0
@@ -106,6 +116,25 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+
+
+def check_contract(
+    connection: sqlite3.Connection, contract: Contract, path: Path, *, fill: bool
+) -> None:
+    """Hold the engine's contract against the gallery's; a new gallery takes it."""
+    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    if not meta and fill:
+        rows = [("contract", contract.id), ("pack", contract.pack)]
+        rows.append(("dimension", str(contract.dimension)))
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        return
+    if meta.get("contract") != contract.id:
+        raise ContractMismatch(
+            f"{path.parent} holds templates of the pack {meta.get('pack')} "
+            f"(contract {meta.get('contract')}), not of {contract.pack} (contract {contract.id})"
+        )
+    if meta.get("dimension") != str(contract.dimension):
+        raise GalleryCorrupt(f"{path}: its dimension is {meta.get('dimension')!r}")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from facecore.errors import IndexCorrupt, InvalidParameter
 from facecore.gallery import exact_files
-from facecore.gallery.checks import as_ids, as_labels, as_vectors
+from facecore.gallery.checks import as_ids, as_labels, as_rows, as_vectors
 from facecore.gallery.idmap import IdMap
 from facecore.gallery.locks import ReadersWriterLock
 from facecore.gallery.rows import Fields, Rows
@@ -90,14 +90,7 @@ class ExactIndex:
 
     def add(self, ids: ArrayLike, vectors: ArrayLike, labels: ArrayLike | None = None) -> None:
         """Add rows, or replace them; see `Index.add`."""
-        keys, new = as_ids(ids), as_vectors(vectors, self._dimension)
-        of = np.zeros(len(keys), np.int32) if labels is None else as_labels(labels)
-        if not len(keys) == len(new) == len(of):
-            raise InvalidParameter(
-                f"{len(keys)} ids, {len(new)} vectors and {len(of)} labels: as many are needed"
-            )
-        if len(np.unique(keys)) != len(keys):
-            raise InvalidParameter("an id is there twice")
+        keys, new, of = as_rows(ids, vectors, labels, self._dimension)
         with self._lock.writing():
             for start in range(0, len(keys), _BLOCK):
                 cut = slice(start, start + _BLOCK)

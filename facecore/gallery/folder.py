@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import errno
 import sys
 from pathlib import Path
 from typing import IO
 
 from facecore.errors import GalleryCorrupt, GalleryLocked, GalleryNotWritable, InvalidParameter
 
-__all__ = ["INDEX", "FolderLock", "claim", "sync_folder"]
+__all__ = ["INDEX", "FolderLock", "claim"]
 
 LOCK, INDEX = "writer.lock", "index"
+
+# How systems say that somebody else has a lock.
+_HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 
 def claim(folder: Path, database: str) -> None:
@@ -70,6 +73,11 @@ class FolderLock:
             _lock(self._stream)
         except OSError as error:
             self._stream.close()
+            if error.errno not in _HELD:
+                raise GalleryNotWritable(
+                    f"{folder} cannot be locked: {error.strerror or error}",
+                    "keep the gallery on a local disk, not on a network share",
+                ) from error
             raise GalleryLocked(f"{folder} is open for writing already") from error
 
     def release(self) -> None:
@@ -77,18 +85,6 @@ class FolderLock:
         with contextlib.suppress(OSError):
             _unlock(self._stream)
         self._stream.close()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names inside a folder durable, where the system can do that."""
-    if sys.platform == "win32":
-        return
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _lock(stream: IO[bytes]) -> None:

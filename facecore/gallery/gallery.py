@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -30,13 +31,13 @@ from facecore.gallery.records import (
     check_count,
     check_face_id,
     check_name,
+    check_number,
     check_text,
     check_user_id,
 )
 
 if TYPE_CHECKING:
     from facecore.engine import FaceEngine, FaceInput
-    from facecore.images import ImageInput
 
 __all__ = ["Gallery"]
 
@@ -63,7 +64,10 @@ class Gallery:
     engine : FaceEngine
         Its pack decides which templates may be compared; a gallery stays with it for life.
     index : {"auto", "exact", "hnsw"}
-        How a search is done; "auto" compares with every face for as long as that is fast.
+        How a search is done; "exact", which "auto" means on this machine, compares with every
+        face; "hnsw" makes an approximate index in the background, and searches of all groups
+        use it when it is ready.  As far as was measured it is no faster at a high recall: see
+        docs/galleries.md.
     read_only : bool, default False
         Open it beside the process that changes it.
     progress : bool, default False
@@ -106,6 +110,8 @@ class Gallery:
     ) -> None:
         check_choice(index, "index", IndexChoice)
         self.engine = engine
+        if not isinstance(address, (str, os.PathLike)):
+            raise InvalidParameter(f"address is {address!r:.80}", f"give a folder, or {EXAMPLE}")
         self.address = os.fspath(address)
         pack = engine.pack
         self._contract = Contract(engine.contract_id, pack.name, pack.embedder.output.dimension)
@@ -171,9 +177,8 @@ class Gallery:
 
         With a `title`, only those that have it, letter for letter.
         """
-        if limit is not None:
-            check_count(limit, "limit", 0)
-        return self._backend.groups(check_count(offset, "offset", 0), limit, title)
+        most = None if limit is None else check_count(limit, "limit", 0)
+        return self._backend.groups(check_count(offset, "offset", 0), most, title)
 
     def update_group(
         self, name: str, *, title: str | None = None, description: str | None = None
@@ -198,7 +203,7 @@ class Gallery:
         origin: Origin = "MANUAL",
         on_existing: OnExisting = "add",
     ) -> FaceRecord:
-        """Store the face of an image.
+        """Store the face of an image, and its quality.
 
         Parameters
         ----------
@@ -223,18 +228,22 @@ class Gallery:
         check_choice(on_existing, "on_existing", OnExisting)
         faces = incoming.new_faces([user_id], origin=origin)
         self._backend.group(check_name(group))  # before the models work
-        vector = self.engine.embed(image)
-        return self._backend.add(group, faces, vector[None], on_existing)[0]
+        sample = self.engine.sample(image)
+        faces = [replace(faces[0], quality=self.engine.quality(sample).score)]
+        return self._backend.add(group, faces, self.engine.embed(sample)[None], on_existing)[0]
 
     def add_many(
         self,
         group: str,
-        items: Iterable[tuple[ImageInput, str]],
+        items: Iterable[tuple[FaceInput, str]],
         *,
         batch_size: int = 32,
         progress: bool = False,
     ) -> Iterator[FaceRecord | FacecoreError]:
         """Store the faces of many images, in their order, while the images are still being read.
+
+        Their quality is not judged, as the engine's stream gives vectors alone:
+        `FaceRecord.quality` is None.
 
         Parameters
         ----------
@@ -259,7 +268,7 @@ class Gallery:
         GalleryLocked, GalleryNotWritable, GalleryCorrupt
             From the iterator: what was yielded is stored.
         """
-        check_count(batch_size, "batch_size", 1)
+        batch_size = check_count(batch_size, "batch_size", 1)
         self._backend.group(check_name(group))
         pairs = incoming.Pairs(items)
         vectors = self.engine.embed_many(pairs, batch_size, progress)
@@ -354,7 +363,7 @@ class Gallery:
 
     def search_many(
         self,
-        images: Iterable[ImageInput],
+        images: Iterable[FaceInput],
         groups: str | Sequence[str] | None = None,
         limit: int = 5,
         *,
@@ -421,9 +430,9 @@ class Gallery:
 
         What is None does not matter; a group that does not exist raises GroupNotFound.
         """
-        check_count(offset, "offset", 0)
-        check_count(limit, "limit", 0)
-        return self._backend.records(_filter(group, user_id, face_id, origin), offset, limit)
+        which = _filter(group, user_id, face_id, origin)
+        page = check_count(offset, "offset", 0), check_count(limit, "limit", 0)
+        return self._backend.records(which, *page)
 
     def count(
         self,
@@ -450,7 +459,7 @@ class Gallery:
         list of FaceRecord, ndarray of shape (n, D), float32
             Each batch is as of one moment; what is added meanwhile comes at the end.
         """
-        check_count(batch_size, "batch_size", 1)
+        batch_size = check_count(batch_size, "batch_size", 1)
         if group is not None:
             self._backend.group(check_name(group))
         return self._backend.templates(group, batch_size)
@@ -480,12 +489,14 @@ class Gallery:
         check_count(limit, "limit", 1)
         if threshold is not None and far is not None:
             raise InvalidParameter("threshold and far were both given", "give one of them")
-        if threshold is not None and not 0 <= threshold <= 100:
-            raise InvalidParameter(f"threshold is {threshold!r}, must be within 0..100")
-        if far is not None and not 0 < far < 1:
+        if threshold is not None:
+            check_number(threshold, "threshold", 0, 100)
+        if far is not None and check_number(far, "far", 0, 1) in (0, 1):
             raise InvalidParameter(f"far is {far!r}, must be above 0 and below 1")
         if groups is None:
             return None
+        if not isinstance(groups, Iterable):
+            raise InvalidParameter(f"groups is {groups!r:.80}", "give a name, or a list of names")
         names = [groups] if isinstance(groups, str) else list(groups)
         return list(dict.fromkeys(check_name(name) for name in names))
 

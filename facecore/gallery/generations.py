@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from facecore.errors import InvalidParameter
 from facecore.files import make_folder
 
-__all__ = ["Generation", "Unusable", "discard", "latest", "save", "sweep", "watermark"]
+__all__ = ["Generation", "Unusable", "discard", "latest", "numbers", "save", "sweep", "watermark"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -114,8 +114,8 @@ def save(
     make_folder(root)
     with contextlib.suppress(OSError):
         _remove_leftovers(root)
-    numbers = _numbers(root)
-    folder = root / f"{max(numbers, default=0) + 1:06d}"
+    old = numbers(root)
+    folder = root / f"{max(old, default=0) + 1:06d}"
     partial = root / f"{LEFTOVER}{secrets.token_hex(6)}"
     generation = Generation(
         folder=folder,
@@ -141,7 +141,7 @@ def save(
             f"{folder} cannot be written: {error.strerror or error}",
             "free some space, or name a folder that can be written",
         ) from error
-    for number in numbers:
+    for number in old:
         with contextlib.suppress(OSError):  # open in a reader, on Windows: the next call's
             _remove(root, number)
     return generation
@@ -168,15 +168,15 @@ def latest(root: Path, contract: str, dimension: int) -> Generation | Unusable:
     """
     while True:
         reason = "there is no saved index"
-        numbers = _numbers(root)
-        for number in reversed(numbers):
+        there = numbers(root)
+        for number in reversed(there):
             found = _verified(root / f"{number:06d}", contract, dimension)
             if isinstance(found, Generation):
                 return found
-            if number == numbers[-1]:
+            if number == there[-1]:
                 reason = found.reason
         # A writer may have replaced them under this reader; then there are others by now.
-        if _numbers(root) == numbers:
+        if numbers(root) == there:
             return Unusable(reason)
 
 
@@ -185,12 +185,20 @@ def watermark(root: Path) -> dict[str, Any] | None:
 
     For deciding whether it must go; None where there is none, or it cannot be read.
     """
-    for number in reversed(_numbers(root)):
+    for number in reversed(numbers(root)):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             manifest = json.loads((root / f"{number:06d}" / MANIFEST).read_bytes())
             return dict(manifest["generation"]["watermark"])
         return None
     return None
+
+
+def numbers(root: Path) -> list[int]:
+    """Of the generations that are there, whole or not, the oldest first."""
+    try:
+        return sorted(int(path.name) for path in root.iterdir() if NUMBERED.fullmatch(path.name))
+    except OSError:
+        return []
 
 
 def discard(root: Path) -> None:
@@ -206,7 +214,7 @@ def discard(root: Path) -> None:
     if not root.is_dir():
         return
     try:
-        for number in _numbers(root):
+        for number in numbers(root):
             _remove(root, number)
         _remove_leftovers(root)
         _sync(root)
@@ -307,13 +315,6 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _numbers(root: Path) -> list[int]:
-    try:
-        return sorted(int(path.name) for path in root.iterdir() if NUMBERED.fullmatch(path.name))
-    except OSError:
-        return []
 
 
 def _remove(root: Path, number: int) -> None:

@@ -131,7 +131,8 @@ def import_pictures(
 ) -> ImportResult:
     """Add the faces of a folder of people, or of the pictures that a CSV file lists.
 
-    The largest face of each picture is added.  However often it is stopped and begun again,
+    The largest face of each picture is added, without a quality (`FaceRecord.quality` is None).
+    However often it is stopped and begun again,
     by Ctrl-C or a power cut, the group ends up with the same faces: a picture whose face is in
     the group already is passed over.  What was refused is tried again each time.
 
@@ -269,10 +270,14 @@ def _sources(place: Path) -> list[_Source]:
         ]
     if not place.is_file():
         raise InvalidParameter(f"{place} is neither a folder nor a file")
-    return [
-        _Source(path, os.path.relpath(path, place.parent), user)
-        for user, path in listed_pictures(place)
-    ]
+    return [_Source(path, _relative(path, place), user) for user, path in listed_pictures(place)]
+
+
+def _relative(path: Path, file: Path) -> str:
+    try:
+        return os.path.relpath(path, file.parent)
+    except ValueError:  # on another drive of Windows
+        return str(path)
 
 
 def _table(refusals: Sequence[Refusal]) -> bytes:

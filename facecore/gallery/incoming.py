@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from datetime import UTC, datetime
 from itertools import islice
 from operator import length_hint
@@ -21,12 +20,13 @@ from facecore.gallery.records import (
     Origin,
     check_choice,
     check_face_id,
+    check_number,
     check_user_id,
 )
 
 if TYPE_CHECKING:
+    from facecore.engine import FaceInput
     from facecore.gallery.backend import Backend
-    from facecore.images import ImageInput
 
 __all__ = ["Pairs", "new_faces", "pack_of", "stored", "templates"]
 
@@ -40,8 +40,10 @@ def new_faces(
     created: datetime | Sequence[datetime] | None = None,
 ) -> list[NewFace]:
     """Faces with ids and a time; see `facecore.Gallery.add_templates` for the parameters."""
-    if isinstance(user_ids, str):
-        raise InvalidParameter("user_ids is a single string", "give a list, one for each vector")
+    if isinstance(user_ids, str) or not isinstance(user_ids, Sized):
+        raise InvalidParameter(
+            f"user_ids is {user_ids!r:.80}", "give a list, with one for each vector"
+        )
     count = len(user_ids)
     moment = datetime.now(UTC) if created is None else created
     ids = [os.urandom(16).hex() for _ in range(count)] if face_ids is None else face_ids
@@ -53,8 +55,8 @@ def new_faces(
         ("created", [moment] * count if isinstance(moment, datetime) else moment),
     ]
     for name, column in columns:
-        if len(column) != count:
-            raise InvalidParameter(f"{count} user_ids and {len(column)} {name} were given")
+        if not isinstance(column, Sized) or len(column) != count:
+            raise InvalidParameter(f"{count} user_ids and not as many {name}")
     faces = [
         NewFace(check_user_id(user_id), check_face_id(face_id), _quality(q), _origin(o), _moment(t))
         for user_id, face_id, q, o, t in zip(*(column for _, column in columns), strict=True)
@@ -102,14 +104,14 @@ class Pairs:
         Of the images that were taken and not yet stored, whatever their callers gave.
     """
 
-    def __init__(self, items: Iterable[tuple[ImageInput, str]]) -> None:
+    def __init__(self, items: Iterable[tuple[FaceInput, str]]) -> None:
         self._items = items
         self.users: deque[object] = deque()
 
     def __length_hint__(self) -> int:
         return length_hint(self._items)
 
-    def __iter__(self) -> Iterator[ImageInput]:
+    def __iter__(self) -> Iterator[FaceInput]:
         for item in self._items:
             try:
                 image, user_id = item
@@ -150,10 +152,7 @@ def stored(
 def _quality(value: float | None) -> float | None:
     if value is None:
         return None
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and 0 <= value <= 100):
-        raise InvalidParameter(f"quality is {value!r:.80}, must be within 0..100, or None")
-    return float(value)
+    return check_number(value, "quality", 0, 100)
 
 
 def _origin(value: Origin) -> Origin:
@@ -164,4 +163,7 @@ def _origin(value: Origin) -> Origin:
 def _moment(value: object) -> datetime:
     if not (isinstance(value, datetime) and value.utcoffset() is not None):
         raise InvalidParameter(f"created is {value!r:.80}, must be a datetime with a time zone")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidParameter(f"created is {value!r:.80}, which is no moment in UTC") from error

@@ -28,10 +28,6 @@ __all__ = ["IndexKeeper"]
 
 log = logging.getLogger("facecore.gallery")
 
-# Faces from which "auto" has an HNSW index beside the exact one: where a search that finds the
-# best face in 999 of 1,000 cases takes clearly less time (`python -m benchmarks hnsw`).
-_HNSW_FROM = {"auto": 500_000, "hnsw": 1}
-
 # What is not saved is read from the store at the next opening: this share of all faces may be,
 # when a gallery is closed and while it is open.
 _UNSAVED_AT_CLOSE, _UNSAVED_OPEN = 1 / 20, 1 / 4
@@ -71,10 +67,11 @@ class IndexKeeper:
         saved_hnsw = Saved(self._folder / "hnsw", "hnsw", contract)
         self._all_saved = (self._saved, saved_hnsw)
         self._fast: Accelerator | None = None
+        # Not for "auto": where HNSW finds the best face in 999 of 1,000 searches, it has not been
+        # measured to take less time than the exact scan (`python -m benchmarks hnsw`).
         if choice == "hnsw":
-            new_hnsw(contract.dimension)  # at once, where hnswlib is missing
-        if choice != "exact":
-            self._fast = Accelerator(store, saved_hnsw, contract.dimension, _HNSW_FROM[choice])
+            new_hnsw(contract.dimension)  # raises here, where hnswlib is missing
+            self._fast = Accelerator(store, saved_hnsw, contract.dimension)
         if not store.read_only:
             with store.unchanged(), store.snapshot() as snapshot:
                 for saved in self._all_saved:
@@ -115,12 +112,17 @@ class IndexKeeper:
         if self._fast is not None:
             state = snapshot.state()
             if not self._fast.is_at(state):
-                self._fast.wake(len(index))
+                self._fast.wake()
             elif labels is None:
                 found = self._fast.search(vector, limit, state)
                 if found is not None:
                     return found
         return index.search(vector, limit, labels)[0]
+
+    @property
+    def erasure_pending(self) -> bool:
+        """Whether a saved index that holds a removed template could not be discarded yet."""
+        return any(saved.pending for saved in self._all_saved)
 
     def commit(self, change: Changes) -> None:
         """Commit a change, and see to it that every later search knows of it.
@@ -146,7 +148,7 @@ class IndexKeeper:
                 saved.forget(change.gone)
         if self._exact is not None:
             if self._fast is not None:
-                self._fast.wake(len(self._exact.index))
+                self._fast.wake()
             self._save(self._saved.reached, _UNSAVED_OPEN, least=10 * WORTHWHILE)
 
     def compact(self) -> None:
@@ -157,7 +159,7 @@ class IndexKeeper:
                 pass
             self._save(self._saved.face)
         if self._fast is not None and self._exact is not None:
-            self._fast.finish(len(self._exact.index))
+            self._fast.finish()
 
     def size_on_disk(self) -> int:
         """Bytes of the saved indexes."""
@@ -169,6 +171,8 @@ class IndexKeeper:
 
     def close(self) -> None:
         """Stop what runs in the background, and save what the next opening would miss."""
+        if self._store.inherited:
+            return  # the thread and the locks are the parent's
         if self._fast is not None:
             self._fast.stop()
         if self._store.read_only or self._store.closed:
@@ -177,6 +181,8 @@ class IndexKeeper:
             with self._store.unchanged():
                 if self._store.erasure_pending:
                     self._store.erase()
+                for saved in self._all_saved:
+                    saved.forget(())
                 self._save(self._saved.face, _UNSAVED_AT_CLOSE, least=WORTHWHILE)
         except FacecoreError as error:
             log.warning("%s: closed without saving the index: %s", self._folder.parent, error)

@@ -175,7 +175,7 @@ class LocalBackend:
             index_bytes=self._keeper.size_on_disk(),
             index=self._keeper.kind,
             removed=removed,
-            erasure_pending=self._store.erasure_pending,
+            erasure_pending=self._store.erasure_pending or self._keeper.erasure_pending,
         )
 
     def compact(self) -> None:  # noqa: D102
@@ -183,8 +183,10 @@ class LocalBackend:
         self._keeper.compact()
 
     def close(self) -> None:  # noqa: D102
-        self._keeper.close()
-        self._store.close()
+        try:
+            self._keeper.close()
+        finally:
+            self._store.close()
 
 
 def _where(snapshot: Snapshot, which: Filter) -> dict[str, Any]:

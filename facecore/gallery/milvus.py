@@ -138,7 +138,7 @@ class MilvusBackend:
         return self._sized(self._group_row(name))
 
     def group_by_id(self, number: int) -> Group:  # noqa: D102
-        rows = self._group_rows(f"id == {number} and deleted == false") if _fits(number) else []
+        rows = self._group_rows(f"id == {number} and deleted == false")
         if not rows:
             raise GroupNotFound(f"the gallery has no group of id {number}")
         return self._sized(rows[0])
@@ -244,7 +244,7 @@ class MilvusBackend:
         return self._record(f'face_id == "{face_id}"', f"face_id {face_id}")
 
     def record_by_id(self, number: int) -> FaceRecord:  # noqa: D102
-        return self._record(f"id == {number}" if _fits(number) else "id < 0", f"id {number}")
+        return self._record(f"id == {number}", f"id {number}")
 
     def records(self, which: Filter, offset: int, limit: int, after: int = 0) -> list[FaceRecord]:  # noqa: D102
         names = self._names()
@@ -399,10 +399,6 @@ class MilvusBackend:
 def _refuse(faces: dict[int, str], group: str) -> None:
     for user_id in faces.values():
         raise UserExists(f"the group {group!r} holds the user {user_id!r} already")
-
-
-def _fits(number: int) -> bool:
-    return number < 2**63
 
 
 def _parts(values: Collection[Any]) -> Iterator[list[Any]]:

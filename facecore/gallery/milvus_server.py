@@ -167,8 +167,9 @@ def _parse(address: str) -> tuple[str, Path | None, str]:
     try:
         parts = urlsplit(target)
         port = parts.port
-    except ValueError as error:
-        raise InvalidParameter(f"the address of the gallery: {error}", _HINT) from error
+    except ValueError:
+        # Without the error's text, in which a part of a password may stand.
+        raise InvalidParameter("the address of the gallery makes no sense", _HINT) from None
     if parts.scheme in ("http", "https") and parts.hostname:
         place = parts.hostname + ("" if port is None else f":{port}")
         return f"{_PREFIX}{parts.scheme}://{place}{parts.path.rstrip('/')}", None, target

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from facecore.errors import InvalidParameter
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "check_count",
     "check_face_id",
     "check_name",
+    "check_number",
     "check_text",
     "check_user_id",
 ]
@@ -31,6 +34,8 @@ __all__ = [
 Origin = Literal["MANUAL", "AUTO"]
 OnExisting = Literal["add", "refuse", "replace"]
 
+# Ids and counts of rows: two of them have a sum that fits the 64 bits of SQLite and Milvus.
+MOST = 2**62 - 1
 LONGEST_NAME, LONGEST_USER_ID, LONGEST_TEXT = 64, 256, 4096
 
 
@@ -94,7 +99,8 @@ class FaceRecord:
     group : str
         Name of the group.
     quality : float or None
-        0..100; None where it was not judged.
+        0..100, as `facecore.FaceEngine.quality` judges it; None where it was not judged:
+        `Gallery.add` does, the ways to add many at once do not.
     origin : {"MANUAL", "AUTO"}
         Whether a caller added it or an operation registered it by itself.
     created : datetime
@@ -150,8 +156,9 @@ class GalleryStats:
     removed : int
         Templates that were overwritten and whose space `Gallery.compact` frees.
     erasure_pending : bool
-        Another process was reading while a template was removed: old copies of it may remain
-        in the write-ahead log until a later change, `Gallery.compact` or `Gallery.close`.
+        Another process was reading while a template was removed, or a file could not be
+        emptied: copies of it may remain in the write-ahead log or a saved index until a later
+        change, `Gallery.compact` or `Gallery.close`.
     """
 
     groups: int
@@ -216,10 +223,18 @@ def check_choice(value: object, what: str, choices: Any) -> None:
 
 
 def check_count(value: object, what: str, least: int) -> int:
-    """Refuse what is not an integer from `least`."""
+    """Refuse what is not an integer from `least`; what is more than there can be becomes `MOST`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InvalidParameter(f"{what} is {value!r:.80}, must be an integer from {least}")
-    return value
+    return min(value, MOST)
+
+
+def check_number(value: object, what: str, least: float, most: float) -> float:
+    """Refuse what is not a number within `least`..`most`."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not (number and least <= value <= most):  # type: ignore[operator]  # a NaN fails too
+        raise InvalidParameter(f"{what} is {value!r:.80}, must be within {least:g}..{most:g}")
+    return float(value)  # type: ignore[arg-type]
 
 
 def _text(value: object, what: str, least: int, most: int, allowed: str = "") -> str:

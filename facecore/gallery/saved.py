@@ -43,6 +43,8 @@ class Saved:
     ----------
     face : int
         Id of the last face of what is on the disk; 0 where nothing is.
+    pending : bool
+        A removed face may still be on the disk, as it could not be discarded.
     reached : int
         Id of the last face that was ever saved or loaded here, also if it was discarded since:
         a removal must not make an open gallery write its whole index again.
@@ -53,6 +55,7 @@ class Saved:
         self._kind = kind
         self._contract = contract
         self.face = self.reached = 0
+        self.pending = False
         self._none = False  # known, as only this process could have made one since
         self._unread = False  # what is on the disk may hold any face
 
@@ -61,15 +64,13 @@ class Saved:
         mark = generations.watermark(self._root)
         if mark is not None and _fits(mark, snapshot):
             self.face = self.reached = int(mark["face"])
+            self._clean(generations.sweep)
         else:
-            reason = "there is none" if mark is None else _OTHER_FACES
-            self._warn(snapshot, reason, absent=mark is None)
-            self._none = True
-            generations.discard(self._root)
-        generations.sweep(self._root)
+            self._warn(snapshot, "it cannot be read" if mark is None else _OTHER_FACES)
+            self._discard()
 
     def load(self, snapshot: Snapshot, read: Callable[[Path], Index]) -> Follower | None:
-        """The newest generation, if it is whole and the store's; else None and a warning."""
+        """The newest generation, if it is whole and the store's; else None."""
         if self._none:
             return None
         found = generations.latest(self._root, self._contract.id, self._contract.dimension)
@@ -78,14 +79,14 @@ class Saved:
         )
         if isinstance(result, Follower):
             return result
-        self._warn(snapshot, result, absent=generations.watermark(self._root) is None)
+        self._warn(snapshot, result)
         self.face = self.reached = 0
         self._unread = True
         return None
 
-    def _warn(self, snapshot: Snapshot, reason: str, *, absent: bool) -> None:
-        # The exact index is saved whenever a gallery is closed; an HNSW index may never have been.
-        if snapshot.size() >= WORTHWHILE and not (absent and self._kind == "hnsw"):
+    def _warn(self, snapshot: Snapshot, reason: str) -> None:
+        # That there is none is no news: nothing was saved since a removal, or before a crash.
+        if snapshot.size() >= WORTHWHILE and generations.numbers(self._root):
             log.warning("%s: the saved index is not used: %s", self._root, reason)
 
     def _load(
@@ -127,12 +128,29 @@ class Saved:
             return
         self.face = self.reached = face
         self._none = self._unread = False
+        self.pending = self.pending and len(generations.numbers(self._root)) > 1
 
     def forget(self, gone: Iterable[NDArray[np.int64]]) -> None:
-        """Discard what holds one of these faces; raises if that cannot be done."""
-        if any(self._unread or ids.min() <= self.face for ids in gone):
-            self.face, self._none, self._unread = 0, True, False
-            generations.discard(self._root)
+        """Discard what holds one of these faces, or could not be discarded before.
+
+        Where that is impossible, it is logged, and `pending`: the removal itself was done.
+        """
+        if self.pending or any(self._unread or ids.min() <= self.face for ids in gone):
+            self._discard()
+
+    def _discard(self) -> None:
+        self.face, self._none = 0, True
+        self._clean(generations.discard)
+
+    def _clean(self, clean: Callable[[Path], None]) -> None:
+        try:
+            clean(self._root)
+        except FacecoreError as error:
+            if not self.pending:
+                log.warning("%s: removed templates may stay for now: %s", self._root, error)
+            self.pending = True
+        else:
+            self.pending = self._unread = False
 
 
 def _fits(mark: dict[str, object], snapshot: Snapshot) -> bool:

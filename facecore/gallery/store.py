@@ -11,21 +11,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from facecore.errors import (
-    ContractMismatch,
     GalleryCorrupt,
     GalleryLocked,
     InvalidParameter,
 )
+from facecore.files import sync_folder
 from facecore.gallery.changes import Changes
 from facecore.gallery.database import (
     PATIENCE,
+    check_contract,
     connect,
     connect_frozen,
     migrate,
     refuse_foreign,
     typed,
 )
-from facecore.gallery.folder import FolderLock, claim, sync_folder
+from facecore.gallery.folder import FolderLock, claim
 from facecore.gallery.queries import Snapshot
 from facecore.gallery.records import Contract
 from facecore.gallery.schema import MIGRATIONS
@@ -80,7 +81,7 @@ class Store:
         self._process = os.getpid()
         self._lock: FolderLock | None = None
         self._writer: sqlite3.Connection | None = None
-        self._frozen = False
+        self._frozen: tuple[int, ...] | None = None  # the file as it was, if nobody may write
         try:
             if read_only:
                 self._open_reader()
@@ -101,14 +102,14 @@ class Store:
             migrate(self._writer, self.path)
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                _check_contract(self._writer, self._contract, self.path, fill=True)
+                check_contract(self._writer, self._contract, self.path, fill=True)
                 self._writer.execute("COMMIT")
             except BaseException:
                 self._writer.execute("ROLLBACK")
                 raise
         if new:
-            sync_folder(self.path.parent)
-            sync_folder(self.path.parent.parent)
+            for folder in self.path.absolute().parents:  # any of them may be new
+                sync_folder(folder)
         self.erase()  # what a crash may have left in the log
 
     def _open_reader(self) -> None:
@@ -119,19 +120,18 @@ class Store:
             )
         with typed(self.path):
             try:
-                connection = connect(self.path, read_only=True)
-                version = refuse_foreign(connection, self.path)
+                self._free.append(connect(self.path, read_only=True))
+                version = refuse_foreign(self._free[0], self.path)
             except sqlite3.OperationalError as error:
-                log_file = self.path.with_name(self.path.name + "-wal")
-                if error.sqlite_errorcode & 0xFF not in (
-                    sqlite3.SQLITE_CANTOPEN,
-                    sqlite3.SQLITE_READONLY,
-                ) or (log_file.exists() and log_file.stat().st_size):
+                refused = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+                if error.sqlite_errorcode & 0xFF not in refused or self._log_bytes():
                     raise
+                for connection in self._free:
+                    connection.close()
                 # Readers share memory through a file, which a read-only medium has no place for.
-                connection, self._frozen = connect_frozen(self.path), True
-                version = refuse_foreign(connection, self.path)
-            self._free.append(connection)
+                self._frozen = self._look()
+                self._free = [connect_frozen(self.path)]
+                version = refuse_foreign(self._free[0], self.path)
             if not version:
                 raise InvalidParameter(f"there is no gallery in {self.path.parent} yet")
             if version < len(MIGRATIONS):
@@ -139,7 +139,7 @@ class Store:
                     f"{self.path} has version {version} of the schema, {len(MIGRATIONS)} is needed",
                     "open it once for writing, which brings it up to date",
                 )
-            _check_contract(connection, self._contract, self.path, fill=False)
+            check_contract(self._free[0], self._contract, self.path, fill=False)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -149,6 +149,11 @@ class Store:
         if own is not None:
             yield own
             return
+        if self._frozen is not None and (self._log_bytes() or self._look() != self._frozen):
+            raise GalleryLocked(
+                f"{self.path.parent} may not be written from here, and another process changes it",
+                "open it again; to follow the changes, allow this user to write in the folder",
+            )
         with typed(self.path):
             connection = self._take()
             try:
@@ -189,32 +194,34 @@ class Store:
         with self._changing:
             yield
 
-    def erase(self) -> bool:
+    def erase(self) -> None:
         """Empty the write-ahead log, which may hold templates that were removed since.
 
-        Returns
-        -------
-        bool
-            Whether it is empty now; otherwise another process is reading, and
-            `erasure_pending` stays set.
+        Where that is impossible, as another process is reading or the disk fails, it is logged
+        and `erasure_pending` is set: the change that it follows is committed, so it must not
+        look as if it had failed.
         """
         if self._writer is None:
-            return True
-        with self._changing, typed(self.path):
+            return
+        with self._changing:
             patience = _NEXT_PATIENCE if self.erasure_pending else _ERASURE_PATIENCE
-            self._writer.execute(f"PRAGMA busy_timeout = {patience}")
+            reason = ""
             try:
-                busy = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                self._writer.execute(f"PRAGMA busy_timeout = {patience}")
+                if self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                    reason = "another process is reading"
+            except sqlite3.Error as error:
+                reason = " ".join(str(error).split())
             finally:
                 self._writer.execute(f"PRAGMA busy_timeout = {1000 * PATIENCE:.0f}")
-        if busy and not self.erasure_pending:
+        if reason and not self.erasure_pending:
             log.warning(
-                "%s: another process is reading, so copies of removed templates stay in the "
-                "write-ahead log until a later change or close",
+                "%s: %s, so copies of removed templates may stay in the write-ahead log until a "
+                "later change or close",
                 self.path,
+                reason,
             )
-        self.erasure_pending = bool(busy)
-        return not busy
+        self.erasure_pending = bool(reason)
 
     def shrink(self) -> None:
         """Give the pages that are free back to the file system."""
@@ -236,16 +243,14 @@ class Store:
 
     def size_on_disk(self) -> int:
         """Bytes of the database and its log."""
-        names = (self.path.name, f"{self.path.name}-wal")
-        files = [self.path.with_name(name) for name in names]
-        return sum(file.stat().st_size for file in files if file.exists())
+        return _size(self.path) + self._log_bytes()
 
     def close(self) -> None:
         """Close all connections; the last process to do so leaves one file without a log."""
+        if self.inherited:
+            return  # all is the parent's, also locks that a thread of its holds for ever here
         with self._changing, self._mutex:
             self.closed = True
-            if self._process != os.getpid():
-                return  # the connections and the lock are the parent's
             for connection in self._free:
                 connection.close()
             self._free.clear()
@@ -256,20 +261,37 @@ class Store:
                 self._lock.release()
                 self._lock = None
 
+    @property
+    def inherited(self) -> bool:
+        """Whether it came here by a fork."""
+        return self._process != os.getpid()
+
     def check_usable(self) -> None:
         """Refuse a gallery that was closed, or that came here by a fork."""
-        if self._process != os.getpid():
+        if self.inherited:
             raise InvalidParameter(
                 "this gallery was opened by another process", "open it in the process that uses it"
             )
         if self.closed:
             raise InvalidParameter("the gallery is closed")
 
+    def _log_bytes(self) -> int:
+        return _size(self.path.with_name(f"{self.path.name}-wal"))
+
+    def _look(self) -> tuple[int, ...]:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return ()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
     def _take(self) -> sqlite3.Connection:
         with self._mutex:
             if self._free:
                 return self._free.pop()
-        return connect_frozen(self.path) if self._frozen else connect(self.path, read_only=True)
+        if self._frozen is not None:
+            return connect_frozen(self.path)
+        return connect(self.path, read_only=True)
 
     def _give(self, connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
@@ -281,20 +303,8 @@ class Store:
                 self._free.append(connection)
 
 
-def _check_contract(
-    connection: sqlite3.Connection, contract: Contract, path: Path, *, fill: bool
-) -> None:
-    """Hold the engine's contract against the gallery's; a new gallery takes it."""
-    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-    if not meta and fill:
-        rows = [("contract", contract.id), ("pack", contract.pack)]
-        rows.append(("dimension", str(contract.dimension)))
-        connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
-        return
-    if meta.get("contract") != contract.id:
-        raise ContractMismatch(
-            f"{path.parent} holds templates of the pack {meta.get('pack')} "
-            f"(contract {meta.get('contract')}), not of {contract.pack} (contract {contract.id})"
-        )
-    if meta.get("dimension") != str(contract.dimension):
-        raise GalleryCorrupt(f"{path}: its dimension is {meta.get('dimension')!r}")
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # missing
+        return 0

@@ -10,6 +10,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from facecore.files import sync_folder
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -77,7 +79,7 @@ def publish(folder: Path, target: Path, is_right: Callable[[], bool]) -> None:
     is_right : callable
         Tells whether what is at `target` will do. Asked when it is in the way.
     """
-    _sync(folder)
+    sync_folder(folder)
     if os.path.lexists(target) and not is_right():
         aside = target.parent / f".{target.name}.tmp-{os.getpid()}-{secrets.token_hex(6)}"
         target.rename(aside)
@@ -88,7 +90,7 @@ def publish(folder: Path, target: Path, is_right: Callable[[], bool]) -> None:
         # Without locks another process may have been faster; its result is as good as ours.
         if not is_right():
             raise
-    _sync(target.parent)
+    sync_folder(target.parent)
 
 
 def write(path: Path, chunks: Iterator[bytes]) -> None:
@@ -114,18 +116,6 @@ def _age(path: Path) -> float:
         return time.time() - path.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _sync(folder: Path) -> None:
-    """Make the names inside `folder` durable, where the system can do that."""
-    if sys.platform == "win32":
-        return
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _lock(stream: IO[bytes]) -> bool:

@@ -20,8 +20,6 @@ from facecore.operations.tables import ADD_FACE_RECORD
 
 __all__ = ["AddFaceRecordResult", "run"]
 
-_LONGEST_USER_ID = 32
-
 
 @dataclass(frozen=True, slots=True)
 class AddFaceRecordResult:
@@ -60,7 +58,7 @@ def run(context: Context, params: Mapping[str, object]) -> AddFaceRecordResult:
     context.check_group(group)
     ways = values.pictures["Face"]
     user_id = values["MerchantUserId"] or _picture_name(ways[0]) or uuid.uuid4().hex
-    context.check_user_id(user_id, most=_LONGEST_USER_ID)
+    context.check_user_id(user_id)
     pictures = read_pictures([ways], ENROLLED, context.config, context.engine.limits)
     (pixels,) = pictures.values()
     try:

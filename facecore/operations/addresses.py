@@ -142,7 +142,11 @@ def fetch(url: str, *, limit: int, timeout: float = 5.0, allow_private: bool = F
         answer = get(address, limit=limit, deadline=deadline, allow_private=allow_private)
         if isinstance(answer, bytes):
             return answer
-        address = parse(urllib.parse.urljoin(str(address), answer.location))
+        try:
+            location = urllib.parse.urljoin(str(address), answer.location)
+        except ValueError as error:  # brackets that do not match
+            raise AddressRefused(f"a redirect cannot be read: {error}") from None
+        address = parse(location)
     raise DownloadFailed(f"more than {REDIRECTS} redirects")
 
 
@@ -160,7 +164,7 @@ def parse(url: str) -> Address:
     """
     if len(url) > URL_LENGTH:
         raise AddressRefused(f"the address has {len(url)} characters; {URL_LENGTH} are allowed")
-    if any(character <= " " or character in "\\\x7f" for character in url):
+    if re.search("[\0- \\\\\x7f\ud800-\udfff]", url):
         raise AddressRefused("the address contains white space, a backslash or a control character")
     try:
         parts = urllib.parse.urlsplit(url)

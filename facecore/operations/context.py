@@ -65,7 +65,7 @@ class Context:
         with refusing():
             self.gallery.group(code)
 
-    def check_user_id(self, user_id: str, most: int = 256) -> None:
+    def check_user_id(self, user_id: str) -> None:
         """Refuse a user's id that cannot be stored.
 
         Raises
@@ -73,11 +73,6 @@ class Context:
         OperationError
             InvalidParameter.
         """
-        if len(user_id) > most:
-            raise OperationError(
-                INVALID_PARAMETER,
-                f"MerchantUserId has {len(user_id)} characters; {most} are allowed.",
-            )
         with refusing():
             records.check_user_id(user_id)
 

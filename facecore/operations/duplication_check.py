@@ -147,7 +147,7 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
     engine.embed(source)  # before the lock: it is the slow part of a search
     record: FaceRecord | None = None
     with context.registering if registers else nullcontext():
-        matches = _search(context, source, searches, int(values["ReturnFaces"]))
+        matches = _search(context, values, source, searches)
         sub_code = PASSED
         if liveness is not None and liveness.is_attack:
             sub_code = ATTACK
@@ -181,11 +181,6 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
 
 def _check(context: Context, values: Values) -> tuple[list[str], bool]:
     """What the table cannot say; the groups to search, and whether to register."""
-    if values["Liveness"] == "1" and context.engine.pack.liveness is None:
-        # Never "no attack": nobody has looked.
-        message = f"the pack {context.engine.pack.name} has no liveness model"
-        _log.error("Liveness=1 cannot be answered: %s", message)
-        raise OperationError(INTERNAL_ERROR, f"Liveness=1 cannot be answered: {message}.")
     codes = []
     if text := values["FaceGroupCodes"]:
         codes = list(dict.fromkeys(filter(None, map(str.strip, re.split(_COMMAS, text)))))
@@ -200,6 +195,11 @@ def _check(context: Context, values: Values) -> tuple[list[str], bool]:
     if registers:
         context.check_group(values["FaceRegisterGroupCode"])
         context.check_user_id(values["MerchantUserId"])
+    if values["Liveness"] == "1" and context.engine.pack.liveness is None:
+        # Never "no attack": nobody has looked.
+        message = f"the pack {context.engine.pack.name} has no liveness model"
+        _log.error("Liveness=1 cannot be answered: %s", message)
+        raise OperationError(INTERNAL_ERROR, f"Liveness=1 cannot be answered: {message}.")
     return codes, registers
 
 
@@ -211,12 +211,12 @@ def _liveness(context: Context, source: FaceSample) -> Liveness:
 
 
 def _search(
-    context: Context, source: FaceSample, groups: list[str], limit: int
+    context: Context, values: Values, source: FaceSample, groups: list[str]
 ) -> tuple[Match, ...]:
     """Stored faces of the same person, best first."""
     if not groups:
         return ()
-    config = context.config
+    config, limit = context.config, int(values["ReturnFaces"])
     least = context.engine.threshold if config.threshold is None else config.threshold
     found = context.gallery.search(source, groups, limit, far=config.search_far)
     return tuple(match for match in found if match.score >= least)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from facecore.errors import GroupNotFound, RecordNotFound
+from facecore.errors import GroupNotFound, InvalidParameter, RecordNotFound
 from facecore.gallery.records import FaceRecord, Group
 from facecore.operations.context import Context, refusing
 from facecore.operations.parameters import Values, read
@@ -102,9 +103,11 @@ def query_records(context: Context, params: Mapping[str, object]) -> GroupsResul
         "face_id": values["FaceId"] or None,
         "origin": values["RegistrationType"] or None,
     }
-    with refusing():
+    try:
         count = context.gallery.count(group, **filters)
         records = context.gallery.records(group, (page - 1) * size, size, **filters)
+    except InvalidParameter:  # an id that cannot be stored is nobody's
+        count, records = 0, []
     return _page(values, count, [_record(record) for record in records])
 
 
@@ -124,17 +127,20 @@ def delete_record_v2(context: Context, params: Mapping[str, object]) -> GroupsRe
     values = read(DELETE_FACE_RECORD_V2, params)
     user_id, group = values["MerchantUserId"], values["FaceGroupCode"]
     gallery = context.gallery
-    with refusing():
-        if group:
-            return _deleted(gallery.remove(group, user_id=user_id) > 0)
-        codes = [
-            name for name in gallery.users_groups(user_id) if gallery.remove(name, user_id=user_id)
-        ]
-    return _deleted(bool(codes), DeletedGroupCodes=",".join(codes))
-
-
-def _deleted(any_face: bool, **more: str) -> GroupsResult:
-    return GroupsResult({"Result": {"Deleted": "Y" if any_face else "N", **more}})
+    if group:
+        context.check_group(group)
+    deleted = []
+    try:
+        for code in [group] if group else gallery.users_groups(user_id):
+            with suppress(GroupNotFound):  # deleted meanwhile, with every face in it
+                if gallery.remove(code, user_id=user_id):
+                    deleted.append(code)
+    except InvalidParameter:  # an id that cannot be stored is nobody's
+        pass
+    result = {"Deleted": "Y" if deleted else "N"}
+    if not group:
+        result["DeletedGroupCodes"] = ",".join(deleted)
+    return GroupsResult({"Result": result})
 
 
 def _with_group(

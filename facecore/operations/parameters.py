@@ -64,7 +64,11 @@ class Parameter:
             raise OperationError(
                 self.invalid, f"{self.name} is {value!r:.80}, must be {' or '.join(self.allowed)}."
             )
-        if value is None or (self.pattern and not re.fullmatch(self.pattern, value, re.DOTALL)):
+        if (
+            value is None
+            or (self.pattern and not re.fullmatch(self.pattern, value, re.DOTALL))
+            or re.search("[\ud800-\udfff]", value)  # halves of pairs, which no encoding holds
+        ):
             raise OperationError(self.invalid, f"{self.name} has a value that is not accepted.")
 
 
@@ -197,7 +201,10 @@ def _text(value: object) -> str | None:
     """Text as it is, numbers as the wire carries them, "" for what is absent, None for the rest."""
     if value is None or isinstance(value, str):
         return value or ""
-    return str(value) if isinstance(value, (int, float)) else None
+    try:
+        return str(value) if isinstance(value, (int, float)) else None
+    except ValueError:  # Python prints no integer of more than 4300 digits
+        return None
 
 
 def _ways(row: Picture, params: Mapping[str, object]) -> tuple[Given, ...]:

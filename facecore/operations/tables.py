@@ -33,6 +33,7 @@ __all__ = [
 BIZ_ID = "[A-Za-z0-9]{1,32}"
 EXACT_BIZ_ID = "[A-Za-z0-9]{32}"
 ID = "[0-9]{1,18}"
+LISTED_CODE = r"[^\s,\uff0c]([^,\uff0c]*[^\s,\uff0c])?"  # FaceGroupCodes can name it
 PAGE = "[1-9][0-9]{0,8}"
 PAGE_SIZE = "[1-9][0-9]{0,2}|1000"
 
@@ -72,10 +73,10 @@ DUPLICATION_CHECK = (
     # Inverted in the document: 0 registers, 1 does not.
     Parameter("AutoRegistration", default="1", allowed=("0", "1"), when=_SEARCHES),
     Parameter("FaceRegisterGroupCode", required=True, when=_REGISTERS),
-    Parameter("ReturnFaces", default="1", allowed=("1", "2", "3", "4", "5")),
+    Parameter("ReturnFaces", default="1", allowed=("1", "2", "3", "4", "5"), when=_SEARCHES),
     Parameter("SaveFacePicture", ignored=True),
     Parameter("FaceVerifyThreshold", ignored=True),
-    Parameter("UpdateFaceIfUserExists", default="N", allowed=("Y", "N")),
+    Parameter("UpdateFaceIfUserExists", default="N", allowed=("Y", "N"), when=_SEARCHES),
     Parameter("FaceQualityCheck", default="N"),  # Y asks for scores; anything else does not
     Parameter("FaceAttributeCheck", default="N"),  # Y asks for age and gender
 )
@@ -83,7 +84,7 @@ DUPLICATION_CHECK = (
 ADD_FACE_RECORD = (
     Parameter("ProductCode", required=True, allowed=("FACE_ENROLL",)),
     Parameter("FaceGroupCode", required=True),
-    Parameter("MerchantUserId", pattern=".{1,32}"),
+    Parameter("MerchantUserId", pattern=".{1,32}"),  # the picture's name may be longer
     Picture(
         "Face", "FacePicture", "FacePictureUrl", files=("FacePictureFileObject", "FacePictureFile")
     ),
@@ -108,7 +109,7 @@ COMPARE_FACES_VALUES = (
 
 # Groups come from the vendor's console; here they need an operation of their own.
 CREATE_FACE_GROUP = (
-    Parameter("GroupCode", required=True),
+    Parameter("GroupCode", required=True, pattern=LISTED_CODE),
     Parameter("Name"),
     Parameter("Description"),
 )

@@ -146,7 +146,7 @@ class Twins:
             "MerchantUserId": user_id,
             "VerifyModel": _MODES.get(mode, mode),
             "Liveness": "1" if liveness else "0",
-            "FaceGroupCodes": ",".join(codes),
+            "FaceGroupCodes": ",".join(map(str, codes)),
             **_picture("SourceFacePicture", source),
             **_picture("TargetFacePicture", target),
             "AutoRegistration": "0" if auto_register else "1",  # inverted in the document
@@ -170,8 +170,8 @@ class Twins:
         picture : path, bytes, binary file or address
             JPEG, at most 10 MiB and 1920x1080 pixels (height x width).
         user_id : str, optional
-            At most 32 characters; by default the picture's name without its ending, or, where
-            it has none, 32 random hexadecimal digits.
+            At most 32 characters; by default the picture's name without its ending (up to 256),
+            or, where it has none, 32 random hexadecimal digits.
 
         Raises
         ------

@@ -44,20 +44,19 @@ def warm(engine: FaceEngine) -> None:
             "AddFaceRecord",
             {"ProductCode": "FACE_ENROLL", "FaceGroupCode": "warm", "FacePictureFile": picture},
         )
-        # All modes at once; a pack without one of the models answers with an error, and is as warm.
-        for liveness in ("0", "1"):
-            service.call(
-                "FaceDuplicationCheckIntl",
-                {
-                    "ProductCode": "FACE_IDU_MIN",
-                    "MerchantBizId": "warm",
-                    "MerchantUserId": "warm",
-                    "VerifyModel": "2",
-                    "FaceGroupCodes": "warm",
-                    "Liveness": liveness,
-                    "FaceQualityCheck": "Y",
-                    "FaceAttributeCheck": "Y",
-                    "SourceFacePicture": text,
-                    "TargetFacePicture": text,
-                },
-            )
+        # All that one request can ask for: search, comparison, liveness, quality, attributes.
+        service.call(
+            "FaceDuplicationCheckIntl",
+            {
+                "ProductCode": "FACE_IDU_MIN",
+                "MerchantBizId": "warm",
+                "MerchantUserId": "warm",
+                "VerifyModel": "2",
+                "FaceGroupCodes": "warm",
+                "Liveness": "0" if engine.pack.liveness is None else "1",
+                "FaceQualityCheck": "Y",
+                "FaceAttributeCheck": "Y",
+                "SourceFacePicture": text,
+                "TargetFacePicture": text,
+            },
+        )

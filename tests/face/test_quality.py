@@ -278,6 +278,12 @@ def test_no_face_has_no_quality(engine: FaceEngine) -> None:
         engine.quality(np.zeros((200, 200, 3), np.uint8))
 
 
+def test_a_sample_that_nothing_can_align(hopper: Array) -> None:
+    face = Face(np.array([0, 0, 50, 50], np.float32), np.zeros((5, 2), np.float32), 0.9)
+    with pytest.raises(NoFaceDetected, match="coincide"):
+        assess(FaceSample(hopper, face, hopper[:112, :112]))
+
+
 def test_a_grey_picture(engine: FaceEngine, hopper: Array) -> None:
     grey = cv2.cvtColor(cv2.cvtColor(hopper, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     result, coloured = engine.quality(np.asarray(grey, np.uint8)), engine.quality(hopper)

@@ -89,6 +89,10 @@ def test_many_templates_are_found_and_paged(gallery: Gallery, compact: FaceEngin
     added = gallery.add_templates("staff", vectors, users, contract=compact.contract_id)
     assert gallery.records("staff", limit=1000) == added
     assert gallery.records("staff", 100, 50) == added[100:150]
+    assert gallery.records("staff", 298, 10**30) == added[298:]
+    assert gallery.records("staff", 10**30, 10**30) == []
+    assert len(gallery.groups(limit=10**30)) == 2
+    assert gallery.groups(offset=10**30, limit=10**30) == []
     assert gallery.records("staff", 2, 2, user_id=users[3]) == added[17:31:7]
     assert gallery.count(user_id=users[3]) == 43
     assert gallery.count("staff", origin="AUTO") == 0
@@ -99,6 +103,7 @@ def test_many_templates_are_found_and_paged(gallery: Gallery, compact: FaceEngin
     for call in (
         lambda: gallery.record("0" * 32),
         lambda: gallery.record_by_id(10**15),
+        lambda: gallery.record_by_id(10**30),
     ):
         with pytest.raises(facecore.RecordNotFound):
             call()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,33 @@ def test_a_reader_may_hold_an_erasure_up(
         filled.create_group("any change tries again")
         assert not filled.stats().erasure_pending
         assert held(folder, ["t"]) == []
+
+
+def test_a_log_that_cannot_be_emptied_does_not_undo_the_removal(
+    filled: Gallery, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The change is committed: an error would say that it is not."""
+    add(filled, ["t", "other"])
+    inner = filled._backend._store  # type: ignore[attr-defined]
+    plain = inner._writer
+
+    class Failing:
+        def execute(self, statement: str, *values: object) -> object:
+            if "wal_checkpoint" in statement:
+                raise sqlite3.OperationalError("disk I/O error")
+            return plain.execute(statement, *values)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(plain, name)
+
+    inner._writer = Failing()
+    assert filled.remove("staff", user_id="t") == 1
+    assert filled.stats().erasure_pending
+    assert "disk I/O error" in caplog.text
+    inner._writer = plain
+    assert filled.remove("staff", user_id="t") == 0
+    assert not filled.stats().erasure_pending
+    assert held(folder, ["t"]) == []
 
 
 def test_compacting_frees_space(filled: Gallery, folder: Path) -> None:

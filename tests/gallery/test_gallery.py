@@ -33,6 +33,19 @@ def test_who_was_added_is_found_with_the_score_of_a_comparison(
     assert [m.user_id for m in gallery.search(astronaut, far=0.001)] == ["eileen"]
 
 
+def test_the_quality_is_kept_of_one_picture_that_is_added(
+    gallery: Gallery, engine: FaceEngine, astronaut: Array
+) -> None:
+    score = engine.quality(astronaut).score
+    for image in (astronaut, engine.sample(astronaut)):
+        record = gallery.add("staff", image, "eileen")
+        assert record.quality == score
+        assert gallery.record(record.face_id) == record
+    (many,) = gallery.add_many("staff", [(astronaut, "eileen")])
+    assert isinstance(many, FaceRecord)
+    assert many.quality is None
+
+
 def test_one_bad_item_never_ends_a_run(gallery: Gallery, astronaut: Array, hopper: Array) -> None:
     items = [(hopper, "grace"), (b"x", "nobody"), (astronaut, "\n"), (astronaut, "eileen")]
     answers = list(gallery.add_many("staff", items, batch_size=3))

@@ -47,7 +47,7 @@ def graph_only(monkeypatch):
 
 
 def build(count=2000, seed=0, labels=None, **options):
-    options = {"ef_construction": 60, "ef_search": 80, "threads": 1} | options
+    options = {"m": 16, "ef_construction": 60, "ef_search": 80, "threads": 1} | options
     index, vectors = HnswIndex(D, **options), clustered(count, seed)
     ids = np.random.default_rng(seed).permutation(3 * count)[:count]
     index.add(ids, vectors, labels)

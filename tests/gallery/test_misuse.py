@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import sqlite3
+import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,12 @@ from facecore import (
     Gallery,
     GalleryCorrupt,
     GalleryLocked,
+    GalleryNotWritable,
     GroupNotFound,
     InvalidParameter,
     RecordNotFound,
 )
-from facecore.gallery import database
+from facecore.gallery import database, store
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 FACE = "0" * 32
@@ -66,6 +69,8 @@ def given(gallery: Gallery, **changed: Any) -> Any:
         lambda g: given(g, vectors=np.full((1, DIMENSION), np.nan)),
         lambda g: given(g, vectors=[["x"]]),
         lambda g: given(g, user_ids="u"),
+        lambda g: given(g, user_ids=3),
+        lambda g: given(g, created=3),
         lambda g: given(g, user_ids=["u", "v"]),
         lambda g: given(g, user_ids=[3]),
         lambda g: given(g, face_ids=["x"]),
@@ -84,6 +89,11 @@ def given(gallery: Gallery, **changed: Any) -> Any:
         lambda g: g.search(template("t"), far=1),
         lambda g: g.search(template("t"), far=0.1, threshold=80),
         lambda g: g.search(template("t"), [3]),
+        lambda g: g.search(template("t"), 3),
+        lambda g: g.search(template("t"), threshold="80"),
+        lambda g: g.search(template("t"), far="rare"),
+        lambda g: given(g, quality=[10**400]),
+        lambda g: given(g, created=datetime.max.replace(tzinfo=timezone(-timedelta(hours=1)))),
         lambda g: g.remove("staff"),
         lambda g: g.remove("staff", user_id="u", face_id=FACE),
         lambda g: g.remove("staff", face_id="xyz"),
@@ -96,6 +106,8 @@ def given(gallery: Gallery, **changed: Any) -> Any:
         lambda g: g.users_groups(""),
         lambda g: Gallery(g.address, g.engine, index="flat"),
         lambda g: Gallery("redis://x", g.engine),
+        lambda g: Gallery(3, g.engine),
+        lambda g: Gallery(b"bytes", g.engine),
     ],
 )  # fmt: skip
 def test_wrong_arguments(filled: Gallery, call: Callable[[Gallery], object]) -> None:
@@ -123,6 +135,8 @@ def test_wrong_arguments(filled: Gallery, call: Callable[[Gallery], object]) -> 
         (lambda g: g.templates("nobody"), GroupNotFound),
         (lambda g: g.record(FACE), RecordNotFound),
         (lambda g: g.record_by_id(7), RecordNotFound),
+        (lambda g: g.record_by_id(10**30), RecordNotFound),
+        (lambda g: g.group_by_id(2**63), GroupNotFound),
         (lambda g: given(g, contract="c1-0123456789abcdef"), ContractMismatch),
     ],
 )  # fmt: skip
@@ -132,6 +146,19 @@ def test_what_is_not_there(
     with pytest.raises(error):
         call(filled)
     assert len(filled) == 0
+
+
+def test_more_than_there_can_be_is_all_there_is(filled: Gallery) -> None:
+    """Numbers that fit no 64 bits are no reason for an OverflowError."""
+    (record,) = given(filled)
+    huge = 10**30
+    assert filled.records(limit=huge) == [record]
+    assert filled.records(offset=huge, limit=huge) == []
+    assert len(filled.groups(limit=huge)) == 2
+    assert filled.groups(offset=huge, limit=huge) == []
+    assert len(filled.search(template("t"), limit=huge)) == 1
+    assert [records for records, _ in filled.templates(batch_size=huge)] == [[record]]
+    assert len(list(filled.add_many("staff", [(template("s"), "s")], batch_size=huge))) == 1
 
 
 def test_a_batch_is_added_whole_or_not_at_all(filled: Gallery) -> None:
@@ -183,12 +210,26 @@ def test_one_writer(filled: Gallery, folder: Path, templates_engine: Any) -> Non
     Gallery(folder, templates_engine).close()
 
 
+def test_a_file_system_without_locks(
+    folder: Path, templates_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other process has it open, so the error must not say so."""
+
+    def refuse(stream: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("facecore.gallery.folder._lock", refuse)
+    with pytest.raises(GalleryNotWritable, match=r"cannot be locked.*network share"):
+        Gallery(folder, templates_engine)
+
+
 def _use(gallery: Gallery, answers: Any) -> None:
     try:
         gallery.groups()
     except InvalidParameter as error:
         answers.put(error.message)
-    gallery.close()  # leaves the parent's lock and files alone
+    gallery.close()  # leaves the parent's locks and files alone
+    answers.put("closed")
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
@@ -197,11 +238,52 @@ def test_a_gallery_does_not_pass_through_a_fork(filled: Gallery) -> None:
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
     process = context.Process(target=_use, args=(filled, answers))
+    ready, done = threading.Event(), threading.Event()
+
+    def change() -> None:
+        with filled._backend._store.unchanged():  # type: ignore[attr-defined]
+            ready.set()
+            done.wait(60)
+
+    # What a thread of the parent holds at the fork, nobody ever lets go of in the child.
+    thread = threading.Thread(target=change)
+    thread.start()
+    ready.wait()
     process.start()
+    done.set()
+    thread.join()
     assert "another process" in answers.get(timeout=60)
+    assert answers.get(timeout=60) == "closed"
     process.join()
     given(filled)
     assert len(filled) == 1
+
+
+def test_a_reader_without_a_log_notices_a_writer(
+    filled: Gallery, folder: Path, templates_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a reader may not write, SQLite reads the file as if it never changed."""
+    given(filled)
+    filled.close()
+    plain = store.connect
+
+    def refused(path: Path, *, read_only: bool) -> sqlite3.Connection:
+        if not read_only:
+            return plain(path, read_only=False)
+        error = sqlite3.OperationalError("unable to open database file")
+        error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+        raise error
+
+    monkeypatch.setattr(store, "connect", refused)
+    with Gallery(folder, templates_engine, read_only=True) as reader:
+        assert reader.search(template("t"))[0].user_id == "u"
+        monkeypatch.undo()
+        with Gallery(folder, templates_engine) as writer:
+            writer.remove("staff", user_id="u")
+            with pytest.raises(GalleryLocked, match="another process changes it"):
+                reader.search(template("t"))
+        with pytest.raises(GalleryLocked, match="another process changes it"):
+            reader.search(template("t"))
 
 
 def test_folders_that_are_no_gallery(tmp_path: Path, templates_engine: Any) -> None:

@@ -34,7 +34,7 @@ def test_the_compact_pack_has_one_and_it_names_its_bpcer() -> None:
     manifest = read()
     assert manifest.liveness is not None
     assert "liveness" in manifest.models
-    assert 0 < manifest.liveness.bpcer <= 0.05
+    assert 0 < manifest.liveness.bpcer < 0.06
     assert "LFW" in manifest.liveness.bpcer_dataset
     assert "simulat" in manifest.liveness.caveat
 

@@ -131,6 +131,9 @@ class Hostile(BaseHTTPRequestHandler):
     def say_to_credentials(self) -> None:
         self.redirect(f"http://user:secret@{self.headers['Host']}/good")
 
+    def say_to_brackets(self) -> None:
+        self.redirect("http://[::1")
+
     def say_to_private(self) -> None:
         self.redirect("http://10.0.0.1/good")
 
@@ -241,7 +244,7 @@ def test_the_limit_counts_bytes_that_came(port: int) -> None:
             get(port, path)
 
 
-@pytest.mark.parametrize("path", ["to-file", "to-credentials"])
+@pytest.mark.parametrize("path", ["to-file", "to-credentials", "to-brackets"])
 def test_redirects_are_parsed_like_addresses(port: int, path: str) -> None:
     with pytest.raises(AddressRefused):
         get(port, path)
@@ -381,6 +384,7 @@ def test_machines_off_the_internet_are_refused(url: str, monkeypatch: pytest.Mon
         "http://example.com:99999/",
         "http://example.com:x/",
         "http://exa mple.com/",
+        "http://example.com/\ud800",
         "http://example.com/a\r\nHost: b",
         "http://example.com\\@evil.test/",
         "http://example.com/a\\b",

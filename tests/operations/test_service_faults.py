@@ -153,6 +153,8 @@ def test_liveness_that_cannot_be_checked_is_an_error(
     assert (response.status, response.body["Code"]) == (500, "InternalError")
     assert "no liveness model" in response.body["Message"]
     assert "no liveness model" in caplog.text
+    wrong = {**request, "FaceGroupCodes": "nope"}  # the caller's mistakes come first
+    assert service.call("FaceDuplicationCheckIntl", requests.build(wrong)).status == 400
     request["Liveness"] = "0"
     assert service.call("FaceDuplicationCheckIntl", requests.build(request)).status == 200
 
@@ -210,7 +212,9 @@ def test_settings_have_the_documented_defaults() -> None:
     )
 
 
-@pytest.mark.parametrize("value", [b"bytes", ["a"], {"a": 1}, object(), np.zeros(3)], ids=str)
+@pytest.mark.parametrize(
+    "value", [b"bytes", ["a"], {"a": 1}, object(), np.zeros(3), 10**5000, "\ud800"], ids=type
+)
 @pytest.mark.parametrize("name", BASE)
 def test_values_of_other_types_are_refused(
     name: str, value: object, service: FaceService, gallery: Gallery, requests: Requests

@@ -216,6 +216,7 @@ _MODE_1 = {"VerifyModel": "1", "FaceGroupCodes": None}
         (_MODE_1, "Success"),
         ({**_MODE_1, "FaceGroupCodes": "nope"}, "Success"),
         ({**_MODE_1, "AutoRegistration": "2"}, "Success"),
+        ({**_MODE_1, "ReturnFaces": "6", "UpdateFaceIfUserExists": "y"}, "Success"),
         ({**_MODE_1, "AutoRegistration": "0"}, "Success"),
         ({**_MODE_1, "AutoRegistration": "0", "FaceRegisterGroupCode": "nope"}, "Success"),
         ({"AutoRegistration": "1", "FaceRegisterGroupCode": "nope"}, "Success"),
@@ -354,6 +355,7 @@ def test_the_picture_names_its_user(
             [
                 {"FacePictureUrl": url(data, "/by_url.jpg?size=3#top")},
                 {"FacePictureUrl": url(data, "/folder/by%20url.jpeg")},
+                {"FacePictureUrl": url(data, f"/{'0' * 64}.jpg")},  # object stores name so
                 {"FacePictureFileObject": stream},
                 {"FacePictureFileObject": file},
                 {"FacePictureFileObject": io.BytesIO(data)},
@@ -365,13 +367,13 @@ def test_the_picture_names_its_user(
             response = service.call("AddFaceRecord", request)
             assert response.status == 200, response.body
             # The same file names the same user, who is in the group by then.
-            assert response.body["Result"]["Passed"] == ("N" if number == 3 else "Y")
+            assert response.body["Result"]["Passed"] == ("N" if number == 4 else "Y")
     users = [record.user_id for record in gallery.records("g1")]
-    assert users[:3] == ["by_url", "by url", "by.file"]
-    assert len(users) == 6
-    assert all(len(user) == 32 and int(user, 16) for user in users[3:])
+    assert users[:4] == ["by_url", "by url", "0" * 64, "by.file"]
+    assert len(users) == 7
+    assert all(len(user) == 32 and int(user, 16) for user in users[4:])
     request = {"ProductCode": "FACE_ENROLL", "FaceGroupCode": "g1"}
-    request["FacePictureUrl"] = url(data, f"/{'x' * 33}.jpg")
+    request["FacePictureUrl"] = url(data, f"/{'0' * 257}.jpg")
     assert service.call("AddFaceRecord", request).body["Code"] == "InvalidParameter"
 
 

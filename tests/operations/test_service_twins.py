@@ -86,6 +86,7 @@ def test_duplication_check(service: FaceService, gallery: Gallery, requests: Req
     for wrong in (
         {"groups": []},
         {"groups": ["nope"]},
+        {"groups": [1]},
         {"groups": "g1", "limit": 6},
         {"groups": "g1", "mode": "both"},
         {"groups": "g1", "auto_register": True},

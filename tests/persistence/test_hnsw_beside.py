@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from pathlib import Path
@@ -127,9 +126,8 @@ def test_without_hnswlib(
     monkeypatch.setitem(sys.modules, "hnswlib", None)
     with pytest.raises(MissingExtra, match="hnswlib"):
         Gallery(folder, templates_engine, index="hnsw")
-    monkeypatch.setitem(keeper._HNSW_FROM, "auto", 1)
-    with caplog.at_level(logging.WARNING), Gallery(folder, templates_engine) as gallery:
-        assert finds(gallery, 3)
+    with Gallery(folder, templates_engine) as gallery:  # "auto" never needs it
         gallery.compact()
         assert finds(gallery, 3)
-    assert "no HNSW index: hnswlib" in caplog.text
+        assert gallery.stats().index == "exact"
+    assert caplog.text == ""

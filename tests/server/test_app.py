@@ -303,6 +303,30 @@ def test_connections_that_say_nothing_are_closed(
     assert b"RequestTimeout" in server.raw(whole + b"POST ")
 
 
+def test_a_second_head_has_its_own_time(
+    server: Running, echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "HEAD_SECONDS", 0.05)
+    echo.gate.clear()
+    threading.Timer(0.3, echo.gate.set).start()  # the first request outlasts the first head's time
+    whole = b"POST /?Action=One HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    answer = server.raw(whole + b"POST ")
+    assert b"Success" in answer
+    assert b"RequestTimeout" in answer
+
+
+def test_a_client_that_has_said_all_still_gets_its_answer(server: Running, echo: Echo) -> None:
+    echo.gate.clear()
+    with socket.create_connection(("127.0.0.1", server.port), 5) as sock:
+        sock.sendall(b"POST /?Action=One HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        threading.Timer(0.2, echo.gate.set).start()
+        answer = b""
+        while chunk := sock.recv(1 << 16):
+            answer += chunk
+    assert b"Success" in answer
+
+
 def test_too_many_connections(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "CONNECTIONS", 2)
     idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]

@@ -2,7 +2,7 @@
 
 Scenes are LFW pictures that no test pair uses, StyleGAN2 faces and, so that sharp large
 pictures are genuine too, textures and photographs of scikit-image without faces.  Of the genuine
-presentations a quarter are such pictures as they are, resized or turned, and some more were
+presentations a quarter are such pictures as they are, resized or turned, and two fifths were
 enlarged with fine structure and reduced again; the rest went through the simulated camera, as
 all attacks did.
 

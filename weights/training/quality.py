@@ -1,12 +1,11 @@
 """The unified quality score: which measures foretell that a genuine comparison fails.
 
 Probes are LFW pictures outside the test pairs, of people whom the calibration does not use, each
-as it is and in copies degraded by one and by two random kinds and degrees, and some very small
-ones (not by rendered
-poses, whose folds no camera makes).  Each probe is compared with clean pictures of the same
-person, none of them of the test pairs either.  A logistic regression with one to
-three hinges per measure and no negative weight (so that a better measure never lowers the score)
-foretells whether the comparison passes at FMR 0.1 %.
+as it is and in copies degraded by one and by two random kinds and degrees (not by rendered
+poses, whose folds no camera makes), and some very small ones.  Each probe is compared with clean
+pictures of the same person, none of them of the test pairs either.  A logistic regression with
+up to four hinges per measure and no negative weight (so that a better measure never lowers the
+score) foretells whether the comparison passes at FMR 0.1 %.
 
     python weights/training/quality.py --out RUN --packs compact mobilefacenet   # prints HINGES
 
@@ -86,9 +85,8 @@ def collect(packs: list[str], tiny: bool) -> dict[str, NDArray[np.float64]]:
             if tiny:
                 shrink = DEGRADATIONS["low resolution"]
                 changed = shrink.apply(pixels, sample.face, float(rng.uniform(6, 10)))
-            for _ in range(
-                0 if tiny else copy
-            ):  # one as it is, one changed once, two changed twice
+            # One as it is, one changed once, one changed twice.
+            for _ in range(0 if tiny else copy):
                 kind = KINDS[rng.integers(len(KINDS))]
                 degree = float(rng.choice(kind.degrees))
                 changed = kind.apply(changed, sample.face, degree)

@@ -92,7 +92,8 @@ def uniformity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
 def colour_distance(bgr: NDArray[np.floating]) -> float:
     """How far a mean colour lies from that of skin: outside a* 5..25 and b* 5..35.
 
-    The colour is taken to CIELAB (D50) as OFIQ does it.  Where a* or b* is negative OFIQ
+    The colour is taken to CIELAB (D50) as OFIQ does it, with 24389/27 where OFIQ has 24289/27,
+    which only very dark colours notice.  Where a* or b* is negative OFIQ
     answers 100 at once; here the distance goes on growing, so that a grey picture, whose a*
     is zero up to rounding, does not jump.
 

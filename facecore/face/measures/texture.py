@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from facecore.errors import NoFaceDetected
 from facecore.face.alignment import TEMPLATE, estimate, warp
 from facecore.face.detection import Face
 
@@ -100,10 +101,17 @@ def texture(pixels: NDArray[np.uint8], face: Face) -> dict[str, float]:
         ``sharpness``: of the inner face, brought to eyes 70 pixels apart; a face that is
         smaller is enlarged, which shows as blur.
         ``compression``: `blockiness` of up to 256x256 pixels around the face.
+
+    Raises
+    ------
+    NoFaceDetected
+        The landmarks are degenerate, which no sample of an engine has.
     """
     import cv2
 
     transform = estimate(face.landmarks, TEMPLATE)
+    if not transform:
+        raise NoFaceDetected(f"the face cannot be aligned: {transform.failure}")
     shift = _SCALE * (transform.matrix[:, 2] - _CORNER)
     matrix = np.column_stack([_SCALE * transform.matrix[:, :2], shift])
     inner = cv2.cvtColor(warp(pixels, matrix, (_SIDE, _SIDE)), cv2.COLOR_BGR2GRAY)

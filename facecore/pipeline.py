@@ -1,0 +1,235 @@
+"""From pictures to vectors, with one set of models: decode, detect, align, embed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore import images
+from facecore.errors import FacecoreError, NoFaceDetected
+from facecore.face.alignment import align
+from facecore.face.detection import Detector, Face
+from facecore.face.embedding import Embedder
+from facecore.face.sample import FaceSample
+from facecore.images import ImageInput
+from facecore.models.cpus import usable_cpus
+from facecore.models.runtime import CPU, open_model
+
+if TYPE_CHECKING:
+    from facecore.models.packs import LoadedPack
+
+__all__ = ["FaceChoice", "FaceInput", "Pipeline", "open_pipeline", "typed"]
+
+FaceChoice = Literal["largest", "central"]
+FaceInput: TypeAlias = Union[ImageInput, FaceSample]  # noqa: UP007 - ImageInput is a string
+"""An image, or one whose face has been found already."""
+
+# Decoded bytes that `vectors_of` holds before it looks for their faces.
+_TOGETHER = 2**23
+
+
+class Pipeline:
+    """The way of a picture through the models.  Safe to share between threads.
+
+    Parameters
+    ----------
+    detector : Detector
+    embedder : Embedder
+    contract : str
+        Contract id of the embedder's vectors.
+    limits : Limits
+        On the bytes and pixels of an image.
+    """
+
+    def __init__(
+        self, detector: Detector, embedder: Embedder, contract: str, limits: images.Limits
+    ) -> None:
+        self.detector = detector
+        self.embedder = embedder
+        self.contract = contract
+        self.limits = limits
+
+    def load(self, image: ImageInput) -> NDArray[np.uint8]:
+        """Upright pixels; raises what `facecore.images.load` raises."""
+        return images.load(image, self.limits)
+
+    def detect(self, pixels: NDArray[np.uint8]) -> list[Face]:
+        """All faces, largest first."""
+        with typed(pixels):
+            return self.detector.detect(pixels)
+
+    def choose(self, pixels: NDArray[np.uint8], choice: FaceChoice) -> Face:
+        """The face that stands for a picture; raises NoFaceDetected."""
+        found: Face | None
+        with typed(pixels):
+            if choice == "largest":
+                found = self.detector.largest(pixels)
+            else:
+                height, width = pixels.shape[:2]
+                middle = np.array([width, height]) / 2
+                found = min(
+                    self.detector.detect(pixels),
+                    key=lambda face: float(np.linalg.norm(face.box.reshape(2, 2).mean(0) - middle)),
+                    default=None,
+                )
+        return _there(found, pixels)
+
+    def sample(self, image: FaceInput, choice: FaceChoice) -> FaceSample:
+        """The face that stands for an image; a sample is returned as it is."""
+        if isinstance(image, FaceSample):
+            return image
+        pixels = self.load(image)
+        found = self.choose(pixels, choice)
+        with typed(pixels):
+            return FaceSample(pixels, found, align(pixels, found.landmarks))
+
+    def embed(self, samples: Sequence[FaceSample]) -> list[NDArray[np.float32]]:
+        """Vectors of samples, in one run for those that have none yet."""
+        if new := [sample for sample in samples if self.contract not in sample.vectors]:
+            made = self.embedder.embed(np.stack([sample.crop for sample in new]))
+            for sample, vector in zip(new, made, strict=True):
+                vector.flags.writeable = False  # it is handed out again
+                sample.vectors[self.contract] = vector
+        return [sample.vectors[self.contract] for sample in samples]
+
+    def vectors_of(
+        self, sources: Sequence[FaceInput], choice: FaceChoice
+    ) -> list[NDArray[np.float32] | FacecoreError]:
+        """Vectors of several images, an error in the place of each that has none.
+
+        Stage by stage and not picture by picture: a model's run drives everything else out of
+        the processor's caches, and what is not in them takes several times as long.
+        """
+        found: dict[int, NDArray[np.uint8] | FacecoreError] = {}
+        pictures: dict[int, NDArray[np.uint8]] = {}
+        for i, image in enumerate(sources):
+            try:
+                if isinstance(image, FaceSample):
+                    found[i] = image.crop
+                else:
+                    pictures[i] = self.load(image)
+            except FacecoreError as error:
+                found[i] = _without_frames(error)
+            last = i == len(sources) - 1
+            if pictures and (last or sum(p.nbytes for p in pictures.values()) > _TOGETHER):
+                crops = self._crop_each(list(pictures.values()), choice)
+                found.update(zip(pictures, crops, strict=True))
+                pictures.clear()
+        crops = [found[i] for i in range(len(sources))]
+        vectors = iter(self._embed_each([c for c in crops if not isinstance(c, FacecoreError)]))
+        return [c if isinstance(c, FacecoreError) else next(vectors) for c in crops]
+
+    def stream(
+        self, sources: Iterable[FaceInput], batch_size: int, choice: FaceChoice
+    ) -> Iterator[NDArray[np.float32] | FacecoreError]:
+        """`vectors_of` for many images, in their order, read at most two batches ahead.
+
+        Decoding and the models release the GIL, so each worker keeps a processor busy if it does
+        everything for its images, with models of one thread.  Splitting the operators among
+        threads as well, or embedding in a thread of its own, costs 15 to 25 % on two processors,
+        as more threads then take turns than there are processors
+        (``python -m benchmarks importing``).
+        """
+        workers = usable_cpus()
+        share = -(-batch_size // workers)
+        remaining = iter(sources)
+        waiting: deque[Future[list[NDArray[np.float32] | FacecoreError]]] = deque()
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                while True:
+                    while (len(waiting) + 1) * share <= 2 * batch_size:
+                        if not (more := list(islice(remaining, share))):
+                            break
+                        waiting.append(pool.submit(self.vectors_of, more, choice))
+                    if not waiting:
+                        return
+                    yield from waiting.popleft().result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _crop_each(
+        self, pictures: list[NDArray[np.uint8]], choice: FaceChoice
+    ) -> list[NDArray[np.uint8] | FacecoreError]:
+        faces: list[Face | None] | None = None
+        if choice == "largest":
+            # If that fails, one by one, so that the error stays with its picture.
+            with contextlib.suppress(FacecoreError), typed(pictures[0]):
+                faces = self.detector.largest_each(pictures)
+        answers: list[NDArray[np.uint8] | FacecoreError] = []
+        for i, pixels in enumerate(pictures):
+            try:
+                found = self.choose(pixels, choice) if faces is None else faces[i]
+                with typed(pixels):
+                    answers.append(align(pixels, _there(found, pixels).landmarks))
+            except FacecoreError as error:
+                answers.append(_without_frames(error))
+        return answers
+
+    def _embed_each(
+        self, crops: list[NDArray[np.uint8]]
+    ) -> list[NDArray[np.float32] | FacecoreError]:
+        """One batch; if that fails, one by one, so that the error stays with its crop."""
+        if not crops:
+            return []
+        try:
+            with typed(crops[0]):
+                return list(self.embedder.embed(np.stack(crops)))
+        except FacecoreError as error:
+            if len(crops) == 1:
+                return [_without_frames(error)]
+        return [answer for crop in crops for answer in self._embed_each([crop])]
+
+
+def open_pipeline(
+    loaded: LoadedPack, limits: images.Limits, threads: int | None, options: Mapping[str, Any]
+) -> tuple[Pipeline, bool]:
+    """The pipeline of a pack, and whether its models run on the CPU alone."""
+    pack = loaded.pack
+    first = open_model(pack.detector, loaded.detector, threads=threads, **options)
+    second = open_model(pack.embedder, loaded.embedder, threads=threads, **options)
+    on_cpu = {*first.get_providers(), *second.get_providers()} == {CPU}
+    detector, embedder = Detector(first, pack.detector), Embedder(second, pack.embedder)
+    return Pipeline(detector, embedder, pack.contract_id, limits), on_cpu
+
+
+def _there(face: Face | None, pixels: NDArray[np.uint8]) -> Face:
+    if face is None:
+        height, width = pixels.shape[:2]
+        raise NoFaceDetected(f"no face was found in the picture of {width}x{height} pixels")
+    return face
+
+
+@contextlib.contextmanager
+def typed(pixels: NDArray[np.uint8]) -> Iterator[None]:
+    """What the allocator and OpenCV raise becomes an error of the picture at hand."""
+    try:
+        yield
+    except FacecoreError:
+        raise
+    except Exception as error:
+        import cv2
+
+        if not isinstance(error, (MemoryError, cv2.error)):
+            raise
+        height, width = pixels.shape[:2]
+        text = " ".join(str(error).split()) or "memory is short"
+        raise FacecoreError(
+            f"the picture of {width}x{height} pixels cannot be processed: {text:.300}",
+            "if memory is short, use a smaller picture",
+        ) from error
+
+
+def _without_frames(error: FacecoreError) -> FacecoreError:
+    """The error and its causes without their frames, which hold the decoded image."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
