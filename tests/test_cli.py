@@ -173,7 +173,7 @@ def test_a_model_that_fails(
         def get_providers(self) -> list[str]:
             return ["CUDAExecutionProvider"]
 
-    monkeypatch.setattr("facecore.engine.open_model", lambda *_, **__: Failing())
+    monkeypatch.setattr("facecore.pipeline.open_model", lambda *_, **__: Failing())
     for command in (["detect", face], ["compare", face, face]):
         status, out, err = run(capsys, *command)
         assert (status, out) == (2, "")
