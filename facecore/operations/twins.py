@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO, Literal, TypeAlias, cast
 
@@ -23,15 +24,16 @@ PictureInput: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryvie
 _MODES = {"search": "0", "verification": "1", "comprehensive": "2"}
 
 
-class Twins:
+class Twins(ABC):
     """What `FaceService.call` does, without text in the place of pictures and booleans.
 
     Every check and limit of the document holds here too.  Each method raises `OperationError`,
     with the documented code and status, where `call` answers with them.
     """
 
+    @abstractmethod
     def _perform(self, name: str, params: Mapping[str, object]) -> Result:
-        raise NotImplementedError
+        """The operation's typed result; raises OperationError."""
 
     def face_compare(
         self, source: PictureInput, target: PictureInput, *, quality: bool = False
