@@ -52,8 +52,8 @@ class Accelerator:
         self._follower: Follower | None = None
         self._at: State | None = None  # None while it changes
         self._changed = threading.Condition()
-        self._asked = self._done = 0
-        self._thorough = False
+        # Tickets: the last one given, the last one that was to be thorough, the last one served.
+        self._asked = self._thorough = self._done = 0
         self._stopping = False
         self._thread: threading.Thread | None = None
 
@@ -87,9 +87,8 @@ class Accelerator:
 
     def finish(self) -> None:
         """Wait until it has caught up and was saved, built anew if much of it was removed."""
-        self._thorough = True
-        ticket = self.wake()
         with self._changed:
+            self._thorough = ticket = self.wake()
             self._changed.wait_for(lambda: self._stopping or self._done >= ticket)
 
     def stop(self) -> None:
@@ -110,11 +109,12 @@ class Accelerator:
                 with self._changed:
                     self._changed.wait_for(lambda: self._stopping or self._done < self._asked)
                     ticket = self._asked
-                self._catch_up()
-                self._save()
-                with self._changed:
-                    self._done = ticket
-                    self._changed.notify_all()
+                    thorough = self._thorough > self._done
+                self._catch_up(thorough)
+                if self._save(thorough):
+                    with self._changed:
+                        self._done = ticket
+                        self._changed.notify_all()
         except FacecoreError as error:
             log.warning("%s: no HNSW index: %s", self._store.path.parent, error)
         finally:
@@ -122,10 +122,10 @@ class Accelerator:
                 self._stopping, self._at = True, None
                 self._changed.notify_all()
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, thorough: bool) -> None:
         while not self._stopping:
             with self._store.snapshot() as snapshot:
-                follower = self._open(snapshot)
+                follower = self._open(snapshot, thorough)
                 if follower is None:
                     self._stopping = True  # another process may make one; this one does not wait
                     return
@@ -137,9 +137,9 @@ class Accelerator:
             self._at = None
             follower.take(piece)
 
-    def _open(self, snapshot: Snapshot) -> Follower | None:
+    def _open(self, snapshot: Snapshot, thorough: bool) -> Follower | None:
         follower = self._follower
-        renew = self._thorough and follower is not None and _garbage(follower.index) > _GARBAGE
+        renew = thorough and follower is not None and _garbage(follower.index) > _GARBAGE
         if renew or follower is None or not follower.can_follow(snapshot):
             self._at = None
             follower = None if renew else self._saved.load(snapshot, _read)
@@ -149,19 +149,22 @@ class Accelerator:
             self._follower = follower
         return follower
 
-    def _save(self) -> None:
-        """Save it if much of it is not; also what is not finished, for the next opening."""
+    def _save(self, thorough: bool) -> bool:
+        """Save it if much of it is not; also what is not finished, for the next opening.
+
+        False where a removal came between: it is to catch up first.
+        """
         if self._store.read_only or self._follower is None:
-            return
+            return True
         with self._store.unchanged(), self._store.snapshot() as snapshot:
             state, at, size = snapshot.state(), self._follower.state, snapshot.size()
             if at.removal != state.removal:
-                return  # the removal has woken it again
-            since = self._saved.face if self._stopping or self._thorough else self._saved.reached
-            least = 0 if self._thorough else _UNSAVED * size
+                return False
+            since = self._saved.face if self._stopping or thorough else self._saved.reached
+            least = 0 if thorough else _UNSAVED * size
             if size >= WORTHWHILE and at.face - since > least:
                 self._saved.save(self._follower, snapshot)
-            self._thorough = False
+        return True
 
 
 def new_hnsw(dimension: int) -> HnswIndex:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,38 @@ def test_compacting_builds_it_anew_if_much_was_removed(
         assert (len(index), index.garbage) == (70, 0)
         assert finds(gallery, 30)
         assert gallery.stats().index == "hnsw"
+
+
+def test_compacting_while_it_saves_builds_it_anew_too(
+    filled: Gallery, folder: Path, templates_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(filled, 0, 100)
+    filled.close()
+    saving, go_on = threading.Event(), threading.Event()
+    plain = accelerator.Accelerator._save
+
+    def slow(self: Any, thorough: bool) -> bool:
+        done = plain(self, thorough)
+        saving.set()
+        go_on.wait(10)
+        return done
+
+    with Gallery(folder, templates_engine, index="hnsw") as gallery:
+        gallery.compact()
+        monkeypatch.setattr(accelerator.Accelerator, "_save", slow)
+        for i in range(30):
+            gallery.remove("staff", user_id=f"t{i}")
+        fast = gallery._backend._keeper._fast  # type: ignore[attr-defined]
+        fast.wake()
+        assert saving.wait(10)
+        compacting = threading.Thread(target=gallery.compact)
+        compacting.start()
+        while not fast._thorough > fast._done:
+            time.sleep(0.001)
+        go_on.set()
+        compacting.join(30)
+        index = fast._follower.index
+        assert (len(index), index.garbage) == (70, 0)
 
 
 def test_without_hnswlib(
