@@ -1,15 +1,15 @@
 """Step 2 of the embedder: a small dense residual network learns the teacher's answers.
 
-Targets, all from ``teach.py``: the teacher's flip-averaged vectors projected onto their
-128 leading singular directions (which preserves cosines best in the least-squares
-sense, Eckart and Young 1936), the matrix of similarities between the crops of a batch
-(Park et al. 2019, doi:10.1109/CVPR.2019.00409), and the teacher's last 14x14 and 7x7
-feature maps through a 1x1 projection that is thrown away (Romero et al. 2015,
-arXiv:1412.6550).  The student sees a degraded copy (light, colour, blur, low resolution,
-JPEG, noise, occlusion) of what the teacher saw clean.
+Targets, all from ``teach.py``: the teacher's vectors projected onto their 128 leading
+singular directions (which preserves cosines best in the least-squares sense, Eckart and
+Young 1936), the matrix of similarities between the crops of a batch (Park et al. 2019,
+doi:10.1109/CVPR.2019.00409), and the teacher's last 14x14 and 7x7 feature maps through
+a 1x1 projection that is thrown away (Romero et al. 2015, arXiv:1412.6550).  The student
+sees a degraded copy (light, colour, blur, low resolution, JPEG, noise, occlusion) of
+what the teacher saw clean.
 
-    python weights/training/embedder.py --taught DIR --out RUN      # resumes by itself
-    python weights/training/embedder.py --taught DIR --out RUN --export embedder.onnx
+    python weights/training/embedder.py --taught DIR [DIR ...] --out RUN    # resumes by itself
+    python weights/training/embedder.py --out RUN --export embedder.onnx
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,63 @@ class Embedder(nn.Module):
         return torch.as_tensor(self.head(self.features(x)[1]))
 
 
+def begin_with(model: Embedder, path: Path, images: Tensor) -> None:
+    """Take the weights of an exported network, whose batch norm is folded into its convolutions.
+
+    Each batch norm is given the mean and deviation that `images` (N, 3, 112, 112) cause, and the
+    gain and offset that undo them: the same function, but one that can be trained on.
+    """
+    graph = onnx.load(path).graph
+    stored = {
+        t.name.removesuffix(".half"): onnx.numpy_helper.to_array(t) for t in graph.initializer
+    }
+    weights = [
+        [torch.from_numpy(stored[name].astype(np.float32)) for name in node.input[1:3]]
+        for node in graph.node
+        if node.op_type in ("Conv", "Gemm")
+    ]
+    order: list[nn.Module] = []
+    hooks = [
+        module.register_forward_hook(lambda module, x, y: order.append(module))
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d)
+    ]
+    with torch.inference_mode():
+        model.eval()(images[:1])
+    for hook in hooks:
+        hook.remove()
+    norms: list[tuple[nn.BatchNorm2d, Tensor]] = []
+    with torch.no_grad():
+        for position, module in enumerate(order):
+            if isinstance(module, nn.BatchNorm2d):
+                continue
+            weight, bias = weights.pop(0)
+            module.weight.copy_(weight)  # type: ignore[operator]
+            if isinstance(module, nn.Linear):
+                module.bias.copy_(bias)
+            else:
+                norm = order[position + 1]
+                assert isinstance(norm, nn.BatchNorm2d)
+                norm.running_mean, norm.running_var = torch.zeros(len(bias)), torch.ones(len(bias))
+                norm.weight.fill_((1 + norm.eps) ** 0.5)
+                norm.bias.copy_(bias)
+                norms.append((norm, bias))
+        seen: dict[nn.Module, Tensor] = {}
+        hooks = [
+            norm.register_forward_hook(lambda module, x, y: seen.update({module: x[0]}))
+            for norm, _ in norms
+        ]
+        model(images)
+        for hook in hooks:
+            hook.remove()
+        for norm, bias in norms:
+            mean, variance = seen[norm].mean((0, 2, 3)), seen[norm].var((0, 2, 3))
+            norm.running_mean, norm.running_var = mean, variance
+            norm.weight.copy_((variance + norm.eps).sqrt())
+            norm.bias.copy_(bias + mean)
+    model.train()
+
+
 def degrade(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """What cameras, networks and hands do to a face; each with its own probability."""
     if rng.random() < 0.25:
@@ -124,44 +181,46 @@ def degrade(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
 class Taught:
     """The teacher's answers on disk, served in shuffled, degraded batches by a thread."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folders: Sequence[Path]) -> None:
         self.images, self.vectors, self.map14, self.map7 = (
-            np.load(folder / f"{name}.npy", mmap_mode="r")
+            [np.load(folder / f"{name}.npy", mmap_mode="r") for folder in folders]
             for name in ("images", "vectors", "map14", "map7")
         )
+        self.rows = [(i, r) for i, images in enumerate(self.images) for r in range(len(images))]
         # Maps are compared in units of each channel's deviation: scale * int8 / deviation.
-        sample = np.random.default_rng(0).choice(len(self.map7), 512, replace=False)
         self.gain = {
-            name: 1 / np.maximum(maps[np.sort(sample)].std(axis=(0, 1, 3, 4)), 1e-3)
+            name: 1 / np.maximum(maps[0][:1024].std(axis=(0, 2, 3)), 1e-3)
             for name, maps in (("map14", self.map14), ("map7", self.map7))
         }
 
     def batches(self, size: int, seed: int, skip: int) -> Iterator[tuple[NDArray[Any], ...]]:
-        """Endless batches; `skip` of them are passed over, so that a resumed run goes on."""
+        """Endless batches; `skip` of them are passed over, so that a resumed run goes on.
+
+        Every other face is mirrored, with its maps; its vector is the same, as a person is.
+        """
         box: queue.Queue[tuple[NDArray[Any], ...]] = queue.Queue(maxsize=6)
 
         def fill() -> None:
             at = 0
             for epoch in range(10**6):
                 rng = np.random.default_rng([seed, epoch])
-                order = rng.permutation(len(self.vectors))
+                order = rng.permutation(len(self.rows))
                 for start in range(0, len(order) - size + 1, size):
                     at += 1
                     if at <= skip:
                         continue
-                    rows = np.sort(order[start : start + size])
-                    sides = rng.integers(0, 2, size)
-                    images = np.stack(
-                        [degrade(self.images[r, s], rng) for r, s in zip(rows, sides, strict=True)]
-                    )
-                    box.put(
-                        (
-                            images,
-                            self.vectors[rows],
-                            np.stack([self.map14[r, s] for r, s in zip(rows, sides, strict=True)]),
-                            np.stack([self.map7[r, s] for r, s in zip(rows, sides, strict=True)]),
-                        )
-                    )
+                    rows = [self.rows[i] for i in np.sort(order[start : start + size])]
+                    steps = rng.choice([1, -1], size)
+                    images = [
+                        degrade(np.ascontiguousarray(self.images[i][r][:, ::step]), rng)
+                        for (i, r), step in zip(rows, steps, strict=True)
+                    ]
+                    maps = [
+                        [m[i][r][..., ::step] for (i, r), step in zip(rows, steps, strict=True)]
+                        for m in (self.map14, self.map7)
+                    ]
+                    vectors = [self.vectors[i][r] for i, r in rows]
+                    box.put((np.stack(images), np.stack(vectors), *map(np.stack, maps)))
 
         threading.Thread(target=fill, daemon=True).start()
         while True:
@@ -184,7 +243,7 @@ def principal_directions(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class Development:
-    """Held-out people: agreement with the teacher, and TAR at FAR 1 %."""
+    """Held-out people: cosine of the student's answers to the teacher's, and TAR at FAR 1 %."""
 
     def __init__(self, teacher: Path) -> None:
         pairs = list(crops(data_root(), development=True))
@@ -195,8 +254,9 @@ class Development:
         session, outputs = load_teacher(teacher)
         x = to_input(self.images, torch.device("cpu")).numpy()
         batches = (x[i : i + 32] for i in range(0, len(x), 32))
-        says = [session.run(outputs[:1], {"input": batch})[0] for batch in batches]
-        self.teacher_says = self.tar(np.concatenate(says))
+        says = np.concatenate([session.run(outputs[:1], {"input": b})[0] for b in batches])
+        self.teacher = says / np.linalg.norm(says, axis=1, keepdims=True)
+        self.teacher_says = self.tar(says)
 
     def tar(self, vectors: NDArray[np.float32]) -> float:
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -204,7 +264,9 @@ class Development:
         cut = np.quantile(similarity[~self.same], 0.99)
         return float((similarity[self.same] > cut).mean())
 
-    def __call__(self, model: nn.Module, device: torch.device) -> float:
+    def __call__(
+        self, model: nn.Module, device: torch.device, directions: Tensor
+    ) -> tuple[float, float]:
         model.eval()
         with torch.inference_mode():
             out = [
@@ -212,7 +274,11 @@ class Development:
                 for i in range(0, len(self.images), 64)
             ]
         model.train()
-        return self.tar(np.concatenate(out))
+        vectors = np.concatenate(out)
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        right = self.teacher @ directions.cpu().numpy()
+        right /= np.linalg.norm(right, axis=1, keepdims=True)
+        return self.tar(vectors), float((unit * right).sum(1).mean())
 
 
 def train(args: argparse.Namespace) -> None:
@@ -221,13 +287,25 @@ def train(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     taught = Taught(args.taught)
     development = Development(args.teacher)
-    directions = torch.from_numpy(principal_directions(np.asarray(taught.vectors))).to(device)
+    directions = torch.from_numpy(principal_directions(np.concatenate(taught.vectors)))
     gains = {
         name: torch.from_numpy(gain.astype(np.float32)).to(device)[:, None, None]
         for name, gain in taught.gain.items()
     }
 
     student = Embedder().to(device, memory_format=torch.channels_last)
+    if args.begin_with is not None:
+        rows = taught.rows[:: len(taught.rows) // 1024]
+        images = to_input(np.stack([taught.images[i][r] for i, r in rows]), torch.device("cpu"))
+        begin_with(student.cpu(), args.begin_with, images)
+        # Turn the directions to where it already answers: no cosine minds (Schönemann 1966).
+        with torch.inference_mode():
+            says = functional.normalize(student.eval()(images))
+        target = torch.from_numpy(np.stack([taught.vectors[i][r] for i, r in rows])) @ directions
+        left, _, right = torch.linalg.svd(target.T @ says)
+        directions = directions @ (left @ right)
+        student.train().to(device)
+    directions = directions.to(device)
     project14 = nn.Conv2d(112, 128, 1).to(device)
     project7 = nn.Conv2d(224, 128, 1).to(device)
     learners = nn.ModuleList([student, project14, project7])
@@ -246,7 +324,7 @@ def train(args: argparse.Namespace) -> None:
         learners.load_state_dict(state["learners"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
+        directions, step = state["directions"], state["step"]
     batches = taught.batches(args.batch, args.seed, skip=step)
     started, first = time.time(), step
     while step < steps:
@@ -283,11 +361,14 @@ def train(args: argparse.Namespace) -> None:
                 "lr": rate, "images_per_s": (step - first) * args.batch / (time.time() - started),
             }  # fmt: skip
             if step % 500 == 0 or step == steps:
-                record["tar_dev"] = development(average.module, device)
+                record["tar_dev"], record["cosine_dev"] = development(
+                    average.module, device, directions
+                )
                 record["tar_dev_teacher"] = development.teacher_says
                 state = {
                     "learners": learners.state_dict(), "average": average.state_dict(),
-                    "optimizer": optimizer.state_dict(), "step": step,
+                    "optimizer": optimizer.state_dict(),
+                    "directions": directions, "step": step,
                 }  # fmt: skip
                 torch.save(state, checkpoint.with_suffix(".tmp"))
                 checkpoint.with_suffix(".tmp").replace(checkpoint)
@@ -317,9 +398,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--taught", type=Path, help="what teach.py wrote")
+    parser.add_argument("--taught", type=Path, nargs="+", help="what teach.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and log")
     parser.add_argument("--teacher", type=Path, default=data_root() / "weights/espdl/mfn_112.onnx")
+    parser.add_argument("--begin-with", type=Path, help="embedder.onnx of an earlier round")
     parser.add_argument("--images", type=int, default=1_100_000, help="images seen in all")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=2e-3)
