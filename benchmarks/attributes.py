@@ -23,6 +23,7 @@ from facecore.face.attributes import AttributeEstimator
 from facecore.face.detection import Face
 from facecore.face.quality import assess
 from facecore.face.sample import FaceSample
+from facecore.images import Picture
 from facecore.models import load_pack
 from facecore.models.runtime import open_model
 
@@ -137,7 +138,7 @@ def main() -> None:
     face = Face(np.array([28, 32, 100, 124], np.float32), (TEMPLATE + 8).astype(np.float32), 1.0)
     seen = []
     for image, crop in zip(images, crops, strict=True):
-        quality = assess(FaceSample(image, face, crop))
+        quality = assess(FaceSample(Picture.of(image), face, crop))
         seen.append([quality.score] + [quality.measures[name] for name in WATCHED[1:]])
     values = np.array(seen)
     print("\nmean quality of the same crops, people above 15")

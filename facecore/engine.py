@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from operator import length_hint
 from pathlib import Path
 from threading import Lock
@@ -25,8 +26,10 @@ from facecore.matching import comparison
 from facecore.matching.calibration import Calibration
 from facecore.matching.comparison import Comparison, CrossComparison, Template
 from facecore.models import load_pack, read_calibration
+from facecore.models.cpus import usable_cpus
 from facecore.models.runtime import open_model
 from facecore.pipeline import FaceChoice, FaceInput, Pipeline, open_pipeline, typed
+from facecore.workers import at_once
 
 if TYPE_CHECKING:
     from facecore.models.packs import Pack
@@ -50,8 +53,9 @@ class FaceEngine:
     providers : sequence of str or (str, dict), optional
         ONNX Runtime execution providers by precedence, with their options; the CPU by default.
     threads : int, optional
-        Threads inside one operator; all usable processors by default.  `embed_many` does
-        without them on the CPU: there every processor has images of its own.
+        Threads inside one operator; by default half as many as there are usable processors, as
+        the images of a comparison are worked on at once.  `embed_many` does without them on the
+        CPU: there every processor has images of its own.
     allow_fallback : bool, default False
         Use the CPU, and log a warning, where a provider cannot be had.
     threshold : float, optional
@@ -107,6 +111,7 @@ class FaceEngine:
         self.calibration, self.id_portrait_calibration = _tables(self.pack, calibration)
         default = self.calibration.threshold()
         self.threshold = default if threshold is None else _check_threshold(threshold)
+        threads = max(1, usable_cpus() // 2) if threads is None else threads
         self._loaded, self._threads = loaded, threads
         self._options: dict[str, Any] = {"providers": providers, "allow_fallback": allow_fallback}
         self._pipeline, on_cpu = open_pipeline(loaded, limits, threads, self._options)
@@ -139,7 +144,7 @@ class FaceEngine:
         UnreadableImage, ImageTooLarge, InvalidParameter
             See `facecore.images.load`.
         """
-        return self._pipeline.detect(self._pipeline.load(image))
+        return self._pipeline.detect(self._pipeline.open(image))
 
     def largest_face(self, image: ImageInput) -> Face:
         """The largest face of an image.
@@ -151,7 +156,7 @@ class FaceEngine:
         UnreadableImage, ImageTooLarge, InvalidParameter
             See `facecore.images.load`.
         """
-        return self._pipeline.choose(self._pipeline.load(image), "largest")
+        return self._pipeline.choose(self._pipeline.open(image), "largest")
 
     def find_face(self, image: ImageInput, *, face: FaceChoice = "largest") -> Face:
         """The face that stands for an image.
@@ -169,7 +174,7 @@ class FaceEngine:
             As in `largest_face`.
         """
         _check_choice(face)
-        return self._pipeline.choose(self._pipeline.load(image), face)
+        return self._pipeline.choose(self._pipeline.open(image), face)
 
     def sample(self, image: FaceInput, *, face: FaceChoice = "largest") -> FaceSample:
         """The face that stands for an image, ready for everything else that takes an image.
@@ -298,7 +303,7 @@ class FaceEngine:
         'HIGH'
         """
         sample = self.sample(image, face=face)
-        with typed(sample.pixels):
+        with typed(sample.picture):
             return assess(sample)
 
     def attributes(self, image: FaceInput, *, face: FaceChoice = "largest") -> Attributes | None:
@@ -327,7 +332,7 @@ class FaceEngine:
         sample = self.sample(image, face=face)
         if self.quality(sample).level == "LOW":
             return None
-        with typed(sample.pixels):
+        with typed(sample.picture):
             return estimator.estimate(sample.crop[None])[0]
 
     def compare(
@@ -428,19 +433,19 @@ class FaceEngine:
         limit = None if threshold is None else _check_threshold(threshold)
         classifier: AttackClassifier = self._optional("liveness", "liveness model")
         sample = self.sample(image, face=face)
-        with typed(sample.pixels):
+        with typed(sample.picture):
             found = classifier.assess(sample.pixels, sample.face)
         return found if limit is None else replace(found, threshold=limit)
 
     def _templates(self, **named: FaceInput) -> list[Template]:
-        samples = []
-        for name, image in named.items():
-            try:
-                samples.append(self.sample(image))
-            except FacecoreError as error:
-                raise type(error)(f"image {name}: {error.message}", error.hint) from error
-        vectors = self._pipeline.embed(samples)
-        return [Template(s.face, vector) for s, vector in zip(samples, vectors, strict=True)]
+        return at_once([partial(self._template, name, image) for name, image in named.items()])
+
+    def _template(self, name: str, image: FaceInput) -> Template:
+        try:
+            sample = self.sample(image)
+        except FacecoreError as error:
+            raise type(error)(f"image {name}: {error.message}", error.hint) from error
+        return Template(sample.face, self._pipeline.embed([sample])[0])
 
     def _optional(self, role: Literal["liveness", "attributes"], what: str) -> Any:
         """A model that not every pack has, opened at the first use: few pay for it."""

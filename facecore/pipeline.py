@@ -18,7 +18,7 @@ from facecore.face.alignment import align
 from facecore.face.detection import Detector, Face
 from facecore.face.embedding import Embedder
 from facecore.face.sample import FaceSample
-from facecore.images import ImageInput
+from facecore.images import ImageInput, Picture, open_picture
 from facecore.models.cpus import usable_cpus
 from facecore.models.runtime import CPU, open_model
 
@@ -56,39 +56,40 @@ class Pipeline:
         self.contract = contract
         self.limits = limits
 
-    def load(self, image: ImageInput) -> NDArray[np.uint8]:
-        """Upright pixels; raises what `facecore.images.load` raises."""
-        return images.load(image, self.limits)
+    def open(self, image: ImageInput) -> Picture:
+        """Checked, and not decoded yet; raises what `facecore.images.load` raises."""
+        return open_picture(image, self.limits)
 
-    def detect(self, pixels: NDArray[np.uint8]) -> list[Face]:
+    def detect(self, picture: Picture) -> list[Face]:
         """All faces, largest first."""
-        with typed(pixels):
-            return self.detector.detect(pixels)
+        with typed(picture):
+            return self.detector.detect(picture)
 
-    def choose(self, pixels: NDArray[np.uint8], choice: FaceChoice) -> Face:
+    def choose(self, picture: Picture, choice: FaceChoice) -> Face:
         """The face that stands for a picture; raises NoFaceDetected."""
         found: Face | None
-        with typed(pixels):
+        with typed(picture):
             if choice == "largest":
-                found = self.detector.largest(pixels)
+                found = self.detector.largest(picture)
             else:
-                height, width = pixels.shape[:2]
-                middle = np.array([width, height]) / 2
+                middle = np.array([picture.width, picture.height]) / 2
                 found = min(
-                    self.detector.detect(pixels),
+                    self.detector.detect(picture),
                     key=lambda face: float(np.linalg.norm(face.box.reshape(2, 2).mean(0) - middle)),
                     default=None,
                 )
-        return _there(found, pixels)
+        return _there(found, picture)
 
     def sample(self, image: FaceInput, choice: FaceChoice) -> FaceSample:
         """The face that stands for an image; a sample is returned as it is."""
         if isinstance(image, FaceSample):
             return image
-        pixels = self.load(image)
-        found = self.choose(pixels, choice)
-        with typed(pixels):
-            return FaceSample(pixels, found, align(pixels, found.landmarks))
+        picture = self.open(image)
+        found = self.choose(picture, choice)
+        with typed(picture):
+            crop = align(picture, found.landmarks)
+        picture.forget()
+        return FaceSample(picture, found, crop)
 
     def embed(self, samples: Sequence[FaceSample]) -> list[NDArray[np.float32]]:
         """Vectors of samples, in one run for those that have none yet."""
@@ -108,13 +109,15 @@ class Pipeline:
         the processor's caches, and what is not in them takes several times as long.
         """
         found: dict[int, NDArray[np.uint8] | FacecoreError] = {}
-        pictures: dict[int, NDArray[np.uint8]] = {}
+        pictures: dict[int, Picture] = {}
         for i, image in enumerate(sources):
             try:
                 if isinstance(image, FaceSample):
                     found[i] = image.crop
                 else:
-                    pictures[i] = self.load(image)
+                    pictures[i] = self.open(image)
+                    with typed(pictures[i]):
+                        pictures[i].reduced(self.detector.coarse_scale(pictures[i]))
             except FacecoreError as error:
                 found[i] = _without_frames(error)
             last = i == len(sources) - 1
@@ -155,7 +158,7 @@ class Pipeline:
                 pool.shutdown(cancel_futures=True)
 
     def _crop_each(
-        self, pictures: list[NDArray[np.uint8]], choice: FaceChoice
+        self, pictures: list[Picture], choice: FaceChoice
     ) -> list[NDArray[np.uint8] | FacecoreError]:
         faces: list[Face | None] | None = None
         if choice == "largest":
@@ -163,11 +166,11 @@ class Pipeline:
             with contextlib.suppress(FacecoreError), typed(pictures[0]):
                 faces = self.detector.largest_each(pictures)
         answers: list[NDArray[np.uint8] | FacecoreError] = []
-        for i, pixels in enumerate(pictures):
+        for i, picture in enumerate(pictures):
             try:
-                found = self.choose(pixels, choice) if faces is None else faces[i]
-                with typed(pixels):
-                    answers.append(align(pixels, _there(found, pixels).landmarks))
+                found = self.choose(picture, choice) if faces is None else faces[i]
+                with typed(picture):
+                    answers.append(align(picture, _there(found, picture).landmarks))
             except FacecoreError as error:
                 answers.append(_without_frames(error))
         return answers
@@ -179,7 +182,7 @@ class Pipeline:
         if not crops:
             return []
         try:
-            with typed(crops[0]):
+            with typed(Picture.of(crops[0])):
                 return list(self.embedder.embed(np.stack(crops)))
         except FacecoreError as error:
             if len(crops) == 1:
@@ -199,15 +202,18 @@ def open_pipeline(
     return Pipeline(detector, embedder, pack.contract_id, limits), on_cpu
 
 
-def _there(face: Face | None, pixels: NDArray[np.uint8]) -> Face:
+def _there(face: Face | None, picture: Picture) -> Face:
     if face is None:
-        height, width = pixels.shape[:2]
-        raise NoFaceDetected(f"no face was found in the picture of {width}x{height} pixels")
+        raise NoFaceDetected(f"no face was found in the picture of {_size(picture)} pixels")
     return face
 
 
+def _size(picture: Picture) -> str:
+    return f"{picture.width}x{picture.height}"
+
+
 @contextlib.contextmanager
-def typed(pixels: NDArray[np.uint8]) -> Iterator[None]:
+def typed(picture: Picture) -> Iterator[None]:
     """What the allocator and OpenCV raise becomes an error of the picture at hand."""
     try:
         yield
@@ -218,10 +224,9 @@ def typed(pixels: NDArray[np.uint8]) -> Iterator[None]:
 
         if not isinstance(error, (MemoryError, cv2.error)):
             raise
-        height, width = pixels.shape[:2]
         text = " ".join(str(error).split()) or "memory is short"
         raise FacecoreError(
-            f"the picture of {width}x{height} pixels cannot be processed: {text:.300}",
+            f"the picture of {_size(picture)} pixels cannot be processed: {text:.300}",
             "if memory is short, use a smaller picture",
         ) from error
 

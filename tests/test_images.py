@@ -457,7 +457,7 @@ def test_tiff_whose_strips_do_not_cover_the_image():
 
 def test_two_parsers_must_agree_on_the_size():
     with pytest.raises(UnreadableImage, match="damaged"):
-        images._decode_opencv(FILES["png"], (10, 10))
+        images._decode_opencv(FILES["png"], (10, 10), 1)
 
 
 def test_png_with_rows_missing():

@@ -38,7 +38,7 @@ MODELS = argparse.ArgumentParser(add_help=False)
 MODELS.add_argument(
     "--pack", default="compact", help="name or folder of a model pack (default: %(default)s)"
 )
-MODELS.add_argument("--threads", type=int, help="threads per model (default: all processors)")
+MODELS.add_argument("--threads", type=int, help="threads per model (default: half the processors)")
 MODELS.add_argument(
     "--provider", action="append", help="ONNX Runtime execution provider; may be repeated"
 )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.errors import InvalidParameter, NoFaceDetected
+from facecore.images import Picture
 
 __all__ = ["CROP_SIZE", "TEMPLATE", "SimilarityTransform", "align", "estimate", "warp"]
 
@@ -130,15 +131,15 @@ def _failed(reason: str) -> SimilarityTransform:
     return SimilarityTransform(np.full((2, 3), np.nan), math.nan, reason)
 
 
-def align(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
+def align(image: Picture | NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Cut out the face upright, centred and 112x112.
 
     Parameters
     ----------
-    image : ndarray, shape (H, W, 3), uint8
-        Upright BGR pixels.
+    image : Picture, or ndarray, shape (H, W, 3), uint8, BGR
+        A picture is decoded no finer than the crop needs.
     landmarks : ndarray, shape (5, 2)
-        In pixels of `image`, in the order of ``TEMPLATE``.
+        In pixels of the whole `image`, in the order of ``TEMPLATE``.
 
     Returns
     -------
@@ -162,7 +163,21 @@ def align(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[
             "the face cannot be aligned: its landmarks do not fit a face "
             f"(residual {transform.residual:.2f}, limit {_MAX_RESIDUAL})"
         )
-    return warp(image, transform.matrix, (CROP_SIZE, CROP_SIZE))
+    picture = Picture.of(image) if isinstance(image, np.ndarray) else image
+    pixels, reduction = picture.reduced(transform.scale)
+    matrix = _of_blocks(transform.matrix, np.zeros(2), reduction)
+    return warp(pixels, matrix, (CROP_SIZE, CROP_SIZE))
+
+
+def _of_blocks(
+    matrix: NDArray[np.float64], origin: NDArray[np.floating | np.integer], block: int
+) -> NDArray[np.float64]:
+    """`matrix` for a picture of whole blocks of pixels, which begins at `origin`.
+
+    Pixels are counted by their centres: u = (x - origin + 0.5) / block - 0.5.
+    """
+    back = origin + (block - 1) / 2
+    return np.column_stack([matrix[:, :2] * block, matrix[:, :2] @ back + matrix[:, 2]])
 
 
 def warp(
@@ -202,8 +217,6 @@ def warp(
             image = np.asarray(
                 cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8
             )
-            # Pixel centres: u = (x - x1 + 0.5) / shrink - 0.5.
-            back = np.array([x1, y1]) + (shrink - 1) / 2
-            matrix = np.column_stack([matrix[:, :2] * shrink, matrix[:, :2] @ back + matrix[:, 2]])
+            matrix = _of_blocks(matrix, np.array([x1, y1]), shrink)
     crop = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR)
     return np.asarray(crop, np.uint8)

@@ -14,6 +14,7 @@ from facecore.face.preprocess import to_tensor
 from facecore.models.runtime import run
 
 if TYPE_CHECKING:
+    from facecore.images import Picture
     from facecore.models.manifest import DetectorSpec
     from facecore.models.runtime import Session
 
@@ -188,11 +189,11 @@ class Detector:
         self._session = session
         self._spec = spec
 
-    def detect(self, image: NDArray[np.uint8]) -> list[Face]:
-        """All faces of an upright (H, W, 3) uint8 BGR image, largest first."""
+    def detect(self, image: Picture) -> list[Face]:
+        """All faces of a picture, largest first."""
         return self._complete(image, self._coarse(image))
 
-    def largest(self, image: NDArray[np.uint8]) -> Face | None:
+    def largest(self, image: Picture) -> Face | None:
         """The largest face, or None; one pass where one is enough.
 
         The fine pass runs only where the coarse one found nothing, so the box and landmarks
@@ -200,20 +201,20 @@ class Detector:
         """
         return self.largest_each([image])[0]
 
-    def largest_each(self, images: Sequence[NDArray[np.uint8]]) -> list[Face | None]:
+    def largest_each(self, images: Sequence[Picture]) -> list[Face | None]:
         """The largest face of each image, as from `largest`.
 
         All coarse passes come first: what reads their outputs then runs from the caches.
         """
-        outputs = [self._forward(image, self._coarse_scale(image)) for image in images]
+        outputs = [self._forward(image, self.coarse_scale(image)) for image in images]
         coarse = [self._decode(passed) for passed in outputs]
         return [
             next(iter(self._select([found]) or self._complete(image, found)), None)
             for image, found in zip(images, coarse, strict=True)
         ]
 
-    def _complete(self, image: NDArray[np.uint8], coarse: Candidates) -> list[Face]:
-        longest = max(image.shape[:2])
+    def _complete(self, image: Picture, coarse: Candidates) -> list[Face]:
+        longest = max(image.height, image.width)
         passes = [coarse]
         if longest > self.COARSE:
             passes.append(self._candidates(image, min(1.0, self.FINE / longest)))
@@ -222,30 +223,32 @@ class Detector:
         wide = self._candidates(image, self.WIDE / longest, margin=self.WIDE // 2)
         return self._select([wide])
 
-    def _coarse(self, image: NDArray[np.uint8]) -> Candidates:
-        return self._candidates(image, self._coarse_scale(image))
+    def _coarse(self, image: Picture) -> Candidates:
+        return self._candidates(image, self.coarse_scale(image))
 
-    def _coarse_scale(self, image: NDArray[np.uint8]) -> float:
-        longest = max(image.shape[:2])
+    def coarse_scale(self, image: Picture) -> float:
+        """Of the pass that comes first."""
+        longest = max(image.height, image.width)
         return float(min(max(1.0, self.SMALL / longest), self.COARSE / longest))
 
-    def _candidates(self, image: NDArray[np.uint8], scale: float, margin: int = 0) -> Candidates:
+    def _candidates(self, image: Picture, scale: float, margin: int = 0) -> Candidates:
         return self._decode(self._forward(image, scale, margin))
 
-    def _forward(self, image: NDArray[np.uint8], scale: float, margin: int = 0) -> _Pass:
+    def _forward(self, image: Picture, scale: float, margin: int = 0) -> _Pass:
         import cv2
 
-        height, width = image.shape[:2]
+        pixels, _ = image.reduced(scale)
+        height, width = image.height, image.width
         inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
-        if (inner_width, inner_height) != (width, height):
-            kind = cv2.INTER_AREA if inner_width < width else cv2.INTER_LINEAR
-            resized = cv2.resize(image, (inner_width, inner_height), interpolation=kind)
-            image = np.asarray(resized, np.uint8)
+        if (inner_height, inner_width) != pixels.shape[:2]:
+            kind = cv2.INTER_AREA if inner_width < pixels.shape[1] else cv2.INTER_LINEAR
+            resized = cv2.resize(pixels, (inner_width, inner_height), interpolation=kind)
+            pixels = np.asarray(resized, np.uint8)
         step = max(self._spec.output.strides)
         outer_width = -(-(inner_width + 2 * margin) // step) * step
         outer_height = -(-(inner_height + 2 * margin) // step) * step
         canvas = np.zeros((1, outer_height, outer_width, 3), np.uint8)
-        canvas[0, margin : margin + inner_height, margin : margin + inner_width] = image
+        canvas[0, margin : margin + inner_height, margin : margin + inner_width] = pixels
         tensor = to_tensor(canvas, self._spec.input)
         feed = {self._spec.input.name: tensor}
         outputs = run(self._session, self._spec.output.names, feed, self._spec.file)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.face.detection import Face
+from facecore.images import Picture
 
 __all__ = ["FaceSample"]
 
@@ -18,20 +19,25 @@ class FaceSample:
 
     `facecore.FaceEngine.sample` makes one; every method of the engine and of a gallery takes it
     in the place of an image, so that a picture that is compared, searched and judged for quality
-    is decoded, detected and embedded once.
+    is detected and embedded once.
 
     Attributes
     ----------
-    pixels : ndarray, shape (H, W, 3), uint8, BGR
-        The upright picture.
+    picture : Picture
+        Upright; `pixels` decodes it whole, where that has not been done.
     face : Face
-        In pixels of `pixels`.
+        In pixels of the whole picture.
     crop : ndarray, shape (112, 112, 3), uint8, BGR
         The face, aligned.
     """
 
-    pixels: NDArray[np.uint8] = field(repr=False)
+    picture: Picture = field(repr=False)
     face: Face
     crop: NDArray[np.uint8] = field(repr=False)
     # The vector by contract id, once a model has made it.
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The upright picture, (H, W, 3) uint8, BGR."""
+        return self.picture.pixels()

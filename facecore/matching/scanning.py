@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facecore.matching.similarity import Candidates, Codes, Probes, scan_numpy
-from facecore.models.cpus import usable_cpus
+from facecore.workers import pool
 
 __all__ = ["Piece", "scan", "warmup"]
 
@@ -72,7 +71,7 @@ def scan(
             scan_numpy(piece.codes, piece.groups, allowed, probes, piece.first, found[0])
         return found[:1]
     run = _kernel(width)
-    helpers = [_pool().submit(_work, run, queue, allowed, probes, part) for part in found[1:]]
+    helpers = [pool().submit(_work, run, queue, allowed, probes, part) for part in found[1:]]
     try:
         _work(run, queue, allowed, probes, found[0])
     finally:
@@ -155,12 +154,3 @@ def _work(
             )
             if row < len(codes):
                 found.make_room(_ROOM)
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(usable_cpus(), thread_name_prefix="facecore-scan")
-
-
-if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)

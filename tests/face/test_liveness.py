@@ -18,6 +18,7 @@ from facecore import Face, FaceEngine, FaceSample, FaceTooSmall, InvalidParamete
 from facecore.errors import FacecoreError
 from facecore.face import attack_cues
 from facecore.face.liveness import AttackClassifier, combine, patches
+from facecore.images import Picture
 from facecore.models import load_pack
 from facecore.models.specs import LIVENESS_CUES, CueModel
 
@@ -212,7 +213,7 @@ def portraits(astronaut: Image, hopper: Image) -> list[Image]:
 def is_attack(engine: FaceEngine, genuine: Image, taken: Image) -> bool:
     """Judged where the genuine picture has its face: some recaptures hide it from the detector."""
     sample = engine.sample(genuine)
-    return engine.liveness(FaceSample(taken, sample.face, sample.crop)).is_attack
+    return engine.liveness(FaceSample(Picture.of(taken), sample.face, sample.crop)).is_attack
 
 
 @pytest.mark.parametrize("species", SPECIES)

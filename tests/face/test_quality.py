@@ -27,6 +27,7 @@ from facecore.face.measures.texture import blockiness, sharpness, texture
 from facecore.face.measures.unified import HINGES, unified_score
 from facecore.face.quality import HIGH_FROM, LOW_BELOW, assess
 from facecore.face.sample import FaceSample
+from facecore.images import Picture
 
 Array = NDArray[np.uint8]
 CROPS = hnp.arrays(np.uint8, (112, 112, 3))
@@ -36,7 +37,7 @@ def made_up(crop: Array, pixels: Array | None = None) -> FaceSample:
     """A sample around any pixels, with the landmarks where the template has them."""
     box = np.array([20, 24, 92, 116], np.float32)
     face = Face(box, TEMPLATE.astype(np.float32), 0.9)
-    return FaceSample(crop if pixels is None else pixels, face, crop)
+    return FaceSample(Picture.of(crop if pixels is None else pixels), face, crop)
 
 
 # The maps from raw values.
@@ -255,7 +256,8 @@ def test_the_five_scores_of_the_operations(engine: FaceEngine, hopper: Array) ->
     masked = hopper.copy()
     x1, _, x2, y2 = (int(v) for v in sample.face.box)
     masked[int(sample.face.landmarks[2, 1]) : y2 + 20, x1 - 10 : x2 + 10] = (200, 180, 120)
-    covered = dataclasses.replace(sample, pixels=masked, crop=_crop(masked, sample.face))
+    turned = Picture.of(masked)
+    covered = dataclasses.replace(sample, picture=turned, crop=_crop(masked, sample.face))
     worse = assess(covered).operation_scores
     assert worse["KaOcclusionScore"] < scores["KaOcclusionScore"] - 30
     assert worse["OcclusionScore"] < scores["OcclusionScore"] - 10
@@ -281,7 +283,7 @@ def test_no_face_has_no_quality(engine: FaceEngine) -> None:
 def test_a_sample_that_nothing_can_align(hopper: Array) -> None:
     face = Face(np.array([0, 0, 50, 50], np.float32), np.zeros((5, 2), np.float32), 0.9)
     with pytest.raises(NoFaceDetected, match="coincide"):
-        assess(FaceSample(hopper, face, hopper[:112, :112]))
+        assess(FaceSample(Picture.of(hopper), face, hopper[:112, :112]))
 
 
 def test_a_grey_picture(engine: FaceEngine, hopper: Array) -> None:
