@@ -29,6 +29,7 @@ from facecore.errors import (
     UnreadableImage,
 )
 from facecore.face.alignment import TEMPLATE
+from facecore.images import Picture
 from facecore.models.catalog import shipped_root
 
 Array = np.ndarray[Any, Any]
@@ -274,8 +275,8 @@ def test_embed_many_keeps_a_failed_detection_in_its_place(
     else:
         forward = engine._pipeline.detector._forward
 
-        def fail(image: Array, *arguments: Any) -> Any:
-            if image is NOISE:
+        def fail(image: Picture, *arguments: Any) -> Any:
+            if image.pixels() is NOISE:
                 raise error
             return forward(image, *arguments)
 
