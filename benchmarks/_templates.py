@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from facecore.errors import InvalidParameter
 from facecore.face.quality import Quality
 from facecore.matching.calibration import Calibration
-from facecore.models import load_pack
+from facecore.models.packs import load_pack
 
 DIMENSION = 128
 

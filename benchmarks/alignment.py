@@ -23,7 +23,7 @@ from facecore.evaluation.metrics import tar_at_far
 from facecore.evaluation.readers import read_lfw_pairs
 from facecore.face.alignment import align
 from facecore.face.embedding import Embedder
-from facecore.models import load_pack
+from facecore.models.packs import load_pack
 from facecore.models.runtime import open_model
 
 REFERENCE = "mobilefacenet"

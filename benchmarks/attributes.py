@@ -24,7 +24,7 @@ from facecore.face.detection import Face
 from facecore.face.quality import assess
 from facecore.face.sample import FaceSample
 from facecore.images import Picture
-from facecore.models import load_pack
+from facecore.models.packs import load_pack
 from facecore.models.runtime import open_model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "weights" / "training"))

@@ -36,8 +36,8 @@ from tqdm import tqdm
 from benchmarks._measuring import describe, machine, write_json
 from facecore import FacecoreError, FaceEngine, Gallery, images
 from facecore.gallery.importing import import_pictures
-from facecore.models import load_pack
 from facecore.models.cpus import usable_cpus
+from facecore.models.packs import load_pack
 from facecore.models.runtime import open_model
 
 BATCH = 32

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from facecore.errors import PackNotFound
-from facecore.models import load_pack
+from facecore.models.packs import load_pack
 from facecore.models.runtime import open_model
 
 PACKS = ("compact", "mobilefacenet")

@@ -17,7 +17,8 @@ from facecore.errors import InvalidParameter
 from facecore.folders import pictures_of_people
 from facecore.matching.calibration import Calibration
 from facecore.matching.intervals import bootstrap_rates
-from facecore.models import CalibrationFile, catalog, write_calibration
+from facecore.models import catalog
+from facecore.models.calibrations import CalibrationFile, write_calibration
 from facecore.vectors import Embedded, IdPortraits, embed_all
 
 __all__ = [

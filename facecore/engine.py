@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from operator import length_hint
 from pathlib import Path
 from threading import Lock
@@ -16,28 +17,33 @@ from numpy.typing import NDArray
 
 from facecore import images
 from facecore.errors import FacecoreError, InvalidParameter
-from facecore.face.attributes import AttributeEstimator, Attributes
 from facecore.face.detection import Face
-from facecore.face.liveness import AttackClassifier, Liveness
-from facecore.face.quality import Quality, assess
 from facecore.face.sample import FaceSample
 from facecore.images import ImageInput
 from facecore.matching import comparison
 from facecore.matching.calibration import Calibration
 from facecore.matching.comparison import Comparison, CrossComparison, Template
-from facecore.models import load_pack, read_calibration
+from facecore.models.calibrations import read_calibration
 from facecore.models.cpus import usable_cpus
+from facecore.models.packs import load_pack
 from facecore.models.runtime import open_model
 from facecore.pipeline import FaceChoice, FaceInput, Pipeline, open_pipeline, typed
 from facecore.workers import at_once
 
 if TYPE_CHECKING:
+    from facecore.face.attributes import AttributeEstimator, Attributes
+    from facecore.face.liveness import AttackClassifier, Liveness
+    from facecore.face.quality import Quality
     from facecore.models.packs import Pack
     from facecore.models.runtime import Provider
 
 __all__ = ["FaceChoice", "FaceEngine", "FaceInput"]
 
-_OPTIONAL = {"liveness": AttackClassifier, "attributes": AttributeEstimator}
+# Imported where they are used: a comparison needs neither them nor the measures of quality.
+_OPTIONAL = {
+    "liveness": ("facecore.face.liveness", "AttackClassifier"),
+    "attributes": ("facecore.face.attributes", "AttributeEstimator"),
+}
 
 
 class FaceEngine:
@@ -302,6 +308,8 @@ class FaceEngine:
         >>> engine.quality(skimage.data.astronaut()[..., ::-1]).level
         'HIGH'
         """
+        from facecore.face.quality import assess
+
         sample = self.sample(image, face=face)
         with typed(sample.picture):
             return assess(sample)
@@ -458,7 +466,8 @@ class FaceEngine:
                         'use a pack that has one, such as "compact"',
                     )
                 session = open_model(spec, data, threads=self._threads, **self._options)
-                self._opened[role] = _OPTIONAL[role](session, spec)
+                module, name = _OPTIONAL[role]
+                self._opened[role] = getattr(import_module(module), name)(session, spec)
             return self._opened[role]
 
     def _worker_pipeline(self) -> Pipeline:

@@ -21,7 +21,7 @@ from facecore.errors import InvalidParameter, UnreadableImage
 from facecore.evaluation.all_pairs import compare_all
 from facecore.matching.calibration import Calibration
 from facecore.matching.intervals import bootstrap_rates, wilson_interval
-from facecore.models import read_calibration
+from facecore.models.calibrations import read_calibration
 
 Array = np.ndarray[Any, Any]
 

@@ -15,9 +15,9 @@ from facecore import Comparison, Face, cli, images
 from facecore.cli import comparing
 from facecore.face.measures import MEASURES
 from facecore.matching.calibration import SCORE_AT, Calibration
-from facecore.models import Knot
 from facecore.models.catalog import shipped_root
 from facecore.models.install import PullResult
+from facecore.models.specs import Knot
 
 PACK = shipped_root() / "compact"
 
@@ -71,7 +71,7 @@ def test_pull_shows_a_bar_on_a_terminal_only(
         asked.append(progress)
         return PullResult(name, PACK, 0)
 
-    monkeypatch.setattr("facecore.models.pull", pull)
+    monkeypatch.setattr("facecore.models.install.pull", pull)
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
     assert run(capsys, "weights", "pull", "compact")[0] == 0
     assert asked == [terminal]

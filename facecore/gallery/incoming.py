@@ -86,8 +86,8 @@ def templates(vectors: ArrayLike, dimension: int) -> NDArray[np.float32]:
 
 def pack_of(contract: object) -> str:
     """Name the pack that has a contract, for a message."""
-    from facecore.models import known_packs
     from facecore.models.manifest import contract_id
+    from facecore.models.registry import known_packs
 
     for pack in known_packs():
         if pack.manifest is not None and contract_id(pack.manifest.embedder) == contract:

@@ -9,8 +9,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import platformdirs
-
 from facecore.errors import PackNotFound
 from facecore.models.schema import is_file_name, is_pack_name, parse, read_toml, require
 
@@ -91,6 +89,8 @@ def cache_root() -> Path:
     override = os.environ.get(CACHE_VARIABLE)
     if override:
         return Path(override).expanduser().absolute() / "packs"
+    import platformdirs  # a shipped pack needs it not
+
     return platformdirs.user_cache_path("facecore", appauthor=False) / "packs"
 
 

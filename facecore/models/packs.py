@@ -215,8 +215,8 @@ def _from_folder(folder: Path) -> Pack:
 
 def _from_name(name: str) -> Pack | None:
     entry = catalog.read_registry().get(name)
-    cached = catalog.cache_root() / name
     if entry is None:  # not published by facecore, but its owner may have put it there
+        cached = catalog.cache_root() / name
         if not (cached / MANIFEST_NAME).is_file():
             return None
         return _complete(Pack(_named(cached / MANIFEST_NAME, name), cached))
@@ -231,6 +231,7 @@ def _from_name(name: str) -> Pack | None:
         return Pack(manifest, shipped, REINSTALL if entry.shipped else again)
     if entry.shipped:
         return _complete(Pack(manifest, shipped, REINSTALL))
+    cached = catalog.cache_root() / name
     if not cached.is_dir():
         raise PackNotFound(f"the pack {name} is not on this machine", pull_command(name))
     return _complete(Pack(manifest, cached, pull_command(name)))

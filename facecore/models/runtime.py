@@ -78,7 +78,7 @@ def open_model(
     model : ModelSpec
         Its part of the manifest.
     data : bytes
-        The model, as `facecore.models.load_pack` returns it.
+        The model, as `facecore.models.packs.load_pack` returns it.
     providers, threads, allow_fallback
         As in `create_session`.
     """

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from facecore import Attributes, FaceEngine
 from facecore.errors import FacecoreError, InvalidParameter
 from facecore.face.attributes import AttributeEstimator
-from facecore.models import AttributesSpec, load_pack
+from facecore.models.manifest import AttributesSpec
+from facecore.models.packs import load_pack
 
 Array = NDArray[np.uint8]
 CROPS = np.zeros((2, 112, 112, 3), np.uint8)

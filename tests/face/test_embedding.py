@@ -14,8 +14,9 @@ from facecore.errors import FacecoreError
 from facecore.face.alignment import TEMPLATE, align
 from facecore.face.embedding import Embedder
 from facecore.face.preprocess import to_tensor
-from facecore.models import InputSpec, read_manifest
+from facecore.models.manifest import read_manifest
 from facecore.models.runtime import open_model
+from facecore.models.specs import InputSpec
 
 Array = np.ndarray[Any, Any]
 SPEC = read_manifest(Path(__file__).parents[2] / "weights/mobilefacenet/pack.toml").embedder

@@ -19,7 +19,7 @@ from facecore.errors import FacecoreError
 from facecore.face import attack_cues
 from facecore.face.liveness import AttackClassifier, combine, patches
 from facecore.images import Picture
-from facecore.models import load_pack
+from facecore.models.packs import load_pack
 from facecore.models.specs import LIVENESS_CUES, CueModel
 
 TRAINING = Path(__file__).parents[2] / "weights" / "training"

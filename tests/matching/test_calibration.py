@@ -16,7 +16,7 @@ from scipy import stats
 from facecore.errors import InvalidParameter
 from facecore.matching.calibration import SCORE_AT, Calibration
 from facecore.matching.intervals import wilson_interval
-from facecore.models import Knot
+from facecore.models.specs import Knot
 
 Array = np.ndarray[Any, Any]
 LEVELS = list(SCORE_AT)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from facecore import Face
 from facecore.matching.calibration import SCORE_AT, Calibration
 from facecore.matching.comparison import Template, compare, cross_compare
-from facecore.models import Knot
+from facecore.models.specs import Knot
 
 CALIBRATION = Calibration(
     tuple(

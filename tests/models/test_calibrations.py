@@ -11,8 +11,13 @@ from hypothesis import strategies as st
 
 from facecore.errors import InvalidParameter
 from facecore.matching.calibration import Calibration
-from facecore.models import CalibrationFile, CalibrationSpec, read_calibration, write_calibration
-from facecore.models.calibrations import check_writable
+from facecore.models.calibrations import (
+    CalibrationFile,
+    check_writable,
+    read_calibration,
+    write_calibration,
+)
+from facecore.models.specs import CalibrationSpec
 
 CONTRACT = "c1-0123456789abcdef"
 

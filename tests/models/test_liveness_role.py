@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from facecore.errors import PackCorrupt
-from facecore.models import contract_id, load_pack, read_manifest
-from facecore.models.manifest import Manifest
+from facecore.models.manifest import Manifest, contract_id, read_manifest
+from facecore.models.packs import load_pack
 from facecore.models.runtime import open_model
 from facecore.models.schema import parse, read_toml
 

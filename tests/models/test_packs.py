@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facecore.errors import InvalidParameter, PackCorrupt, PackNotFound
-from facecore.models import catalog, contract_id, find_pack, load_pack, read_manifest
-from facecore.models.manifest import Manifest
+from facecore.models import catalog
+from facecore.models.manifest import Manifest, contract_id, read_manifest
+from facecore.models.packs import find_pack, load_pack
 from facecore.models.schema import parse, read_toml
 
 REPO = Path(__file__).resolve().parents[2]
@@ -379,7 +380,7 @@ def test_the_real_hint() -> None:
     if (MANIFEST.parent / "MobileFaceNet.onnx").exists():
         pytest.skip("the models lie in this checkout")
     code = (
-        "from facecore.models import find_pack\n"
+        "from facecore.models.packs import find_pack\n"
         "from facecore.errors import PackNotFound\n"
         "import sys\n"
         "try:\n    find_pack('mobilefacenet')\n"

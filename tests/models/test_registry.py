@@ -17,7 +17,10 @@ from typing import Any
 import pytest
 
 from facecore.errors import PackCorrupt, PackNotFound
-from facecore.models import catalog, download, known_packs, load_pack, pull, staging, verify
+from facecore.models import catalog, download, staging
+from facecore.models.install import pull
+from facecore.models.packs import load_pack
+from facecore.models.registry import known_packs, verify
 from facecore.models.schema import read_toml
 
 REPO = Path(__file__).resolve().parents[2]

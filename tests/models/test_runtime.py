@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from facecore.errors import FacecoreError, InvalidParameter, PackCorrupt, ProviderUnavailable
-from facecore.models import InputSpec, read_manifest
 from facecore.models.cpus import cgroup_quota, usable_cpus
+from facecore.models.manifest import read_manifest
 from facecore.models.runtime import (
     available_providers,
     check_io,
@@ -19,6 +19,7 @@ from facecore.models.runtime import (
     open_model,
     run,
 )
+from facecore.models.specs import InputSpec
 
 REPO = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("FACECORE_DATA", REPO.parent / "shared")) / "weights"

@@ -20,7 +20,8 @@ from data import data_root, photographs
 
 from facecore import FaceEngine
 from facecore.calibrating import measure
-from facecore.models import calibration_lines, read_manifest
+from facecore.models.calibrations import calibration_lines
+from facecore.models.manifest import read_manifest
 
 DATASET = (
     "LFW deep-funneled, the pictures of people who occur in none of the 6,000 test pairs, "

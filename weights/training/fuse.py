@@ -23,7 +23,7 @@ from publish import COMPACT
 from recapture import GENUINE
 
 from facecore.face.liveness import AttackClassifier
-from facecore.models import load_pack
+from facecore.models.packs import load_pack
 from facecore.models.runtime import open_model
 from facecore.models.specs import LIVENESS_CUES
 
