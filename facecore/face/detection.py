@@ -94,9 +94,9 @@ def decode(
     """
     n = len(strides)
     cls, obj, bbox, kps = (
-        np.concatenate([o[0] for o in outputs[n * k : n * (k + 1)]]) for k in range(4)
+        np.concatenate(outputs[n * k : n * (k + 1)], axis=1)[0] for k in range(4)
     )
-    scores = np.sqrt(np.clip(cls[:, 0], 0, 1) * np.clip(obj[:, 0], 0, 1))
+    scores = np.sqrt(cls.clip(0, 1) * obj.clip(0, 1))[:, 0]
     # A NaN never passes the comparison.
     (kept,) = np.nonzero(scores >= threshold)
     cell, stride = (table[kept] for table in _anchors(height, width, strides))
