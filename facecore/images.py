@@ -276,9 +276,10 @@ def read(image: object, limits: Limits = DEFAULT_LIMITS) -> bytes:
                 f"{image[:80]!r} is a URL", "facecore never downloads; fetch it and give the bytes"
             )
         try:
-            with open(image, "rb") as file:
-                _check_bytes(os.fstat(file.fileno()).st_size, limits)
-                data = _read_stream(file, limits)
+            with open(image, "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                _check_bytes(size, limits)
+                data = _read_stream(file, limits, size)
         except FileNotFoundError as error:
             hint = "check the path"
             raise UnreadableImage(f"no such file: {str(image)[:200]!r}", hint) from error
@@ -299,11 +300,16 @@ def read(image: object, limits: Limits = DEFAULT_LIMITS) -> bytes:
     return data
 
 
-def _read_stream(stream: Any, limits: Limits) -> bytes:
+def _read_stream(stream: Any, limits: Limits, expected: int = 2**20) -> bytes:
+    """Read to the end, which lies within the limit; at first no more than is expected there.
+
+    A buffer of the limit's size would be made and given back each time, for which threads wait.
+    """
     data = bytearray()
     while len(data) <= limits.max_bytes:  # a raw stream may return less than was asked for
+        most = limits.max_bytes + 1 - len(data)
         try:
-            chunk = stream.read(limits.max_bytes + 1 - len(data))
+            chunk = stream.read(min(most, expected + 1 if not data else 2**16))
         except Exception as error:
             hint = "give a binary file that is open for reading"
             raise UnreadableImage(f"the file cannot be read: {error}", hint) from error
