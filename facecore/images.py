@@ -305,11 +305,12 @@ def _read_stream(stream: Any, limits: Limits, expected: int = 2**20) -> bytes:
 
     A buffer of the limit's size would be made and given back each time, for which threads wait.
     """
-    data = bytearray()
-    while len(data) <= limits.max_bytes:  # a raw stream may return less than was asked for
-        most = limits.max_bytes + 1 - len(data)
+    chunks: list[bytes] = []
+    size = 0
+    while size <= limits.max_bytes:  # a raw stream may return less than was asked for
         try:
-            chunk = stream.read(min(most, expected + 1 if not data else 2**16))
+            most = 2**16 if chunks else expected + 1
+            chunk = stream.read(min(most, limits.max_bytes + 1 - size))
         except Exception as error:
             hint = "give a binary file that is open for reading"
             raise UnreadableImage(f"the file cannot be read: {error}", hint) from error
@@ -319,8 +320,9 @@ def _read_stream(stream: Any, limits: Limits, expected: int = 2**20) -> bytes:
                 "open the file in binary mode, 'rb'",
             )
         if not chunk:
-            return bytes(data)
-        data += chunk
+            return bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
+        chunks.append(chunk)
+        size += len(chunk)
     raise ImageTooLarge(f"more than {limits.max_bytes:,} bytes, which is the limit")
 
 

@@ -184,8 +184,10 @@ def _of_blocks(
 
     Pixels are counted by their centres: u = (x - origin + 0.5) / block - 0.5.
     """
-    back = origin + (block - 1) / 2
-    return np.column_stack([matrix[:, :2] * block, matrix[:, :2] @ back + matrix[:, 2]])
+    of_blocks = matrix.copy()
+    of_blocks[:, 2] += matrix[:, :2] @ (origin + (block - 1) / 2)
+    of_blocks[:, :2] *= block
+    return of_blocks
 
 
 def warp(
