@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from facecore.face.attributes import AttributeEstimator, Attributes
     from facecore.face.liveness import AttackClassifier, Liveness
     from facecore.face.quality import Quality
+    from facecore.images import Picture
     from facecore.models.packs import Pack
     from facecore.models.runtime import Provider
 
@@ -134,6 +135,25 @@ class FaceEngine:
         """Identity of the vector space; only vectors of one contract may be compared."""
         return self.pack.contract_id
 
+    def open(self, image: ImageInput, *, limits: images.Limits | None = None) -> Picture:
+        """An image that was read, checked and decoded, as far as a search for its face needs it.
+
+        It takes the place of an image everywhere; `sample` does this and more.
+
+        Parameters
+        ----------
+        image : image
+            As in `detect`.
+        limits : Limits, optional
+            In the place of the engine's own.
+
+        Raises
+        ------
+        UnreadableImage, ImageTooLarge, InvalidParameter
+            See `facecore.images.load`.
+        """
+        return self._pipeline.open(image, limits)
+
     def detect(self, image: ImageInput) -> list[Face]:
         """All faces of an image, largest first; empty where there is none.
 
@@ -142,7 +162,7 @@ class FaceEngine:
 
         Parameters
         ----------
-        image : path, bytes, binary file, PIL.Image or ndarray, shape (H, W, 3), uint8, BGR
+        image : path, bytes, binary file, PIL.Image, Picture or ndarray, (H, W, 3), uint8, BGR
             Encoded images and PIL images are turned upright by their EXIF orientation.
 
         Raises

@@ -36,7 +36,7 @@ __all__ = ["DEFAULT_LIMITS", "ImageInput", "Limits", "Picture", "load", "open_pi
 # A string, so that importing this module imports neither Pillow nor OpenCV.
 ImageInput: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO"
-    " | PIL.Image.Image | NDArray[np.uint8]"
+    " | PIL.Image.Image | NDArray[np.uint8] | Picture"
 )
 _ACCEPTED = "give a path, bytes, a binary file, a PIL.Image or a (H, W, 3) uint8 array in BGR order"
 
@@ -192,8 +192,11 @@ def open_picture(image: ImageInput, limits: Limits = DEFAULT_LIMITS) -> Picture:
     """Check an image, and decode it when it is looked at.
 
     Parameters and errors are those of `load`; of the errors, those of damaged pixels are raised
-    by the `Picture` when it decodes them.
+    by the `Picture` when it decodes them.  A `Picture` is returned as it is.
     """
+    if isinstance(image, Picture):
+        _check_pixels((image.width, image.height), limits)
+        return image
     if isinstance(image, np.ndarray):
         return Picture.of(_from_array(image, limits))
     # Whoever holds a PIL image has imported it; while another thread still does, the class is
@@ -305,7 +308,7 @@ def _read_stream(stream: Any, limits: Limits, expected: int = 2**20) -> bytes:
 
     A buffer of the limit's size would be made and given back each time, for which threads wait.
     """
-    chunks: list[bytes] = []
+    chunks: list[bytes | bytearray] = []
     size = 0
     while size <= limits.max_bytes:  # a raw stream may return less than was asked for
         try:

@@ -56,9 +56,12 @@ class Pipeline:
         self.contract = contract
         self.limits = limits
 
-    def open(self, image: ImageInput) -> Picture:
-        """Checked, and not decoded yet; raises what `facecore.images.load` raises."""
-        return open_picture(image, self.limits)
+    def open(self, image: ImageInput, limits: images.Limits | None = None) -> Picture:
+        """Checked, and decoded as finely as the search for its largest face begins."""
+        picture = open_picture(image, limits or self.limits)
+        with typed(picture):
+            picture.reduced(self.detector.coarse_scale(picture))
+        return picture
 
     def detect(self, picture: Picture) -> list[Face]:
         """All faces, largest first."""
@@ -116,8 +119,6 @@ class Pipeline:
                     found[i] = image.crop
                 else:
                     pictures[i] = self.open(image)
-                    with typed(pictures[i]):
-                        pictures[i].reduced(self.detector.coarse_scale(pictures[i]))
             except FacecoreError as error:
                 found[i] = _without_frames(error)
             last = i == len(sources) - 1

@@ -59,10 +59,10 @@ def run(context: Context, params: Mapping[str, object]) -> AddFaceRecordResult:
     ways = values.pictures["Face"]
     user_id = values["MerchantUserId"] or _picture_name(ways[0]) or uuid.uuid4().hex
     context.check_user_id(user_id)
-    pictures = read_pictures([ways], ENROLLED, context.config, context.engine.limits)
-    (pixels,) = pictures.values()
+    pictures = read_pictures([ways], ENROLLED, context.config, context.engine)
+    (picture,) = pictures.values()
     try:
-        face = context.engine.sample(pixels)
+        face = context.engine.sample(picture)
     except NoFaceDetected:
         return AddFaceRecordResult(False, "LOW", "")
     level = level_to_enrol(context.engine.quality(face))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from facecore.images import Picture
 from facecore.matching.comparison import Comparison
 from facecore.operations.codes import (
     COMPARE_FACES_ERROR,
@@ -16,7 +17,7 @@ from facecore.operations.codes import (
 )
 from facecore.operations.context import Context
 from facecore.operations.parameters import Given, read
-from facecore.operations.pictures import COMPARED, Pixels, find_faces, read_pictures
+from facecore.operations.pictures import COMPARED, find_faces, read_pictures
 from facecore.operations.tables import COMPARE_FACES_TYPES, COMPARE_FACES_VALUES
 
 __all__ = ["CompareFacesResult", "run"]
@@ -66,7 +67,7 @@ def run(context: Context, params: Mapping[str, object]) -> CompareFacesResult:
             IMAGE_VALUE_PATTERN_ERROR, f"The values have more than {_MOST_BODY:,} characters."
         )
     ways = [[_by_prefix(way)] for way in given]
-    pictures = read_pictures(ways, COMPARED, context.config, context.engine.limits)
+    pictures = read_pictures(ways, COMPARED, context.config, context.engine)
     try:
         found = _compare(context, pictures, id_portrait=bool(portraits))
     except OperationError:
@@ -76,7 +77,7 @@ def run(context: Context, params: Mapping[str, object]) -> CompareFacesResult:
     return CompareFacesResult(found.score, found.far_thresholds)
 
 
-def _compare(context: Context, pictures: dict[str, Pixels], *, id_portrait: bool) -> Comparison:
+def _compare(context: Context, pictures: dict[str, Picture], *, id_portrait: bool) -> Comparison:
     source, target = find_faces(context.engine, pictures, COMPARED)
     return context.engine.compare(source, target, id_portrait=id_portrait)
 

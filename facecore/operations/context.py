@@ -51,7 +51,7 @@ class Context:
     def faces(self, values: Values, rules: PictureRules) -> list[FaceSample]:
         """The largest face of every picture of a request, in the table's order."""
         ways = values.pictures.values()
-        pictures = read_pictures(ways, rules, self.config, self.engine.limits)
+        pictures = read_pictures(ways, rules, self.config, self.engine)
         return find_faces(self.engine, pictures, rules)
 
     def check_group(self, code: str) -> None:

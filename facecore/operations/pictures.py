@@ -7,12 +7,9 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from facecore import images
 from facecore.errors import (
     AddressRefused,
     DownloadFailed,
@@ -21,7 +18,7 @@ from facecore.errors import (
     UnreadableImage,
 )
 from facecore.face.sample import FaceSample
-from facecore.images import Limits
+from facecore.images import Limits, Picture
 from facecore.operations.addresses import fetch
 from facecore.operations.codes import (
     COMPARE_FACES_ERROR,
@@ -37,6 +34,7 @@ from facecore.operations.codes import (
     OperationError,
 )
 from facecore.operations.parameters import Given, Upload
+from facecore.workers import at_once
 
 if TYPE_CHECKING:
     from facecore.engine import FaceEngine
@@ -47,13 +45,11 @@ __all__ = [
     "ENROLLED",
     "PHOTO",
     "PictureRules",
-    "Pixels",
     "decode_base64",
     "find_faces",
     "read_pictures",
 ]
 
-Pixels = NDArray[np.uint8]
 _MIB = 2**20
 
 # A file is known by what it starts with, whatever its name says.
@@ -144,9 +140,9 @@ COMPARED = PictureRules(
 
 
 def read_pictures(
-    ways: Iterable[Sequence[Given]], rules: PictureRules, config: ServiceConfig, limits: Limits
-) -> dict[str, Pixels]:
-    """Upright pixels of all pictures of a request, by the parameter that held them.
+    ways: Iterable[Sequence[Given]], rules: PictureRules, config: ServiceConfig, engine: FaceEngine
+) -> dict[str, Picture]:
+    """All pictures of a request, decoded, by the parameter that held them.
 
     One check after the other, each over all pictures, so that what is cheap to find is found
     first: given twice; text, address and download, picture by picture; bytes; format and
@@ -158,8 +154,8 @@ def read_pictures(
         The ways in which each picture was given.
     rules : PictureRules
     config : ServiceConfig
-    limits : Limits
-        The engine's own.
+    engine : FaceEngine
+        Decodes them, within its own limits too.
 
     Raises
     ------
@@ -177,11 +173,14 @@ def read_pictures(
             raise OperationError(
                 rules.too_large, f"{name} holds more than {rules.max_bytes:,} bytes."
             )
-    return {name: _decoded(name, data or b"", rules, config, limits) for name, data in files}
+    pictures = at_once(
+        [partial(_decoded, name, data or b"", rules, config, engine) for name, data in files]
+    )
+    return {name: picture for (name, _), picture in zip(files, pictures, strict=True)}
 
 
 def find_faces(
-    engine: FaceEngine, pictures: Mapping[str, Pixels], rules: PictureRules
+    engine: FaceEngine, pictures: Mapping[str, Picture], rules: PictureRules
 ) -> list[FaceSample]:
     """The largest face of every picture.
 
@@ -190,13 +189,16 @@ def find_faces(
     OperationError
         `rules.no_face`.
     """
-    faces = []
-    for name, pixels in pictures.items():
+
+    def find(name: str, picture: Picture) -> FaceSample:
         try:
-            faces.append(engine.sample(pixels))
+            sample = engine.sample(picture)
         except NoFaceDetected as error:
             raise OperationError(rules.no_face, f"{name}: {error.message}.") from error
-    return faces
+        engine.embed(sample)  # while the others are looked for
+        return sample
+
+    return at_once([partial(find, name, picture) for name, picture in pictures.items()])
 
 
 def _fetched(given: Given, rules: PictureRules, config: ServiceConfig) -> bytes | None:
@@ -259,24 +261,24 @@ def _stream(file: Any, most: int) -> bytes:
 
 
 def _decoded(
-    name: str, data: bytes, rules: PictureRules, config: ServiceConfig, limits: Limits
-) -> Pixels:
+    name: str, data: bytes, rules: PictureRules, config: ServiceConfig, engine: FaceEngine
+) -> Picture:
     if rules.formats and not any(data.startswith(_MAGIC[known]) for known in rules.formats):
         raise OperationError(rules.unreadable, f"{name} is not {' or '.join(rules.formats)}.")
-    most = limits.max_pixels
+    most = engine.limits.max_pixels
     if rules.most:  # before the pixels are decoded, not after
         most = min(most, rules.most[0] * rules.most[1])
     try:
-        pixels = images.load(data, Limits(rules.max_bytes, most))
+        picture = engine.open(data, limits=Limits(rules.max_bytes, most))
     except (UnreadableImage, ImageTooLarge) as error:
         raise OperationError(rules.unreadable, f"{name}: {error.message}.") from error
-    height, width = pixels.shape[:2]
+    height, width = picture.height, picture.width
     if not _fits(height, width, rules, config.any_orientation):
         raise OperationError(
             rules.unreadable,
             f"{name} is {height}x{width} pixels (height x width), {_bounds(rules)}.",
         )
-    return pixels
+    return picture
 
 
 def _fits(height: int, width: int, rules: PictureRules, any_orientation: bool) -> bool:
