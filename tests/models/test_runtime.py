@@ -83,13 +83,14 @@ def test_providers_are_checked(providers: Any) -> None:
 
 
 def test_a_provider_that_is_not_there() -> None:
+    absent = "TensorrtExecutionProvider"
+    if absent in available_providers():
+        pytest.skip(f"this ONNX Runtime has {absent}")
     with pytest.raises(ProviderUnavailable) as caught:
-        create_session(model(), providers=["NoSuchProvider", "CPUExecutionProvider"], name="tiny")
-    assert "NoSuchProvider" in caught.value.message
+        create_session(model(), providers=["tensorrt", "CPU"], name="tiny")
+    assert f"{absent} is not part" in caught.value.message
     assert "CPUExecutionProvider" in caught.value.message
-    session = create_session(
-        model(), providers=["NoSuchProvider"], allow_fallback=True, name="tiny"
-    )
+    session = create_session(model(), providers=[absent], allow_fallback=True, name="tiny")
     assert session.get_providers() == ["CPUExecutionProvider"]
 
 
