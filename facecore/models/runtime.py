@@ -222,9 +222,10 @@ def _open(
     # threads, and those of the idle ones would spin against the busy one. Measured on two busy
     # cores, detector and embedder in turn: 8 ms asleep, 24 ms spinning.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # The arena keeps its memory for the life of the session, and is worth it: 8 ms with, 28 ms
-    # without, for tens of megabytes. A memory pattern however is kept per input shape, gains
-    # nothing here, and a detector that sees pictures of all sizes would collect them.
+    # The arena keeps what the largest input needed for the life of the session; giving it back
+    # after each run, or having none, costs 8 to 12 % (python -m benchmarks sessions). A memory
+    # pattern however is kept per input shape, gains nothing here, and a detector that sees
+    # pictures of all sizes would collect them.
     options.enable_cpu_mem_arena = True
     options.enable_mem_pattern = False
     # Every failure arrives as an exception; the log would only repeat it on standard error.
