@@ -108,7 +108,7 @@ def with_defaults(name: str, given: Mapping[str, Any], threads: int) -> dict[str
             "use_tf32": "0",
         }
     elif name == _OPENVINO:
-        # The model's own precision: bfloat16 turns a template by a cosine of 0.9998.
+        # The model's own precision: bfloat16 turns a template by a cosine of 0.9997.
         defaults = {"device_type": "CPU", "precision": "ACCURACY"}
         if str(given.get("device_type", "CPU")).upper() == "CPU":
             defaults["num_of_threads"] = str(threads)
