@@ -58,7 +58,10 @@ class FaceEngine:
         Name of an installed model pack, or the folder of one.  Nothing is ever downloaded
         here; ``facecore weights pull NAME`` does that.
     providers : sequence of str or (str, dict), optional
-        ONNX Runtime execution providers by precedence, with their options; the CPU by default.
+        Execution providers by precedence, with their options: "CPU", the default, "CUDA",
+        "TensorRT", "OpenVINO", "CoreML", or ONNX Runtime's name of one.  TensorRT, OpenVINO and
+        CoreML compile for the shape of an input, so the detector, which sees all sizes, is left
+        to the others.
     threads : int, optional
         Threads inside one operator; by default half as many as there are usable processors, as
         the images of a comparison are worked on at once.  `embed_many` does without them on the

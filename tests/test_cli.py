@@ -185,6 +185,9 @@ def test_unknown_pack_and_provider(capsys: pytest.CaptureFixture[str], face: str
     _, _, err = run(capsys, "compare", face, face, "--pack", "nothing")
     assert err.startswith("facecore: PackNotFound:")
     _, _, err = run(capsys, "compare", face, face, "--provider", "NoSuchProvider")
+    assert err.startswith("facecore: InvalidParameter:")
+    absent = "tensorrt" if sys.platform == "darwin" else "coreml"
+    _, _, err = run(capsys, "compare", face, face, "--provider", absent)
     assert err.startswith("facecore: ProviderUnavailable:")
 
 

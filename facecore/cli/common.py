@@ -40,7 +40,10 @@ MODELS.add_argument(
 )
 MODELS.add_argument("--threads", type=int, help="threads per model (default: half the processors)")
 MODELS.add_argument(
-    "--provider", action="append", help="ONNX Runtime execution provider; may be repeated"
+    "--provider",
+    action="append",
+    metavar="NAME",
+    help="CPU, CUDA, TensorRT, OpenVINO or CoreML, by precedence; may be repeated (default: CPU)",
 )
 
 PASSING = argparse.ArgumentParser(add_help=False)

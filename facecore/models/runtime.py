@@ -9,6 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from facecore.errors import FacecoreError, InvalidParameter, PackCorrupt, ProviderUnavailable
 from facecore.models.cpus import usable_cpus
+from facecore.models.providers import (
+    CPU,
+    Provider,
+    any_shape,
+    install_hint,
+    resolve,
+    with_defaults,
+)
 from facecore.models.tensors import check_io, expected_outputs
 
 if TYPE_CHECKING:
@@ -27,11 +35,6 @@ __all__ = [
     "open_model",
     "run",
 ]
-
-CPU = "CPUExecutionProvider"
-
-# A name, or a name and its options.
-Provider = str | tuple[str, Mapping[str, Any]]
 
 _logger = logging.getLogger(__name__)
 
@@ -73,6 +76,9 @@ def open_model(
 ) -> Session:
     """Create the session of a pack's model and check its tensors against the manifest.
 
+    A network that sees pictures of all sizes, a detector, is kept away from the providers that
+    would compile it for every size: see `facecore.models.providers.any_shape`.
+
     Parameters
     ----------
     model : ModelSpec
@@ -82,6 +88,12 @@ def open_model(
     providers, threads, allow_fallback
         As in `create_session`.
     """
+    if not (model.input.height and model.input.width):
+        requested = resolve(providers, _known())
+        suited = any_shape(requested)
+        providers = list(suited.items())
+        if set(suited) != set(requested):
+            _logger.info("%s: sees all sizes and runs on %s", model.file, ", ".join(suited))
     session = create_session(
         data, providers=providers, threads=threads, allow_fallback=allow_fallback, name=model.file
     )
@@ -110,7 +122,8 @@ def create_session(
     model : bytes
         A whole ONNX model; weights in separate files are refused, as no hash covers them.
     providers : sequence of str or (str, dict), optional
-        By precedence, with their options. None means the CPU.
+        By precedence, with their options: "CPU", "CUDA", "TensorRT", "OpenVINO", "CoreML", or
+        ONNX Runtime's name of one. None means the CPU.
     threads : int, optional
         Threads inside one operator; all usable processors if left out. Always explicit: left
         to itself, ONNX Runtime pins one per core of the machine, which fails in containers.
@@ -131,18 +144,22 @@ def create_session(
     PackCorrupt
         ONNX Runtime does not accept the model.
     InvalidParameter
-        `providers` or `threads` makes no sense.
+        There is no such provider, or `providers` or `threads` makes no sense.
     """
-    requested = _normalised(providers)
+    requested = resolve(providers, _known())
     threads = _thread_count(threads)
     available = available_providers()
-    usable = {key: options for key, options in requested.items() if key in available}
+    usable = {
+        key: with_defaults(key, options, threads)
+        for key, options in requested.items()
+        if key in available
+    }
     problem = ""
     if len(usable) < len(requested):
-        lacking = ", ".join(key for key in requested if key not in available)
-        problem = f"{lacking} is not part of this ONNX Runtime"
+        lacking = [key for key in requested if key not in available]
+        problem = f"{', '.join(lacking)} is not part of this ONNX Runtime"
         if not allow_fallback:
-            raise _unavailable(problem, name)
+            raise _unavailable(problem, name, lacking)
     try:
         session = _open(model, usable or {CPU: {}}, threads, name)
         problem = _dropped(session, usable) or problem
@@ -151,10 +168,10 @@ def create_session(
             raise
         # The model or the provider? Whatever opens on the CPU is not corrupt.
         session = _open(model, {CPU: {}}, threads, name)
-        problem = error.message
+        problem = error.message.removeprefix(f"{name}: ")
     if problem:
         if not allow_fallback:
-            raise _unavailable(problem, name)
+            raise _unavailable(problem, name, list(usable))
         _logger.warning("%s: %s; running on %s", name, problem, session.get_providers())
     return session
 
@@ -205,9 +222,10 @@ def _open(
     # threads, and those of the idle ones would spin against the busy one. Measured on two busy
     # cores, detector and embedder in turn: 8 ms asleep, 24 ms spinning.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # The arena keeps its memory for the life of the session, and is worth it: 8 ms with, 28 ms
-    # without, for tens of megabytes. A memory pattern however is kept per input shape, gains
-    # nothing here, and a detector that sees pictures of all sizes would collect them.
+    # The arena keeps what the largest input needed for the life of the session; giving it back
+    # after each run, or having none, costs 8 to 12 % (python -m benchmarks sessions). A memory
+    # pattern however is kept per input shape, gains nothing here, and a detector that sees
+    # pictures of all sizes would collect them.
     options.enable_cpu_mem_arena = True
     options.enable_mem_pattern = False
     # Every failure arrives as an exception; the log would only repeat it on standard error.
@@ -248,29 +266,6 @@ def _dropped(session: Any, requested: Mapping[str, Any]) -> str:
     return ""
 
 
-def _normalised(providers: Sequence[Provider] | None) -> dict[str, Mapping[str, Any]]:
-    if providers is None:
-        return {CPU: {}}
-    example = 'for example ["CUDAExecutionProvider"]; None is the CPU'
-    if isinstance(providers, str) or not isinstance(providers, Sequence) or not providers:
-        raise InvalidParameter(f"providers must be a list, got {providers!r:.80}", example)
-    result: dict[str, Mapping[str, Any]] = {}
-    for provider in providers:
-        key, options = (provider, {}) if isinstance(provider, str) else _pair(provider, example)
-        if key in result:
-            raise InvalidParameter(f"provider {key} is there twice", example)
-        result[key] = options
-    return result
-
-
-def _pair(provider: Any, example: str) -> tuple[str, Mapping[str, Any]]:
-    if isinstance(provider, tuple) and len(provider) == 2:
-        key, options = provider
-        if isinstance(key, str) and isinstance(options, Mapping):
-            return key, options
-    raise InvalidParameter(f"{provider!r:.80} is no provider and no (provider, options)", example)
-
-
 def _thread_count(threads: int | None) -> int:
     if threads is None:
         return usable_cpus()
@@ -279,10 +274,13 @@ def _thread_count(threads: int | None) -> int:
     return threads
 
 
-def _unavailable(problem: str, name: str) -> ProviderUnavailable:
+def _unavailable(problem: str, name: str, lacking: Sequence[str]) -> ProviderUnavailable:
     names = ", ".join(available_providers())
-    hint = "leave providers=None for the CPU, or allow the fallback"
-    return ProviderUnavailable(f"{name}: {problem}; available: {names}", hint)
+    return ProviderUnavailable(f"{name}: {problem}; available: {names}", install_hint(lacking))
+
+
+def _known() -> list[str]:
+    return list(_onnxruntime().get_all_providers())
 
 
 def _onnxruntime() -> Any:

@@ -1,0 +1,186 @@
+"""What the settings of the model sessions cost on the CPU: memory, batches, bound tensors, threads.
+
+    python -m benchmarks sessions
+    python -m benchmarks sessions --pictures 1000 --json sessions.json
+
+Memory: the detector sees inputs of mixed sizes up to 1920 pixels and the embedder batches of 1 and
+16, each setting in a process of its own (Linux).  Times are processor time on one thread, as other
+load on the machine disturbs that less; medians, taking turns where one process holds all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime
+
+from benchmarks._binding import bound
+from benchmarks._measuring import describe, machine, resident, write_json
+from facecore.models import load_pack
+from facecore.models.runtime import open_model
+
+# Setting -> arena, memory pattern, session settings, whether a run gives its memory back.
+SETTINGS: dict[str, tuple[bool, bool, bool, bool]] = {
+    "arena, no pattern (facecore's)": (True, False, False, False),
+    "no arena": (False, False, False, False),
+    "arena and pattern (the default)": (True, True, False, False),
+    "arena, shrunk after each run": (True, False, False, True),
+    "one arena for all, exact growth": (True, False, True, False),
+}
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+
+
+def processor_ms(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median milliseconds of processor time; the runs take turns."""
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds + 1):
+        for name, run in runs.items():
+            start = time.process_time()
+            run()
+            taken[name].append(time.process_time() - start)
+    return {name: float(np.median(times[1:])) * 1e3 for name, times in taken.items()}
+
+
+def child(pack: str, setting: str, pictures: int) -> None:
+    """One setting's memory in megabytes and time, as JSON."""
+    arena, pattern, shared, shrink = SETTINGS[setting]
+    loaded = load_pack(pack)
+    if shared:
+        memory = onnxruntime.OrtMemoryInfo(
+            "Cpu",
+            onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR,
+            0,
+            onnxruntime.OrtMemType.DEFAULT,
+        )
+        config = onnxruntime.OrtArenaCfg({"max_mem": 0, "arena_extend_strategy": 1})
+        onnxruntime.create_and_register_allocator(memory, config)
+    sessions = []
+    for data in (loaded.detector, loaded.embedder):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.enable_cpu_mem_arena, options.enable_mem_pattern = arena, pattern
+        if shared:
+            options.add_session_config_entry("session.use_env_allocators", "1")
+        sessions.append(
+            onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        )
+    options = onnxruntime.RunOptions()
+    if shrink:
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    names = [session.get_inputs()[0].name for session in sessions]
+    rng = np.random.default_rng(0)
+    opened, start, memories = resident(), time.process_time(), []
+    for turn in range(pictures):
+        height, width = (32 * np.exp(rng.uniform(np.log(2), np.log(60), 2)).astype(int)).tolist()
+        sessions[0].run(None, {names[0]: np.zeros((1, 3, height, width), np.float32)}, options)
+        crops = np.zeros((16 if turn % 8 == 0 else 1, 3, 112, 112), np.float32)
+        sessions[1].run(None, {names[1]: crops}, options)
+        if (turn + 1) % max(1, pictures // 4) == 0:
+            memories.append(round(resident() / 1e6))
+    taken = (time.process_time() - start) / pictures * 1e3
+    print(json.dumps({"opened": round(opened / 1e6), "resident": memories, "ms": taken}))
+
+
+def settings(pack: str, pictures: int) -> dict[str, Any]:
+    """`child` for each setting, printed as a table."""
+    print(
+        f"\n{'setting':34}{'opened':>8}   after each quarter of {pictures} pictures   per picture"
+    )
+    found: dict[str, Any] = {}
+    for name in SETTINGS:
+        command = [sys.executable, "-m", "benchmarks", "sessions", "--pack", pack]
+        command += ["--pictures", str(pictures), "--child", name]
+        answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        found[name] = result = json.loads(answer)
+        memories = " ".join(f"{value:5}" for value in result["resident"])
+        print(f"{name:34}{result['opened']:5} MB   {memories} MB   {result['ms']:17.1f} ms")
+    return found
+
+
+def runs(pack: str, rounds: int) -> dict[str, Any]:
+    """Batch sizes, bound tensors and OpenCV's threads."""
+    loaded = load_pack(pack)
+    spec = loaded.pack.embedder
+    embedder: Any = open_model(spec, loaded.embedder, threads=1)
+    detector: Any = open_model(loaded.pack.detector, loaded.detector, threads=1)
+    crops = np.random.default_rng(0).uniform(-1, 1, (64, 3, 112, 112)).astype(np.float32)
+    batches: dict[str, Callable[[], object]] = {
+        str(n): lambda n=n: embedder.run(None, {spec.input.name: crops[:n]})  # type: ignore[misc]
+        for n in BATCHES
+    }
+    each = {n: ms / int(n) for n, ms in processor_ms(batches, rounds).items()}
+    print("\nembedder, faces in one run: " + ", ".join(f"{n}: {ms:.2f}" for n, ms in each.items()))
+    print("ms per face")
+    picture = np.zeros((1, 3, 320, 256), np.float32)
+    ways = processor_ms(
+        {
+            "embedder, plain": batches["1"],
+            "embedder, bound": bound(embedder, crops[:1], "cpu"),
+            "detector, plain": lambda: detector.run(
+                None, {loaded.pack.detector.input.name: picture}
+            ),
+            "detector, bound": bound(detector, picture, "cpu"),
+        },
+        3 * rounds,
+    )
+    print("\n" + ", ".join(f"{name}: {ms:.2f} ms" for name, ms in ways.items()))
+    return {"batches": each, "bound": ways, "opencv": opencv(3 * rounds)}
+
+
+def opencv(rounds: int) -> dict[str, dict[str, float]]:
+    """What OpenCV's own threads do for work of our size: processor time and time that passes."""
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 255, (960, 720, 3), np.uint8)
+    turn = np.array([[0.4, 0.01, -50], [-0.01, 0.4, -50]], np.float32)
+    work: dict[str, Callable[[], object]] = {
+        "reduce 960x720 to 320": lambda: cv2.resize(
+            picture, (240, 320), interpolation=cv2.INTER_AREA
+        ),
+        "cut out 112x112": lambda: cv2.warpAffine(picture, turn, (112, 112)),
+    }
+    found: dict[str, dict[str, float]] = {}
+    most = cv2.getNumThreads()
+    for name, run in work.items():
+        taken: dict[int, list[float]] = {1: [], most: []}
+        for _ in range(rounds):
+            for threads in taken:
+                cv2.setNumThreads(threads)
+                run()
+                start = time.perf_counter()
+                run()
+                taken[threads].append(time.perf_counter() - start)
+        found[name] = {f"{n} threads": float(np.median(t)) * 1e3 for n, t in taken.items()}
+        print(f"OpenCV, {name}: {', '.join(f'{k} {v:.3f} ms' for k, v in found[name].items())}")
+    cv2.setNumThreads(most)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--pack", default="compact")
+    parser.add_argument("--pictures", type=int, default=300, help="of mixed sizes (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--child", choices=SETTINGS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        child(args.pack, args.child, args.pictures)
+        return
+    facts = machine(["onnxruntime", "opencv-python-headless"])
+    print(describe(facts))
+    times = runs(args.pack, args.rounds)
+    memory = settings(args.pack, args.pictures)
+    write_json(args.json, facts, pack=args.pack, memory=memory, **times)
+
+
+if __name__ == "__main__":
+    main()
