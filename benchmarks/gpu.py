@@ -32,8 +32,8 @@ from facecore.demo import pictures
 from facecore.errors import ProviderUnavailable
 from facecore.face.embedding import Embedder
 from facecore.face.preprocess import to_tensor
-from facecore.models import load_pack
 from facecore.models.cpus import usable_cpus
+from facecore.models.packs import load_pack
 from facecore.models.providers import Provider
 from facecore.models.runtime import create_session, open_model
 

@@ -25,7 +25,7 @@ import onnxruntime
 
 from benchmarks._binding import bound
 from benchmarks._measuring import describe, machine, resident, write_json
-from facecore.models import load_pack
+from facecore.models.packs import load_pack
 from facecore.models.runtime import open_model
 
 # Setting -> arena, memory pattern, session settings, whether a run gives its memory back.
