@@ -1,0 +1,76 @@
+"""Fair timing, and what it was done on: for ``facecore bench`` and the benchmarks."""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facecore.models.cpus import usable_cpus
+
+__all__ = ["describe", "interleaved", "machine"]
+
+
+def interleaved(
+    runs: Mapping[str, Callable[[int], object]], rounds: int, warm: int = 3, pause: float = 0.0
+) -> dict[str, float]:
+    """Median seconds of each run, which take turns so that other load falls on all alike.
+
+    Parameters
+    ----------
+    runs : mapping of str to callable
+        Each is called with the number of the round.
+    rounds : int
+        Rounds that count.
+    warm : int, default 3
+        Rounds before them that do not.
+    pause : float, default 0
+        Seconds before each run, for threads that still spin for the one before.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    gc.collect()
+    for turn in range(warm + rounds):
+        for name, run in runs.items():
+            time.sleep(pause)
+            start = time.perf_counter()
+            run(turn)
+            times[name].append(time.perf_counter() - start)
+    return {name: float(np.median(values[warm:])) for name, values in times.items()}
+
+
+def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
+    """What it ran on, and the versions of Python, facecore, NumPy and these packages."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = (line.partition(":") for line in info.read_text().splitlines())
+        model = next((value.strip() for key, _, value in lines if key.startswith("model n")), model)
+    versions = {"python": platform.python_version()}
+    for name in ("facecore", "numpy", *packages):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {
+        "processor": model,
+        "usable_cpus": usable_cpus(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "load_average": load,
+        "versions": versions,
+    }
+
+
+def describe(facts: Mapping[str, Any]) -> str:
+    """`machine` in one line."""
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    load = facts["load_average"]
+    busy = "" if load is None else f", load average {load:.1f}"
+    return f"{facts['processor']}, {facts['usable_cpus']} processors{busy}; {versions}"
