@@ -5,10 +5,11 @@
 
 The floor is what no import can do without, on the same processors: to decode the pictures
 (OpenCV, from memory), and to run the bare detector and the bare embedder, at the sizes and in the
-batches in which `embed_many` runs them.  Each of the three is timed by itself, both with one thread for every
-processor and with models that use all processors for one run, and the faster one counts; their
-sum is the floor.  It has no files to read, no header to check, no candidates to decode, no faces
-to align and no database to write.  Floor and import take turns, a thousand pictures each.
+batches in which `embed_many` runs them.  Each of the three is timed by itself, both with one
+thread for every processor and with models that use all processors for one run, and the faster one
+counts; their sum is the floor.  It has no files to read, no header to check, no candidates to
+decode, no faces to align and no database to write.  Floor and import take turns, a thousand
+pictures each.
 
 Then another import is killed with SIGKILL about half-way, resumed, and compared, record by
 record and bit by bit, with the one that was not.
