@@ -9,7 +9,7 @@ no faces to align.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +27,8 @@ from facecore.models.runtime import open_model
 
 Shape = tuple[int, ...]
 Run = Callable[[int], object]
+
+STAGES = ("decoding", "detector", "embedder")
 
 
 @dataclass
@@ -195,3 +197,27 @@ class Floor:
             runs["at the same time, embedder a run for each"] = lambda turn: parallel(half)
             runs["at the same time, embedder one run for both"] = together
         return runs
+
+
+def beside(parts: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """Print what the stages took and what `name` took, and return the ratios of their rates.
+
+    Each part has its number of images, and a `Clock` for each of `STAGES` and for `name`.
+    """
+    count = sum(part["images"] for part in parts)
+    totals = {key: np.sum([part[key] for part in parts], axis=0) for key in (*STAGES, name)}
+    totals["floor"] = np.sum([totals[stage] for stage in STAGES], axis=0)
+    print("  an image         on the wall   of all processors")
+    for key in (*STAGES, "floor", name):
+        wall, processors = totals[key] / count * 1e3
+        print(f"  {key:12} {wall:12.2f} ms {processors:14.2f} ms")
+    ratio, by_processor = (totals["floor"] / totals[name]).tolist()
+    median = float(
+        np.median([sum(part[s].wall for s in STAGES) / part[name].wall for part in parts])
+    )
+    print(
+        f"{count / totals[name][0]:.1f} images a second, {ratio:.3f} of the floor's "
+        f"{count / totals['floor'][0]:.1f} (median of {len(parts)} turns {median:.3f}; "
+        f"by processor time {by_processor:.3f})"
+    )
+    return {"ratio": ratio, "processor_time_ratio": by_processor, "median_ratio": median}

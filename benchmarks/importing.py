@@ -17,7 +17,6 @@ record and bit by bit, with the one that was not.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import signal
@@ -29,11 +28,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from benchmarks._floor import Clock, Floor, traced
-from benchmarks._measuring import DATA, describe, machine, write_json
+from benchmarks._floor import Clock, Floor, beside, traced
+from benchmarks._measuring import DATA, arguments, describe, machine, write_json
 from benchmarks._pictures import lfw
 from facecore import FaceEngine, Gallery
 from facecore.gallery.importing import import_pictures
@@ -105,13 +103,10 @@ def killed(engine: FaceEngine, pictures: Sequence[Path], folder: Path) -> tuple[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--pack", default="compact")
     parser.add_argument("--images", type=int, help="how many (default: all)")
     parser.add_argument("--part", type=int, default=1024, help="pictures in one turn")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
     args = parser.parse_args()
     pictures = lfw()[: args.images]
     if not pictures:
@@ -121,27 +116,10 @@ def main() -> None:
         parts, clean = rates(engine, pictures, Path(name), args.part)
         before, resumed, again = killed(engine, pictures, Path(name))
     count = sum(part["images"] for part in parts)
-    stages = ("decoding", "detector", "embedder")
-    wall, processors = (
-        {name: sum(part[name][kind] for part in parts) for name in (*stages, "import")}
-        for kind in (0, 1)
-    )
-    ratios = [sum(part[stage].wall for stage in stages) / part["import"].wall for part in parts]
     facts = machine(("onnxruntime", "opencv-python-headless"))
     print(describe(facts))
     print(f"pack {args.pack}, {count:,} images, {len(clean):,} faces")
-    print("  an image         on the wall   of all processors")
-    for times in (wall, processors):
-        times["floor"] = sum(times[stage] for stage in stages)
-    for name in (*stages, "floor", "import"):
-        each, busy = (times[name] / count * 1e3 for times in (wall, processors))
-        print(f"  {name:12} {each:12.2f} ms {busy:14.2f} ms")
-    floor, ours = (count / wall[name] for name in ("floor", "import"))
-    print(
-        f"{ours:.1f} images a second, {ours / floor:.3f} of the floor's {floor:.1f} "
-        f"(median of {len(ratios)} turns {np.median(ratios):.3f}; "
-        f"by processor time {processors['floor'] / processors['import']:.3f})"
-    )
+    ratios = beside(parts, "import")
     same = again == clean
     print(
         f"killed with {before:,} faces stored; resumed: {resumed.added:,} added, "
@@ -152,9 +130,7 @@ def main() -> None:
         facts,
         pack=args.pack,
         parts=parts,
-        ratio=ours / floor,
-        processor_time_ratio=processors["floor"] / processors["import"],
-        median_ratio=float(np.median(ratios)),
+        **ratios,
         killed={"stored": before, "added": resumed.added, "same": same},
     )
 
