@@ -54,6 +54,7 @@ Runs = dict[str, Callable[[int], object]]
 
 def floors(engine: FaceEngine, floor: Floor, a: Path, b: Path) -> Runs:
     """The ways to the floor of comparing these two; says what the engine does for them."""
+    engine.compare(a, b)  # what is opened at the first use is open from now on
     with traced(engine.pack) as trace:
         engine.compare(a, b)
     shapes = ", ".join(f"{shape[3]}x{shape[2]}" for shape in trace.detector)
