@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from facecore.cli.timing import describe, interleaved, machine
+from facecore.cli.timing import both_clocks, describe, interleaved, machine
 
 __all__ = [
     "DATA",
     "arguments",
+    "both_clocks",
     "describe",
     "interleaved",
     "machine",
