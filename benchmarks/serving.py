@@ -29,7 +29,6 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote_plus
 
-import cv2
 import numpy as np
 from alibabacloud_cloudauth_intl20220809 import models
 from alibabacloud_cloudauth_intl20220809.client import Client
@@ -37,29 +36,13 @@ from alibabacloud_tea_openapi.utils import Utils
 from alibabacloud_tea_openapi.utils_models import Config
 
 from benchmarks._measuring import describe, machine, write_json
+from benchmarks._pictures import portraits
 from facecore import FaceEngine, Gallery
-from facecore.demo import pictures
 from facecore.operations import FaceService
 
 KEY, SECRET = "benchmark", "a-secret-of-the-benchmark"
 BIZ = "benchmark"
 WARM = 10
-
-
-def portraits(most: int) -> tuple[bytes, bytes]:
-    """Two portraits of 960x720 pixels, each in the best quality that `most` bytes allow."""
-    named = pictures()
-    cuts = (named["astronaut"][:, 64:448], named["hopper"][:, 31:481])
-    first, second = (_encoded(cv2.resize(cut, (720, 960)), most) for cut in cuts)
-    return first, second
-
-
-def _encoded(pixels: Any, most: int) -> bytes:
-    for quality in range(95, 10, -1):
-        data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-        if len(data) <= most:
-            return data
-    raise SystemExit(f"no JPEG of {most} bytes can be made")
 
 
 @contextlib.contextmanager

@@ -329,3 +329,30 @@ def test_quality_as_json(capsys: pytest.CaptureFixture[str], face: str) -> None:
 def test_quality_says_the_age_when_asked(capsys: pytest.CaptureFixture[str], face: str) -> None:
     assert "apparent age" not in run(capsys, "quality", face)[1]
     assert "apparent age" in run(capsys, "quality", face, "--attributes")[1]
+
+
+def test_bench(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "bench", "--seconds", "0.2", "--threads", "1", "--json")
+    answer = json.loads(out)
+    assert (status, err) == (0, "")
+    assert list(answer["stages_ms"]) == ["load", "detect", "align", "embed", "compare"]
+    assert answer["comparison_ms"] * answer["comparisons_per_second"] == pytest.approx(1000)
+    assert answer["stages_ms"]["detect"] > 0
+    assert answer["embed_many_per_second"] > 0
+    assert answer["search_ms"] > 0
+    assert {"facecore", "onnxruntime"} <= answer["machine"]["versions"].keys()
+
+
+def test_bench_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "bench", "--seconds", "0.2")
+    assert status == 0
+    for title in ("load", "detect", "align", "embed", "compare", "one comparison", "embed_many"):
+        assert any(line.strip().startswith(title) for line in out.splitlines()), title
+    assert "among 100,000 templates" in out
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+def test_bench_needs_time(capsys: pytest.CaptureFixture[str], seconds: str) -> None:
+    status, out, err = run(capsys, "bench", f"--seconds={seconds}")
+    assert (status, out) == (2, "")
+    assert err.startswith("facecore: InvalidParameter: --seconds")

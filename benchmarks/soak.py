@@ -1,0 +1,159 @@
+"""Does the memory stay flat? Tens of thousands of pictures of all sizes through one engine.
+
+    python -m benchmarks soak                              # 20,000 images
+    python -m benchmarks soak --images 2000 --plot soak.png --json soak.json
+
+Pictures of random size and shape, 64 to 4000 pixels on the longer side, as JPEG, PNG and WebP
+files and as arrays whose size is never the same; some show nobody, some files are broken.  They
+go through `detect`, `compare` and `embed_many` in random order.  The memory that no file holds
+(Linux: RssAnon) is read every thousand images.  After the warm-up, a quarter of the images, a
+line is fitted to it; its rise over the rest says whether memory grows.
+"""
+
+from __future__ import annotations
+
+import collections
+import random
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks._measuring import arguments, describe, machine, resident, write_json
+from benchmarks._pictures import london, texture
+from facecore import FacecoreError, FaceEngine
+from facecore.demo import pictures
+
+SIDES = (64, 4000)
+FLAT = 0.05  # of the memory, over all that was measured
+KINDS = (".jpg", ".jpg", ".png", ".webp")
+
+
+class Pictures:
+    """Files of random sizes, made once, and arrays made from them each time."""
+
+    def __init__(self, folder: Path, count: int, seed: int) -> None:
+        self._random = random.Random(seed)
+        faces = [cv2.imread(str(path)) for path in london()[:40]] or [*pictures().values()]
+        rng = np.random.default_rng(seed)
+        # Arrays are made from these, small enough to be kept.
+        self._sources = [*faces[:6], texture(rng, 400, 300)]
+        self.files: list[Path] = []
+        for i in range(count):
+            alone = self._random.random() < 0.15
+            source = texture(rng, 400, 300) if alone else self._random.choice(faces)
+            path = folder / f"{i}{self._random.choice(KINDS)}"
+            cv2.imwrite(str(path), self._resized(source))
+            if self._random.random() < 0.05:
+                self._break(path)
+            self.files.append(path)
+
+    def _resized(self, source: Any) -> Any:
+        low, high = np.log(SIDES)
+        longest = np.exp(self._random.uniform(low, high))
+        shape = np.array(source.shape[1::-1]) * [self._random.uniform(0.7, 1.4), 1]
+        width, height = np.maximum(1, np.rint(shape * longest / shape.max())).astype(int).tolist()
+        return cv2.resize(source, (width, height), interpolation=cv2.INTER_AREA)
+
+    def _break(self, path: Path) -> None:
+        data = path.read_bytes()
+        cut = data[: self._random.randrange(len(data))]
+        path.write_bytes(self._random.choice([cut, b"", data[::-1]]))
+
+    def one(self) -> Any:
+        """A path, its bytes, or an array."""
+        kind = self._random.random()
+        if kind < 0.3:
+            return self._resized(self._random.choice(self._sources))
+        path = self._random.choice(self.files)
+        return path if kind < 0.8 else path.read_bytes()
+
+    def step(self, engine: FaceEngine) -> tuple[int, str]:
+        """Do something with some pictures: how many, and how it ended."""
+        what = self._random.choice(("detect", "compare", "embed_many"))
+        count = {"detect": 1, "compare": 2}.get(what) or self._random.randrange(1, 33)
+        some = (self.one() for _ in range(count))
+        try:
+            if what == "detect":
+                outcome = "a face" if engine.detect(next(some)) else "none"
+            elif what == "compare":
+                outcome = "passed" if engine.compare(next(some), next(some)).passed else "failed"
+            else:
+                errors = [isinstance(answer, FacecoreError) for answer in engine.embed_many(some)]
+                outcome = "with errors" if any(errors) else "without errors"
+        except FacecoreError as error:
+            outcome = error.code
+        return count, f"{what}: {outcome}"
+
+
+def plot(path: Path, counts: list[int], memory: list[float], warm: int, line: Any) -> None:
+    from matplotlib.figure import Figure
+
+    axes = (figure := Figure(figsize=(7, 4))).add_subplot()
+    axes.plot(counts, memory, label="anonymous memory")
+    axes.plot(counts[warm:], line(counts[warm:]), "--", label="line after the warm-up")
+    axes.set(xlabel="images", ylabel="MB", ylim=(0, None))
+    axes.legend()
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--pack", default="compact")
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--files", type=int, default=500, help="that are made beforehand")
+    parser.add_argument("--every", type=int, help="images between readings (default: a 20th)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plot", type=Path, help="write the curve there; needs matplotlib")
+    args = parser.parse_args()
+    every = args.every or max(1, args.images // 20)
+    facts = machine(("onnxruntime", "opencv-python-headless"))
+    print(describe(facts))
+    outcomes: collections.Counter[str] = collections.Counter()
+    counts, memory, done = [], [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        source = Pictures(Path(folder), args.files, args.seed)
+        engine = FaceEngine(args.pack)
+        print(f"{'images':>8} {'anonymous':>11}")
+        with tqdm(total=args.images, disable=not sys.stderr.isatty()) as bar:
+            while done < args.images:
+                count, outcome = source.step(engine)
+                outcomes[outcome] += 1
+                done += count
+                bar.update(count)
+                if done >= every * (len(counts) + 1):
+                    counts.append(done)
+                    memory.append(resident() / 1e6)
+                    print(f"{done:8,} {memory[-1]:8.1f} MB", flush=True)
+    for outcome, number in sorted(outcomes.items()):
+        print(f"  {number:6,} x {outcome}")
+    warm = len(counts) // 4
+    slope, level = np.polyfit(counts[warm:], memory[warm:], 1).tolist()
+    rise = slope * (counts[-1] - counts[warm])
+    share = rise / float(np.mean(memory[warm:]))
+    flat = share <= FLAT
+    print(
+        f"after the warm-up {slope * 1000:+.2f} MB per 1,000 images, {rise:+.1f} MB ({share:+.1%}) "
+        f"in all: {'flat' if flat else 'GROWING'}; the highest {max(memory):.1f} MB"
+    )
+    if args.plot:
+        plot(args.plot, counts, memory, warm, np.poly1d([slope, level]))
+    write_json(
+        args.json,
+        facts,
+        pack=args.pack,
+        images=counts,
+        megabytes=memory,
+        slope_per_1000=slope * 1000,
+        rise=rise,
+        flat=flat,
+        outcomes=dict(outcomes),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Fresh processes: the import, the time to the first comparison, and the memory it takes.
+
+    python -m benchmarks startup                       # 20 processes of each kind, in turn
+    python -m benchmarks startup --processes 5 --comparisons 100
+
+Every process imports `cv2, onnxruntime, numpy` first, and what comes after that import is ours:
+`import facecore`, opening an engine, the first comparison of two files, and, for contrast, the
+second.  "imported first" is a process that imports facecore before anything else.  Whole
+processes are timed from outside too.  Memory is the resident set, and the part of it that no file
+holds, beside a process that only imports `cv2, onnxruntime` (Linux).  Medians.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks._measuring import arguments, describe, machine, write_json
+from benchmarks._pictures import london, pair
+
+PREPARE = """
+import json, sys, time
+start = time.perf_counter()
+times, marks = {}, {}
+def mark(name):
+    global start
+    now = time.perf_counter()
+    times[name], start = now - start, time.perf_counter()
+def memory(name):
+    with open("/proc/self/status") as file:
+        lines = [line.split() for line in file if line.startswith(("VmRSS", "RssAnon"))]
+    for key, value, _ in lines:
+        marks[name + " " + key.rstrip(":")] = int(value) * 1024
+"""
+BASE = """
+import cv2, onnxruntime, numpy
+mark("base")
+"""
+OWN = """
+import facecore
+mark("import facecore")
+"""
+FIRST = """
+engine = facecore.FaceEngine(sys.argv[1])
+mark("FaceEngine()")
+engine.compare(*sys.argv[2:4])
+mark("first compare")
+engine.compare(*sys.argv[2:4])
+mark("second compare")
+"""
+MEMORY = """
+import cv2, onnxruntime
+memory("base")
+import facecore
+engine = facecore.FaceEngine(sys.argv[1])
+files = sys.argv[3:]
+engine.compare(files[0], files[1])
+memory("first")
+for i in range(1, int(sys.argv[2])):
+    engine.compare(files[2 * i % len(files)], files[(2 * i + 1) % len(files)])
+memory("last")
+"""
+ANSWER = """
+print(json.dumps({"times": times, "marks": marks}))
+"""
+# What each kind of process does.
+KINDS = {
+    "base alone": BASE,
+    "imported": BASE + OWN,
+    "imported first": OWN,
+    "to the first result": BASE + OWN + FIRST,
+}
+
+
+def process(program: str, *arguments: str) -> dict[str, Any]:
+    """Its own times and marks, and how long the whole process took."""
+    command = [sys.executable, "-c", PREPARE + program + ANSWER, *arguments]
+    start = time.perf_counter()
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    whole = time.perf_counter() - start
+    answer: dict[str, Any] = json.loads(output)
+    answer["times"]["whole process"] = whole
+    return answer
+
+
+def times(count: int, *arguments: str) -> dict[str, dict[str, float]]:
+    """Median seconds by kind of process and step."""
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+    for turn in tqdm(range(count + 1), disable=not sys.stderr.isatty()):
+        for kind, program in KINDS.items():
+            answer = process(program, *arguments)["times"]
+            if turn:  # the first round brings the files into memory
+                found[kind].append(answer)
+    return {
+        kind: {step: float(np.median([each[step] for each in runs])) for step in runs[0]}
+        for kind, runs in found.items()
+    }
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--pack", default="compact")
+    parser.add_argument("--processes", type=int, default=20, help="of each kind")
+    parser.add_argument("--comparisons", type=int, default=1000, help="before memory is read again")
+    args = parser.parse_args()
+    facts = machine(("onnxruntime", "opencv-python-headless"))
+    print(describe(facts))
+    with tempfile.TemporaryDirectory() as name:
+        a, b = map(str, pair(Path(name)))
+        medians = times(args.processes, args.pack, a, b)
+        files = [str(path) for path in london()] or [a, b]
+        runs = [process(MEMORY, args.pack, str(args.comparisons), *files) for _ in range(3)]
+    base, first = medians["base alone"], medians["to the first result"]
+    print(f"{'milliseconds':44} {'ms':>9} {'x base':>7}")
+    rows = {
+        "import cv2, onnxruntime, numpy (base)": base["base"],
+        "import facecore, after that": medians["imported"]["import facecore"],
+        "import facecore, before all else": medians["imported first"]["import facecore"],
+        "FaceEngine(), first in the process": first["FaceEngine()"],
+        "compare, first in the process": first["first compare"],
+        "compare, second": first["second compare"],
+        "from the base to the first result": sum(
+            first[step] for step in ("import facecore", "FaceEngine()", "first compare")
+        ),
+        "whole process: base alone": base["whole process"],
+        "whole process: import facecore alone": medians["imported first"]["whole process"],
+        "whole process: two comparisons": first["whole process"],
+    }
+    for title, seconds in rows.items():
+        print(f"  {title:42} {seconds * 1e3:9.1f} {seconds / base['base']:7.2f}")
+    marks = {
+        name: float(np.median([run["marks"][name] for run in runs])) / 1e6
+        for name in runs[0]["marks"]
+    }
+    print(f"{'megabytes':44} {'resident':>9} {'anonymous':>10}")
+    titles = {
+        "base": "import cv2, onnxruntime",
+        "first": "after the first comparison",
+        "last": f"after {args.comparisons:,} comparisons",
+    }
+    for key, title in titles.items():
+        print(f"  {title:42} {marks[f'{key} VmRSS']:9.1f} {marks[f'{key} RssAnon']:10.1f}")
+    write_json(args.json, facts, pack=args.pack, medians=medians, seconds=rows, megabytes=marks)
+
+
+if __name__ == "__main__":
+    main()
