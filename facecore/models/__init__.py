@@ -10,6 +10,7 @@ from facecore.models.calibrations import (
     write_calibration,
 )
 from facecore.models.install import PullResult, pull
+from facecore.models.interchange import InterchangeSpec, MixedRate
 from facecore.models.manifest import (
     AttributesSpec,
     DetectorSpec,
@@ -45,12 +46,14 @@ __all__ = [
     "EmbedderSpec",
     "FileCheck",
     "InputSpec",
+    "InterchangeSpec",
     "Knot",
     "LivenessOutput",
     "LivenessSpec",
     "LoadedPack",
     "Manifest",
     "MeasuredRate",
+    "MixedRate",
     "Pack",
     "PackInfo",
     "PullResult",
