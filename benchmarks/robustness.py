@@ -141,7 +141,8 @@ def judge(
 
 def identity(engine: FaceEngine, folds: int) -> str:
     """What a stored result depends on, but for this script."""
-    return f"{engine.contract_id} {engine.pack.detector.sha256[:16]} {folds} folds"
+    models = engine.pack.embedder.sha256[:16], engine.pack.detector.sha256[:16]
+    return f"{' '.join(models)} {folds} folds"
 
 
 def packs(names: list[str]) -> Iterator[tuple[str, FaceEngine]]:
@@ -184,13 +185,14 @@ def main() -> None:
     engines = dict(packs(args.pack or ["compact", "mobilefacenet"]))
     facts = machine(("onnxruntime", "opencv-python-headless"))
     print(describe(facts))
-    results: dict[str, dict[str, Any]] = {pack: {} for pack in engines}
-    of = {pack: identity(engine, args.folds) for pack, engine in engines.items()}
+    results: dict[str, dict[str, Any]] = {}
+    of: dict[str, str] = {}
     if args.json and args.json.exists():
         old = json.loads(args.json.read_text("utf-8"))
-        for pack in engines:
-            if old["of"].get(pack) == of[pack]:
-                results[pack] = old["results"][pack]
+        results, of = old["results"], old["of"]
+    for pack, engine in engines.items():
+        if of.get(pack) != (now := identity(engine, args.folds)):
+            results[pack], of[pack] = {}, now
     references: dict[str, dict[str, NDArray[np.float32]]] = {}
     for key in args.only or CONDITIONS:
         missing = {pack: e for pack, e in engines.items() if key not in results[pack]}
@@ -202,7 +204,7 @@ def main() -> None:
             probes = dict(zip(second, vectors, strict=True))
             results[pack][key] = judge(pairs, references[pack], probes)
         write_json(args.json, facts, of=of, results=results)
-    print("\n".join(table(results)))
+    print("\n".join(table({pack: results[pack] for pack in engines})))
 
 
 if __name__ == "__main__":
