@@ -1,7 +1,7 @@
 """What the variants of the compact pack cost and lose, and whether their vectors mix.
 
-Size, processor time of the bare models on one thread beside MobileFaceNet's and YuNet-n's, LFW View 2
-and London.  Mixed: the first picture of each LFW pair through the float pack, the second
+Size, processor time of the bare models on one thread beside MobileFaceNet's and YuNet-n's, LFW
+View 2 and London.  Mixed: the first picture of each LFW pair through the float pack, the second
 through the variant.  The manifest's own evidence, on people outside View 2, is printed beside.
 
     python -m benchmarks variants
