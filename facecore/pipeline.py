@@ -59,8 +59,11 @@ class Pipeline:
     def open(self, image: ImageInput, limits: images.Limits | None = None) -> Picture:
         """Checked, and decoded as finely as the search for its largest face begins."""
         picture = open_picture(image, limits or self.limits)
+        scale = self.detector.coarse_scale(picture)
+        # Of a large picture the crop too is likely to need more, and to decode it once more costs
+        # more than twice the pixels: at 1/8, 1/4 and 1/2, 12 megapixels take 18, 21 and 32 ms.
         with typed(picture):
-            picture.reduced(self.detector.coarse_scale(picture))
+            picture.reduced(2 * scale if 4 * scale <= 1 else scale)
         return picture
 
     def detect(self, picture: Picture) -> list[Face]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from facecore import files
 from facecore.errors import InvalidParameter, PackCorrupt
+from facecore.models.interchange import CONTRACT
 from facecore.models.schema import is_pack_name, parse, read_toml, require
 from facecore.models.specs import CalibrationSpec
 
@@ -22,8 +22,6 @@ __all__ = [
     "read_calibration",
     "write_calibration",
 ]
-
-_CONTRACT = re.compile(r"c1-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ class CalibrationFile:
         require(self.format == 1, "format", "must be 1; a newer facecore may know this one")
         require(bool(self.facecore.strip()), "facecore", "must not be empty")
         require(is_pack_name(self.pack), "pack", "must be lower-case letters, digits, _ and -")
-        is_contract = _CONTRACT.fullmatch(self.contract) is not None
+        is_contract = CONTRACT.fullmatch(self.contract) is not None
         require(is_contract, "contract", "must be c1- and 16 hexadecimal digits")
 
 

@@ -8,6 +8,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from facecore.models.interchange import InterchangeSpec
 from facecore.models.schema import is_file_name, is_pack_name, parse, read_toml, require
 from facecore.models.specs import (
     AttributesOutput,
@@ -115,6 +116,9 @@ class EmbedderSpec(ModelFile):
         Photographs against photographs.
     id_portrait_calibration : CalibrationSpec, optional
         Portraits from an identity card's chip against photographs.
+    interchange : InterchangeSpec, optional
+        For a variant: the contract of the pack whose vectors its own were measured to stand in
+        for.
     """
 
     alignment: str
@@ -123,6 +127,7 @@ class EmbedderSpec(ModelFile):
     output: EmbedderOutput
     calibration: CalibrationSpec
     id_portrait_calibration: CalibrationSpec | None = None
+    interchange: InterchangeSpec | None = None
 
     def __post_init__(self) -> None:
         ModelFile.__post_init__(self)
@@ -207,7 +212,14 @@ ModelSpec: TypeAlias = DetectorSpec | EmbedderSpec | LivenessSpec | AttributesSp
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A whole ``pack.toml``; a pack may lack the models that default to None."""
+    """A whole ``pack.toml``; a pack may lack the models that default to None.
+
+    Parameters
+    ----------
+    shares : str, optional
+        Name of the pack, in the folder beside this one, that holds the model files which this
+        one's folder lacks: the same bytes are not shipped twice.
+    """
 
     format: int
     name: str
@@ -217,10 +229,14 @@ class Manifest:
     embedder: EmbedderSpec
     liveness: LivenessSpec | None = None
     attributes: AttributesSpec | None = None
+    shares: str | None = None
 
     def __post_init__(self) -> None:
         require(self.format == 1, "format", "must be 1; a newer facecore may know this one")
         require(is_pack_name(self.name), "name", "must be lower-case letters, digits, _ and -")
+        if self.shares is not None:
+            another = is_pack_name(self.shares) and self.shares != self.name
+            require(another, "shares", "must name another pack")
         require(bool(self.version.strip()), "version", "must not be empty")
         require(bool(self.summary.strip()), "summary", "must not be empty")
         owners: dict[str, str] = {}
@@ -238,7 +254,6 @@ class Manifest:
             "attributes": self.attributes,
         }
         return {role: model for role, model in found.items() if model is not None}
-        return found
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -257,13 +272,16 @@ def contract_id(embedder: EmbedderSpec) -> str:
 
     Two templates may be compared only when their contracts are equal. The identity is the
     embedder's file, its input section, its alignment and its dimension, and nothing else: a
-    pack's name, its detector and its calibration may change without a re-enrolment.
+    pack's name, its detector and its calibration may change without a re-enrolment. A variant
+    that was measured to keep another pack's contract has that one.
 
     Returns
     -------
     str
         ``"c1-"`` and 16 hexadecimal digits (of a SHA-256 over canonical JSON).
     """
+    if embedder.interchange is not None:
+        return embedder.interchange.contract
     identity = {
         "sha256": embedder.sha256,
         "input": asdict(embedder.input),

@@ -42,7 +42,7 @@ class Pack:
     manifest : Manifest
         What the pack says about its models.
     folder : Path
-        Where the model files are.
+        Where the model files are, but for those that it shares; see `path`.
     hint : str
         What to do when one of its files turns out to be wrong.
     """
@@ -75,6 +75,10 @@ class Pack:
     def attributes(self) -> AttributesSpec | None:
         """The part of the manifest on age and gender; None where the pack has none."""
         return self.manifest.attributes
+
+    def path(self, model: ModelFile) -> Path:
+        """Where the file of one of its models is."""
+        return _path(self.manifest, self.folder, model.file)
 
     @property
     def contract_id(self) -> str:
@@ -171,7 +175,7 @@ def read_model(pack: Pack, model: ModelFile) -> bytes:
     PackCorrupt
         The file is missing, or differs from the manifest in size or SHA-256.
     """
-    path = pack.folder / model.file
+    path = pack.path(model)
     try:
         if not path.is_file():  # neither a folder nor a pipe, which would block the read
             raise PackCorrupt(f"{path}: the model file is missing", pack.hint)
@@ -191,9 +195,16 @@ def read_model(pack: Pack, model: ModelFile) -> bytes:
 
 
 def missing_files(manifest: Manifest, folder: Path) -> list[str]:
-    """Return the names of the model files that `folder` lacks."""
+    """Return the names of the model files that are neither in `folder` nor shared."""
     files = (model.file for model in manifest.models.values())
-    return [file for file in files if not (folder / file).is_file()]
+    return [file for file in files if not _path(manifest, folder, file).is_file()]
+
+
+def _path(manifest: Manifest, folder: Path, file: str) -> Path:
+    own = folder / file
+    if manifest.shares is None or own.is_file():
+        return own
+    return folder.parent / manifest.shares / file
 
 
 def _as_path(value: object) -> Path:
@@ -246,5 +257,6 @@ def _named(path: Path, name: str) -> Manifest:
 
 def _complete(pack: Pack) -> Pack:
     for file in missing_files(pack.manifest, pack.folder):
-        raise PackCorrupt(f"{pack.folder / file}: the model file is missing", pack.hint)
+        path = _path(pack.manifest, pack.folder, file)
+        raise PackCorrupt(f"{path}: the model file is missing", pack.hint)
     return pack

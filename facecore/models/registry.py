@@ -112,9 +112,10 @@ def _describe(entry: RegistryEntry) -> PackInfo:
     manifest, folder, problem = None, None, ""
     try:
         manifest = read_manifest(catalog.shipped_root() / entry.name / MANIFEST_NAME)
-        folder = packs.find_pack(entry.name).folder
+        pack = packs.find_pack(entry.name)
+        folder = pack.folder
         for model in manifest.models.values():
-            if (folder / model.file).stat().st_size != model.size:
+            if pack.path(model).stat().st_size != model.size:
                 folder = None
                 break
     except (FacecoreError, OSError) as error:

@@ -35,7 +35,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="folder of the pack's manifest")
-    folder = parser.parse_args().folder
+    print("\n".join(calibrate(parser.parse_args().folder)))
+
+
+def calibrate(folder: Path) -> list[str]:
+    """Measure a pack's tables, put them into its manifest, and return them for people."""
     # A pack that was pulled has its models in the cache: it is named, not pointed at.
     shipped = any(folder.glob("*.onnx"))
     engine = FaceEngine(folder if shipped else folder.name)
@@ -46,27 +50,29 @@ def main() -> None:
     assert portrait is not None
     if not all(knot.measured for table in (result.calibration, portrait) for knot in table.knots):
         raise SystemExit("a pack's table must be measured down to its rarest rate")
-    lines = [
+    tables = [
         COMMENT,
         *calibration_lines("embedder.calibration", result.calibration.to_spec()),
         "",
         *calibration_lines("embedder.id_portrait_calibration", portrait.to_spec()),
     ]
-    tables = "".join(f"  {line}".rstrip() + "\n" for line in lines)
-    manifest = folder / "pack.toml"
-    # These are the last sections; the comment before the first goes with them.
-    kept = []
-    for line in manifest.read_text(encoding="utf-8").splitlines():
-        if line.strip() == "[embedder.calibration]":
-            break
-        kept.append(line)
-    if kept and kept[-1].lstrip().startswith("#"):
-        kept.pop()
+    replace_tables(folder / "pack.toml", [f"  {line}".rstrip() for line in tables])
+    return result.lines()
+
+
+def replace_tables(manifest: Path, tables: list[str]) -> None:
+    """Put the lines of both tables where the old ones are; all other sections stay."""
+    lines = manifest.read_text(encoding="utf-8").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.strip() == "[embedder.calibration]")
+    if lines[start - 1].lstrip().startswith("#"):
+        start -= 1  # the comment before the first table goes with them
+    # The next model's section, or the comment above it, begins in the first column.
+    end = next((i for i in range(start, len(lines)) if lines[i][:1] in ("[", "#")), len(lines))
+    rest = ["", *lines[end:]] if end < len(lines) else []
     partial = manifest.with_suffix(".new")
-    partial.write_text("\n".join(kept) + "\n" + tables, encoding="utf-8")
+    partial.write_text("\n".join([*lines[:start], *tables, *rest]) + "\n", encoding="utf-8")
     read_manifest(partial)
     os.replace(partial, manifest)
-    print("\n".join(result.lines()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small files: weights stored as float16 and widened again when the session is made."""
+"""Small files: weights stored as float16 and widened again, when the session is made or here."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def save_half(model: onnx.ModelProto, path: Path) -> None:
+def save_half(model: onnx.ModelProto, path: Path, least_rank: int = 0) -> None:
     """Store float32 initializers of 64 numbers or more as float16 behind a Cast.
 
     ONNX Runtime folds the casts when it loads, so that the network computes in float32
-    at full speed while the file is half the size.
+    at full speed while the file is half the size.  Those of fewer axes than `least_rank` stay
+    as they are: scales of a quantised network, say, which have one.
     """
     graph, casts = model.graph, []
     for tensor in graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < 64:
+            continue
+        if len(tensor.dims) < least_rank:
             continue
         values = numpy_helper.to_array(tensor)
         name = tensor.name
@@ -28,3 +31,21 @@ def save_half(model: onnx.ModelProto, path: Path) -> None:
     graph.node.extend(nodes)
     onnx.checker.check_model(model)
     onnx.save(model, path)
+
+
+def load_widened(path: Path) -> onnx.ModelProto:
+    """Read what `save_half` wrote, with the weights as float32 and without the casts."""
+    model = onnx.load(path)
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    kept = []
+    for node in model.graph.node:
+        if node.op_type == "Cast" and node.input[0] in stored:
+            tensor = stored[node.input[0]]
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, node.output[0]))
+        else:
+            kept.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    onnx.checker.check_model(model)
+    return model

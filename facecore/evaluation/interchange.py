@@ -1,0 +1,94 @@
+"""Whether two packs' vectors may stand in for each other: one enrols, the other one searches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from facecore.errors import InvalidParameter
+
+__all__ = ["Interchange", "compare_variants"]
+
+
+@dataclass(frozen=True, slots=True)
+class Interchange:
+    """What `compare_variants` found; comparisons are ordered (gallery, probe) pairs.
+
+    Attributes
+    ----------
+    cosine_mean, cosine_low : float
+        Of the two vectors of one picture: mean, and first percentile.
+    pictures, genuine, impostor : int
+        Pictures that have both vectors, and comparisons among them.
+    thresholds, fmr, mixed_fmr, fnmr, mixed_fnmr : tuple of float
+        Error rates at each threshold: among the gallery's own vectors, and mixed.
+    """
+
+    cosine_mean: float
+    cosine_low: float
+    pictures: int
+    genuine: int
+    impostor: int
+    thresholds: tuple[float, ...]
+    fmr: tuple[float, ...]
+    mixed_fmr: tuple[float, ...]
+    fnmr: tuple[float, ...]
+    mixed_fnmr: tuple[float, ...]
+
+
+def compare_variants(
+    gallery: NDArray[np.float32],
+    probes: NDArray[np.float32],
+    people: ArrayLike,
+    thresholds: ArrayLike,
+) -> Interchange:
+    """Compare the vectors that two packs give the same pictures.
+
+    Parameters
+    ----------
+    gallery, probes : ndarray, shape (N, D), float32
+        Unit vectors of N pictures from one pack and from the other; a row of NaN where a picture
+        has none.
+    people : array_like, shape (N,)
+        Who is on each picture.
+    thresholds : array_like, shape (T,)
+        Similarities; the gallery's pack's.
+
+    Raises
+    ------
+    InvalidParameter
+        Shapes that do not fit, or no genuine or no impostor comparison.
+    """
+    person = np.asarray(people)
+    if gallery.shape != probes.shape or gallery.ndim != 2 or person.shape != gallery.shape[:1]:
+        raise InvalidParameter(
+            f"vectors {gallery.shape} and {probes.shape} of {person.size} pictures do not fit",
+            "give a row for each picture from both packs",
+        )
+    both = ~(np.isnan(gallery).any(axis=1) | np.isnan(probes).any(axis=1))
+    gallery, probes, person = gallery[both], probes[both], person[both]
+    same = person[:, None] == person[None]
+    genuine, impostor = same & ~np.eye(len(person), dtype=bool), ~same
+    if not genuine.any() or not impostor.any():
+        raise InvalidParameter("there are no comparisons of one person, or none of two")
+    cosines = np.einsum("ij,ij->i", gallery, probes, dtype=np.float64)
+    limits = np.asarray(thresholds, np.float64).ravel()
+    own, mixed = gallery @ gallery.T, gallery @ probes.T
+
+    def rates(values: NDArray[np.float32], above: bool) -> tuple[float, ...]:
+        return tuple(float(((values >= t) == above).mean()) for t in limits)
+
+    return Interchange(
+        cosine_mean=float(cosines.mean()),
+        cosine_low=float(np.quantile(cosines, 0.01)),
+        pictures=len(person),
+        genuine=int(genuine.sum()),
+        impostor=int(impostor.sum()),
+        thresholds=tuple(limits.tolist()),
+        fmr=rates(own[impostor], above=True),
+        mixed_fmr=rates(mixed[impostor], above=True),
+        fnmr=rates(own[genuine], above=False),
+        mixed_fnmr=rates(mixed[genuine], above=False),
+    )
