@@ -135,11 +135,15 @@ def non_maximum_suppression(
 
 def _overlap(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     """Intersection over union of one box (4,) with others (N, 4)."""
-    shared = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    shared_area = np.prod(np.maximum(shared, 0), axis=1)
-    areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
-    union = np.prod(np.maximum(box[2:] - box[:2], 0)) + areas - shared_area
-    return np.asarray(shared_area / np.maximum(union, np.finfo(np.float32).tiny))
+    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    shared = _area(sides)
+    union = _area(box[None, 2:] - box[None, :2]) + _area(boxes[:, 2:] - boxes[:, :2]) - shared
+    return np.asarray(shared / np.maximum(union, np.finfo(np.float32).tiny))
+
+
+def _area(sides: NDArray[np.float32]) -> NDArray[np.float32]:
+    sides = np.maximum(sides, 0)
+    return np.asarray(sides[:, 0] * sides[:, 1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
