@@ -1,4 +1,4 @@
-"""Plot the logs of the two trainings, one panel each.
+"""Plot the logs of trainings: a panel for the detector's rounds, one for a round of the embedder.
 
 python weights/training/curve.py --detector RUN [RUN ...] --embedder RUN --out curve.png
 """
@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 
 def read(run: Path) -> dict[int, dict[str, float]]:
@@ -20,32 +21,45 @@ def read(run: Path) -> dict[int, dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--detector", type=Path, nargs="+", required=True)
-    parser.add_argument("--embedder", type=Path, required=True)
+    parser.add_argument("--detector", type=Path, nargs="+", default=[])
+    parser.add_argument("--embedder", type=Path, nargs="*", default=[])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    panels = [*([None] if args.detector else []), *args.embedder]
+    figure, all_axes = plt.subplots(
+        1, len(panels), figsize=(5.5 * len(panels), 4), layout="constrained", squeeze=False
+    )
+    for axes, run in zip(all_axes[0], panels, strict=True):
+        if run is None:
+            plot_detector(axes, args.detector)
+        else:
+            plot_embedder(axes, run)
+    figure.savefig(args.out, dpi=110)
 
+
+def plot_detector(axes: Axes, runs: list[Path]) -> None:
     before = 0.0
-    for run in args.detector:
+    for run in runs:
         records = [record for _, record in sorted(read(run).items())]
         seen = [(before + record["images"]) / 1000 for record in records]
         for name, colour in (("held_box", "C0"), ("held_points", "C1")):
             label = {"held_box": "boxes", "held_points": "landmarks"}[name] if not before else None
-            left.plot(seen, [record[name] for record in records], colour, label=label)
+            axes.plot(seen, [record[name] for record in records], colour, label=label)
         before += records[-1]["images"]
-    left.set(
+    axes.set(
         title="Detector", xlabel="thousand scenes seen", ylabel="smooth L1, held-out scenes",
         yscale="log",
     )  # fmt: skip
-    left.legend()
+    axes.legend()
 
-    records = [record for _, record in sorted(read(args.embedder).items())]
+
+def plot_embedder(axes: Axes, run: Path) -> None:
+    records = [record for _, record in sorted(read(run).items())]
     seen = [record["images"] / 1e6 for record in records]
-    right.plot(seen, [record["angle"] for record in records], "C0", label="1 - cosine to teacher")
-    right.set(title="Embedder", xlabel="million images seen", ylabel="loss of a batch")
+    axes.plot(seen, [record["angle"] for record in records], "C0", label="1 - cosine to teacher")
+    axes.set(title="Embedder", xlabel="million images seen", ylabel="loss of a batch")
     checks = [record for record in records if "tar_dev" in record]
-    other = right.twinx()
+    other = axes.twinx()
     other.plot(
         [record["images"] / 1e6 for record in checks],
         [record["tar_dev"] for record in checks],
@@ -53,10 +67,16 @@ def main() -> None:
         label="TAR at FAR 1 %, held-out people",
     )
     other.axhline(checks[-1]["tar_dev_teacher"], color="C2", ls=":", label="the same, teacher")
+    if "cosine_dev" in checks[-1]:
+        axes.plot(
+            [record["images"] / 1e6 for record in checks],
+            [1 - record["cosine_dev"] for record in checks],
+            "C0o--",
+            label="1 - cosine, held-out people",
+        )
     other.set(ylim=(0, 1))
-    lines = right.get_lines() + other.get_lines()
-    right.legend(lines, [line.get_label() for line in lines], loc="center right")
-    figure.savefig(args.out, dpi=110)
+    lines = axes.get_lines() + other.get_lines()
+    axes.legend(lines, [line.get_label() for line in lines], loc="center right")
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def training_feeds(role: str, count: int, seed: int) -> list[dict[str, NDArray[n
         detector = Detector(recorder, spec)  # type: ignore[arg-type]
         paths = [path for _, path in photographs(data_root())]
         for i in rng.choice(len(paths), count, replace=False):
-            detector.detect(images.load(paths[i]))
+            detector.detect(images.open_picture(paths[i]))
     return recorder.feeds
 
 
