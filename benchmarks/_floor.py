@@ -76,8 +76,19 @@ def traced(pack: Pack) -> Iterator[Trace]:
         patch.object(ort.InferenceSession, "run", noted_run),
     ):
         yield trace
+    trace.decodes = _finest(trace.decodes)
     if not (trace.decodes and trace.detector and trace.embedder):
         raise SystemExit("the engine decodes or runs its models in a way that is not seen here")
+
+
+def _finest(decodes: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """One decoding for each file, at the finest scale: a floor does not decode twice."""
+    found: dict[int, tuple[Any, ...]] = {}
+    for arguments in decodes:  # which keep the files alive, so that no address serves twice
+        file = arguments[0].ctypes.data
+        if file not in found or decode_scale(arguments) < decode_scale(found[file]):
+            found[file] = arguments
+    return list(found.values())
 
 
 class Clock(NamedTuple):

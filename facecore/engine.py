@@ -148,14 +148,14 @@ class FaceEngine:
         image : image
             As in `detect`.
         limits : Limits, optional
-            In the place of the engine's own.
+            Stricter ones than the engine's own.
 
         Raises
         ------
         UnreadableImage, ImageTooLarge, InvalidParameter
             See `facecore.images.load`.
         """
-        return self._pipeline.open(image, limits)
+        return self._pipeline.open(image, limits=limits)
 
     def detect(self, image: ImageInput) -> list[Face]:
         """All faces of an image, largest first; empty where there is none.
@@ -173,7 +173,7 @@ class FaceEngine:
         UnreadableImage, ImageTooLarge, InvalidParameter
             See `facecore.images.load`.
         """
-        return self._pipeline.detect(self._pipeline.open(image))
+        return self._pipeline.detect(image)
 
     def largest_face(self, image: ImageInput) -> Face:
         """The largest face of an image.
@@ -185,7 +185,7 @@ class FaceEngine:
         UnreadableImage, ImageTooLarge, InvalidParameter
             See `facecore.images.load`.
         """
-        return self._pipeline.choose(self._pipeline.open(image), "largest")
+        return self._pipeline.find(image, "largest")
 
     def find_face(self, image: ImageInput, *, face: FaceChoice = "largest") -> Face:
         """The face that stands for an image.
@@ -203,7 +203,7 @@ class FaceEngine:
             As in `largest_face`.
         """
         _check_choice(face)
-        return self._pipeline.choose(self._pipeline.open(image), face)
+        return self._pipeline.find(image, face)
 
     def sample(self, image: FaceInput, *, face: FaceChoice = "largest") -> FaceSample:
         """The face that stands for an image, ready for everything else that takes an image.
@@ -469,7 +469,10 @@ class FaceEngine:
         return found if limit is None else replace(found, threshold=limit)
 
     def _templates(self, **named: FaceInput) -> list[Template]:
-        return at_once([partial(self._template, name, image) for name, image in named.items()])
+        tasks = [partial(self._template, name, image) for name, image in named.items()]
+        if all(isinstance(i, FaceSample) or images.is_independent(i) for i in named.values()):
+            return at_once(tasks)
+        return [task() for task in tasks]
 
     def _template(self, name: str, image: FaceInput) -> Template:
         try:

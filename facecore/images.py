@@ -31,7 +31,16 @@ if TYPE_CHECKING:
     import PIL.Image
     import PIL.ImageFile
 
-__all__ = ["DEFAULT_LIMITS", "ImageInput", "Limits", "Picture", "load", "open_picture", "read"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "ImageInput",
+    "Limits",
+    "Picture",
+    "is_independent",
+    "load",
+    "open_picture",
+    "read",
+]
 
 # A string, so that importing this module imports neither Pillow nor OpenCV.
 ImageInput: TypeAlias = (
@@ -136,8 +145,8 @@ class Picture:
         return self._at(reduction), reduction
 
     def forget(self) -> None:
-        """Give the memory of what can be decoded again back."""
-        if self._decode is not None:
+        """Give back the memory of a JPEG's pixels, which are soon decoded again."""
+        if self._reductions:
             self._decoded = {}
 
     def _at(self, reduction: int) -> NDArray[np.uint8]:
@@ -186,6 +195,13 @@ def load(image: ImageInput, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8
     wrong pixels, as it does everywhere else.
     """
     return open_picture(image, limits).pixels()
+
+
+def is_independent(image: object) -> bool:
+    """Whether another thread may read it: not of a file that is open, or an image of Pillow's."""
+    return isinstance(
+        image, str | os.PathLike | bytes | bytearray | memoryview | Picture | np.ndarray
+    )
 
 
 def open_picture(image: ImageInput, limits: Limits = DEFAULT_LIMITS) -> Picture:
@@ -354,7 +370,12 @@ def _from_encoded(data: bytes, limits: Limits) -> Picture:
     if header.format != "JPEG" or header.mode not in ("L", "RGB"):
         return Picture(*sides, decode)
     # A block that is cut off must be the last, and a flip would make it the first.
-    whole = [r for r in _REDUCTIONS if flip is None or not (width % r or height % r)]
+    flipped = []
+    if flip in (1, -1):
+        flipped.append(height if swap else width)
+    if flip in (0, -1):
+        flipped.append(width if swap else height)
+    whole = [r for r in _REDUCTIONS if not any(side % r for side in flipped)]
     return Picture(*sides, decode, reductions=whole)
 
 

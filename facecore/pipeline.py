@@ -56,20 +56,35 @@ class Pipeline:
         self.contract = contract
         self.limits = limits
 
-    def open(self, image: ImageInput, limits: images.Limits | None = None) -> Picture:
-        """Checked, and decoded as finely as the search for its largest face begins."""
+    def open(
+        self,
+        image: ImageInput,
+        choice: FaceChoice | None = "largest",
+        limits: images.Limits | None = None,
+    ) -> Picture:
+        """Checked, and decoded as finely as the search for that face, or for all, begins."""
         picture = open_picture(image, limits or self.limits)
         scale = self.detector.coarse_scale(picture)
-        # Of a large picture the crop too is likely to need more, and to decode it once more costs
-        # more than twice the pixels: at 1/8, 1/4 and 1/2, 12 megapixels take 18, 21 and 32 ms.
+        if choice != "largest":  # both passes
+            scale = max(scale, self.detector.fine_scale(picture))
+        elif 4 * scale <= 1:
+            # Of a large picture the crop too is likely to need more, and to decode it once more
+            # costs more than twice the pixels: at 1/8, 1/4 and 1/2, 12 megapixels take 18, 21
+            # and 32 ms.
+            scale *= 2
         with typed(picture):
-            picture.reduced(2 * scale if 4 * scale <= 1 else scale)
+            picture.reduced(scale)
         return picture
 
-    def detect(self, picture: Picture) -> list[Face]:
+    def detect(self, image: ImageInput) -> list[Face]:
         """All faces, largest first."""
+        picture = self.open(image, None)
         with typed(picture):
             return self.detector.detect(picture)
+
+    def find(self, image: ImageInput, choice: FaceChoice) -> Face:
+        """The face that stands for an image; raises NoFaceDetected."""
+        return self.choose(self.open(image, choice), choice)
 
     def choose(self, picture: Picture, choice: FaceChoice) -> Face:
         """The face that stands for a picture; raises NoFaceDetected."""
@@ -90,7 +105,7 @@ class Pipeline:
         """The face that stands for an image; a sample is returned as it is."""
         if isinstance(image, FaceSample):
             return image
-        picture = self.open(image)
+        picture = self.open(image, choice)
         found = self.choose(picture, choice)
         with typed(picture):
             crop = align(picture, found.landmarks)
@@ -107,9 +122,11 @@ class Pipeline:
         return [sample.vectors[self.contract] for sample in samples]
 
     def vectors_of(
-        self, sources: Sequence[FaceInput], choice: FaceChoice
+        self, sources: Sequence[FaceInput | FacecoreError], choice: FaceChoice
     ) -> list[NDArray[np.float32] | FacecoreError]:
         """Vectors of several images, an error in the place of each that has none.
+
+        An error in the place of an image is passed on.
 
         Stage by stage and not picture by picture: a model's run drives everything else out of
         the processor's caches, and what is not in them takes several times as long.
@@ -118,10 +135,12 @@ class Pipeline:
         pictures: dict[int, Picture] = {}
         for i, image in enumerate(sources):
             try:
-                if isinstance(image, FaceSample):
+                if isinstance(image, FacecoreError):
+                    found[i] = image
+                elif isinstance(image, FaceSample):
                     found[i] = image.crop
                 else:
-                    pictures[i] = self.open(image)
+                    pictures[i] = self.open(image, choice)
             except FacecoreError as error:
                 found[i] = _without_frames(error)
             last = i == len(sources) - 1
@@ -152,7 +171,8 @@ class Pipeline:
             try:
                 while True:
                     while (len(waiting) + 1) * share <= 2 * batch_size:
-                        if not (more := list(islice(remaining, share))):
+                        more = [self._read(image, choice) for image in islice(remaining, share)]
+                        if not more:
                             break
                         waiting.append(pool.submit(self.vectors_of, more, choice))
                     if not waiting:
@@ -160,6 +180,15 @@ class Pipeline:
                     yield from waiting.popleft().result()
             finally:
                 pool.shutdown(cancel_futures=True)
+
+    def _read(self, image: FaceInput, choice: FaceChoice) -> FaceInput | FacecoreError:
+        """What other threads may read; open files and Pillow's images are read here."""
+        if isinstance(image, FaceSample) or images.is_independent(image):
+            return image
+        try:
+            return self.open(image, choice)
+        except FacecoreError as error:
+            return _without_frames(error)
 
     def _crop_each(
         self, pictures: list[Picture], choice: FaceChoice
@@ -177,6 +206,7 @@ class Pipeline:
                     answers.append(align(picture, _there(found, picture).landmarks))
             except FacecoreError as error:
                 answers.append(_without_frames(error))
+            picture.forget()  # a small face was decoded finer, and there may be many
         return answers
 
     def _embed_each(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
 from facecore.models.cpus import usable_cpus
 
-__all__ = ["at_once", "pool"]
+__all__ = ["at_once", "pool", "submit"]
 
 T = TypeVar("T")
 
@@ -29,17 +29,30 @@ if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
     os.register_at_fork(after_in_child=pool.cache_clear)
 
 
+def submit(task: Callable[[], T]) -> Future[T] | None:
+    """Give a task to a helper; None where there is none to be had.
+
+    So it is after the main thread's end, in ``atexit`` handlers, and where the system grants no
+    more threads.
+    """
+    try:
+        return pool().submit(task)
+    except RuntimeError:
+        return None
+
+
 def at_once(tasks: Sequence[Callable[[], T]]) -> list[T]:
     """Results of tasks, in their order; the caller does those that no helper has begun.
 
     Raises what the first task that fails raises; later ones may have run or not.
     """
-    helpers = [pool().submit(task) for task in tasks[1:]]
+    helpers = [submit(task) for task in tasks[1:]]
     try:
         results = [tasks[0]()]
         for task, helper in zip(tasks[1:], helpers, strict=True):
-            results.append(task() if helper.cancel() else helper.result())
+            results.append(task() if helper is None or helper.cancel() else helper.result())
         return results
     finally:
         for helper in helpers:
-            helper.cancel()
+            if helper is not None:
+                helper.cancel()

@@ -110,6 +110,33 @@ def test_the_same_face_from_a_large_file_and_from_its_pixels(
     assert compact.embed(data) @ compact.embed(from_file) > 0.999999
 
 
+@pytest.mark.parametrize("side", [2556, 2557, 2561])
+def test_landmarks_count_pixels_of_the_whole_picture(
+    compact: FaceEngine, astronaut: np.ndarray, side: int
+) -> None:
+    large = cv2.resize(astronaut, (side, side), interpolation=cv2.INTER_CUBIC)
+    # Mirrored and upside down in turn, the face lies near another edge.
+    for flip in (None, 1):
+        picture = large if flip is None else np.ascontiguousarray(cv2.flip(large, flip))
+        data = jpeg(picture)
+        assert open_picture(data).reduced(0.25)[1] == 4
+        found = compact.largest_face(data).landmarks
+        exact = compact.largest_face(load(data)).landmarks
+        shift = (found - exact).mean(axis=0)
+        assert np.abs(shift).max() < 0.006 * np.linalg.norm(exact[0] - exact[1])
+
+
+def test_a_batch_keeps_no_picture_finer_than_it_looks(
+    compact: FaceEngine, astronaut: np.ndarray
+) -> None:
+    wall = np.full((2400, 3200, 3), 128, np.uint8)
+    wall[1000:1256, 1300:1556] = astronaut[:512:2, :512:2]
+    pictures = [open_picture(jpeg(wall)) for _ in range(3)]
+    vectors = list(compact.embed_many(pictures))
+    assert all(isinstance(vector, np.ndarray) for vector in vectors)
+    assert sum(picture.nbytes for picture in pictures) == 0
+
+
 def test_a_small_face_of_a_large_file_is_decoded_as_finely_as_it_needs(
     compact: FaceEngine, astronaut: np.ndarray
 ) -> None:

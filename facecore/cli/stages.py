@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from facecore.face.alignment import align
+from facecore.face.alignment import TEMPLATE, align, estimate
 from facecore.face.sample import FaceSample
 
 if TYPE_CHECKING:
     from facecore import FaceEngine
-    from facecore.images import ImageInput
+    from facecore.images import ImageInput, Picture
 
 __all__ = ["STAGES", "runs"]
 
@@ -22,13 +22,18 @@ def runs(engine: FaceEngine, a: ImageInput, b: ImageInput) -> dict[str, Callable
 
     The whole takes less than its stages where both images are worked on at once.
     """
-    pictures = [engine.open(image) for image in (a, b)]
     known = [engine.sample(image) for image in (a, b)]
     engine.compare(*known)  # they have vectors from now on
+    # The crop may need the picture finer than the search for the face.
+    scales = [estimate(sample.face.landmarks, TEMPLATE).scale for sample in known]
 
-    def load(turn: int) -> None:
-        for image in (a, b):
-            engine.open(image)
+    def opened() -> list[Picture]:
+        pictures = [engine.open(image) for image in (a, b)]
+        for picture, scale in zip(pictures, scales, strict=True):
+            picture.reduced(scale)
+        return pictures
+
+    pictures = opened()
 
     def detect(turn: int) -> None:
         for picture in pictures:
@@ -43,7 +48,7 @@ def runs(engine: FaceEngine, a: ImageInput, b: ImageInput) -> dict[str, Callable
             engine.embed(FaceSample(sample.picture, sample.face, sample.crop))
 
     return {
-        "load": load,
+        "load": lambda turn: opened(),
         "detect": detect,
         "align": crop,
         "embed": embed,

@@ -212,16 +212,21 @@ class Detector:
         """
         outputs = [self._forward(image, self.coarse_scale(image)) for image in images]
         coarse = [self._decode(passed) for passed in outputs]
-        return [
-            next(iter(self._select([found]) or self._complete(image, found)), None)
-            for image, found in zip(images, coarse, strict=True)
-        ]
+        largest: list[Face | None] = []
+        for image, found in zip(images, coarse, strict=True):
+            faces = self._select([found])
+            if not faces:
+                faces = self._complete(image, found)
+                if len(images) > 1:
+                    image.forget()  # what was decoded for it alone
+            largest.append(next(iter(faces), None))
+        return largest
 
     def _complete(self, image: Picture, coarse: Candidates) -> list[Face]:
         longest = max(image.height, image.width)
         passes = [coarse]
         if longest > self.COARSE:
-            passes.append(self._candidates(image, min(1.0, self.FINE / longest)))
+            passes.append(self._candidates(image, self.fine_scale(image)))
         if faces := self._select(passes):
             return faces
         wide = self._candidates(image, self.WIDE / longest, margin=self.WIDE // 2)
@@ -235,14 +240,19 @@ class Detector:
         longest = max(image.height, image.width)
         return float(min(max(1.0, self.SMALL / longest), self.COARSE / longest))
 
+    def fine_scale(self, image: Picture) -> float:
+        """Of the pass for small faces."""
+        return min(1.0, self.FINE / max(image.height, image.width))
+
     def _candidates(self, image: Picture, scale: float, margin: int = 0) -> Candidates:
         return self._decode(self._forward(image, scale, margin))
 
     def _forward(self, image: Picture, scale: float, margin: int = 0) -> _Pass:
         import cv2
 
-        pixels, _ = image.reduced(scale)
-        height, width = image.height, image.width
+        pixels, reduction = image.reduced(scale)
+        # Of a reduced picture the last pixels may reach beyond the whole one.
+        height, width = (reduction * side for side in pixels.shape[:2])
         inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
         if (inner_height, inner_width) != pixels.shape[:2]:
             # Up to a factor of two bilinear sampling skips no pixel, and takes a tenth of the time.

@@ -79,7 +79,7 @@ def assess(sample: FaceSample) -> Quality:
     raw = {
         **texture(sample.pixels, sample.face),
         **photometry(sample.crop),
-        **geometry(sample.face, *sample.pixels.shape[:2]),
+        **geometry(sample.face, sample.picture.height, sample.picture.width),
         **occlusion(sample.crop),
     }
     measures = {name: measure(raw[name]) for name, measure in MEASURES.items()}

@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facecore.matching.similarity import Candidates, Codes, Probes, scan_numpy
-from facecore.workers import pool
+from facecore.workers import submit
 
 __all__ = ["Piece", "scan", "warmup"]
 
@@ -71,7 +72,8 @@ def scan(
             scan_numpy(piece.codes, piece.groups, allowed, probes, piece.first, found[0])
         return found[:1]
     run = _kernel(width)
-    helpers = [pool().submit(_work, run, queue, allowed, probes, part) for part in found[1:]]
+    asked = [submit(partial(_work, run, queue, allowed, probes, part)) for part in found[1:]]
+    helpers = [helper for helper in asked if helper is not None]
     try:
         _work(run, queue, allowed, probes, found[0])
     finally:

@@ -82,7 +82,7 @@ class Pack:
 
     @property
     def contract_id(self) -> str:
-        """Identity of the embedder's vector space; see `facecore.models.contract_id`."""
+        """Identity of the embedder's vector space; see `facecore.models.manifest.contract_id`."""
         return contract_id(self.manifest.embedder)
 
 

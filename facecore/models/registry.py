@@ -90,7 +90,7 @@ def verify(name_or_path: str | os.PathLike[str] | None = None) -> tuple[FileChec
     Parameters
     ----------
     name_or_path : str or PathLike, optional
-        One pack; see `facecore.models.find_pack`. All known packs if left out.
+        One pack; see `facecore.models.packs.find_pack`. All known packs if left out.
 
     Returns
     -------

@@ -198,7 +198,7 @@ class Taught:
 
         Every other face is mirrored, with its maps; its vector is the same, as a person is.
         """
-        box: queue.Queue[tuple[NDArray[Any], ...]] = queue.Queue(maxsize=6)
+        box: queue.Queue[tuple[NDArray[Any], ...] | Exception] = queue.Queue(maxsize=6)
 
         def fill() -> None:
             at = 0
@@ -222,9 +222,18 @@ class Taught:
                     vectors = [self.vectors[i][r] for i, r in rows]
                     box.put((np.stack(images), np.stack(vectors), *map(np.stack, maps)))
 
-        threading.Thread(target=fill, daemon=True).start()
+        def work() -> None:
+            try:
+                fill()
+            except Exception as error:
+                box.put(error)
+
+        threading.Thread(target=work, daemon=True).start()
         while True:
-            yield box.get()
+            batch = box.get()
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
 
 
 def to_input(images: NDArray[np.uint8], device: torch.device) -> Tensor:
@@ -295,7 +304,7 @@ def train(args: argparse.Namespace) -> None:
 
     student = Embedder().to(device, memory_format=torch.channels_last)
     if args.begin_with is not None:
-        rows = taught.rows[:: len(taught.rows) // 1024]
+        rows = taught.rows[:: max(1, len(taught.rows) // 1024)]
         images = to_input(np.stack([taught.images[i][r] for i, r in rows]), torch.device("cpu"))
         begin_with(student.cpu(), args.begin_with, images)
         # Turn the directions to where it already answers: no cosine minds (Schönemann 1966).

@@ -43,6 +43,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from facecore import FaceEngine, images
+from facecore.errors import PackCorrupt
 from facecore.evaluation.interchange import Interchange, compare_variants
 from facecore.face.detection import Detector
 from facecore.face.embedding import Embedder
@@ -321,8 +322,10 @@ def write_interchange() -> None:
     partial.write_text(text[:at] + new + "\n" + text[at:], encoding="utf-8")
     try:
         read_manifest(partial)
-    except Exception as error:  # the manifest itself says what is too far apart
+    except PackCorrupt as error:  # the manifest itself says what is too far apart
         partial.unlink()
+        if "interchange" not in str(error):
+            raise
         print(f"the variant keeps a contract of its own: {error}")
         return
     partial.replace(manifest)
