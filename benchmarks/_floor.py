@@ -38,6 +38,15 @@ class Trace:
     detector: list[Shape] = field(default_factory=list)
     embedder: list[Shape] = field(default_factory=list)
 
+    def needed(self) -> list[tuple[Any, ...]]:
+        """One decoding for each file, at the finest scale: a floor does not decode twice."""
+        found: dict[int, tuple[Any, ...]] = {}
+        for arguments in self.decodes:  # which keep the files alive: no address serves twice
+            file = arguments[0].ctypes.data
+            if file not in found or decode_scale(arguments) < decode_scale(found[file]):
+                found[file] = arguments
+        return list(found.values())
+
     def scales(self) -> list[int]:
         """By how much each decoded picture was reduced: 1, 2, 4 or 8."""
         return [decode_scale(arguments) for arguments in self.decodes]
@@ -76,19 +85,8 @@ def traced(pack: Pack) -> Iterator[Trace]:
         patch.object(ort.InferenceSession, "run", noted_run),
     ):
         yield trace
-    trace.decodes = _finest(trace.decodes)
     if not (trace.decodes and trace.detector and trace.embedder):
         raise SystemExit("the engine decodes or runs its models in a way that is not seen here")
-
-
-def _finest(decodes: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """One decoding for each file, at the finest scale: a floor does not decode twice."""
-    found: dict[int, tuple[Any, ...]] = {}
-    for arguments in decodes:  # which keep the files alive, so that no address serves twice
-        file = arguments[0].ctypes.data
-        if file not in found or decode_scale(arguments) < decode_scale(found[file]):
-            found[file] = arguments
-    return list(found.values())
 
 
 class Clock(NamedTuple):
@@ -135,9 +133,10 @@ class Floor:
         Each both with one thread for every processor and with models that use all processors
         for one run; the faster one counts.
         """
+        decodes = trace.needed()
         return {
             "decoding": self._timed(
-                lambda i: cv2.imdecode(*trace.decodes[i]), len(trace.decodes), self.workers
+                lambda i: cv2.imdecode(*decodes[i]), len(decodes), self.workers
             ),
             "detector": self._model("detector", trace.detector),
             "embedder": self._model("embedder", trace.embedder),
@@ -166,13 +165,14 @@ class Floor:
 
     def pair(self, trace: Trace) -> dict[str, Run]:
         """The ways to do it for the two pictures of one comparison, by name."""
+        decodes = trace.needed()
         faces = [shape for shape in trace.embedder for _ in range(shape[0])]
         single = [(1, *shape[1:]) for shape in faces]
         batches: dict[str, list[Shape]] = {"one run for both": [(len(faces), *faces[0][1:])]}
         batches["a run for each"] = single
 
         def find(part: int, parts: int, threads: int) -> None:
-            for arguments in trace.decodes[part::parts]:
+            for arguments in decodes[part::parts]:
                 cv2.imdecode(*arguments)
             for shape in trace.detector[part::parts]:
                 self._run("detector", shape, threads)
