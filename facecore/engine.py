@@ -470,9 +470,10 @@ class FaceEngine:
 
     def _templates(self, **named: FaceInput) -> list[Template]:
         tasks = [partial(self._template, name, image) for name, image in named.items()]
-        if all(isinstance(i, FaceSample) or images.is_independent(i) for i in named.values()):
-            return at_once(tasks)
-        return [task() for task in tasks]
+        given = named.values()
+        shared = all(isinstance(i, FaceSample) or images.is_independent(i) for i in given)
+        known = all(isinstance(i, FaceSample) and self.contract_id in i.vectors for i in given)
+        return at_once(tasks) if shared and not known else [task() for task in tasks]
 
     def _template(self, name: str, image: FaceInput) -> Template:
         try:
