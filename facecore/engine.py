@@ -472,7 +472,8 @@ class FaceEngine:
         tasks = [partial(self._template, name, image) for name, image in named.items()]
         given = named.values()
         shared = all(isinstance(i, FaceSample) or images.is_independent(i) for i in given)
-        known = all(isinstance(i, FaceSample) and self.contract_id in i.vectors for i in given)
+        contract = self._pipeline.contract
+        known = all(isinstance(i, FaceSample) and contract in i.vectors for i in given)
         return at_once(tasks) if shared and not known else [task() for task in tasks]
 
     def _template(self, name: str, image: FaceInput) -> Template:
