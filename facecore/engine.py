@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from facecore.face.attributes import AttributeEstimator, Attributes
     from facecore.face.liveness import AttackClassifier, Liveness
     from facecore.face.quality import Quality
-    from facecore.images import Picture
     from facecore.models.packs import Pack
     from facecore.models.runtime import Provider
+    from facecore.picture import Picture
 
 __all__ = ["FaceChoice", "FaceEngine", "FaceInput"]
 

@@ -18,9 +18,10 @@ from facecore.face.alignment import align
 from facecore.face.detection import Detector, Face
 from facecore.face.embedding import Embedder
 from facecore.face.sample import FaceSample
-from facecore.images import ImageInput, Picture, open_picture
+from facecore.images import ImageInput, open_picture
 from facecore.models.cpus import usable_cpus
 from facecore.models.runtime import CPU, open_model
+from facecore.picture import Picture
 
 if TYPE_CHECKING:
     from facecore.models.packs import LoadedPack

@@ -29,8 +29,8 @@ from facecore.errors import (
     UnreadableImage,
 )
 from facecore.face.alignment import TEMPLATE
-from facecore.images import Picture
 from facecore.models.catalog import shipped_root
+from facecore.picture import Picture
 
 Array = np.ndarray[Any, Any]
 REPO = Path(__file__).resolve().parents[1]

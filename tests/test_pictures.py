@@ -1,4 +1,4 @@
-"""facecore.images.Picture: decoded only as finely as it is looked at."""
+"""facecore.picture.Picture: decoded only as finely as it is looked at."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from facecore import FaceEngine, UnreadableImage
-from facecore.images import Picture, load, open_picture
+from facecore.images import load, open_picture
+from facecore.picture import Picture
 
 ORIENTATION = 0x0112
 

@@ -10,7 +10,8 @@ from facecore.face.sample import FaceSample
 
 if TYPE_CHECKING:
     from facecore import FaceEngine
-    from facecore.images import ImageInput, Picture
+    from facecore.images import ImageInput
+    from facecore.picture import Picture
 
 __all__ = ["STAGES", "runs"]
 

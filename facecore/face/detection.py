@@ -14,9 +14,9 @@ from facecore.face.preprocess import to_tensor
 from facecore.models.runtime import run
 
 if TYPE_CHECKING:
-    from facecore.images import Picture
     from facecore.models.manifest import DetectorSpec
     from facecore.models.runtime import Session
+    from facecore.picture import Picture
 
 __all__ = ["Detector", "Face", "decode", "non_maximum_suppression"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.face.detection import Face
-from facecore.images import Picture
+from facecore.picture import Picture
 
 __all__ = ["FaceSample"]
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from facecore.images import Picture
 from facecore.matching.comparison import Comparison
 from facecore.operations.codes import (
     COMPARE_FACES_ERROR,
@@ -19,6 +18,7 @@ from facecore.operations.context import Context
 from facecore.operations.parameters import Given, read
 from facecore.operations.pictures import COMPARED, find_faces, read_pictures
 from facecore.operations.tables import COMPARE_FACES_TYPES, COMPARE_FACES_VALUES
+from facecore.picture import Picture
 
 __all__ = ["CompareFacesResult", "run"]
 

@@ -18,7 +18,7 @@ from facecore.errors import (
     UnreadableImage,
 )
 from facecore.face.sample import FaceSample
-from facecore.images import Limits, Picture
+from facecore.images import Limits
 from facecore.operations.addresses import fetch
 from facecore.operations.codes import (
     COMPARE_FACES_ERROR,
@@ -34,6 +34,7 @@ from facecore.operations.codes import (
     OperationError,
 )
 from facecore.operations.parameters import Given, Upload
+from facecore.picture import Picture
 from facecore.workers import at_once
 
 if TYPE_CHECKING:

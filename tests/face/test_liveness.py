@@ -18,9 +18,9 @@ from facecore import Face, FaceEngine, FaceSample, FaceTooSmall, InvalidParamete
 from facecore.errors import FacecoreError
 from facecore.face import attack_cues
 from facecore.face.liveness import AttackClassifier, combine, patches
-from facecore.images import Picture
 from facecore.models.packs import load_pack
 from facecore.models.specs import LIVENESS_CUES, CueModel
+from facecore.picture import Picture
 
 TRAINING = Path(__file__).parents[2] / "weights" / "training"
 sys.path.insert(0, str(TRAINING))
