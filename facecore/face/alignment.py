@@ -102,7 +102,7 @@ def estimate(points: NDArray[np.floating], target: NDArray[np.floating]) -> Simi
     >>> estimate(np.zeros((4, 2)), square).failure
     'the points coincide'
     """
-    # Python's own numbers: for five points NumPy takes ten times as long.
+    # Python's own numbers: for five points NumPy takes several times as long.
     X = [complex(*point) for point in np.asarray(points, np.float64).tolist()]
     Y = [complex(*point) for point in np.asarray(target, np.float64).tolist()]
     if not all(_is_near(x) for x in X):  # a NaN fails too
