@@ -28,7 +28,7 @@ from facecore.models.cpus import usable_cpus
 from facecore.models.packs import load_pack
 from facecore.models.runtime import open_model
 from facecore.pipeline import FaceChoice, FaceInput, Pipeline, open_pipeline, typed
-from facecore.workers import at_once
+from facecore.workers import in_turns
 
 if TYPE_CHECKING:
     from facecore.face.attributes import AttributeEstimator, Attributes
@@ -474,7 +474,7 @@ class FaceEngine:
         shared = all(isinstance(i, FaceSample) or images.is_independent(i) for i in given)
         contract = self._pipeline.contract
         known = all(isinstance(i, FaceSample) and contract in i.vectors for i in given)
-        return at_once(tasks) if shared and not known else [task() for task in tasks]
+        return in_turns(tasks) if shared and not known else [task() for task in tasks]
 
     def _template(self, name: str, image: FaceInput) -> Template:
         try:

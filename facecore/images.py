@@ -4,8 +4,8 @@ Every limit on untrusted bytes lives here, and each is checked before a pixel is
 bytes while they are read, the pixels from the file's header, and, because decoders fill what is
 missing with grey, that the file is there to its end.
 
-JPEG, PNG and WebP are decoded by OpenCV, the faster of the two; Pillow reads their headers and
-decodes the rest (BMP, TIFF, animated WebP, grey PNG with a transparent value). A transparent
+JPEG, PNG and WebP are decoded by OpenCV, the faster of the two; Pillow reads headers and metadata
+and decodes the rest (BMP, TIFF, animated WebP, grey PNG with a transparent value). A transparent
 pixel shows white. Of an animation or a multi-page file, the first frame is taken.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import struct
 import sys
 import zlib
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from facecore.errors import FacecoreError, ImageTooLarge, InvalidParameter, UnreadableImage
 from facecore.picture import Picture
+from facecore.workers import aside
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -218,7 +220,7 @@ def read(image: object, limits: Limits = DEFAULT_LIMITS) -> bytes:
                 f"{image[:80]!r} is a URL", "facecore never downloads; fetch it and give the bytes"
             )
         try:
-            with open(image, "rb", buffering=0) as file:
+            with aside, open(image, "rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
                 _check_bytes(size, limits)
                 data = _read_stream(file, limits, size)
@@ -272,26 +274,28 @@ _REDUCTIONS = (2, 4, 8)  # what a JPEG's decoder can do
 
 
 def _from_encoded(data: bytes, limits: Limits) -> Picture:
-    header = _open(data)
-    _check_pixels(header.size, limits)
-    if header.format == "JPEG":
-        _check_jpeg(data)
-    elif header.format == "PNG":
-        _check_png(data, header)
-    elif header.format == "TIFF":
-        _check_tiff(header)
-    if not _opencv_reads(header):
-        return Picture.of(_from_pillow(header))
-    (width, height), orientation = header.size, _orientation(header)
+    if data.startswith(b"\xff\xd8\xff"):
+        size, layers, orientation = _read_jpeg(data, limits)
+    else:
+        header = _open(data)
+        _check_pixels(header.size, limits)
+        if header.format == "PNG":
+            _check_png(data, header)
+        elif header.format == "TIFF":
+            _check_tiff(header)
+        if not _opencv_reads(header):
+            return Picture.of(_from_pillow(header))
+        size, layers, orientation = header.size, 0, _orientation(header)
     swap, flip = _TURNS.get(orientation, _UPRIGHT)
 
     def decode(reduction: int) -> NDArray[np.uint8]:
         with _decoder_errors():
-            pixels = _to_bgr8(_decode_opencv(data, (width, height), reduction))
+            pixels = _to_bgr8(_decode_opencv(data, size, reduction))
             return _upright(pixels, orientation)
 
+    width, height = size
     sides = (width, height) if swap else (height, width)
-    if header.format != "JPEG" or header.mode not in ("L", "RGB"):
+    if layers not in (1, 3):  # no JPEG, or one in CMYK
         return Picture(*sides, decode)
     # A block that is cut off must be the last, and a flip would make it the first.
     flipped = []
@@ -328,23 +332,30 @@ def _open(data: bytes) -> PIL.ImageFile.ImageFile:
 
 
 _JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # FF00 is data; 01, D0–D7 bear no length
+_JPEG_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_AFTER_SCAN = frozenset([0xC4, 0xCC, *range(0xDA, 0xDE), *range(0xE0, 0xF0), 0xFE])
 _JPEG_MAX_SCANS = 100  # encoders write about ten; thousands are an attack on the decoder's time
 
 
-def _check_jpeg(data: bytes) -> None:
-    """Walk the segments to the end-of-image marker.
+def _read_jpeg(data: bytes, limits: Limits) -> tuple[tuple[int, int], int, int]:
+    """Size, layers and orientation; walks the segments to the end-of-image marker.
 
     Some builds of OpenCV fill a cut JPEG with grey and report success. What follows the end
     (a second picture, a maker's notes) does no harm.
     """
+    size, layers, described = (0, 0), 0, False
     position, scans = 2, 0
     while marker := _JPEG_MARKER.search(data, position):
         kind, position = data[marker.end() - 1], marker.end()
         if kind == 0xD9:
-            return
+            _check_pixels(size, limits)
+            return size, layers, _orientation_of(data) if described else 1
         if scans and kind not in _JPEG_AFTER_SCAN:
             raise UnreadableImage(f"the JPEG is damaged: marker FF{kind:02X} inside its pixels")
+        if kind in _JPEG_FRAME:  # length, bits, height, width, layers
+            _, _, height, width, layers = struct.unpack_from(">HBHHB", data, position)
+            _check_pixels(size := (width, height), limits)
+        described |= kind == 0xE1  # APP1: EXIF or XMP
         scans += kind == 0xDA
         if scans > _JPEG_MAX_SCANS:
             raise ImageTooLarge(f"more than {_JPEG_MAX_SCANS} scans in a JPEG", "save it again")
@@ -381,7 +392,7 @@ def _opencv_reads(header: PIL.ImageFile.ImageFile) -> bool:
         return not getattr(header, "is_animated", False)
     if header.format == "PNG":
         return not (header.mode in ("1", "L") and "transparency" in header.info)
-    return header.format == "JPEG"
+    return False
 
 
 def _decode_opencv(data: bytes, size: tuple[int, int], reduction: int) -> NDArray[Any]:
@@ -449,6 +460,13 @@ def _orientation(image: PIL.Image.Image) -> int:
         # The base method: PngImageFile's own decodes the whole file in search of metadata.
         return int(Image.Image.getexif(image).get(0x0112, 1))
     except Exception:
+        return 1
+
+
+def _orientation_of(data: bytes) -> int:
+    try:
+        return _orientation(_open(data))
+    except Exception:  # Pillow reads more of the header than is needed here
         return 1
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from facecore.workers import aside
+
 __all__ = ["Picture"]
 
 
@@ -82,5 +84,7 @@ class Picture:
         decoded = self._decoded
         if reduction not in decoded:
             assert self._decode is not None
-            decoded = self._decoded = {**decoded, reduction: self._decode(reduction)}
+            with aside:
+                pixels = self._decode(reduction)
+            decoded = self._decoded = {**decoded, reduction: pixels}
         return decoded[reduction]

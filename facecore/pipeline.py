@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from facecore import images
+from facecore import images, memory
 from facecore.errors import FacecoreError, NoFaceDetected
 from facecore.face.alignment import align
 from facecore.face.detection import Detector, Face
@@ -75,6 +75,8 @@ class Pipeline:
             scale *= 2
         with typed(picture):
             picture.reduced(scale)
+        if picture.nbytes >= memory.LARGE:
+            memory.give_back()  # what earlier ones left
         return picture
 
     def detect(self, image: ImageInput) -> list[Face]:

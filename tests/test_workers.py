@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 
 from facecore import FaceEngine, workers
-from facecore.workers import at_once, pool
+from facecore.workers import aside, at_once, in_turns, pool
 
 
 def test_results_keep_their_order_and_run_side_by_side() -> None:
@@ -48,6 +49,40 @@ def test_the_first_task_that_fails_decides() -> None:
         at_once([first, second])
     with pytest.raises(ValueError, match="second"):
         at_once([lambda: None, second])
+
+
+def test_in_turns_only_what_stands_aside_runs_side_by_side() -> None:
+    both = threading.Barrier(2, timeout=30)
+    inside: list[str] = []
+    most = 0
+
+    def task(name: str) -> str:
+        nonlocal most
+        for _ in range(50):
+            inside.append(name)
+            most = max(most, len(inside))
+            time.sleep(1e-5)  # the other could come in
+            inside.remove(name)
+            with aside:
+                both.wait()
+        return name
+
+    assert in_turns([lambda: task("a"), lambda: task("b")]) == ["a", "b"]
+    assert most == 1
+
+
+def test_a_failure_aside_gives_the_turn_up() -> None:
+    def fail() -> None:
+        with aside:
+            raise ValueError("aside")
+
+    for tasks in ([fail, lambda: None], [lambda: None, fail], [fail, fail]):
+        with pytest.raises(ValueError, match="aside"):
+            in_turns(tasks)
+    nested = [lambda: in_turns([threading.get_ident, threading.get_ident])] * 2
+    assert len(in_turns(nested)) == 2
+    with aside:  # nobody's turn
+        assert in_turns([lambda: 1]) == [1]
 
 
 def test_a_busy_pool_leaves_the_work_to_the_caller() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Detector", "Face", "decode", "non_maximum_suppression"]
 
-Candidates = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+Candidates = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Points (N, 7, 2), two corners of the box and five landmarks, and scores (N,)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,22 +49,8 @@ class Face:
         return float(np.sqrt(max(width, 0) * max(height, 0)))
 
 
-@lru_cache(maxsize=64)
-def _anchors(
-    height: int, width: int, all_strides: tuple[int, ...]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Column and row of every cell (A, 2), and its stride (A, 1), all scales in turn."""
-    cells, strides = [], []
-    for stride in all_strides:
-        rows, columns = np.mgrid[: height // stride, : width // stride]
-        cells.append(np.stack([columns.ravel(), rows.ravel()], axis=1))
-        strides.append(np.full((rows.size, 1), stride))
-    return np.concatenate(cells).astype(np.float32), np.concatenate(strides).astype(np.float32)
-
-
 def decode(
     outputs: Sequence[NDArray[np.float32]],
-    height: int,
     width: int,
     strides: tuple[int, ...],
     threshold: float,
@@ -79,38 +65,44 @@ def decode(
     ----------
     outputs : sequence of ndarray, float32
         cls (1, A, 1), obj (1, A, 1), bbox (1, A, 4) and kps (1, A, 10), each for every stride.
-    height, width : int
-        Of the network's input, multiples of the largest stride.
+    width : int
+        Of the network's input, a multiple of the largest stride.
     strides : tuple of int
         Pixels per cell of each feature map.
     threshold : float
-        Candidates below it are dropped before anything else is computed.
+        Candidates below it, above 0, are dropped before anything else is computed.
 
     Returns
     -------
-    boxes : ndarray, shape (N, 4), float32
-    landmarks : ndarray, shape (N, 5, 2), float32
+    points : ndarray, shape (N, 7, 2), float32
+        Top left and bottom right corner of the box, and five landmarks, in pixels of the input.
     scores : ndarray, shape (N,), float32
+        0..1.
     """
-    n = len(strides)
-    cls, obj, bbox, kps = (
-        np.concatenate(outputs[n * k : n * (k + 1)], axis=1)[0] for k in range(4)
-    )
-    scores = np.sqrt(cls.clip(0, 1) * obj.clip(0, 1))[:, 0]
-    # A NaN never passes the comparison.
-    (kept,) = np.nonzero(scores >= threshold)
-    cell, stride = (table[kept] for table in _anchors(height, width, strides))
-    centre = (cell + bbox[kept, :2]) * stride
-    half = np.exp(np.minimum(bbox[kept, 2:], 10.0)) * stride / 2
-    boxes = np.concatenate([centre - half, centre + half], axis=1)
-    landmarks = (kps[kept].reshape(-1, 5, 2) + cell[:, None]) * stride[:, None]
-    return boxes, landmarks, scores[kept]
+    found = [np.empty((0, 15), np.float32)]
+    for k, stride in enumerate(strides):
+        cls, obj, bbox, kps = (head[0] for head in outputs[k :: len(strides)])
+        # What is clipped to 0..1 below can only lose by it; a NaN passes no comparison.
+        (likely,) = np.nonzero((cls * obj)[:, 0] >= 0.99 * threshold**2)
+        if not likely.size:
+            continue
+        scores = np.sqrt(cls[likely].clip(0, 1) * obj[likely].clip(0, 1))
+        cell = np.stack([likely % (width // stride), likely // (width // stride)], axis=1)
+        cell = cell.astype(np.float32)
+        box, points = bbox[likely], kps[likely]
+        centre = (cell + box[:, :2]) * stride
+        half = np.exp(np.minimum(box[:, 2:], 10.0)) * (stride / 2)
+        points = (points + np.tile(cell, 5)) * stride
+        rows = np.concatenate([centre - half, centre + half, points, scores], axis=1)
+        found.append(rows[scores[:, 0] >= threshold])
+    rows = np.concatenate(found)
+    return rows[:, :14].reshape(-1, 7, 2), rows[:, 14]
 
 
 def non_maximum_suppression(
     boxes: NDArray[np.float32], scores: NDArray[np.float32], overlap: float
-) -> NDArray[np.intp]:
-    """Indices of the boxes to keep, best first: greedy suppression by intersection over union.
+) -> list[tuple[int, NDArray[np.float32]]]:
+    """Greedy suppression of boxes that overlap a better one.
 
     Parameters
     ----------
@@ -118,27 +110,25 @@ def non_maximum_suppression(
         x1, y1, x2, y2.
     scores : ndarray, shape (N,)
     overlap : float
-        A box that overlaps a better one by more than this is dropped.
+        A box whose intersection over union with a better one is above this is dropped.
 
     Returns
     -------
-    ndarray, shape (K,), intp
+    list of (int, ndarray of shape (N,))
+        Index of each box to keep, best first, and its intersection over union with every box.
     """
+    start, stop = boxes[:, :2], boxes[:, 2:]
+    areas = _area(stop - start)
     order = np.argsort(-scores, kind="stable")
     kept = []
     while order.size:
-        best, rest = order[0], order[1:]
-        kept.append(best)
-        order = rest[_overlap(boxes[best], boxes[rest]) <= overlap]
-    return np.array(kept, np.intp)
-
-
-def _overlap(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Intersection over union of one box (4,) with others (N, 4)."""
-    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    shared = _area(sides)
-    union = _area(box[None, 2:] - box[None, :2]) + _area(boxes[:, 2:] - boxes[:, :2]) - shared
-    return np.asarray(shared / np.maximum(union, np.finfo(np.float32).tiny))
+        best = int(order[0])
+        shared = _area(np.minimum(stop, stop[best]) - np.maximum(start, start[best]))
+        union = areas + (areas[best] - shared)
+        overlaps = shared / np.maximum(union, np.finfo(np.float32).tiny)
+        kept.append((best, overlaps))
+        order = order[1:][overlaps[order[1:]] <= overlap]
+    return kept
 
 
 def _area(sides: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -151,7 +141,6 @@ class _Pass:
     """What the network said of an image, and how its input lies in the image."""
 
     outputs: Sequence[NDArray[np.float32]]
-    height: int
     width: int
     margin: int
     ratio: NDArray[np.float32]
@@ -262,33 +251,27 @@ class Detector:
         step = max(self._spec.output.strides)
         outer_width = -(-(inner_width + 2 * margin) // step) * step
         outer_height = -(-(inner_height + 2 * margin) // step) * step
-        canvas = np.zeros((1, outer_height, outer_width, 3), np.uint8)
-        canvas[0, margin : margin + inner_height, margin : margin + inner_width] = pixels
-        tensor = to_tensor(canvas, self._spec.input)
+        canvas = outer_height, outer_width
+        tensor = to_tensor(pixels[None], self._spec.input, canvas=canvas, margin=margin)
         feed = {self._spec.input.name: tensor}
         outputs = run(self._session, self._spec.output.names, feed, self._spec.file)
         ratio = np.array([width / inner_width, height / inner_height], np.float32)
-        return _Pass(outputs, outer_height, outer_width, margin, ratio)
+        return _Pass(outputs, outer_width, margin, ratio)
 
     def _decode(self, passed: _Pass) -> Candidates:
-        boxes, landmarks, scores = decode(
-            passed.outputs,
-            passed.height,
-            passed.width,
-            self._spec.output.strides,
-            self._spec.threshold,
+        points, scores = decode(
+            passed.outputs, passed.width, self._spec.output.strides, self._spec.threshold
         )
-        margin, ratio = passed.margin, passed.ratio
-        return (boxes - margin) * np.tile(ratio, 2), (landmarks - margin) * ratio, scores
+        return (points - passed.margin) * passed.ratio, scores
 
     def _select(self, passes: Sequence[Candidates]) -> list[Face]:
-        boxes, landmarks, scores = (np.concatenate(parts) for parts in zip(*passes, strict=True))
-        values = np.concatenate([boxes, landmarks.reshape(-1, 10)], axis=1)
+        points, scores = (np.concatenate(parts) for parts in zip(*passes, strict=True))
+        values = points.reshape(-1, 14)
         faces = []
-        for best in non_maximum_suppression(boxes, scores, self.OVERLAP):
-            same = _overlap(boxes[best], boxes) > self.BLEND
+        for best, overlaps in non_maximum_suppression(values[:, :4], scores, self.OVERLAP):
+            same = overlaps > self.BLEND
             same[best] = True  # a box without an area overlaps nothing, not even itself
-            weights = scores[same, None]
-            mean = (values[same] * weights).sum(axis=0) / weights.sum(axis=0)
+            weights = scores[same]
+            mean = (weights @ values[same]) / weights.sum()
             faces.append(Face(mean[:4], mean[4:].reshape(5, 2), float(scores[best])))
         return sorted(faces, key=lambda face: face.size, reverse=True)

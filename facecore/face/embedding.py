@@ -60,14 +60,13 @@ class Embedder:
         tensor = to_tensor(crops, self._spec.input)
         step = self._spec.max_batch or len(crops)
         source, target = self._spec.input.name, [self._spec.output.name]
-        vectors = np.concatenate(
-            [
-                run(self._session, target, {source: tensor[i : i + step]}, self._spec.file)[0]
-                for i in range(0, len(crops), step)
-            ]
-        )
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        if not (np.isfinite(norms).all() and (norms > 0).all()):
+        parts = [
+            run(self._session, target, {source: tensor[i : i + step]}, self._spec.file)[0]
+            for i in range(0, len(crops), step)
+        ]
+        vectors = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        norms = np.sqrt((vectors * vectors).sum(axis=1, keepdims=True))
+        if not (norms.min() > 0 and norms.max() < np.inf):  # a NaN fails both
             raise FacecoreError(
                 "the embedder answered with a vector that is zero or not finite",
                 "check the pack: facecore weights verify",

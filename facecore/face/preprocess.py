@@ -13,28 +13,45 @@ if TYPE_CHECKING:
 __all__ = ["to_tensor"]
 
 
-def to_tensor(images: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
+def to_tensor(
+    images: NDArray[np.uint8],
+    spec: InputSpec,
+    *,
+    canvas: tuple[int, int] | None = None,
+    margin: int = 0,
+) -> NDArray[np.float32]:
     """Reorder and normalise: ``x = (pixel - mean) / std``.
 
     Parameters
     ----------
-    images : ndarray, shape (N, H, W, 3), uint8
+    images : ndarray, shape (N, h, w, 3), uint8
         BGR pixels.
     spec : InputSpec
         Layout, channel order, mean and std of the model's input.
+    canvas : (int, int), optional
+        Height H and width W of the answer, black where no pixel falls; left out, those of the
+        images.
+    margin : int
+        Of the canvas, above and to the left of an image.
 
     Returns
     -------
     ndarray, shape (N, 3, H, W) or (N, H, W, 3), float32, C-contiguous
     """
+    count, height, width, channels = images.shape
     mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
+    rows, columns = slice(margin, margin + height), slice(margin, margin + width)
+    make = np.zeros if canvas else np.empty
+    outer = canvas or (height, width)
+    reverse = spec.channels == "RGB"
     if spec.layout == "NCHW":
-        tensor = _planes(images, reverse=spec.channels == "RGB")
+        tensor = make((count, channels, *outer), np.float32)
+        for image, planes in zip(images, tensor, strict=True):
+            _fill(planes[:, rows, columns], image, reverse)
         mean, std = mean[:, None, None], std[:, None, None]
     else:
-        if spec.channels == "RGB":
-            images = images[..., ::-1]
-        tensor = images.astype(np.float32, order="C")
+        tensor = make((count, *outer, channels), np.float32)
+        tensor[:, rows, columns] = images[..., ::-1] if reverse else images
     if mean.any():
         tensor -= mean
     if (std != 1).any():
@@ -42,14 +59,10 @@ def to_tensor(images: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]
     return tensor
 
 
-def _planes(images: NDArray[np.uint8], reverse: bool) -> NDArray[np.float32]:
-    """(N, H, W, 3) to (N, 3, H, W): OpenCV parts the channels faster than NumPy turns the axes."""
+def _fill(planes: NDArray[np.float32], image: NDArray[np.uint8], reverse: bool) -> None:
+    """(h, w, 3) into (3, h, w): OpenCV parts the channels faster than NumPy turns the axes."""
     import cv2
 
-    count, height, width, channels = images.shape
-    tensor = np.empty((count, channels, height, width), np.float32)
-    for image, planes in zip(images, tensor, strict=True):
-        parts = cv2.split(image)
-        for plane, part in zip(planes, reversed(parts) if reverse else parts, strict=True):
-            plane[:] = part
-    return tensor
+    parts = cv2.split(image)
+    for plane, part in zip(planes, reversed(parts) if reverse else parts, strict=True):
+        plane[:] = part

@@ -18,6 +18,7 @@ from facecore.models.providers import (
     with_defaults,
 )
 from facecore.models.tensors import check_io, expected_outputs
+from facecore.workers import aside
 
 if TYPE_CHECKING:
     import numpy as np
@@ -200,7 +201,8 @@ def run(
         The run failed: the memory of the device was full, say.
     """
     try:
-        return session.run(outputs, feed)
+        with aside:
+            return session.run(outputs, feed)
     except Exception as error:  # ONNX Runtime's errors have no common base but Exception
         text = " ".join(str(error).split()) or type(error).__name__
         raise FacecoreError(
@@ -222,11 +224,12 @@ def _open(
     # threads, and those of the idle ones would spin against the busy one. Measured on two busy
     # cores, detector and embedder in turn: 8 ms asleep, 24 ms spinning.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # The arena keeps what the largest input needed for the life of the session; giving it back
-    # after each run, or having none, costs 8 to 12 % (python -m benchmarks sessions). A memory
-    # pattern however is kept per input shape, gains nothing here, and a detector that sees
-    # pictures of all sizes would collect them.
-    options.enable_cpu_mem_arena = True
+    # An arena keeps for the life of the session what the largest inputs needed that ever ran at
+    # once, and a memory pattern is kept for every input shape: with a detector that sees pictures
+    # of all sizes, both grow for days. Neither gains anything at the sizes of a comparison; inputs
+    # of 1920 pixels take up to a quarter more time without the arena (python -m benchmarks
+    # sessions).
+    options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     # Every failure arrives as an exception; the log would only repeat it on standard error.
     options.log_severity_level = 4

@@ -48,16 +48,17 @@ def test_decode_is_what_the_paper_says() -> None:
             landmarks.append([[(column + px) * stride, (row + py) * stride] for px, py in points])
             scores.append(score)
     assert 10 < len(scores) < sum(cells)
-    found = decode(outputs, height, width, STRIDES, threshold)
-    for answer, wanted in zip(found, (boxes, landmarks, scores), strict=True):
+    points, found = decode(outputs, width, STRIDES, threshold)
+    answers = points[:, :2].reshape(-1, 4), points[:, 2:], found
+    for answer, wanted in zip(answers, (boxes, landmarks, scores), strict=True):
         assert answer.dtype == np.float32
         np.testing.assert_allclose(answer, np.array(wanted), rtol=1e-5, atol=1e-4)
 
 
 def test_decode_of_nothing_has_the_right_shapes() -> None:
     outputs = [np.zeros((1, n, d), np.float32) for d in (1, 1, 4, 10) for n in (16, 4, 1)]
-    shapes = [part.shape for part in decode(outputs, 32, 32, STRIDES, 0.5)]
-    assert shapes == [(0, 4), (0, 5, 2), (0,)]
+    shapes = [part.shape for part in decode(outputs, 32, STRIDES, 0.5)]
+    assert shapes == [(0, 7, 2), (0,)]
 
 
 def overlap(a: Any, b: Any) -> float:
@@ -91,7 +92,11 @@ def test_suppression_against_every_pair(drawn: list[tuple[int, ...]], limit: flo
     for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
         if all(overlap(boxes[i].tolist(), boxes[k].tolist()) <= limit for k in wanted):
             wanted.append(i)
-    assert non_maximum_suppression(boxes, scores, limit).tolist() == wanted
+    kept = non_maximum_suppression(boxes, scores, limit)
+    assert [i for i, _ in kept] == wanted
+    for i, overlaps in kept:
+        expected = [overlap(boxes[i].tolist(), box) for box in boxes.tolist()]
+        np.testing.assert_allclose(overlaps, expected, atol=1e-6)
 
 
 @given(candidates(1), st.sampled_from([0.31, 0.47]))
@@ -99,7 +104,7 @@ def test_suppression_against_opencv(drawn: list[tuple[int, ...]], limit: float) 
     boxes, scores = arrays(drawn)
     sized = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     wanted = cv2.dnn.NMSBoxes(sized.tolist(), scores.tolist(), 0.0, limit)
-    assert non_maximum_suppression(boxes, scores, limit).tolist() == list(wanted)
+    assert [i for i, _ in non_maximum_suppression(boxes, scores, limit)] == list(wanted)
 
 
 @pytest.fixture(scope="module", params=["astronaut", "hopper"])

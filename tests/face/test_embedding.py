@@ -81,6 +81,10 @@ def test_the_tensor_is_what_the_manifest_asks_for(layout: str, channels: str) ->
         wanted = (images[n, row, column, source] - spec.mean[channel]) / spec.std[channel]
         place = (n, channel, row, column) if layout == "NCHW" else (n, row, column, channel)
         assert tensor[place] == pytest.approx(wanted, rel=1e-6)
+    around = np.zeros((2, 9, 10, 3), np.uint8)
+    around[:, 2:6, 2:7] = images
+    padded = to_tensor(images, spec, canvas=(9, 10), margin=2)
+    np.testing.assert_array_equal(padded, to_tensor(around, spec))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,43 @@
+"""What large pictures leave in the allocator's heaps goes back to the system."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import cache
+
+__all__ = ["LARGE", "give_back"]
+
+LARGE = 2**22
+"""Bytes of pixels from which a picture is worth the call."""
+
+_PAUSE = 1.0  # seconds: a call takes milliseconds, and the next pages cost their first touch again
+
+_last = -_PAUSE
+
+
+def give_back() -> None:
+    """Return the free pages of all heaps to the system, at most once a second.
+
+    On Linux, glibc raises the size from which it takes memory from the system directly, up to 32
+    MB, once such pieces have been freed; from then on the pixels and tensors of large pictures
+    come from heaps, one for each thread, which grow with their gaps.  Elsewhere nothing is done.
+    """
+    global _last
+    now = time.monotonic()
+    trim = _malloc_trim()
+    if trim is not None and now - _last >= _PAUSE:
+        _last = now
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """`malloc_trim(3)` of glibc; None where the C library has none."""
+    if not sys.platform.startswith("linux"):
+        return None
+    import ctypes
+
+    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return trim

@@ -1,0 +1,48 @@
+"""facecore.memory: what large pictures leave goes back, and not at every picture."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from facecore import FaceEngine, memory
+
+
+def test_large_pictures_give_back_at_most_once_a_second(
+    engine: FaceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    clock = 100.0
+    monkeypatch.setattr(memory, "_malloc_trim", lambda: calls.append)
+    monkeypatch.setattr(memory.time, "monotonic", lambda: clock)
+    monkeypatch.setattr(memory, "_last", -np.inf)
+    small, large = np.zeros((64, 64, 3), np.uint8), np.zeros((1200, 1200, 3), np.uint8)
+    engine.detect(small)
+    assert calls == []
+    engine.detect(large)
+    engine.detect(large)
+    assert calls == [0]
+    clock += 1.5
+    engine.detect(large)
+    assert calls == [0, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's heaps")
+def test_the_heap_really_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    if memory._malloc_trim() is None:
+        pytest.skip("the C library has no malloc_trim")
+
+    def resident() -> int:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096
+
+    piece = 2**16  # below every threshold: from the heap
+    pieces = [np.ones(piece, np.uint8) for _ in range(2000)]
+    pieces, kept = [], pieces[-1]  # which keeps the heap's end in use
+    before = resident()
+    monkeypatch.setattr(memory, "_last", -np.inf)
+    memory.give_back()
+    assert before - resident() > 1000 * piece
+    assert kept.all()
