@@ -30,8 +30,8 @@ from facecore.models.runtime import open_model
 
 # Setting -> arena, memory pattern, session settings, whether a run gives its memory back.
 SETTINGS: dict[str, tuple[bool, bool, bool, bool]] = {
-    "arena, no pattern (facecore's)": (True, False, False, False),
-    "no arena": (False, False, False, False),
+    "no arena, no pattern (facecore's)": (False, False, False, False),
+    "arena": (True, False, False, False),
     "arena and pattern (the default)": (True, True, False, False),
     "arena, shrunk after each run": (True, False, False, True),
     "one arena for all, exact growth": (True, False, True, False),

@@ -145,7 +145,7 @@ def open_picture(image: ImageInput, limits: Limits = DEFAULT_LIMITS) -> Picture:
     pillow_image = getattr(sys.modules.get("PIL.Image"), "Image", None)
     if pillow_image is not None and isinstance(image, pillow_image):
         _check_pixels(image.size, limits)
-        with _decoder_errors():
+        with _decoder_errors(), aside():
             return Picture.of(_from_pillow(image))
     data = read(image, limits)
     with _decoder_errors():
@@ -220,7 +220,7 @@ def read(image: object, limits: Limits = DEFAULT_LIMITS) -> bytes:
                 f"{image[:80]!r} is a URL", "facecore never downloads; fetch it and give the bytes"
             )
         try:
-            with aside, open(image, "rb", buffering=0) as file:
+            with aside(), open(image, "rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
                 _check_bytes(size, limits)
                 data = _read_stream(file, limits, size)
@@ -280,11 +280,13 @@ def _from_encoded(data: bytes, limits: Limits) -> Picture:
         header = _open(data)
         _check_pixels(header.size, limits)
         if header.format == "PNG":
-            _check_png(data, header)
+            with aside():
+                _check_png(data, header)
         elif header.format == "TIFF":
             _check_tiff(header)
         if not _opencv_reads(header):
-            return Picture.of(_from_pillow(header))
+            with aside():
+                return Picture.of(_from_pillow(header))
         size, layers, orientation = header.size, 0, _orientation(header)
     swap, flip = _TURNS.get(orientation, _UPRIGHT)
 
@@ -348,12 +350,20 @@ def _read_jpeg(data: bytes, limits: Limits) -> tuple[tuple[int, int], int, int]:
     while marker := _JPEG_MARKER.search(data, position):
         kind, position = data[marker.end() - 1], marker.end()
         if kind == 0xD9:
-            _check_pixels(size, limits)
-            return size, layers, _orientation_of(data) if described else 1
+            if not layers:
+                raise UnreadableImage("the JPEG is damaged: it has no frame")
+            return size, layers, _orientation(_open(data)) if described else 1
         if scans and kind not in _JPEG_AFTER_SCAN:
             raise UnreadableImage(f"the JPEG is damaged: marker FF{kind:02X} inside its pixels")
-        if kind in _JPEG_FRAME:  # length, bits, height, width, layers
-            _, _, height, width, layers = struct.unpack_from(">HBHHB", data, position)
+        if kind in _JPEG_FRAME:
+            if len(data) < position + 8 or data[position : position + 2] < b"\0\x08":
+                raise UnreadableImage("the JPEG is damaged: its frame header is cut off")
+            _, bits, height, width, layers = struct.unpack_from(">HBHHB", data, position)
+            if bits != 8 or layers not in (1, 3, 4):
+                raise UnreadableImage(
+                    f"the JPEG has {layers} layers of {bits} bits",
+                    "save it as ordinary JPEG or PNG",
+                )
             _check_pixels(size := (width, height), limits)
         described |= kind == 0xE1  # APP1: EXIF or XMP
         scans += kind == 0xDA
@@ -460,13 +470,6 @@ def _orientation(image: PIL.Image.Image) -> int:
         # The base method: PngImageFile's own decodes the whole file in search of metadata.
         return int(Image.Image.getexif(image).get(0x0112, 1))
     except Exception:
-        return 1
-
-
-def _orientation_of(data: bytes) -> int:
-    try:
-        return _orientation(_open(data))
-    except Exception:  # Pillow reads more of the header than is needed here
         return 1
 
 

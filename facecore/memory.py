@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from functools import cache
+from time import monotonic
+
+from facecore.workers import aside
 
 __all__ = ["LARGE", "give_back"]
 
-LARGE = 2**22
-"""Bytes of pixels from which a picture is worth the call."""
+LARGE = 1_500_000
+"""Pixels from which a picture is worth the call."""
 
-_PAUSE = 1.0  # seconds: a call takes milliseconds, and the next pages cost their first touch again
+_PAUSE = 1.0  # seconds: the next large picture pays for the first touch of every page again
 
 _last = -_PAUSE
 
@@ -25,11 +27,12 @@ def give_back() -> None:
     come from heaps, one for each thread, which grow with their gaps.  Elsewhere nothing is done.
     """
     global _last
-    now = time.monotonic()
+    now = monotonic()
     trim = _malloc_trim()
     if trim is not None and now - _last >= _PAUSE:
         _last = now
-        trim(0)
+        with aside():
+            trim(0)
 
 
 @cache
@@ -37,7 +40,11 @@ def _malloc_trim() -> Callable[[int], int] | None:
     """`malloc_trim(3)` of glibc; None where the C library has none."""
     if not sys.platform.startswith("linux"):
         return None
-    import ctypes
+    try:
+        import ctypes
 
-    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        trim = ctypes.CDLL(None).malloc_trim
+    except (ImportError, OSError, AttributeError):  # no libffi, a static build, musl
+        return None
+    trim.argtypes = [ctypes.c_size_t]
     return trim

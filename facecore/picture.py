@@ -84,7 +84,7 @@ class Picture:
         decoded = self._decoded
         if reduction not in decoded:
             assert self._decode is not None
-            with aside:
+            with aside():
                 pixels = self._decode(reduction)
             decoded = self._decoded = {**decoded, reduction: pixels}
         return decoded[reduction]

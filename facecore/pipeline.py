@@ -75,7 +75,7 @@ class Pipeline:
             scale *= 2
         with typed(picture):
             picture.reduced(scale)
-        if picture.nbytes >= memory.LARGE:
+        if picture.height * picture.width >= memory.LARGE:
             memory.give_back()  # what earlier ones left
         return picture
 

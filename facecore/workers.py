@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ T = TypeVar("T")
 
 @cache
 def pool() -> ThreadPoolExecutor:
-    """The helpers of the calling threads; what they do must wait for no other helper."""
+    """The helpers of the calling threads; what they do must wait for no helper yet to begin."""
     return ThreadPoolExecutor(usable_cpus(), thread_name_prefix="facecore")
 
 
@@ -62,19 +63,17 @@ def at_once(tasks: Sequence[Callable[[], T]]) -> list[T]:
 _here = threading.local()
 
 
-class _Aside:
+@contextmanager
+def aside() -> Iterator[None]:
     """Within it, the other tasks of `in_turns` have their turn; elsewhere it does nothing."""
-
-    def __enter__(self) -> None:
-        if (turn := getattr(_here, "turn", None)) is not None:
-            turn.release()
-
-    def __exit__(self, *_: object) -> None:
-        if (turn := getattr(_here, "turn", None)) is not None:
-            turn.acquire()
-
-
-aside = _Aside()
+    turn: threading.RLock | None = getattr(_here, "turn", None)
+    if turn is None or not _give_up(turn):
+        yield
+        return
+    try:
+        yield
+    finally:
+        turn.acquire()
 
 
 def in_turns(tasks: Sequence[Callable[[], T]]) -> list[T]:
@@ -84,15 +83,25 @@ def in_turns(tasks: Sequence[Callable[[], T]]) -> list[T]:
     than many of these take: a comparison's threads fell asleep 26 times, and do so 12 times with a
     lock of their own that only the long calls give up.
     """
-    turn = threading.Lock()
+    turn = threading.RLock()
     return at_once([partial(_in_turn, turn, task) for task in tasks])
 
 
-def _in_turn(turn: threading.Lock, task: Callable[[], T]) -> T:
+def _in_turn(turn: threading.RLock, task: Callable[[], T]) -> T:
     outer = getattr(_here, "turn", None)
-    with turn:
+    try:
+        turn.acquire()
         _here.turn = turn
-        try:
-            return task()
-        finally:
-            _here.turn = outer
+        return task()
+    finally:
+        _here.turn = outer
+        _give_up(turn)
+
+
+def _give_up(turn: threading.RLock) -> bool:
+    """Whether it was held: an interrupt may come between any two steps, but the lock knows."""
+    try:
+        turn.release()
+    except RuntimeError:
+        return False
+    return True

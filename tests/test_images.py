@@ -368,6 +368,49 @@ def test_webp_bomb():
         load(data)
 
 
+def with_frame(change):
+    """FILES["jpeg"] whose frame header, from its marker on, is changed by a function."""
+    data = FILES["jpeg"]
+    start = data.index(b"\xff\xc0")
+    stop = start + 2 + int.from_bytes(data[start + 2 : start + 4])
+    return data[:start] + change(data[start:stop]) + data[stop:]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: b"", "no frame"),
+        (lambda frame: frame[:2] + b"\0\2", "frame header is cut off"),
+        (lambda frame: frame[:2] + b"\0\7" + frame[4:9], "frame header is cut off"),
+        (lambda frame: frame[:4] + b"\x0c" + frame[5:], "3 layers of 12 bits"),
+        (lambda frame: frame[:9] + b"\2" + frame[10:], "2 layers of 8 bits"),
+        (lambda frame: frame[:5] + b"\0\0" + frame[7:], "no pixels"),
+    ],
+)
+def test_jpeg_with_a_bad_frame_header(change, message):
+    with pytest.raises(UnreadableImage, match=message):
+        load(with_frame(change))
+
+
+def test_jpeg_cut_off_within_its_frame_header():
+    data = FILES["jpeg"]
+    with pytest.raises(UnreadableImage, match="frame header is cut off"):
+        load(data[: data.index(b"\xff\xc0") + 7])
+
+
+def test_jpeg_frame_after_fill_bytes_and_junk():
+    data = with_frame(lambda frame: b"\xff\xff\xff" + frame)
+    np.testing.assert_array_equal(load(data), load(FILES["jpeg"]))
+
+
+def test_no_orientation_is_lost_where_the_metadata_cannot_be_read():
+    data = encode(FACE, "JPEG", exif=exif(6))
+    odd = b"\xff\xe2\0\x0eICC_PROFILE\0"  # without the number that Pillow expects
+    for start in (2, data.index(b"\xff\xdb")):
+        with pytest.raises(UnreadableImage):
+            load(data[:start] + odd + data[start:])
+
+
 def test_jpeg_with_thousands_of_scans():
     data = FILES["jpeg progressive"]
     last = data.rindex(b"\xff\xda")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
-from facecore import FaceEngine, memory
+from facecore import FaceEngine, NoFaceDetected, memory
 
 
 def test_large_pictures_give_back_at_most_once_a_second(
@@ -16,13 +18,15 @@ def test_large_pictures_give_back_at_most_once_a_second(
     calls: list[int] = []
     clock = 100.0
     monkeypatch.setattr(memory, "_malloc_trim", lambda: calls.append)
-    monkeypatch.setattr(memory.time, "monotonic", lambda: clock)
+    monkeypatch.setattr(memory, "monotonic", lambda: clock)
     monkeypatch.setattr(memory, "_last", -np.inf)
-    small, large = np.zeros((64, 64, 3), np.uint8), np.zeros((1200, 1200, 3), np.uint8)
+    small, large = np.zeros((64, 64, 3), np.uint8), np.zeros((1200, 1300, 3), np.uint8)
     engine.detect(small)
     assert calls == []
     engine.detect(large)
-    engine.detect(large)
+    # A JPEG counts by what it holds, however little of it is decoded.
+    with pytest.raises(NoFaceDetected):
+        engine.embed(cv2.imencode(".jpg", large)[1].tobytes())
     assert calls == [0]
     clock += 1.5
     engine.detect(large)
@@ -36,7 +40,7 @@ def test_the_heap_really_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def resident() -> int:
         with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * 4096
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     piece = 2**16  # below every threshold: from the heap
     pieces = [np.ones(piece, np.uint8) for _ in range(2000)]

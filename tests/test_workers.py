@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import subprocess
 import sys
 import tarfile
@@ -63,7 +64,7 @@ def test_in_turns_only_what_stands_aside_runs_side_by_side() -> None:
             most = max(most, len(inside))
             time.sleep(1e-5)  # the other could come in
             inside.remove(name)
-            with aside:
+            with aside():
                 both.wait()
         return name
 
@@ -73,16 +74,54 @@ def test_in_turns_only_what_stands_aside_runs_side_by_side() -> None:
 
 def test_a_failure_aside_gives_the_turn_up() -> None:
     def fail() -> None:
-        with aside:
+        with aside():
             raise ValueError("aside")
 
     for tasks in ([fail, lambda: None], [lambda: None, fail], [fail, fail]):
         with pytest.raises(ValueError, match="aside"):
             in_turns(tasks)
+
+    def nest() -> int:
+        with aside(), aside():
+            pass
+        with aside():
+            return len(in_turns([threading.get_ident] * 2))
+
+    assert in_turns([nest, nest]) == [2, 2]
     nested = [lambda: in_turns([threading.get_ident, threading.get_ident])] * 2
     assert len(in_turns(nested)) == 2
-    with aside:  # nobody's turn
+    with aside():  # nobody's turn
         assert in_turns([lambda: 1]) == [1]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
+def test_interrupts_leave_every_turn_where_it_belongs() -> None:
+    class Interrupt(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupt
+
+    def busy() -> None:
+        for _ in range(10**6):
+            with aside():
+                pass
+
+    def other() -> None:
+        for _ in range(2000):
+            with aside():
+                pass
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for i in range(100):
+            signal.setitimer(signal.ITIMER_REAL, 1e-3 + 1e-5 * i)
+            with pytest.raises(Interrupt):
+                in_turns([busy, other])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert in_turns([lambda: 1, lambda: 2]) == [1, 2]
 
 
 def test_a_busy_pool_leaves_the_work_to_the_caller() -> None:

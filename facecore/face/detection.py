@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,8 +82,8 @@ def decode(
     found = [np.empty((0, 15), np.float32)]
     for k, stride in enumerate(strides):
         cls, obj, bbox, kps = (head[0] for head in outputs[k :: len(strides)])
-        # What is clipped to 0..1 below can only lose by it; a NaN passes no comparison.
-        (likely,) = np.nonzero((cls * obj)[:, 0] >= 0.99 * threshold**2)
+        # No factor within 0..1 is less than its product with another; a NaN passes no comparison.
+        (likely,) = np.nonzero(np.minimum(cls, obj)[:, 0] >= 0.99 * threshold**2)
         if not likely.size:
             continue
         scores = np.sqrt(cls[likely].clip(0, 1) * obj[likely].clip(0, 1))
@@ -101,7 +101,7 @@ def decode(
 
 def non_maximum_suppression(
     boxes: NDArray[np.float32], scores: NDArray[np.float32], overlap: float
-) -> list[tuple[int, NDArray[np.float32]]]:
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Greedy suppression of boxes that overlap a better one.
 
     Parameters
@@ -112,23 +112,21 @@ def non_maximum_suppression(
     overlap : float
         A box whose intersection over union with a better one is above this is dropped.
 
-    Returns
-    -------
-    list of (int, ndarray of shape (N,))
+    Yields
+    ------
+    (int, ndarray of shape (N,))
         Index of each box to keep, best first, and its intersection over union with every box.
     """
     start, stop = boxes[:, :2], boxes[:, 2:]
     areas = _area(stop - start)
     order = np.argsort(-scores, kind="stable")
-    kept = []
     while order.size:
         best = int(order[0])
         shared = _area(np.minimum(stop, stop[best]) - np.maximum(start, start[best]))
         union = areas + (areas[best] - shared)
         overlaps = shared / np.maximum(union, np.finfo(np.float32).tiny)
-        kept.append((best, overlaps))
+        yield best, overlaps
         order = order[1:][overlaps[order[1:]] <= overlap]
-    return kept
 
 
 def _area(sides: NDArray[np.float32]) -> NDArray[np.float32]:

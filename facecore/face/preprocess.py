@@ -32,7 +32,7 @@ def to_tensor(
         Height H and width W of the answer, black where no pixel falls; left out, those of the
         images.
     margin : int
-        Of the canvas, above and to the left of an image.
+        Of the canvas, which it needs, above and to the left of an image.
 
     Returns
     -------

@@ -201,7 +201,7 @@ def run(
         The run failed: the memory of the device was full, say.
     """
     try:
-        with aside:
+        with aside():
             return session.run(outputs, feed)
     except Exception as error:  # ONNX Runtime's errors have no common base but Exception
         text = " ".join(str(error).split()) or type(error).__name__

@@ -92,7 +92,7 @@ def test_suppression_against_every_pair(drawn: list[tuple[int, ...]], limit: flo
     for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
         if all(overlap(boxes[i].tolist(), boxes[k].tolist()) <= limit for k in wanted):
             wanted.append(i)
-    kept = non_maximum_suppression(boxes, scores, limit)
+    kept = list(non_maximum_suppression(boxes, scores, limit))
     assert [i for i, _ in kept] == wanted
     for i, overlaps in kept:
         expected = [overlap(boxes[i].tolist(), box) for box in boxes.tolist()]
