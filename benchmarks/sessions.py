@@ -133,7 +133,32 @@ def runs(pack: str, rounds: int) -> dict[str, Any]:
         3 * rounds,
     )
     print("\n" + ", ".join(f"{name}: {ms:.2f} ms" for name, ms in ways.items()))
-    return {"batches": each, "bound": ways, "opencv": opencv(3 * rounds)}
+    found = {"batches": each, "bound": ways, "arena": arenas(loaded.detector, rounds)}
+    return {**found, "opencv": opencv(3 * rounds)}
+
+
+def arenas(detector: bytes, rounds: int) -> dict[str, float]:
+    """What the detector takes without an arena, as a multiple of its time with one."""
+    sessions = []
+    for arena in (True, False):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.enable_cpu_mem_arena, options.enable_mem_pattern = arena, False
+        sessions.append(
+            onnxruntime.InferenceSession(detector, options, providers=["CPUExecutionProvider"])
+        )
+    name = sessions[0].get_inputs()[0].name
+    found = {}
+    for height, width in ((320, 256), (960, 736), (1920, 1440)):
+        feed = {name: np.zeros((1, 3, height, width), np.float32)}
+        times = processor_ms(
+            {str(i): lambda s=s, feed=feed: s.run(None, feed) for i, s in enumerate(sessions)},  # type: ignore[misc]
+            rounds,
+        )
+        found[f"{height}x{width}"] = times["1"] / times["0"]
+    shares = ", ".join(f"{size}: {share:.2f} x" for size, share in found.items())
+    print(f"\ndetector without an arena, of its time with one: {shares}")
+    return found
 
 
 def opencv(rounds: int) -> dict[str, dict[str, float]]:
