@@ -1,6 +1,6 @@
 """Step 2 of the embedder: a small dense residual network learns the teacher's answers.
 
-Targets, all from ``teach.py``: the teacher's vectors projected onto their 128 leading
+Targets, all from ``teach.py``: the teacher's vectors projected onto their 160 leading
 singular directions (which preserves cosines best in the least-squares sense, Eckart and
 Young 1936), the matrix of similarities between the crops of a batch (Park et al. 2019,
 doi:10.1109/CVPR.2019.00409), and the teacher's last 14x14 and 7x7 feature maps through
@@ -35,7 +35,7 @@ from teach import load_teacher
 from torch import Tensor, nn
 from torch.nn import functional
 
-DIMENSION = 128
+DIMENSION = 160
 
 
 class Residual(nn.Module):
@@ -61,7 +61,7 @@ class Residual(nn.Module):
 
 
 class Embedder(nn.Module):
-    """112x112 RGB in -1..1 -> 128 numbers, not normalised."""
+    """112x112 RGB in -1..1 -> 160 numbers, not normalised."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,11 +90,12 @@ class Embedder(nn.Module):
         return torch.as_tensor(self.head(self.features(x)[1]))
 
 
-def begin_with(model: Embedder, path: Path, images: Tensor) -> None:
+def begin_with(model: Embedder, path: Path, images: Tensor, targets: Tensor) -> None:
     """Take the weights of an exported network, whose batch norm is folded into its convolutions.
 
-    Each batch norm is given the mean and deviation that `images` (N, 3, 112, 112) cause, and the
-    gain and offset that undo them: the same function, but one that can be trained on.
+    Each batch norm is given the mean and deviation that some of `images` (N, 3, 112, 112) cause,
+    and the gain and offset that undo them: the same function, but one that can be trained on.  The
+    last layer is fitted anew to `targets` (N, DIMENSION), by ridge regression.
     """
     graph = onnx.load(path).graph
     stored = {
@@ -103,13 +104,13 @@ def begin_with(model: Embedder, path: Path, images: Tensor) -> None:
     weights = [
         [torch.from_numpy(stored[name].astype(np.float32)) for name in node.input[1:3]]
         for node in graph.node
-        if node.op_type in ("Conv", "Gemm")
+        if node.op_type == "Conv"
     ]
     order: list[nn.Module] = []
     hooks = [
         module.register_forward_hook(lambda module, x, y: order.append(module))
         for module in model.modules()
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d)
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d)
     ]
     with torch.inference_mode():
         model.eval()(images[:1])
@@ -122,21 +123,18 @@ def begin_with(model: Embedder, path: Path, images: Tensor) -> None:
                 continue
             weight, bias = weights.pop(0)
             module.weight.copy_(weight)  # type: ignore[operator]
-            if isinstance(module, nn.Linear):
-                module.bias.copy_(bias)
-            else:
-                norm = order[position + 1]
-                assert isinstance(norm, nn.BatchNorm2d)
-                norm.running_mean, norm.running_var = torch.zeros(len(bias)), torch.ones(len(bias))
-                norm.weight.fill_((1 + norm.eps) ** 0.5)
-                norm.bias.copy_(bias)
-                norms.append((norm, bias))
+            norm = order[position + 1]
+            assert isinstance(norm, nn.BatchNorm2d)
+            norm.running_mean, norm.running_var = torch.zeros(len(bias)), torch.ones(len(bias))
+            norm.weight.fill_((1 + norm.eps) ** 0.5)
+            norm.bias.copy_(bias)
+            norms.append((norm, bias))
         seen: dict[nn.Module, Tensor] = {}
         hooks = [
             norm.register_forward_hook(lambda module, x, y: seen.update({module: x[0]}))
             for norm, _ in norms
         ]
-        model(images)
+        model.train()(images[:1024])
         for hook in hooks:
             hook.remove()
         for norm, bias in norms:
@@ -144,6 +142,14 @@ def begin_with(model: Embedder, path: Path, images: Tensor) -> None:
             norm.running_mean, norm.running_var = mean, variance
             norm.weight.copy_((variance + norm.eps).sqrt())
             norm.bias.copy_(bias + mean)
+        *body, last = model.eval().head
+        parts = [nn.Sequential(*body)(model.features(part)[1]) for part in images.split(256)]
+        seen_last = functional.pad(torch.cat(parts), (0, 1), value=1.0).double()
+        gram = seen_last.T @ seen_last
+        gram += 1e-3 * gram.diagonal().mean() * torch.eye(len(gram))
+        fitted = torch.linalg.solve(gram, seen_last.T @ targets.double()).T
+        last.weight.copy_(fitted[:, :-1])
+        last.bias.copy_(fitted[:, -1])
     model.train()
 
 
@@ -304,16 +310,12 @@ def train(args: argparse.Namespace) -> None:
 
     student = Embedder().to(device, memory_format=torch.channels_last)
     if args.begin_with is not None:
-        rows = taught.rows[:: max(1, len(taught.rows) // 1024)]
+        rows = taught.rows[:: max(1, len(taught.rows) // 8192)]
         images = to_input(np.stack([taught.images[i][r] for i, r in rows]), torch.device("cpu"))
-        begin_with(student.cpu(), args.begin_with, images)
-        # Turn the directions to where it already answers: no cosine minds (Schönemann 1966).
-        with torch.inference_mode():
-            says = functional.normalize(student.eval()(images))
-        target = torch.from_numpy(np.stack([taught.vectors[i][r] for i, r in rows])) @ directions
-        left, _, right = torch.linalg.svd(target.T @ says)
-        directions = directions @ (left @ right)
-        student.train().to(device)
+        vectors = torch.from_numpy(np.stack([taught.vectors[i][r] for i, r in rows]))
+        begin_with(student.cpu(), args.begin_with, images, vectors @ directions)
+        student.to(device)
+        del images
     directions = directions.to(device)
     project14 = nn.Conv2d(112, 128, 1).to(device)
     project7 = nn.Conv2d(224, 128, 1).to(device)
@@ -356,7 +358,8 @@ def train(args: argparse.Namespace) -> None:
         loss14 = (guess14 - right14).square().mean()
         loss7 = (guess7 - right7).square().mean()
         # The maps teach fast at first; the vector is what will be used.
-        loss = 2 * angle + 10 * relation + (1 - 0.75 * progress) * (0.5 * loss14 + loss7)
+        weight = args.maps * (1 - 0.75 * progress)
+        loss = 2 * angle + 10 * relation + weight * (0.5 * loss14 + loss7)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(learners.parameters(), 5.0)
@@ -414,6 +417,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1_100_000, help="images seen in all")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--maps", type=float, default=1.0, help="weight of the maps at the start")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--export", type=Path, help="write the ONNX file and stop")
     args = parser.parse_args()
