@@ -6,13 +6,17 @@
 Pictures of random size and shape, 64 to 4000 pixels on the longer side, as JPEG, PNG and WebP
 files and as arrays whose size is never the same; some show nobody, some files are broken.  They
 go through `detect`, `compare` and `embed_many` in random order.  The memory that no file holds
-(Linux: RssAnon) is read every thousand images.  After the warm-up, a quarter of the images, a
-line is fitted to it; its rise over the rest says whether memory grows.
+(Linux: RssAnon) is read a hundred times: as it stands, with whatever the last large pictures
+left in the allocator's heaps, and once more after the heaps' free pages were given back, which is
+what the process holds.  After the warm-up, a quarter of the images, a line is fitted to the latter:
+memory grows if the line rises by more than chance explains (two standard errors) and by more than
+a twentieth.
 """
 
 from __future__ import annotations
 
 import collections
+import gc
 import random
 import sys
 import tempfile
@@ -25,7 +29,7 @@ from tqdm import tqdm
 
 from benchmarks._measuring import arguments, describe, machine, resident, write_json
 from benchmarks._pictures import london, texture
-from facecore import FacecoreError, FaceEngine
+from facecore import FacecoreError, FaceEngine, memory
 from facecore.demo import pictures
 
 SIDES = (64, 4000)
@@ -90,12 +94,15 @@ class Pictures:
         return count, f"{what}: {outcome}"
 
 
-def plot(path: Path, counts: list[int], memory: list[float], warm: int, line: Any) -> None:
+def plot(
+    path: Path, counts: list[int], found: list[float], held: list[float], warm: int, line: Any
+) -> None:
     from matplotlib.figure import Figure
 
     axes = (figure := Figure(figsize=(7, 4))).add_subplot()
-    axes.plot(counts, memory, label="anonymous memory")
-    axes.plot(counts[warm:], line(counts[warm:]), "--", label="line after the warm-up")
+    axes.plot(counts, found, "C7", label="anonymous memory")
+    axes.plot(counts, held, "C0", label="the same, free pages given back")
+    axes.plot(counts[warm:], line(counts[warm:]), "C1--", label="line after the warm-up")
     axes.set(xlabel="images", ylabel="MB", ylim=(0, None))
     axes.legend()
     figure.savefig(path, dpi=120, bbox_inches="tight")
@@ -106,19 +113,20 @@ def main() -> None:
     parser.add_argument("--pack", default="compact")
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--files", type=int, default=500, help="that are made beforehand")
-    parser.add_argument("--every", type=int, help="images between readings (default: a 20th)")
+    parser.add_argument("--every", type=int, help="images between readings (default: a 100th)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", type=Path, help="write the curve there; needs matplotlib")
     args = parser.parse_args()
-    every = args.every or max(1, args.images // 20)
+    every = args.every or max(1, args.images // 100)
     facts = machine(("onnxruntime", "opencv-python-headless"))
     print(describe(facts))
     outcomes: collections.Counter[str] = collections.Counter()
-    counts, memory, done = [], [], 0
+    counts, found, held, done = [], [], [], 0
+    trim = memory._malloc_trim() or (lambda pad: pad)
     with tempfile.TemporaryDirectory() as folder:
         source = Pictures(Path(folder), args.files, args.seed)
         engine = FaceEngine(args.pack)
-        print(f"{'images':>8} {'anonymous':>11}")
+        print(f"{'images':>8} {'anonymous':>11} {'held':>11}")
         with tqdm(total=args.images, disable=not sys.stderr.isatty()) as bar:
             while done < args.images:
                 count, outcome = source.step(engine)
@@ -127,27 +135,31 @@ def main() -> None:
                 bar.update(count)
                 if done >= every * (len(counts) + 1):
                     counts.append(done)
-                    memory.append(resident() / 1e6)
-                    print(f"{done:8,} {memory[-1]:8.1f} MB", flush=True)
+                    found.append(resident() / 1e6)
+                    gc.collect()
+                    trim(0)
+                    held.append(resident() / 1e6)
+                    print(f"{done:8,} {found[-1]:8.1f} MB {held[-1]:8.1f} MB", flush=True)
     for outcome, number in sorted(outcomes.items()):
         print(f"  {number:6,} x {outcome}")
     warm = len(counts) // 4
-    slope, level = np.polyfit(counts[warm:], memory[warm:], 1).tolist()
-    rise = slope * (counts[-1] - counts[warm])
-    share = rise / float(np.mean(memory[warm:]))
-    flat = share <= FLAT
+    (slope, level), covariance = np.polyfit(counts[warm:], held[warm:], 1, cov=True)
+    rise, error = np.array([slope, covariance[0, 0] ** 0.5]) * (counts[-1] - counts[warm])
+    share = rise / float(np.mean(held[warm:]))
+    flat = bool(share <= FLAT or rise <= 2 * error)
     print(
-        f"after the warm-up {slope * 1000:+.2f} MB per 1,000 images, {rise:+.1f} MB ({share:+.1%}) "
-        f"in all: {'flat' if flat else 'GROWING'}; the highest {max(memory):.1f} MB"
+        f"after the warm-up {slope * 1000:+.2f} MB per 1,000 images, {rise:+.1f} ± {error:.1f} MB "
+        f"({share:+.1%}) in all: {'flat' if flat else 'GROWING'}; the highest {max(found):.1f} MB"
     )
     if args.plot:
-        plot(args.plot, counts, memory, warm, np.poly1d([slope, level]))
+        plot(args.plot, counts, found, held, warm, np.poly1d([slope, level]))
     write_json(
         args.json,
         facts,
         pack=args.pack,
         images=counts,
-        megabytes=memory,
+        megabytes=found,
+        held=held,
         slope_per_1000=slope * 1000,
         rise=rise,
         flat=flat,
