@@ -14,7 +14,7 @@ from facecore.face.quality import Quality
 from facecore.matching.calibration import Calibration
 from facecore.models.packs import load_pack
 
-DIMENSION = 128
+DIMENSION = load_pack("compact").pack.embedder.output.dimension
 
 
 class TemplateEngine:

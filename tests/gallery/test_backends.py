@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import facecore
+from benchmarks._templates import DIMENSION
 from facecore import FaceEngine, Gallery
 
 Array = np.ndarray[Any, Any]
@@ -121,7 +122,7 @@ def test_many_templates_are_found_and_paged(gallery: Gallery, compact: FaceEngin
     assert gallery.remove("staff", user_id="nobody") == 0
     assert len(gallery) == gallery.count() == gallery.group("staff").size == 256
     stats = gallery.stats()
-    assert (stats.groups, stats.faces, stats.users, stats.dimension) == (2, 256, 6, 128)
+    assert (stats.groups, stats.faces, stats.users, stats.dimension) == (2, 256, 6, DIMENSION)
     gallery.compact()
     assert gallery.delete_group("staff") == 256
     assert len(gallery) == 0
