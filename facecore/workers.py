@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache, partial
 from typing import TypeVar
 
@@ -61,19 +60,24 @@ def at_once(tasks: Sequence[Callable[[], T]]) -> list[T]:
 
 
 _here = threading.local()
+_PATIENCE = 1.0  # seconds for which a turn is waited for, so that none that is lost stops anybody
 
 
-@contextmanager
-def aside() -> Iterator[None]:
-    """Within it, the other tasks of `in_turns` have their turn; elsewhere it does nothing."""
-    turn: threading.RLock | None = getattr(_here, "turn", None)
-    if turn is None or not _give_up(turn):
-        yield
-        return
-    try:
-        yield
-    finally:
-        turn.acquire()
+class aside:  # noqa: N801 - reads as what it is where it is used
+    """Within it, the other tasks of `in_turns` have their turn; elsewhere it does nothing.
+
+    No generator: one that an interrupt leaves behind would take the turn back when it is collected.
+    """
+
+    __slots__ = ("_turn",)
+
+    def __enter__(self) -> None:
+        turn: threading.RLock | None = getattr(_here, "turn", None)
+        self._turn = turn if turn is not None and _give_up(turn) else None
+
+    def __exit__(self, *_: object) -> None:
+        if self._turn is not None and not self._turn.acquire(timeout=_PATIENCE):
+            _here.turn = None  # on without turns: they save time and guard nothing
 
 
 def in_turns(tasks: Sequence[Callable[[], T]]) -> list[T]:
@@ -90,8 +94,8 @@ def in_turns(tasks: Sequence[Callable[[], T]]) -> list[T]:
 def _in_turn(turn: threading.RLock, task: Callable[[], T]) -> T:
     outer = getattr(_here, "turn", None)
     try:
-        turn.acquire()
-        _here.turn = turn
+        if turn.acquire(timeout=_PATIENCE):
+            _here.turn = turn
         return task()
     finally:
         _here.turn = outer

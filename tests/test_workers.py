@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from facecore import FaceEngine, workers
+from facecore.models.cpus import usable_cpus
 from facecore.workers import aside, at_once, in_turns, pool
 
 
@@ -122,6 +123,10 @@ def test_interrupts_leave_every_turn_where_it_belongs() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert in_turns([lambda: 1, lambda: 2]) == [1, 2]
+    helpers = usable_cpus()
+    everyone = threading.Barrier(helpers)  # nobody waits for a turn that was lost
+    for task in [pool().submit(everyone.wait, 30) for _ in range(helpers)]:
+        task.result()
 
 
 def test_a_busy_pool_leaves_the_work_to_the_caller() -> None:
