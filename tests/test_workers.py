@@ -129,6 +129,30 @@ def test_interrupts_leave_every_turn_where_it_belongs() -> None:
         task.result()
 
 
+def test_what_an_interrupt_leaves_behind_takes_no_turn() -> None:
+    left: list[aside] = []
+    began, gone, done = threading.Event(), threading.Event(), threading.Event()
+
+    def interrupted() -> None:
+        with aside():
+            assert began.wait(30)
+        left.append(aside())
+        left[0].__enter__()  # and never its end
+        raise KeyboardInterrupt
+
+    def other() -> None:
+        with aside():
+            began.set()
+            assert gone.wait(30)
+        done.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        in_turns([interrupted, other])
+    left.clear()
+    gone.set()
+    assert done.wait(20)
+
+
 def test_a_busy_pool_leaves_the_work_to_the_caller() -> None:
     go_on = threading.Event()
     blocked = [pool().submit(go_on.wait, 30) for _ in range(64)]
