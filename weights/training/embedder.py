@@ -6,7 +6,9 @@ Young 1936), the matrix of similarities between the crops of a batch (Park et al
 doi:10.1109/CVPR.2019.00409), and the teacher's last 14x14 and 7x7 feature maps through
 a 1x1 projection that is thrown away (Romero et al. 2015, arXiv:1412.6550).  The student
 sees a degraded copy (light, colour, blur, low resolution, JPEG, noise, occlusion) of
-what the teacher saw clean.
+what the teacher saw clean.  Where it is known whom a face shows, the target can be drawn
+from the teacher's answer to the picture towards the mean of its answers to that person
+(``--pull``), so that the student learns to leave out more of the pose and the light.
 
     python weights/training/embedder.py --taught DIR [DIR ...] --out RUN    # resumes by itself
     python weights/training/embedder.py --out RUN --export embedder.onnx
@@ -90,69 +92,6 @@ class Embedder(nn.Module):
         return torch.as_tensor(self.head(self.features(x)[1]))
 
 
-def begin_with(model: Embedder, path: Path, images: Tensor, targets: Tensor) -> None:
-    """Take the weights of an exported network, whose batch norm is folded into its convolutions.
-
-    Each batch norm is given the mean and deviation that some of `images` (N, 3, 112, 112) cause,
-    and the gain and offset that undo them: the same function, but one that can be trained on.  The
-    last layer is fitted anew to `targets` (N, DIMENSION), by ridge regression.
-    """
-    graph = onnx.load(path).graph
-    stored = {
-        t.name.removesuffix(".half"): onnx.numpy_helper.to_array(t) for t in graph.initializer
-    }
-    weights = [
-        [torch.from_numpy(stored[name].astype(np.float32)) for name in node.input[1:3]]
-        for node in graph.node
-        if node.op_type == "Conv"
-    ]
-    order: list[nn.Module] = []
-    hooks = [
-        module.register_forward_hook(lambda module, x, y: order.append(module))
-        for module in model.modules()
-        if isinstance(module, nn.Conv2d | nn.BatchNorm2d)
-    ]
-    with torch.inference_mode():
-        model.eval()(images[:1])
-    for hook in hooks:
-        hook.remove()
-    norms: list[tuple[nn.BatchNorm2d, Tensor]] = []
-    with torch.no_grad():
-        for position, module in enumerate(order):
-            if isinstance(module, nn.BatchNorm2d):
-                continue
-            weight, bias = weights.pop(0)
-            module.weight.copy_(weight)  # type: ignore[operator]
-            norm = order[position + 1]
-            assert isinstance(norm, nn.BatchNorm2d)
-            norm.running_mean, norm.running_var = torch.zeros(len(bias)), torch.ones(len(bias))
-            norm.weight.fill_((1 + norm.eps) ** 0.5)
-            norm.bias.copy_(bias)
-            norms.append((norm, bias))
-        seen: dict[nn.Module, Tensor] = {}
-        hooks = [
-            norm.register_forward_hook(lambda module, x, y: seen.update({module: x[0]}))
-            for norm, _ in norms
-        ]
-        model.train()(images[:1024])
-        for hook in hooks:
-            hook.remove()
-        for norm, bias in norms:
-            mean, variance = seen[norm].mean((0, 2, 3)), seen[norm].var((0, 2, 3))
-            norm.running_mean, norm.running_var = mean, variance
-            norm.weight.copy_((variance + norm.eps).sqrt())
-            norm.bias.copy_(bias + mean)
-        *body, last = model.eval().head
-        parts = [nn.Sequential(*body)(model.features(part)[1]) for part in images.split(256)]
-        seen_last = functional.pad(torch.cat(parts), (0, 1), value=1.0).double()
-        gram = seen_last.T @ seen_last
-        gram += 1e-3 * gram.diagonal().mean() * torch.eye(len(gram))
-        fitted = torch.linalg.solve(gram, seen_last.T @ targets.double()).T
-        last.weight.copy_(fitted[:, :-1])
-        last.bias.copy_(fitted[:, -1])
-    model.train()
-
-
 def degrade(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """What cameras, networks and hands do to a face; each with its own probability."""
     if rng.random() < 0.25:
@@ -184,14 +123,46 @@ def degrade(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
     return np.asarray(image, np.uint8)
 
 
-class Taught:
-    """The teacher's answers on disk, served in shuffled, degraded batches by a thread."""
+def pulled(
+    vectors: Sequence[NDArray[np.float32]], people: Sequence[NDArray[np.str_]], share: float
+) -> list[NDArray[np.float32]]:
+    """Unit vectors (N, 512) of each folder, those of one person drawn by `share` to their mean."""
+    everybody = np.concatenate(people)
+    names, number, times = np.unique(everybody, return_inverse=True, return_counts=True)
+    means = np.zeros((len(names), vectors[0].shape[1]), np.float32)
+    np.add.at(means, number, np.concatenate(vectors))
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    known = (names != "") & (times > 1)
+    print(f"pulled: {known[number].mean():.1%} of the faces, of {known.sum()} people", flush=True)
+    targets, start = [], 0
+    for part in vectors:
+        who = number[start : start + len(part)]
+        start += len(part)
+        weight = np.where(known[who], np.float32(share), np.float32(0))[:, None]
+        target = (1 - weight) * part + weight * means[who]
+        targets.append(target / np.linalg.norm(target, axis=1, keepdims=True))
+    return targets
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self.images, self.vectors, self.map14, self.map7 = (
+
+class Taught:
+    """The teacher's answers on disk, served in shuffled, degraded batches by a thread.
+
+    Without `maps`, those of a batch are empty.  The share `clean` of the faces is not degraded.
+    """
+
+    def __init__(
+        self, folders: Sequence[Path], *, maps: bool = True, pull: float = 0.0, clean: float = 0.0
+    ) -> None:
+        self.clean = clean
+        self.images, self.map14, self.map7 = (
             [np.load(folder / f"{name}.npy", mmap_mode="r") for folder in folders]
-            for name in ("images", "vectors", "map14", "map7")
+            for name in ("images", "map14", "map7")
         )
+        self.vectors = self.answers = [np.load(folder / "vectors.npy") for folder in folders]
+        if pull:
+            people = [np.load(folder / "person.npy") for folder in folders]
+            self.vectors = pulled(self.answers, people, pull)
+        self.maps = (self.map14, self.map7) if maps else ()
         self.rows = [(i, r) for i, images in enumerate(self.images) for r in range(len(images))]
         # Maps are compared in units of each channel's deviation: scale * int8 / deviation.
         self.gain = {
@@ -218,12 +189,15 @@ class Taught:
                     rows = [self.rows[i] for i in np.sort(order[start : start + size])]
                     steps = rng.choice([1, -1], size)
                     images = [
-                        degrade(np.ascontiguousarray(self.images[i][r][:, ::step]), rng)
-                        for (i, r), step in zip(rows, steps, strict=True)
+                        face if self.clean and rng.random() < self.clean else degrade(face, rng)
+                        for face in (
+                            np.ascontiguousarray(self.images[i][r][:, ::step])
+                            for (i, r), step in zip(rows, steps, strict=True)
+                        )
                     ]
                     maps = [
                         [m[i][r][..., ::step] for (i, r), step in zip(rows, steps, strict=True)]
-                        for m in (self.map14, self.map7)
+                        for m in self.maps
                     ]
                     vectors = [self.vectors[i][r] for i, r in rows]
                     box.put((np.stack(images), np.stack(vectors), *map(np.stack, maps)))
@@ -249,7 +223,7 @@ def to_input(images: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 
 def principal_directions(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(512, 128) leading right singular vectors; uncentred, because a cosine is."""
+    """(512, DIMENSION) leading right singular vectors; uncentred, because a cosine is."""
     gram = vectors.T.astype(np.float64) @ vectors
     values, directions = np.linalg.eigh(gram)
     kept = values[-DIMENSION:].sum() / values.sum()
@@ -296,26 +270,31 @@ class Development:
         return self.tar(vectors), float((unit * right).sum(1).mean())
 
 
+def averaged(run: Path) -> tuple[Embedder, Tensor]:
+    """The averaged network of a run, and the teacher's directions (512, 160) that it answers in."""
+    state = torch.load(run / "checkpoint.pt", map_location="cpu")
+    average = torch.optim.swa_utils.AveragedModel(Embedder(), use_buffers=True)
+    average.load_state_dict(state["average"])
+    return average.module, state["directions"]
+
+
 def train(args: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
-    taught = Taught(args.taught)
+    taught = Taught(args.taught, maps=args.maps > 0, pull=args.pull, clean=args.clean)
     development = Development(args.teacher)
-    directions = torch.from_numpy(principal_directions(np.concatenate(taught.vectors)))
     gains = {
         name: torch.from_numpy(gain.astype(np.float32)).to(device)[:, None, None]
         for name, gain in taught.gain.items()
     }
 
-    student = Embedder().to(device, memory_format=torch.channels_last)
-    if args.begin_with is not None:
-        rows = taught.rows[:: max(1, len(taught.rows) // 8192)]
-        images = to_input(np.stack([taught.images[i][r] for i, r in rows]), torch.device("cpu"))
-        vectors = torch.from_numpy(np.stack([taught.vectors[i][r] for i, r in rows]))
-        begin_with(student.cpu(), args.begin_with, images, vectors @ directions)
-        student.to(device)
-        del images
+    student = Embedder()
+    if args.begin_with is None:
+        directions = torch.from_numpy(principal_directions(np.concatenate(taught.answers)))
+    else:  # its average, and where its vectors point
+        student, directions = averaged(args.begin_with)
+    student.to(device, memory_format=torch.channels_last)
     directions = directions.to(device)
     project14 = nn.Conv2d(112, 128, 1).to(device)
     project7 = nn.Conv2d(224, 128, 1).to(device)
@@ -343,23 +322,25 @@ def train(args: argparse.Namespace) -> None:
         rate = args.lr * min(1.0, (step + 1) / warmup) * (0.5 + 0.5 * math.cos(math.pi * progress))
         for group in optimizer.param_groups:
             group["lr"] = max(rate, args.lr * 1e-3)
-        images, vectors, map14, map7 = next(batches)
+        images, vectors, *maps = next(batches)
         x = to_input(images, device)
         target = torch.from_numpy(vectors).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             seen14, seen7 = student.features(x)
             answer = student.head(seen7).float()
-            guess14, guess7 = project14(seen14).float(), project7(seen7).float()
+            guesses = [project14(seen14).float(), project7(seen7).float()] if maps else []
         answer = functional.normalize(answer)
         angle = 1 - (answer * functional.normalize(target @ directions)).sum(1).mean()
         relation = (answer @ answer.T - target @ target.T).square().mean()
-        right14 = torch.from_numpy(map14).to(device).float() * gains["map14"]
-        right7 = torch.from_numpy(map7).to(device).float() * gains["map7"]
-        loss14 = (guess14 - right14).square().mean()
-        loss7 = (guess7 - right7).square().mean()
+        loss = 2 * angle + args.relation * relation
         # The maps teach fast at first; the vector is what will be used.
-        weight = args.maps * (1 - 0.75 * progress)
-        loss = 2 * angle + 10 * relation + weight * (0.5 * loss14 + loss7)
+        of_maps = {
+            name: (guess - torch.from_numpy(right).to(device).float() * gains[name]).square().mean()
+            for name, guess, right in zip(gains, guesses, maps, strict=bool(maps))
+        }
+        if of_maps:
+            weight = args.maps * (1 - 0.75 * progress)
+            loss = loss + weight * (0.5 * of_maps["map14"] + of_maps["map7"])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(learners.parameters(), 5.0)
@@ -369,7 +350,7 @@ def train(args: argparse.Namespace) -> None:
         if step % 50 == 0 or step == steps:
             record = {
                 "step": step, "images": step * args.batch, "angle": angle.item(),
-                "relation": relation.item(), "map14": loss14.item(), "map7": loss7.item(),
+                "relation": relation.item(), **{k: v.item() for k, v in of_maps.items()},
                 "lr": rate, "images_per_s": (step - first) * args.batch / (time.time() - started),
             }  # fmt: skip
             if step % 500 == 0 or step == steps:
@@ -393,12 +374,10 @@ def train(args: argparse.Namespace) -> None:
 
 def export(run: Path, path: Path) -> None:
     """Write the averaged network: batch free, batch norm folded, weights stored as float16."""
-    model = Embedder()
-    average = torch.optim.swa_utils.AveragedModel(model)
-    average.load_state_dict(torch.load(run / "checkpoint.pt", map_location="cpu")["average"])
+    model, _ = averaged(run)
     temporary = path.with_suffix(".float32.onnx")
     torch.onnx.export(
-        average.module.eval(), (torch.zeros(1, 3, 112, 112),), str(temporary),
+        model.eval(), (torch.zeros(1, 3, 112, 112),), str(temporary),
         input_names=["input"], output_names=["embedding"], opset_version=17, dynamo=False,
         dynamic_axes={"input": {0: "N"}, "embedding": {0: "N"}},
     )  # fmt: skip
@@ -413,11 +392,14 @@ def main() -> None:
     parser.add_argument("--taught", type=Path, nargs="+", help="what teach.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and log")
     parser.add_argument("--teacher", type=Path, default=data_root() / "weights/espdl/mfn_112.onnx")
-    parser.add_argument("--begin-with", type=Path, help="embedder.onnx of an earlier round")
+    parser.add_argument("--begin-with", type=Path, help="folder of an earlier round")
     parser.add_argument("--images", type=int, default=1_100_000, help="images seen in all")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--maps", type=float, default=1.0, help="weight of the maps at the start")
+    parser.add_argument("--relation", type=float, default=10.0, help="weight of the similarities")
+    parser.add_argument("--pull", type=float, default=0.0, help="0..1, towards a person's mean")
+    parser.add_argument("--clean", type=float, default=0.0, help="share that is not degraded")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--export", type=Path, help="write the ONNX file and stop")
     args = parser.parse_args()

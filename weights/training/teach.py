@@ -4,28 +4,35 @@ A student that meets 23,573 crops again and again learns them by heart: it agree
 its teacher at a cosine of 0.88 on those crops and 0.77 on other people.  So each crop is
 drawn many times, always as another face: bent by a smooth field, mixed with another
 person, or given another person's eyes, mouth or half.  What such a face is, the teacher
-says.  Kept for each: the pixels, the teacher's vector, and its last 14x14 and 7x7
-bottleneck maps (int8, one scale per channel).  With the answers on disk the teacher is
-out of the training loop.
+says.  Kept for each: the pixels, the teacher's vector, its last 14x14 and 7x7
+bottleneck maps (int8, one scale per channel), and whom it shows, where that is known and
+no other face was mixed in.  With the answers on disk the teacher is out of the training loop.
 
     python weights/training/teach.py --out /somewhere/taught1 --seed 1      # one core each
     python weights/training/teach.py --out /somewhere/taught2 --seed 2
+
+``--people`` draws only people of whom there are several pictures, LFW's photographs beside its
+crops, and moves them a little instead of making other faces of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import onnx
 import onnxruntime as ort
-from data import crops, data_root
+from data import crops, data_root, photographs
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from tqdm import tqdm
+
+from facecore import FaceEngine
+from facecore.face.alignment import TEMPLATE, estimate
 
 BATCH = 8
 MAPS = {"map14": (128, 14, 14), "map7": (128, 7, 7)}
@@ -55,16 +62,19 @@ def load_teacher(path: Path) -> tuple[ort.InferenceSession, list[str]]:
     return session, [model.graph.output[0].name, *taps]
 
 
-def bend(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def bend(
+    crop: NDArray[np.uint8], rng: np.random.Generator, largest: float = 1.5
+) -> NDArray[np.uint8]:
     """128 -> 112 pixels: the jitter of real landmark errors, and a smooth field of a few pixels.
 
-    The field lengthens a nose, widens a jaw, lifts a brow: another face for the teacher.
+    The field lengthens a nose, widens a jaw, lifts a brow: another face for the teacher.  Its size
+    is drawn with the deviation `largest`, in pixels; without it (0) a face is only moved.
     """
     angle, zoom = np.deg2rad(rng.normal(0, 4)), np.exp(rng.normal(0, 0.05, 2) * (1.0, 0.6))
     x, y = np.meshgrid(np.arange(112.0) - 55.5, np.arange(112.0) - 55.5)
     column = (np.cos(angle) * x - np.sin(angle) * y) * zoom[0] + 63.5 + rng.normal(0, 1.8)
     row = (np.sin(angle) * x + np.cos(angle) * y) * zoom[0] * zoom[1] + 63.5 + rng.normal(0, 1.8)
-    size = abs(rng.normal(0, 1.5))
+    size = abs(rng.normal(0, largest))
     knots = rng.normal(0, size, (2, 5, 5)).astype(np.float32)
     field = [cv2.resize(k, (112, 112), interpolation=cv2.INTER_CUBIC) for k in knots]
     return np.asarray(
@@ -106,26 +116,56 @@ def seam(rng: np.random.Generator) -> NDArray[np.float32]:
     return (1 / (1 + np.exp(-distance / rng.uniform(2, 9))))[..., None].astype(np.float32)
 
 
-def draw(index: int, pool: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A face (112, 112, 3) that begins with crop `index`."""
+def draw(
+    index: int, pool: NDArray[np.uint8], rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], bool]:
+    """A face (112, 112, 3) that begins with crop `index`, and whether no other was mixed in."""
 
     def another() -> NDArray[np.uint8]:
         return np.asarray(pool[rng.integers(len(pool))])
 
     kind = rng.random()
     if kind < 0.08:
-        return pool[index, 8:120, 8:120]
+        return pool[index, 8:120, 8:120], True
     crop = pool[index]
     if rng.random() < 0.7:
         crop = with_background(crop, another(), rng)
     face = bend(crop, rng)
     if kind < 0.4:
-        return face
+        return face, True
     other = bend(another(), rng)
     if rng.random() < 0.7:
         other = coloured_like(other, face)
     weight = seam(rng) if kind < 0.72 else np.float32(rng.uniform(0.3, 0.7))
-    return np.rint(face * weight + other * (1 - weight)).astype(np.uint8)
+    return np.rint(face * weight + other * (1 - weight)).astype(np.uint8), False
+
+
+def move(index: int, pool: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Crop `index` (112, 112, 3) as another detection would cut it out, before something."""
+    crop = pool[index]
+    if rng.random() < 0.7:
+        crop = with_background(crop, np.asarray(pool[rng.integers(len(pool))]), rng)
+    return bend(crop, rng, largest=0)
+
+
+def photographed(root: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """LFW's photographs for training, cut out as `crops` are, with the detector of the pack."""
+    engine = FaceEngine("compact", threads=1)
+    for person, path in photographs(root):
+        face = engine.sample(path, face="central").face
+        transform = estimate(face.landmarks, TEMPLATE + 8)
+        picture = cv2.imread(str(path))
+        assert picture is not None
+        crop = cv2.warpAffine(picture, transform.matrix, (128, 128), flags=cv2.INTER_LINEAR)
+        yield f"lfw_rest/{person}_{path.stem[-4:]}", np.asarray(crop, np.uint8)
+
+
+def whom(names: Sequence[str]) -> list[str]:
+    """Whom each crop shows: a name for the crops of one person, empty where nobody says."""
+    return [
+        name.rsplit("_", 1)[0] if name.startswith(("celebrities/", "lfw_rest/")) else ""
+        for name in names
+    ]
 
 
 def main() -> None:
@@ -136,11 +176,20 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, default=data_root() / "weights/espdl/mfn_112.onnx")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=100_000, help="faces drawn")
+    parser.add_argument("--people", action="store_true", help="only people of several pictures")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
     rng = np.random.default_rng(args.seed)
-    pool = np.stack([image for _, image in crops(data_root())])
+    named = list(crops(data_root()))
+    if args.people:
+        named += photographed(data_root())
+    pool = np.stack([image for _, image in named])
+    people = np.array(whom([name for name, _ in named]))
+    eligible = np.arange(len(pool))
+    if args.people:
+        _, number, pictures = np.unique(people, return_inverse=True, return_counts=True)
+        eligible = np.flatnonzero((people != "") & (pictures[number] > 1))
     session, outputs = load_teacher(args.teacher)
     source = session.get_inputs()[0].name
 
@@ -160,15 +209,23 @@ def main() -> None:
         name: open_memmap(args.out / f"{name}.npy", "w+", np.int8, (args.count, *shape))
         for name, shape in MAPS.items()
     }
-    order = np.concatenate([rng.permutation(len(pool)) for _ in range(args.count // len(pool) + 1)])
+    person = np.zeros(args.count, people.dtype)
+    rounds = args.count // len(eligible) + 1
+    order = np.concatenate([rng.permutation(len(eligible)) for _ in range(rounds)])
     for start in tqdm(range(0, args.count, BATCH), desc="teacher", unit_scale=BATCH):
         here = slice(start, min(start + BATCH, args.count))
-        images[here] = np.stack([draw(index, pool, rng) for index in order[here]])
+        for place, index in enumerate(eligible[order[here]], start):
+            if args.people:
+                images[place], alone = move(index, pool, rng), True
+            else:
+                images[place], alone = draw(index, pool, rng)
+            person[place] = people[index] if alone else ""
         raw, *answers = ask(images[here])
         vectors[here] = raw / np.linalg.norm(raw, axis=1, keepdims=True)
         for name, values in zip(MAPS, answers, strict=True):
             steps = values / scales[name][:, None, None]
             maps[name][here] = np.clip(np.rint(steps), -127, 127).astype(np.int8)
+    np.save(args.out / "person.npy", person)
     meta = {"teacher": args.teacher.name, "seed": args.seed, "crops": len(pool)}
     (args.out / "meta.json").write_text(json.dumps(meta, indent=1))
 
