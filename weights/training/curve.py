@@ -1,4 +1,4 @@
-"""Plot the logs of trainings: a panel for the detector's rounds, one for a round of the embedder.
+"""Plot training logs: one panel for the detector's rounds, one for each of the embedder's.
 
 python weights/training/curve.py --detector RUN [RUN ...] --embedder RUN --out curve.png
 """
@@ -56,8 +56,8 @@ def plot_detector(axes: Axes, runs: list[Path]) -> None:
 def plot_embedder(axes: Axes, run: Path) -> None:
     records = [record for _, record in sorted(read(run).items())]
     seen = [record["images"] / 1e6 for record in records]
-    axes.plot(seen, [record["angle"] for record in records], "C0", label="1 - cosine to teacher")
-    axes.set(title="Embedder", xlabel="million images seen", ylabel="loss of a batch")
+    axes.plot(seen, [record["angle"] for record in records], "C0", label="1 - cosine to the target")
+    axes.set(title=f"Embedder: {run.name}", xlabel="million images seen", ylabel="loss of a batch")
     checks = [record for record in records if "tar_dev" in record]
     other = axes.twinx()
     other.plot(
@@ -72,7 +72,7 @@ def plot_embedder(axes: Axes, run: Path) -> None:
             [record["images"] / 1e6 for record in checks],
             [1 - record["cosine_dev"] for record in checks],
             "C0o--",
-            label="1 - cosine, held-out people",
+            label="1 - cosine to the teacher, held-out people",
         )
     other.set(ylim=(0, 1))
     lines = axes.get_lines() + other.get_lines()

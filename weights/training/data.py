@@ -5,7 +5,8 @@ The archives under ``$FACECORE_DATA/train`` hold aligned 128x128 crops whose cen
 
 * no image of ``lfw/pairs.txt`` (the 6,000 test pairs) is in any archive;
 * LFW people who are in no test pair are left out, so that the calibration, which is
-  fitted on exactly these people, meets faces the network has never seen;
+  fitted on exactly these people, meets faces the network has never seen (the few choices
+  that were judged on them are listed in README.md);
 * three people of ``celebrities.tar`` are left out as the development set on which
   hyper-parameters are chosen.
 """
@@ -66,7 +67,7 @@ def photographs(root: Path, *, calibration: bool = False) -> Iterator[tuple[str,
     """Yield ``(person, path)`` of the whole LFW pictures that no test pair uses.
 
     Those of people who occur in a pair (in another picture) are for training; those of
-    people who occur in none are for the calibration, and only for it.
+    people who occur in none are for the calibration: nothing is trained on them.
     """
     pictures = tested_pictures(root)
     tested = people(pictures)

@@ -11,7 +11,6 @@ from the teacher's answer to the picture towards the mean of its answers to that
 (``--pull``), so that the student learns to leave out more of the pose and the light.
 
     python weights/training/embedder.py --taught DIR [DIR ...] --out RUN    # resumes by itself
-    python weights/training/embedder.py --out RUN --export embedder.onnx
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ import torch
 from data import crops, data_root
 from numpy.typing import NDArray
 from onnxfile import save_half
-from teach import load_teacher
+from teach import MAPS, load_teacher
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -127,12 +126,11 @@ def pulled(
     vectors: Sequence[NDArray[np.float32]], people: Sequence[NDArray[np.str_]], share: float
 ) -> list[NDArray[np.float32]]:
     """Unit vectors (N, 512) of each folder, those of one person drawn by `share` to their mean."""
-    everybody = np.concatenate(people)
-    names, number, times = np.unique(everybody, return_inverse=True, return_counts=True)
+    names, number = np.unique(np.concatenate(people), return_inverse=True)
     means = np.zeros((len(names), vectors[0].shape[1]), np.float32)
     np.add.at(means, number, np.concatenate(vectors))
     means /= np.linalg.norm(means, axis=1, keepdims=True)
-    known = (names != "") & (times > 1)
+    known = names != ""
     print(f"pulled: {known[number].mean():.1%} of the faces, of {known.sum()} people", flush=True)
     targets, start = [], 0
     for part in vectors:
@@ -147,27 +145,28 @@ def pulled(
 class Taught:
     """The teacher's answers on disk, served in shuffled, degraded batches by a thread.
 
-    Without `maps`, those of a batch are empty.  The share `clean` of the faces is not degraded.
+    Without `maps`, those of a batch are left out.  The share `clean` of the faces is not degraded.
     """
 
     def __init__(
         self, folders: Sequence[Path], *, maps: bool = True, pull: float = 0.0, clean: float = 0.0
     ) -> None:
         self.clean = clean
-        self.images, self.map14, self.map7 = (
-            [np.load(folder / f"{name}.npy", mmap_mode="r") for folder in folders]
-            for name in ("images", "map14", "map7")
-        )
-        self.vectors = self.answers = [np.load(folder / "vectors.npy") for folder in folders]
+        self.images = [np.load(folder / "images.npy", mmap_mode="r") for folder in folders]
+        self.vectors = [np.load(folder / "vectors.npy") for folder in folders]
+        self.directions = principal_directions(np.concatenate(self.vectors))
         if pull:
             people = [np.load(folder / "person.npy") for folder in folders]
-            self.vectors = pulled(self.answers, people, pull)
-        self.maps = (self.map14, self.map7) if maps else ()
+            self.vectors = pulled(self.vectors, people, pull)
         self.rows = [(i, r) for i, images in enumerate(self.images) for r in range(len(images))]
+        self.maps = {
+            name: [np.load(folder / f"{name}.npy", mmap_mode="r") for folder in folders]
+            for name in (MAPS if maps else ())
+        }
         # Maps are compared in units of each channel's deviation: scale * int8 / deviation.
         self.gain = {
             name: 1 / np.maximum(maps[0][:1024].std(axis=(0, 2, 3)), 1e-3)
-            for name, maps in (("map14", self.map14), ("map7", self.map7))
+            for name, maps in self.maps.items()
         }
 
     def batches(self, size: int, seed: int, skip: int) -> Iterator[tuple[NDArray[Any], ...]]:
@@ -180,24 +179,24 @@ class Taught:
         def fill() -> None:
             at = 0
             for epoch in range(10**6):
-                rng = np.random.default_rng([seed, epoch])
-                order = rng.permutation(len(self.rows))
+                order = np.random.default_rng([seed, epoch]).permutation(len(self.rows))
                 for start in range(0, len(order) - size + 1, size):
                     at += 1
                     if at <= skip:
                         continue
+                    rng = np.random.default_rng([seed, epoch, start])
                     rows = [self.rows[i] for i in np.sort(order[start : start + size])]
                     steps = rng.choice([1, -1], size)
+                    faces = [
+                        np.ascontiguousarray(self.images[i][r][:, ::step])
+                        for (i, r), step in zip(rows, steps, strict=True)
+                    ]
                     images = [
-                        face if self.clean and rng.random() < self.clean else degrade(face, rng)
-                        for face in (
-                            np.ascontiguousarray(self.images[i][r][:, ::step])
-                            for (i, r), step in zip(rows, steps, strict=True)
-                        )
+                        face if rng.random() < self.clean else degrade(face, rng) for face in faces
                     ]
                     maps = [
                         [m[i][r][..., ::step] for (i, r), step in zip(rows, steps, strict=True)]
-                        for m in self.maps
+                        for m in self.maps.values()
                     ]
                     vectors = [self.vectors[i][r] for i, r in rows]
                     box.put((np.stack(images), np.stack(vectors), *map(np.stack, maps)))
@@ -291,7 +290,7 @@ def train(args: argparse.Namespace) -> None:
 
     student = Embedder()
     if args.begin_with is None:
-        directions = torch.from_numpy(principal_directions(np.concatenate(taught.answers)))
+        directions = torch.from_numpy(taught.directions)
     else:  # its average, and where its vectors point
         student, directions = averaged(args.begin_with)
     student.to(device, memory_format=torch.channels_last)
@@ -389,7 +388,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--taught", type=Path, nargs="+", help="what teach.py wrote")
+    parser.add_argument("--taught", type=Path, nargs="+", required=True, help="what teach.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and log")
     parser.add_argument("--teacher", type=Path, default=data_root() / "weights/espdl/mfn_112.onnx")
     parser.add_argument("--begin-with", type=Path, help="folder of an earlier round")
@@ -401,12 +400,7 @@ def main() -> None:
     parser.add_argument("--pull", type=float, default=0.0, help="0..1, towards a person's mean")
     parser.add_argument("--clean", type=float, default=0.0, help="share that is not degraded")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--export", type=Path, help="write the ONNX file and stop")
-    args = parser.parse_args()
-    if args.export:
-        export(args.out, args.export)
-    else:
-        train(args)
+    train(parser.parse_args())
 
 
 if __name__ == "__main__":

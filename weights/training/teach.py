@@ -1,18 +1,18 @@
 """Step 1 of the embedder: show the teacher more faces than there are, and keep its answers.
 
-A student that meets 23,573 crops again and again learns them by heart: it agreed with
+A student that meets 23,569 crops again and again learns them by heart: it agreed with
 its teacher at a cosine of 0.88 on those crops and 0.77 on other people.  So each crop is
 drawn many times, always as another face: bent by a smooth field, mixed with another
 person, or given another person's eyes, mouth or half.  What such a face is, the teacher
 says.  Kept for each: the pixels, the teacher's vector, its last 14x14 and 7x7
-bottleneck maps (int8, one scale per channel), and whom it shows, where that is known and
+bottleneck maps (int8, one scale per channel), and the celebrity that it shows, bent or not, where
 no other face was mixed in.  With the answers on disk the teacher is out of the training loop.
 
     python weights/training/teach.py --out /somewhere/taught1 --seed 1      # one core each
     python weights/training/teach.py --out /somewhere/taught2 --seed 2
 
-``--people`` draws only people of whom there are several pictures, LFW's photographs beside its
-crops, and moves them a little instead of making other faces of them.
+``--people`` draws celebrities and LFW's people of whom there are several pictures, photographs
+beside the crops; it moves them a little instead of making other faces of them, and keeps no maps.
 """
 
 from __future__ import annotations
@@ -63,18 +63,18 @@ def load_teacher(path: Path) -> tuple[ort.InferenceSession, list[str]]:
 
 
 def bend(
-    crop: NDArray[np.uint8], rng: np.random.Generator, largest: float = 1.5
+    crop: NDArray[np.uint8], rng: np.random.Generator, deviation: float = 1.5
 ) -> NDArray[np.uint8]:
     """128 -> 112 pixels: the jitter of real landmark errors, and a smooth field of a few pixels.
 
     The field lengthens a nose, widens a jaw, lifts a brow: another face for the teacher.  Its size
-    is drawn with the deviation `largest`, in pixels; without it (0) a face is only moved.
+    is drawn with this `deviation`, in pixels; with 0 a face is only moved.
     """
     angle, zoom = np.deg2rad(rng.normal(0, 4)), np.exp(rng.normal(0, 0.05, 2) * (1.0, 0.6))
     x, y = np.meshgrid(np.arange(112.0) - 55.5, np.arange(112.0) - 55.5)
     column = (np.cos(angle) * x - np.sin(angle) * y) * zoom[0] + 63.5 + rng.normal(0, 1.8)
     row = (np.sin(angle) * x + np.cos(angle) * y) * zoom[0] * zoom[1] + 63.5 + rng.normal(0, 1.8)
-    size = abs(rng.normal(0, largest))
+    size = abs(rng.normal(0, deviation))
     knots = rng.normal(0, size, (2, 5, 5)).astype(np.float32)
     field = [cv2.resize(k, (112, 112), interpolation=cv2.INTER_CUBIC) for k in knots]
     return np.asarray(
@@ -141,11 +141,11 @@ def draw(
 
 
 def move(index: int, pool: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Crop `index` (112, 112, 3) as another detection would cut it out, before something."""
+    """Crop `index` (112, 112, 3) as another detection would cut it out."""
     crop = pool[index]
     if rng.random() < 0.7:
         crop = with_background(crop, np.asarray(pool[rng.integers(len(pool))]), rng)
-    return bend(crop, rng, largest=0)
+    return bend(crop, rng, deviation=0)
 
 
 def photographed(root: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
@@ -160,12 +160,10 @@ def photographed(root: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         yield f"lfw_rest/{person}_{path.stem[-4:]}", np.asarray(crop, np.uint8)
 
 
-def whom(names: Sequence[str]) -> list[str]:
-    """Whom each crop shows: a name for the crops of one person, empty where nobody says."""
-    return [
-        name.rsplit("_", 1)[0] if name.startswith(("celebrities/", "lfw_rest/")) else ""
-        for name in names
-    ]
+def whom(names: Sequence[str]) -> NDArray[np.str_]:
+    """The celebrity or the person of LFW that each crop shows; empty for the others."""
+    known = ("celebrities/", "lfw_rest/")
+    return np.array([name.rsplit("_", 1)[0] if name.startswith(known) else "" for name in names])
 
 
 def main() -> None:
@@ -185,11 +183,13 @@ def main() -> None:
     if args.people:
         named += photographed(data_root())
     pool = np.stack([image for _, image in named])
-    people = np.array(whom([name for name, _ in named]))
+    people = whom([name for name, _ in named])
     eligible = np.arange(len(pool))
     if args.people:
         _, number, pictures = np.unique(people, return_inverse=True, return_counts=True)
         eligible = np.flatnonzero((people != "") & (pictures[number] > 1))
+    # Nobody learns who is who in LFW: these people occur in the test pairs, in other pictures.
+    people[np.char.startswith(people, "lfw_rest/")] = ""
     session, outputs = load_teacher(args.teacher)
     source = session.get_inputs()[0].name
 
@@ -207,7 +207,7 @@ def main() -> None:
     vectors = open_memmap(args.out / "vectors.npy", "w+", np.float32, (args.count, 512))
     maps = {
         name: open_memmap(args.out / f"{name}.npy", "w+", np.int8, (args.count, *shape))
-        for name, shape in MAPS.items()
+        for name, shape in ({} if args.people else MAPS).items()
     }
     person = np.zeros(args.count, people.dtype)
     rounds = args.count // len(eligible) + 1
@@ -222,11 +222,13 @@ def main() -> None:
             person[place] = people[index] if alone else ""
         raw, *answers = ask(images[here])
         vectors[here] = raw / np.linalg.norm(raw, axis=1, keepdims=True)
-        for name, values in zip(MAPS, answers, strict=True):
+        for (name, map_), values in zip(maps.items(), answers, strict=bool(maps)):
             steps = values / scales[name][:, None, None]
-            maps[name][here] = np.clip(np.rint(steps), -127, 127).astype(np.int8)
+            map_[here] = np.clip(np.rint(steps), -127, 127).astype(np.int8)
     np.save(args.out / "person.npy", person)
-    meta = {"teacher": args.teacher.name, "seed": args.seed, "crops": len(pool)}
+    meta = {
+        "teacher": args.teacher.name, "seed": args.seed, "crops": len(pool), "people": args.people
+    }  # fmt: skip
     (args.out / "meta.json").write_text(json.dumps(meta, indent=1))
 
 
