@@ -56,8 +56,8 @@ def plot_detector(axes: Axes, runs: list[Path]) -> None:
 def plot_embedder(axes: Axes, run: Path) -> None:
     records = [record for _, record in sorted(read(run).items())]
     seen = [record["images"] / 1e6 for record in records]
-    axes.plot(seen, [record["angle"] for record in records], "C0", label="1 - cosine to the target")
-    axes.set(title=f"Embedder: {run.name}", xlabel="million images seen", ylabel="loss of a batch")
+    axes.plot(seen, [record["angle"] for record in records], "C0", label="to the target, a batch")
+    axes.set(title=f"Embedder: {run.name}", xlabel="million images seen", ylabel="1 - cosine")
     checks = [record for record in records if "tar_dev" in record]
     other = axes.twinx()
     other.plot(
@@ -72,11 +72,14 @@ def plot_embedder(axes: Axes, run: Path) -> None:
             [record["images"] / 1e6 for record in checks],
             [1 - record["cosine_dev"] for record in checks],
             "C0o--",
-            label="1 - cosine to the teacher, held-out people",
+            label="to the teacher, held-out people",
         )
-    other.set(ylim=(0, 1))
+    other.set(ylim=(min(0.8, *(record["tar_dev"] for record in checks)), 1), ylabel="TAR")
     lines = axes.get_lines() + other.get_lines()
-    axes.legend(lines, [line.get_label() for line in lines], loc="center right")
+    axes.legend(
+        lines, [line.get_label() for line in lines], loc="upper center", ncols=2, fontsize="small",
+        bbox_to_anchor=(0.5, -0.14),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
