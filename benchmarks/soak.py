@@ -122,7 +122,7 @@ def main() -> None:
     print(describe(facts))
     outcomes: collections.Counter[str] = collections.Counter()
     counts, found, held, done = [], [], [], 0
-    trim = memory._malloc_trim() or (lambda pad: pad)
+    trim = memory.malloc_trim() or (lambda pad: pad)
     with tempfile.TemporaryDirectory() as folder:
         source = Pictures(Path(folder), args.files, args.seed)
         engine = FaceEngine(args.pack)

@@ -9,7 +9,7 @@ from time import monotonic
 
 from facecore.workers import aside
 
-__all__ = ["LARGE", "give_back"]
+__all__ = ["LARGE", "give_back", "malloc_trim"]
 
 LARGE = 1_500_000
 """Pixels from which a picture is worth the call."""
@@ -28,7 +28,7 @@ def give_back() -> None:
     """
     global _last
     now = monotonic()
-    trim = _malloc_trim()
+    trim = malloc_trim()
     if trim is not None and now - _last >= _PAUSE:
         _last = now
         with aside():
@@ -36,7 +36,7 @@ def give_back() -> None:
 
 
 @cache
-def _malloc_trim() -> Callable[[int], int] | None:
+def malloc_trim() -> Callable[[int], int] | None:
     """`malloc_trim(3)` of glibc; None where the C library has none."""
     if not sys.platform.startswith("linux"):
         return None

@@ -17,7 +17,7 @@ def test_large_pictures_give_back_at_most_once_a_second(
 ) -> None:
     calls: list[int] = []
     clock = 100.0
-    monkeypatch.setattr(memory, "_malloc_trim", lambda: calls.append)
+    monkeypatch.setattr(memory, "malloc_trim", lambda: calls.append)
     monkeypatch.setattr(memory, "monotonic", lambda: clock)
     monkeypatch.setattr(memory, "_last", -np.inf)
     small, large = np.zeros((64, 64, 3), np.uint8), np.zeros((1200, 1300, 3), np.uint8)
@@ -35,7 +35,7 @@ def test_large_pictures_give_back_at_most_once_a_second(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's heaps")
 def test_the_heap_really_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
-    if memory._malloc_trim() is None:
+    if memory.malloc_trim() is None:
         pytest.skip("the C library has no malloc_trim")
 
     def resident() -> int:

@@ -154,7 +154,6 @@ class Taught:
         self.clean = clean
         self.images = [np.load(folder / "images.npy", mmap_mode="r") for folder in folders]
         self.vectors = [np.load(folder / "vectors.npy") for folder in folders]
-        self.directions = principal_directions(np.concatenate(self.vectors))
         if pull:
             people = [np.load(folder / "person.npy") for folder in folders]
             self.vectors = pulled(self.vectors, people, pull)
@@ -290,7 +289,8 @@ def train(args: argparse.Namespace) -> None:
 
     student = Embedder()
     if args.begin_with is None:
-        directions = torch.from_numpy(taught.directions)
+        answers = [np.load(folder / "vectors.npy") for folder in args.taught]
+        directions = torch.from_numpy(principal_directions(np.concatenate(answers)))
     else:  # its average, and where its vectors point
         student, directions = averaged(args.begin_with)
     student.to(device, memory_format=torch.channels_last)
@@ -335,7 +335,7 @@ def train(args: argparse.Namespace) -> None:
         # The maps teach fast at first; the vector is what will be used.
         of_maps = {
             name: (guess - torch.from_numpy(right).to(device).float() * gains[name]).square().mean()
-            for name, guess, right in zip(gains, guesses, maps, strict=bool(maps))
+            for name, guess, right in zip(gains, guesses, maps, strict=True)
         }
         if of_maps:
             weight = args.maps * (1 - 0.75 * progress)

@@ -31,8 +31,8 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from facecore import FaceEngine
-from facecore.face.alignment import TEMPLATE, estimate
+from facecore import FaceEngine, images
+from facecore.face.alignment import TEMPLATE, estimate, warp
 
 BATCH = 8
 MAPS = {"map14": (128, 14, 14), "map7": (128, 7, 7)}
@@ -154,10 +154,8 @@ def photographed(root: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     for person, path in photographs(root):
         face = engine.sample(path, face="central").face
         transform = estimate(face.landmarks, TEMPLATE + 8)
-        picture = cv2.imread(str(path))
-        assert picture is not None
-        crop = cv2.warpAffine(picture, transform.matrix, (128, 128), flags=cv2.INTER_LINEAR)
-        yield f"lfw_rest/{person}_{path.stem[-4:]}", np.asarray(crop, np.uint8)
+        crop = warp(images.load(path), transform.matrix, (128, 128))
+        yield f"lfw_rest/{person}_{path.stem[-4:]}", crop
 
 
 def whom(names: Sequence[str]) -> NDArray[np.str_]:
@@ -191,23 +189,25 @@ def main() -> None:
     # Nobody learns who is who in LFW: these people occur in the test pairs, in other pictures.
     people[np.char.startswith(people, "lfw_rest/")] = ""
     session, outputs = load_teacher(args.teacher)
+    kept = {} if args.people else MAPS
+    outputs = outputs[: 1 + len(kept)]
     source = session.get_inputs()[0].name
 
-    def ask(images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        rgb = images[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32)
+    def ask(shown: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        rgb = shown[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32)
         return session.run(outputs, {source: (rgb - 127.5) / 127.5})
 
     # One scale per channel, the same for every seed; the rare larger value is clipped.
     chosen = np.random.default_rng(0).permutation(len(pool))[:256]
     scales = {
         name: np.quantile(np.abs(values), 0.9995, axis=(0, 2, 3)).astype(np.float32) / 127
-        for name, values in zip(MAPS, ask(pool[chosen, 8:120, 8:120])[1:], strict=True)
+        for name, values in zip(kept, ask(pool[chosen, 8:120, 8:120])[1:], strict=True)
     }
-    images = open_memmap(args.out / "images.npy", "w+", np.uint8, (args.count, 112, 112, 3))
+    faces = open_memmap(args.out / "images.npy", "w+", np.uint8, (args.count, 112, 112, 3))
     vectors = open_memmap(args.out / "vectors.npy", "w+", np.float32, (args.count, 512))
     maps = {
         name: open_memmap(args.out / f"{name}.npy", "w+", np.int8, (args.count, *shape))
-        for name, shape in ({} if args.people else MAPS).items()
+        for name, shape in kept.items()
     }
     person = np.zeros(args.count, people.dtype)
     rounds = args.count // len(eligible) + 1
@@ -216,15 +216,15 @@ def main() -> None:
         here = slice(start, min(start + BATCH, args.count))
         for place, index in enumerate(eligible[order[here]], start):
             if args.people:
-                images[place], alone = move(index, pool, rng), True
+                faces[place], alone = move(index, pool, rng), True
             else:
-                images[place], alone = draw(index, pool, rng)
+                faces[place], alone = draw(index, pool, rng)
             person[place] = people[index] if alone else ""
-        raw, *answers = ask(images[here])
+        raw, *answers = ask(faces[here])
         vectors[here] = raw / np.linalg.norm(raw, axis=1, keepdims=True)
-        for (name, map_), values in zip(maps.items(), answers, strict=bool(maps)):
+        for name, values in zip(kept, answers, strict=True):
             steps = values / scales[name][:, None, None]
-            map_[here] = np.clip(np.rint(steps), -127, 127).astype(np.int8)
+            maps[name][here] = np.clip(np.rint(steps), -127, 127).astype(np.int8)
     np.save(args.out / "person.npy", person)
     meta = {
         "teacher": args.teacher.name, "seed": args.seed, "crops": len(pool), "people": args.people
