@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 import onnxruntime as ort
 
-from facecore.models.cpus import usable_cpus
+from facecore._utils.cpus import usable_cpus
 from facecore.models.packs import Pack, load_pack
-from facecore.models.runtime import open_model
+from facecore.models.session import open_model
 
 Shape = tuple[int, ...]
 Run = Callable[[int], object]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from facecore.cli.timing import both_clocks, describe, interleaved, machine
+from facecore.cli.benchmark_timing import both_clocks, describe, interleaved, machine
 
 __all__ = [
     "DATA",

@@ -25,7 +25,7 @@ from facecore.evaluation.readers import read_lfw_pairs
 from facecore.face.alignment import align
 from facecore.face.embedding import Embedder
 from facecore.models.packs import load_pack
-from facecore.models.runtime import open_model
+from facecore.models.session import open_model
 
 REFERENCE = "mobilefacenet"
 ENLARGED = 1.28

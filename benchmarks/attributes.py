@@ -23,9 +23,9 @@ from facecore.face.attributes import AttributeEstimator
 from facecore.face.detection import Face
 from facecore.face.quality import assess
 from facecore.face.sample import FaceSample
+from facecore.images.picture import Picture
 from facecore.models.packs import load_pack
-from facecore.models.runtime import open_model
-from facecore.picture import Picture
+from facecore.models.session import open_model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "weights" / "training"))
 

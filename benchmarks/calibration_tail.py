@@ -24,8 +24,8 @@ from scipy import stats
 
 from facecore import FaceEngine
 from facecore.evaluation.readers import read_lfw_pairs
+from facecore.evaluation.vectors import IdPortraits, embed_all
 from facecore.matching.calibration import Calibration
-from facecore.vectors import IdPortraits, embed_all
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "weights" / "training"))
 from data import data_root, photographs

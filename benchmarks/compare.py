@@ -42,7 +42,7 @@ from benchmarks._floor import Floor, traced
 from benchmarks._measuring import DATA, arguments, both_clocks, describe, machine, write_json
 from benchmarks._pictures import pair, photograph
 from facecore import FaceEngine
-from facecore.cli import stages
+from facecore.cli import benchmark_stages
 
 OURS = "engine.compare"
 SAME_MODELS = ("script: ONNX Runtime", "script: FaceDetectorYN, the same models")
@@ -107,13 +107,13 @@ def of_floor(medians: Medians) -> dict[str, float]:
 
 def small(engine: FaceEngine, floor: Floor, a: Path, b: Path, rounds: int) -> dict[str, Any]:
     """Against the floor, and what the stages take."""
-    bare, parts = floors(engine, floor, a, b), stages.runs(engine, a, b)
+    bare, parts = floors(engine, floor, a, b), benchmark_stages.runs(engine, a, b)
     ours: Runs = {OURS: parts.pop("whole")}
     medians = both_clocks({**ours, **bare}, rounds, row=ROW)
     result: dict[str, Any] = {"medians": table("one comparison", medians)}
     result |= of_floor(medians)
     medians |= both_clocks(parts, rounds)
-    shares = {stage: medians[stage][0] for stage in stages.STAGES}
+    shares = {stage: medians[stage][0] for stage in benchmark_stages.STAGES}
     total = sum(shares.values())
     print(f"stages, for both pictures; together {total / medians[OURS][0]:.2f} x one comparison")
     for stage, seconds in shares.items():

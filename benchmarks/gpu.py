@@ -28,14 +28,14 @@ from numpy.typing import NDArray
 from benchmarks._binding import bound
 from benchmarks._measuring import describe, interleaved, machine, resident, write_json
 from facecore import FaceEngine
+from facecore._utils.cpus import usable_cpus
 from facecore.demo import pictures
 from facecore.errors import ProviderUnavailable
 from facecore.face.embedding import Embedder
 from facecore.face.preprocess import to_tensor
-from facecore.models.cpus import usable_cpus
 from facecore.models.packs import load_pack
 from facecore.models.providers import Provider
-from facecore.models.runtime import create_session, open_model
+from facecore.models.session import create_session, open_model
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 AGREE = 0.9999

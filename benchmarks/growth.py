@@ -26,8 +26,8 @@ from benchmarks import _faces
 from benchmarks._measuring import arguments, describe, interleaved, machine, write_json
 from benchmarks._pictures import pair
 from facecore import FaceEngine
+from facecore._utils.cpus import usable_cpus
 from facecore.gallery.index import HnswIndex
-from facecore.models.cpus import usable_cpus
 
 DIMENSION = 128
 NEIGHBOURS = 5

@@ -20,9 +20,8 @@ import numpy as np
 from benchmarks._faces import Array, faces, spread
 from benchmarks._measuring import describe, interleaved, machine, resident, write_json
 from facecore import warmup
-from facecore.gallery import generations
-from facecore.gallery.generations import Generation
-from facecore.gallery.index import ExactIndex, HnswIndex
+from facecore.gallery.index import ExactIndex, HnswIndex, generations
+from facecore.gallery.index.generations import Generation
 
 DIMENSION = 128
 LAST = 5  # neighbours

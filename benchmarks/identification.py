@@ -21,9 +21,9 @@ import numpy as np
 from benchmarks._measuring import machine, write_json
 from benchmarks._templates import TemplateEngine
 from facecore import FacecoreError, FaceEngine, Gallery
-from facecore.gallery.identification import per_comparison, score_threshold
+from facecore.evaluation.vectors import embed_all
+from facecore.gallery.thresholds import per_comparison, score_threshold
 from facecore.matching.intervals import wilson_interval
-from facecore.vectors import embed_all
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "weights" / "training"))
 

@@ -34,7 +34,7 @@ from benchmarks._floor import Clock, Floor, beside, traced
 from benchmarks._measuring import DATA, arguments, describe, machine, write_json
 from benchmarks._pictures import lfw
 from facecore import FaceEngine, Gallery
-from facecore.gallery.importing import import_pictures
+from facecore.gallery.bulk_import import import_pictures
 
 GROUP = "lfw"
 
@@ -78,7 +78,7 @@ def content(gallery: Gallery) -> set[Any]:
 ATTEMPT = """
 import sys, facecore
 from pathlib import Path
-from facecore.gallery.importing import import_pictures
+from facecore.gallery.bulk_import import import_pictures
 with facecore.Gallery(sys.argv[1], facecore.FaceEngine(sys.argv[2])) as gallery:
     import_pictures(gallery, sys.argv[4], Path(sys.argv[3]))
 """

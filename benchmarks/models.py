@@ -12,7 +12,7 @@ import numpy as np
 
 from facecore.errors import PackNotFound
 from facecore.models.packs import load_pack
-from facecore.models.runtime import open_model
+from facecore.models.session import open_model
 
 PACKS = ("compact", "mobilefacenet")
 ROUNDS = 60

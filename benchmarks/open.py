@@ -40,7 +40,7 @@ LINE = (
 
 def child(began: float) -> None:
     """Open a gallery, search once, then some more; in a process of its own."""
-    import facecore.gallery.local  # noqa: F401 - what a gallery in a folder needs
+    import facecore.gallery.sqlite.backend  # noqa: F401 - what a gallery in a folder needs
 
     imports, memory = time.perf_counter() - began, resident()
     engine: Any = TemplateEngine()

@@ -24,8 +24,8 @@ import numpy as np
 from benchmarks import _faces
 from benchmarks._measuring import describe, interleaved, machine, resident, write_json
 from facecore import warmup
+from facecore._utils.cpus import usable_cpus
 from facecore.matching.similarity import Candidates, encode, encode_probes, scan_numpy
-from facecore.models.cpus import usable_cpus
 
 OURS = "facecore exact"
 

@@ -26,7 +26,7 @@ import onnxruntime
 from benchmarks._binding import bound
 from benchmarks._measuring import describe, machine, resident, write_json
 from facecore.models.packs import load_pack
-from facecore.models.runtime import open_model
+from facecore.models.session import open_model
 
 # Setting -> arena, memory pattern, session settings, whether a run gives its memory back.
 SETTINGS: dict[str, tuple[bool, bool, bool, bool]] = {

@@ -29,7 +29,8 @@ from tqdm import tqdm
 
 from benchmarks._measuring import arguments, describe, machine, resident, write_json
 from benchmarks._pictures import london, texture
-from facecore import FacecoreError, FaceEngine, memory
+from facecore import FacecoreError, FaceEngine
+from facecore._utils import malloc
 from facecore.demo import pictures
 
 SIDES = (64, 4000)
@@ -122,7 +123,7 @@ def main() -> None:
     print(describe(facts))
     outcomes: collections.Counter[str] = collections.Counter()
     counts, found, held, done = [], [], [], 0
-    trim = memory.malloc_trim() or (lambda pad: pad)
+    trim = malloc.malloc_trim() or (lambda pad: pad)
     with tempfile.TemporaryDirectory() as folder:
         source = Pictures(Path(folder), args.files, args.seed)
         engine = FaceEngine(args.pack)

@@ -26,10 +26,10 @@ from facecore.errors import PackNotFound
 from facecore.evaluation.metrics import k_fold_accuracy, tar_at_far
 from facecore.evaluation.protocols import london
 from facecore.evaluation.readers import read_lfw_pairs
+from facecore.evaluation.vectors import embed_all
 from facecore.matching.similarity import cosine
 from facecore.models.packs import load_pack
-from facecore.models.runtime import open_model
-from facecore.vectors import embed_all
+from facecore.models.session import open_model
 
 PLAIN = "compact"
 VARIANTS = (PLAIN, "compact-int8")

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from facecore._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from facecore.engine import FaceEngine
     from facecore.errors import (
@@ -43,8 +45,6 @@ if TYPE_CHECKING:
     from facecore.gallery.records import FaceRecord, GalleryStats, Group, Match
     from facecore.matching.comparison import Comparison, CrossComparison
     from facecore.matching.scanning import warmup
-
-__version__ = "0.1.0"
 
 # Module -> the public names that it holds; the imports above are the same, for type checkers.
 _NAMES = {

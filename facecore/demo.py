@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore import images
+from facecore._utils.extras import require_extra
 from facecore.drawing import GREEN, RED, draw_faces
-from facecore.extras import require_extra
 from facecore.face.detection import Face
 from facecore.matching.comparison import Comparison
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from facecore._utils.atomic_files import write_whole
 from facecore.errors import InvalidParameter
 from facecore.face.alignment import warp
 from facecore.face.detection import Face
 from facecore.face.quality import HIGH_FROM, LOW_BELOW, Quality
-from facecore.files import write_whole
 
 __all__ = ["AMBER", "GREEN", "RED", "draw_faces", "draw_quality", "write_image"]
 

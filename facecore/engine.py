@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore import images
+from facecore._utils.cpus import usable_cpus
+from facecore._utils.threads import run_interleaved
 from facecore.errors import FacecoreError, InvalidParameter
 from facecore.face.detection import Face
 from facecore.face.sample import FaceSample
@@ -23,20 +25,18 @@ from facecore.images import ImageInput
 from facecore.matching import comparison
 from facecore.matching.calibration import Calibration
 from facecore.matching.comparison import Comparison, CrossComparison, Template
-from facecore.models.calibrations import read_calibration
-from facecore.models.cpus import usable_cpus
+from facecore.models.calibration_file import read_calibration
 from facecore.models.packs import load_pack
-from facecore.models.runtime import open_model
-from facecore.pipeline import FaceChoice, FaceInput, Pipeline, open_pipeline, typed
-from facecore.workers import in_turns
+from facecore.models.session import open_model
+from facecore.pipeline import FaceChoice, FaceInput, Pipeline, open_pipeline, translate_errors
 
 if TYPE_CHECKING:
     from facecore.face.attributes import AttributeEstimator, Attributes
     from facecore.face.liveness import AttackClassifier, Liveness
     from facecore.face.quality import Quality
+    from facecore.images.picture import Picture
     from facecore.models.packs import Pack
-    from facecore.models.runtime import Provider
-    from facecore.picture import Picture
+    from facecore.models.session import Provider
 
 __all__ = ["FaceChoice", "FaceEngine", "FaceInput"]
 
@@ -334,7 +334,7 @@ class FaceEngine:
         from facecore.face.quality import assess
 
         sample = self.sample(image, face=face)
-        with typed(sample.picture):
+        with translate_errors(sample.picture):
             return assess(sample)
 
     def attributes(self, image: FaceInput, *, face: FaceChoice = "largest") -> Attributes | None:
@@ -363,7 +363,7 @@ class FaceEngine:
         sample = self.sample(image, face=face)
         if self.quality(sample).level == "LOW":
             return None
-        with typed(sample.picture):
+        with translate_errors(sample.picture):
             return estimator.estimate(sample.crop[None])[0]
 
     def compare(
@@ -464,7 +464,7 @@ class FaceEngine:
         limit = None if threshold is None else _check_threshold(threshold)
         classifier: AttackClassifier = self._optional("liveness", "liveness model")
         sample = self.sample(image, face=face)
-        with typed(sample.picture):
+        with translate_errors(sample.picture):
             found = classifier.assess(sample.pixels, sample.face)
         return found if limit is None else replace(found, threshold=limit)
 
@@ -474,7 +474,7 @@ class FaceEngine:
         shared = all(isinstance(i, FaceSample) or images.is_independent(i) for i in given)
         contract = self._pipeline.contract
         known = all(isinstance(i, FaceSample) and contract in i.vectors for i in given)
-        return in_turns(tasks) if shared and not known else [task() for task in tasks]
+        return run_interleaved(tasks) if shared and not known else [task() for task in tasks]
 
     def _template(self, name: str, image: FaceInput) -> Template:
         try:

@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from facecore import images, memory
+from facecore import images
+from facecore._utils import malloc
+from facecore._utils.cpus import usable_cpus
 from facecore.errors import FacecoreError, NoFaceDetected
 from facecore.face.alignment import align
 from facecore.face.detection import Detector, Face
 from facecore.face.embedding import Embedder
 from facecore.face.sample import FaceSample
 from facecore.images import ImageInput, open_picture
-from facecore.models.cpus import usable_cpus
-from facecore.models.runtime import CPU, open_model
-from facecore.picture import Picture
+from facecore.images.picture import Picture
+from facecore.models.session import CPU, open_model
 
 if TYPE_CHECKING:
     from facecore.models.packs import LoadedPack
 
-__all__ = ["FaceChoice", "FaceInput", "Pipeline", "open_pipeline", "typed"]
+__all__ = ["FaceChoice", "FaceInput", "Pipeline", "open_pipeline", "translate_errors"]
 
 FaceChoice = Literal["largest", "central"]
 FaceInput: TypeAlias = Union[ImageInput, FaceSample]  # noqa: UP007 - ImageInput is a string
@@ -73,16 +74,16 @@ class Pipeline:
             # costs more than twice the pixels: at 1/8, 1/4 and 1/2, 12 megapixels take 18, 21
             # and 32 ms.
             scale *= 2
-        with typed(picture):
+        with translate_errors(picture):
             picture.reduced(scale)
-        if picture.height * picture.width >= memory.LARGE:
-            memory.give_back()  # what earlier ones left
+        if picture.height * picture.width >= malloc.LARGE:
+            malloc.trim_heap()  # what earlier ones left
         return picture
 
     def detect(self, image: ImageInput) -> list[Face]:
         """All faces, largest first."""
         picture = self.open(image, None)
-        with typed(picture):
+        with translate_errors(picture):
             return self.detector.detect(picture)
 
     def find(self, image: ImageInput, choice: FaceChoice) -> Face:
@@ -92,7 +93,7 @@ class Pipeline:
     def choose(self, picture: Picture, choice: FaceChoice) -> Face:
         """The face that stands for a picture; raises NoFaceDetected."""
         found: Face | None
-        with typed(picture):
+        with translate_errors(picture):
             if choice == "largest":
                 found = self.detector.largest(picture)
             else:
@@ -110,9 +111,9 @@ class Pipeline:
             return image
         picture = self.open(image, choice)
         found = self.choose(picture, choice)
-        with typed(picture):
+        with translate_errors(picture):
             crop = align(picture, found.landmarks)
-        picture.forget()
+        picture.release_pixels()
         return FaceSample(picture, found, crop)
 
     def embed(self, samples: Sequence[FaceSample]) -> list[NDArray[np.float32]]:
@@ -199,17 +200,17 @@ class Pipeline:
         faces: list[Face | None] | None = None
         if choice == "largest":
             # If that fails, one by one, so that the error stays with its picture.
-            with contextlib.suppress(FacecoreError), typed(pictures[0]):
+            with contextlib.suppress(FacecoreError), translate_errors(pictures[0]):
                 faces = self.detector.largest_each(pictures)
         answers: list[NDArray[np.uint8] | FacecoreError] = []
         for i, picture in enumerate(pictures):
             try:
                 found = self.choose(picture, choice) if faces is None else faces[i]
-                with typed(picture):
+                with translate_errors(picture):
                     answers.append(align(picture, _there(found, picture).landmarks))
             except FacecoreError as error:
                 answers.append(_without_frames(error))
-            picture.forget()  # a small face was decoded finer, and there may be many
+            picture.release_pixels()  # a small face was decoded finer, and there may be many
         return answers
 
     def _embed_each(
@@ -219,7 +220,7 @@ class Pipeline:
         if not crops:
             return []
         try:
-            with typed(Picture.of(crops[0])):
+            with translate_errors(Picture.of(crops[0])):
                 return list(self.embedder.embed(np.stack(crops)))
         except FacecoreError as error:
             if len(crops) == 1:
@@ -250,7 +251,7 @@ def _size(picture: Picture) -> str:
 
 
 @contextlib.contextmanager
-def typed(picture: Picture) -> Iterator[None]:
+def translate_errors(picture: Picture) -> Iterator[None]:
     """What the allocator and OpenCV raise becomes an error of the picture at hand."""
     try:
         yield

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from skimage import data
 
 from facecore import FaceEngine
-from facecore.models.install import pull
+from facecore.models.pull import pull
 
 pytest_plugins = ["galleries"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks._templates import TemplateEngine
 from facecore import Gallery
-from facecore.gallery import database
+from facecore.gallery.sqlite import connection
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +35,6 @@ def filled(folder: Path, templates_engine: Any) -> Iterator[Gallery]:
 @pytest.fixture
 def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait for the disk: what a test does not crash needs no durability."""
-    relaxed = [p.replace("synchronous = FULL", "synchronous = OFF") for p in database._DURABLE]
-    monkeypatch.setattr(database, "_DURABLE", relaxed)
+    relaxed = [p.replace("synchronous = FULL", "synchronous = OFF") for p in connection._DURABLE]
+    monkeypatch.setattr(connection, "_DURABLE", relaxed)
     monkeypatch.setattr(os, "fsync", lambda _: None)

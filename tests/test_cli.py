@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from facecore import Comparison, Face, cli, images
-from facecore.cli import comparing
+from facecore.cli import compare
 from facecore.face.measures import MEASURES
 from facecore.matching.calibration import SCORE_AT, Calibration
-from facecore.models.catalog import shipped_root
-from facecore.models.install import PullResult
+from facecore.models.pull import PullResult
+from facecore.models.registry import shipped_root
 from facecore.models.specs import Knot
 
 PACK = shipped_root() / "compact"
@@ -58,7 +58,7 @@ def test_how_often_strangers_score_as_high(similarity: float, strangers: str) ->
     face = Face(np.zeros(4, np.float32), np.zeros((5, 2), np.float32), 0.9)
     score = float(table.score(similarity))
     result = Comparison(score, similarity, score >= 80, 80.0, table.far_thresholds, (face, face))
-    assert strangers in comparing._verdict(result, table)
+    assert strangers in compare._verdict(result, table)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -71,7 +71,7 @@ def test_pull_shows_a_bar_on_a_terminal_only(
         asked.append(progress)
         return PullResult(name, PACK, 0)
 
-    monkeypatch.setattr("facecore.models.install.pull", pull)
+    monkeypatch.setattr("facecore.models.pull.pull", pull)
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
     assert run(capsys, "weights", "pull", "compact")[0] == 0
     assert asked == [terminal]

@@ -30,8 +30,8 @@ from facecore.errors import (
     UnreadableImage,
 )
 from facecore.face.alignment import TEMPLATE
-from facecore.models.catalog import shipped_root
-from facecore.picture import Picture
+from facecore.images.picture import Picture
+from facecore.models.registry import shipped_root
 
 Array = np.ndarray[Any, Any]
 REPO = Path(__file__).resolve().parents[1]

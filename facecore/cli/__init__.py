@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 
 from facecore import __version__
-from facecore.cli import bench, comparing, groups, judging, measuring, serve, weights
+from facecore.cli import bench, compare, evaluate, groups, quality, serve, weights
 from facecore.cli.common import ERROR, Commands, Parser, complain
 from facecore.errors import FacecoreError
 
@@ -36,6 +36,6 @@ def _parser() -> Parser:
     parser = Parser(prog="facecore", description="On-device face comparison.")
     parser.add_argument("--version", action="version", version=f"facecore {__version__}")
     commands = Commands(parser, "commands", "COMMAND")
-    for module in (comparing, judging, measuring, groups, serve, weights, bench):
+    for module in (compare, quality, evaluate, groups, serve, weights, bench):
         module.add_commands(commands)
     return parser

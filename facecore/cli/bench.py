@@ -38,19 +38,19 @@ def add_commands(commands: Commands) -> None:
 
 
 def _bench(args: argparse.Namespace) -> Answer:
-    from facecore.cli import stages
-    from facecore.cli.timing import describe, interleaved, machine
+    from facecore.cli import benchmark_stages
+    from facecore.cli.benchmark_timing import describe, interleaved, machine
 
     if not (math.isfinite(args.seconds) and args.seconds > 0):
         raise InvalidParameter(f"--seconds is {args.seconds:g}, must be above 0")
     engine = engine_of(args)
     facts = machine(_PACKAGES)  # before the load that this makes
     a, b = _portraits()
-    runs = stages.runs(engine, a, b)
+    runs = benchmark_stages.runs(engine, a, b)
     one = sum(interleaved(runs, rounds=1, warm=1).values())
     medians = interleaved(runs, rounds=max(5, int(args.seconds / 2 / one)), warm=1)
     whole = medians["whole"]
-    shares = {stage: medians[stage] for stage in stages.STAGES}
+    shares = {stage: medians[stage] for stage in benchmark_stages.STAGES}
     rate = _throughput(engine, (a, b), args.seconds / 4)
     search = _search(engine, args.seconds / 4)
     answer: dict[str, Any] = {
@@ -113,7 +113,7 @@ def _search(engine: FaceEngine, seconds: float) -> float:
     import numpy as np
 
     from facecore import warmup
-    from facecore.cli.timing import interleaved
+    from facecore.cli.benchmark_timing import interleaved
     from facecore.gallery.index import ExactIndex
 
     dimension = engine.pack.embedder.output.dimension

@@ -111,7 +111,7 @@ def engine(args: argparse.Namespace) -> FaceEngine:
 def gallery(args: argparse.Namespace, *, read_only: bool = False) -> Gallery:
     """The gallery that the options describe."""
     from facecore import Gallery
-    from facecore.gallery.milvus_server import is_milvus
+    from facecore.gallery.milvus.client import is_milvus
 
     return Gallery(
         args.gallery,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from facecore.cli import moving
+from facecore.cli import transfer
 from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands
 from facecore.cli.common import gallery as open_gallery
 
@@ -71,7 +71,7 @@ def add_commands(commands: Commands) -> None:
     delete = verbs.add("delete", _delete, "Delete a group and its faces.", MODELS, GALLERY)
     delete.add_argument("name", metavar="NAME", help="a group")
 
-    moving.add_verbs(verbs)
+    transfer.add_verbs(verbs)
 
     add = commands.add("add", _add, _ADD, MODELS, GALLERY)
     add.add_argument("group", metavar="GROUP", help="a group that exists")

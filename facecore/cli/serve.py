@@ -45,7 +45,7 @@ def add_commands(commands: Commands) -> None:
 def _serve(args: argparse.Namespace) -> Answer:
     # Whatever the options got wrong is told before the models are loaded.
     from facecore.server.keys import read_keys
-    from facecore.server.running import Server, bind
+    from facecore.server.uvicorn_server import Server, bind
 
     if args.no_auth and not _is_loopback(args.host):
         raise InvalidParameter(
@@ -57,7 +57,7 @@ def _serve(args: argparse.Namespace) -> Answer:
         from facecore.gallery.gallery import Gallery
         from facecore.operations import FaceService, ServiceConfig
         from facecore.server.app import Application
-        from facecore.server.warming import warm
+        from facecore.server.warmup import warm
 
         _log_lines()
         engine = engine_of(args)
@@ -82,7 +82,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _log_lines() -> None:
-    from facecore.server.running import LineFormatter
+    from facecore.server.uvicorn_server import LineFormatter
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())

@@ -20,7 +20,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _list(args: argparse.Namespace) -> Answer:
-    from facecore.models.registry import known_packs
+    from facecore.models.listing import known_packs
 
     answer, lines = {}, []
     for pack in known_packs():
@@ -64,7 +64,7 @@ def _list(args: argparse.Namespace) -> Answer:
 
 
 def _pull(args: argparse.Namespace) -> Answer:
-    from facecore.models.install import pull
+    from facecore.models.pull import pull
 
     result = pull(args.name, progress=sys.stderr.isatty())
     came = f"{result.downloaded / 1e6:.1f} MB pulled" if result.downloaded else "already installed"
@@ -77,7 +77,7 @@ def _pull(args: argparse.Namespace) -> Answer:
 
 
 def _verify(args: argparse.Namespace) -> Answer:
-    from facecore.models.registry import verify
+    from facecore.models.listing import verify
 
     checks = verify(args.name)
     # A known pack that nobody pulled is no fault, unless it was asked for by name.

@@ -15,7 +15,7 @@ from facecore.evaluation.all_pairs import AllPairs, compare_all
 from facecore.evaluation.identification import search_all
 from facecore.evaluation.intervals import Rate, rate
 from facecore.evaluation.results import GroupRates, Identification, OperatingPoint
-from facecore.vectors import Embedded, embed_all
+from facecore.evaluation.vectors import Embedded, embed_all
 
 __all__ = [
     "Clock",
@@ -31,7 +31,7 @@ __all__ = [
 def embed_some(
     engine: FaceEngine, paths: Sequence[Path], face: FaceChoice, progress: bool
 ) -> Embedded:
-    """As `facecore.vectors.embed_all`, of pictures not all of which may fail."""
+    """As `facecore.evaluation.vectors.embed_all`, of pictures not all of which may fail."""
     embedded = embed_all(engine, paths, face, progress)
     if not embedded.found.any():
         codes = ", ".join(f"{code} {count:,}" for code, count in embedded.counts().items())

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facecore._utils.extras import require_extra
 from facecore.errors import InvalidParameter
 from facecore.evaluation.all_pairs import Histograms
 from facecore.evaluation.intervals import Rate
-from facecore.extras import require_extra
 from facecore.matching.intervals import RESAMPLES, draw_people
 
 __all__ = [

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facecore._utils.extras import require_extra
 from facecore.errors import InvalidParameter
-from facecore.extras import require_extra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from facecore.errors import InvalidParameter
-from facecore.folders import pictures_of_people
+from facecore.images.folders import pictures_of_people
 
 __all__ = ["read_folder", "read_labels", "read_lfw_pairs", "read_pairs", "utkface_labels"]
 
@@ -74,7 +74,7 @@ def read_pairs(path: Path) -> list[tuple[Path, Path, bool]]:
 def read_folder(root: Path) -> list[tuple[str, str]]:
     """All pictures below a folder, as (name, person), by name.
 
-    See `facecore.folders.pictures_of_people`.  The name is relative to `root`, with ``/``; a
+    See `facecore.images.folders.pictures_of_people`.  The name is relative to `root`, with ``/``; a
     picture right inside `root` is a person of its own.
     """
     found = []

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-import facecore
+from facecore._utils.atomic_files import make_folder, write_whole
+from facecore._utils.extras import require_extra
+from facecore._version import __version__
 from facecore.engine import FaceEngine
 from facecore.evaluation.metrics import ErrorCurve, histogram_curve
-from facecore.evaluation.page import render
+from facecore.evaluation.report_page import render
 from facecore.evaluation.results import Result
-from facecore.extras import require_extra
-from facecore.files import make_folder, write_whole
 
 __all__ = ["Report", "report_paths", "write_report"]
 
@@ -141,7 +141,7 @@ def _sparse(counts: np.ndarray[Any, Any]) -> list[list[int]]:
 
 def _versions() -> dict[str, str]:
     versions = {
-        "facecore": facecore.__version__,
+        "facecore": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": f"{platform.machine()}, {os.cpu_count()} processors",

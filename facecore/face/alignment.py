@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.errors import InvalidParameter, NoFaceDetected
-from facecore.picture import Picture
+from facecore.images.picture import Picture
 
 __all__ = ["CROP_SIZE", "TEMPLATE", "SimilarityTransform", "align", "estimate", "warp"]
 

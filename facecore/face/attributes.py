@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from facecore.errors import FacecoreError
 from facecore.face.preprocess import to_tensor
-from facecore.models.runtime import run
+from facecore.models.inference import run
 
 if TYPE_CHECKING:
+    from facecore.models.inference import Session
     from facecore.models.manifest import AttributesSpec
-    from facecore.models.runtime import Session
 
 __all__ = ["AttributeEstimator", "Attributes"]
 

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.face.preprocess import to_tensor
-from facecore.models.runtime import run
+from facecore.models.inference import run
 
 if TYPE_CHECKING:
+    from facecore.images.picture import Picture
+    from facecore.models.inference import Session
     from facecore.models.manifest import DetectorSpec
-    from facecore.models.runtime import Session
-    from facecore.picture import Picture
 
 __all__ = ["Detector", "Face", "decode", "non_maximum_suppression"]
 
@@ -205,7 +205,7 @@ class Detector:
             if not faces:
                 faces = self._complete(image, found)
                 if len(images) > 1:
-                    image.forget()  # what was decoded for it alone
+                    image.release_pixels()  # what was decoded for it alone
             largest.append(next(iter(faces), None))
         return largest
 

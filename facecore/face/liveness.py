@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.errors import FacecoreError, FaceTooSmall
-from facecore.face.attack_cues import clipped, cut, measure
+from facecore.face.pad_features import clipped, cut, measure
 from facecore.face.preprocess import to_tensor
-from facecore.models.runtime import run
+from facecore.models.inference import run
 
 if TYPE_CHECKING:
     from facecore.face.detection import Face
+    from facecore.models.inference import Session
     from facecore.models.manifest import LivenessSpec
-    from facecore.models.runtime import Session
     from facecore.models.specs import CueModel
 
-__all__ = ["SMALLEST_FACE", "AttackClassifier", "Liveness", "combine", "patches"]
+__all__ = ["SMALLEST_FACE", "AttackClassifier", "Liveness", "fuse_scores", "patches"]
 
 SMALLEST_FACE = 48.0
 """Pixels; the size of the smallest box in which the traces of a recapture can be told."""
@@ -47,7 +47,7 @@ class Liveness:
     threshold : float
         Attack score from which the face is taken for an attack.
     cues : dict of str to float
-        What was measured, each in its own unit (see `facecore.face.attack_cues`), and
+        What was measured, each in its own unit (see `facecore.face.pad_features`), and
         ``network``, the network's log odds of an attack.
     """
 
@@ -76,7 +76,7 @@ def patches(pixels: NDArray[np.uint8], box: NDArray[np.floating], side: int) -> 
     return np.stack([cut(pixels, centre, side) for centre in centres])
 
 
-def combine(cues: dict[str, float], logit: float, model: CueModel) -> float:
+def fuse_scores(cues: dict[str, float], logit: float, model: CueModel) -> float:
     """Attack score, 0..100; the formula is `facecore.models.specs.CueModel`'s."""
     values = np.array([cues[name] for name in model.names])
     scaled = np.clip((values - np.array(model.mean)) / np.array(model.scale), -_LIMIT, _LIMIT)
@@ -115,7 +115,7 @@ class AttackClassifier:
                 f"liveness needs at least {SMALLEST_FACE:.0f}"
             )
         cues, logit = self.evidence(pixels, face.box)
-        score = combine(cues, logit, self._spec.cues)
+        score = fuse_scores(cues, logit, self._spec.cues)
         return Liveness(score, self._spec.threshold, {**cues, "network": logit})
 
     def evidence(

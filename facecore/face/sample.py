@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.face.detection import Face
-from facecore.picture import Picture
+from facecore.images.picture import Picture
 
 __all__ = ["FaceSample"]
 

@@ -28,14 +28,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from facecore._utils.atomic_files import written_whole
 from facecore.errors import (
     ArchiveCorrupt,
     ContractMismatch,
     GroupExists,
     InvalidParameter,
 )
-from facecore.files import written_whole
-from facecore.gallery.incoming import new_faces, templates
+from facecore.gallery.enrolment import new_faces, templates
 from facecore.gallery.records import FaceRecord, NewFace, check_name, check_text
 
 if TYPE_CHECKING:

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facecore.errors import ContractMismatch, FacecoreError, InvalidParameter
-from facecore.gallery import incoming
+from facecore.gallery import enrolment
 from facecore.gallery.backend import Backend, Filter
-from facecore.gallery.identification import score_threshold
-from facecore.gallery.milvus_server import EXAMPLE, is_milvus
+from facecore.gallery.milvus.client import EXAMPLE, is_milvus
 from facecore.gallery.records import (
     Contract,
     FaceRecord,
@@ -35,6 +34,7 @@ from facecore.gallery.records import (
     check_text,
     check_user_id,
 )
+from facecore.gallery.thresholds import score_threshold
 
 if TYPE_CHECKING:
     from facecore.engine import FaceEngine, FaceInput
@@ -226,7 +226,7 @@ class Gallery:
             It cannot be stored, and nothing was changed.
         """
         check_choice(on_existing, "on_existing", OnExisting)
-        faces = incoming.new_faces([user_id], origin=origin)
+        faces = enrolment.new_faces([user_id], origin=origin)
         self._backend.group(check_name(group))  # before the models work
         sample = self.engine.sample(image)
         faces = [replace(faces[0], quality=self.engine.quality(sample).score)]
@@ -270,9 +270,9 @@ class Gallery:
         """
         batch_size = check_count(batch_size, "batch_size", 1)
         self._backend.group(check_name(group))
-        pairs = incoming.Pairs(items)
+        pairs = enrolment.Pairs(items)
         vectors = self.engine.embed_many(pairs, batch_size, progress)
-        return incoming.stored(self._backend, group, pairs, vectors, batch_size)
+        return enrolment.stored(self._backend, group, pairs, vectors, batch_size)
 
     def add_templates(
         self,
@@ -313,11 +313,11 @@ class Gallery:
         """
         if contract != self._contract.id:
             raise ContractMismatch(
-                f"the templates are of {incoming.pack_of(contract)} (contract {contract}), "
+                f"the templates are of {enrolment.pack_of(contract)} (contract {contract}), "
                 f"the gallery is of the pack {self._contract.pack} (contract {self._contract.id})"
             )
-        matrix = incoming.templates(vectors, self._contract.dimension)
-        faces = incoming.new_faces(
+        matrix = enrolment.templates(vectors, self._contract.dimension)
+        faces = enrolment.new_faces(
             user_ids, face_ids=face_ids, quality=quality, origin=origin, created=created
         )
         if len(faces) != len(matrix):
@@ -538,15 +538,15 @@ def _open(
     address: str, contract: Contract, index: IndexChoice, read_only: bool, progress: bool
 ) -> Backend:
     if is_milvus(address):
-        from facecore.gallery.milvus import MilvusBackend
+        from facecore.gallery.milvus.backend import MilvusBackend
 
         return MilvusBackend(address, contract, index=index, read_only=read_only)
     if scheme := re.match(r"([a-z][a-z0-9+.-]+)://", address):
         raise InvalidParameter(
             f"{scheme[1]} galleries are not known", f"give a folder, or {EXAMPLE}"
         )
-    from facecore.gallery.local import LocalBackend
+    from facecore.gallery.sqlite.backend import SqliteBackend
 
-    return LocalBackend(
+    return SqliteBackend(
         Path(address), contract, index=index, read_only=read_only, progress=progress
     )

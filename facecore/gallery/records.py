@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -29,10 +29,14 @@ __all__ = [
     "check_number",
     "check_text",
     "check_user_id",
+    "from_microseconds",
+    "to_microseconds",
 ]
 
 Origin = Literal["MANUAL", "AUTO"]
 OnExisting = Literal["add", "refuse", "replace"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Ids and counts of rows: two of them have a sum that fits the 64 bits of SQLite and Milvus.
 MOST = 2**62 - 1
@@ -235,6 +239,16 @@ def check_number(value: object, what: str, least: float, most: float) -> float:
     if not (number and least <= value <= most):  # type: ignore[operator]  # a NaN fails too
         raise InvalidParameter(f"{what} is {value!r:.80}, must be within {least:g}..{most:g}")
     return float(value)  # type: ignore[arg-type]
+
+
+def to_microseconds(moment: datetime) -> int:
+    """Microseconds since 1970; exact, where a float of seconds would not be."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_microseconds(microseconds: int) -> datetime:
+    """The moment, in UTC."""
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def _text(value: object, what: str, least: int, most: int, allowed: str = "") -> str:

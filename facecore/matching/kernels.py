@@ -19,7 +19,7 @@ from typing import Any
 import numba
 from numba import float32, int32, njit, uintp
 
-from facecore.models.catalog import cache_root
+from facecore.models.registry import cache_root
 
 __all__ = ["cache_folder", "compile_scan"]
 

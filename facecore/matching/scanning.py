@@ -1,4 +1,4 @@
-"""Scan pieces of an array of codes on several threads, with NumPy or in machine code."""
+"""Scan blocks of an array of codes on several threads, with NumPy or in machine code."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from facecore._utils.threads import submit
 from facecore.matching.similarity import Candidates, Codes, Probes, scan_numpy
-from facecore.workers import submit
 
-__all__ = ["Piece", "scan", "warmup"]
+__all__ = ["ScanBlock", "scan", "warmup"]
 
 CACHE_SWITCH = "FACECORE_KERNEL_CACHE"
 
@@ -31,7 +31,7 @@ _numpy_products = 0  # so far; a lost count of two threads at once does no harm
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Piece:
+class ScanBlock:
     """Rows that one thread scans in one go.
 
     Attributes
@@ -48,7 +48,7 @@ class Piece:
 
 
 def scan(
-    pieces: Sequence[Piece],
+    blocks: Sequence[ScanBlock],
     probes: Probes,
     k: int,
     allowed: NDArray[np.bool_],
@@ -65,11 +65,11 @@ def scan(
         One for each thread, for `Candidates.merge`.
     """
     width = probes.values.shape[1]
-    queue = iter(pieces)  # taking the next one is atomic
-    found = [Candidates(len(probes), k) for _ in range(max(1, min(threads, len(pieces))))]
-    if width not in _kernels and _afford_numpy(pieces, probes):
-        for piece in queue:
-            scan_numpy(piece.codes, piece.groups, allowed, probes, piece.first, found[0])
+    queue = iter(blocks)  # taking the next one is atomic
+    found = [Candidates(len(probes), k) for _ in range(max(1, min(threads, len(blocks))))]
+    if width not in _kernels and _afford_numpy(blocks, probes):
+        for block in queue:
+            scan_numpy(block.codes, block.groups, allowed, probes, block.first, found[0])
         return found[:1]
     run = _kernel(width)
     asked = [submit(partial(_work, run, queue, allowed, probes, part)) for part in found[1:]]
@@ -117,9 +117,9 @@ def _kernel(width: int, cache: bool | None = None) -> Callable[..., int]:
         return _kernels[width]
 
 
-def _afford_numpy(pieces: Sequence[Piece], probes: Probes) -> bool:
+def _afford_numpy(blocks: Sequence[ScanBlock], probes: Probes) -> bool:
     global _numpy_products
-    products = sum(len(piece.codes) for piece in pieces) * len(probes)
+    products = sum(len(block.codes) for block in blocks) * len(probes)
     if _numpy_products + products > _NUMPY_PRODUCTS:
         return False
     _numpy_products += products
@@ -128,25 +128,25 @@ def _afford_numpy(pieces: Sequence[Piece], probes: Probes) -> bool:
 
 def _work(
     run: Callable[..., int],
-    queue: Iterator[Piece],
+    queue: Iterator[ScanBlock],
     allowed: NDArray[np.bool_],
     probes: Probes,
     found: Candidates,
 ) -> None:
-    for piece in queue:
-        codes, row = piece.codes, 0
+    for block in queue:
+        codes, row = block.codes, 0
         while row < len(codes):
             row = run(
                 codes.values,
                 codes.scales,
                 codes.errors,
-                piece.groups,
+                block.groups,
                 allowed,
                 probes.values,
                 probes.scales,
                 probes.gains,
                 probes.offsets,
-                piece.first,
+                block.first,
                 row,
                 found.best,
                 found.rows,

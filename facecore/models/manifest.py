@@ -8,7 +8,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from facecore.models.interchange import InterchangeSpec
+from facecore.models.compatibility import InterchangeSpec
 from facecore.models.schema import is_file_name, is_pack_name, parse, read_toml, require
 from facecore.models.specs import (
     AttributesOutput,

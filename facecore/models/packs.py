@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from facecore.errors import InvalidParameter, PackCorrupt, PackNotFound
-from facecore.models import catalog
+from facecore.models import registry
 from facecore.models.manifest import (
     MANIFEST_NAME,
     AttributesSpec,
@@ -143,7 +143,7 @@ def find_pack(name_or_path: str | os.PathLike[str]) -> Pack:
             return pack
     if name_or_path and (Path(name_or_path) / MANIFEST_NAME).is_file():
         return _from_folder(Path(name_or_path))
-    known = ", ".join(catalog.read_registry())
+    known = ", ".join(registry.read_registry())
     raise PackNotFound(f"there is no pack named {name_or_path!r:.80}", f"known packs: {known}")
 
 
@@ -225,13 +225,13 @@ def _from_folder(folder: Path) -> Pack:
 
 
 def _from_name(name: str) -> Pack | None:
-    entry = catalog.read_registry().get(name)
+    entry = registry.read_registry().get(name)
     if entry is None:  # not published by facecore, but its owner may have put it there
-        cached = catalog.cache_root() / name
+        cached = registry.cache_root() / name
         if not (cached / MANIFEST_NAME).is_file():
             return None
         return _complete(Pack(_named(cached / MANIFEST_NAME, name), cached))
-    shipped = catalog.shipped_root() / name
+    shipped = registry.shipped_root() / name
     if not (shipped / MANIFEST_NAME).is_file():
         raise PackNotFound(f"the pack {name} is not part of this installation", REINSTALL)
     # The manifest inside facecore rules, not a copy in the cache: it is the one that was
@@ -242,7 +242,7 @@ def _from_name(name: str) -> Pack | None:
         return Pack(manifest, shipped, REINSTALL if entry.shipped else again)
     if entry.shipped:
         return _complete(Pack(manifest, shipped, REINSTALL))
-    cached = catalog.cache_root() / name
+    cached = registry.cache_root() / name
     if not cached.is_dir():
         raise PackNotFound(f"the pack {name} is not on this machine", pull_command(name))
     return _complete(Pack(manifest, cached, pull_command(name)))

@@ -1,157 +1,120 @@
-"""The packs that facecore knows: list them and verify them."""
+"""Where packs live, and ``registry.toml``: the packs that facecore knows by name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import urllib.parse
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from facecore.errors import FacecoreError, PackCorrupt, PackNotFound
-from facecore.models import catalog, packs
-from facecore.models.manifest import MANIFEST_NAME, Manifest, read_manifest
+from facecore.errors import PackNotFound
+from facecore.models.schema import is_file_name, is_pack_name, parse, read_toml, require
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Mapping
 
-    from facecore.models.catalog import RegistryEntry
-
-__all__ = ["FileCheck", "PackInfo", "known_packs", "verify"]
+REGISTRY_NAME = "registry.toml"
+CACHE_VARIABLE = "FACECORE_CACHE"
 
 
 @dataclass(frozen=True, slots=True)
-class PackInfo:
-    """What ``weights list`` shows of one pack.
+class RegistryEntry:
+    """One pack that facecore knows.
 
     Parameters
     ----------
     name, summary : str
-        From the registry.
+        What it is called, and one line about it.
     shipped : bool
-        Whether it travels inside facecore; if not, it is pulled.
-    installed : bool
-        Whether all its files are here, with the right sizes. `verify` also hashes them.
-    folder : Path or None
-        Where it is, when it is installed.
-    size : int
-        Bytes of all its models.
-    manifest : Manifest or None
-        Licences, sources, training data and caveats of its models, by ``manifest.models``.
-    problem : str
-        Why there is no manifest; empty when there is.
+        Whether its models travel inside the facecore package.
+    files : mapping of str to str
+        For a pack that is pulled: file name -> HTTPS address at a pinned commit.
     """
 
     name: str
     summary: str
     shipped: bool
-    installed: bool
-    folder: Path | None
-    size: int
-    manifest: Manifest | None
-    problem: str
+    files: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(is_pack_name(self.name), "name", "must be lower-case letters, digits, _ and -")
+        require(bool(self.summary.strip()), "summary", "must not be empty")
+        if self.shipped:
+            require(not self.files, "files", "a shipped pack has nothing to download")
+        else:
+            require(bool(self.files), "files", "a pack that is not shipped needs its addresses")
+        for name, url in self.files.items():
+            require(is_file_name(name), f"files.{name}", "must be a bare file name")
+            require(_is_plain_https(url), f"files.{name}", "must be a plain https:// address")
 
 
 @dataclass(frozen=True, slots=True)
-class FileCheck:
-    """What `verify` found about one file of a pack.
+class Registry:
+    """A whole ``registry.toml``."""
 
-    Parameters
-    ----------
-    pack : str
-        Name of the pack.
-    file : str
-        Name of the file; the manifest's when the pack itself cannot be read.
-    installed : bool
-        Whether the pack is on this machine. A known pack that was not pulled is not wrong.
-    ok : bool
-        Whether the file is there and is the published one.
-    problem : str
-        What is wrong, in one line; empty when `ok`.
-    hint : str
-        What to do about it; empty when `ok`.
-    """
+    format: int
+    packs: tuple[RegistryEntry, ...]
 
-    pack: str
-    file: str
-    installed: bool
-    ok: bool
-    problem: str = ""
-    hint: str = ""
+    def __post_init__(self) -> None:
+        require(self.format == 1, "format", "must be 1; a newer facecore may know this one")
+        names = [entry.name for entry in self.packs]
+        require(len(set(names)) == len(names), "packs", "names must differ from each other")
 
 
-def known_packs() -> tuple[PackInfo, ...]:
-    """Describe every pack of the registry, without hashing anything."""
-    return tuple(_describe(entry) for entry in catalog.read_registry().values())
+def shipped_root() -> Path:
+    """Return the folder that holds ``registry.toml`` and one folder per known pack.
 
-
-def verify(name_or_path: str | os.PathLike[str] | None = None) -> tuple[FileCheck, ...]:
-    """Hash the files of a pack, or of every known pack, against its manifest.
-
-    Parameters
-    ----------
-    name_or_path : str or PathLike, optional
-        One pack; see `facecore.models.packs.find_pack`. All known packs if left out.
-
-    Returns
-    -------
-    tuple of FileCheck
-        One per file; one for the whole pack when it is not installed or has no manifest.
+    Inside an installed package that is ``facecore/weights``; in a source checkout or an
+    editable install it is ``weights`` beside the package.
 
     Raises
     ------
     PackNotFound
-        The name is of no known pack. A bad pack is a result and never an error.
+        Neither exists: the installation is incomplete.
     """
-    if name_or_path is None:
-        names = catalog.read_registry()
-        return tuple(check for name in names for check in _verify_one(name))
-    return tuple(_verify_one(name_or_path))
-
-
-def _describe(entry: RegistryEntry) -> PackInfo:
-    manifest, folder, problem = None, None, ""
-    try:
-        manifest = read_manifest(catalog.shipped_root() / entry.name / MANIFEST_NAME)
-        pack = packs.find_pack(entry.name)
-        folder = pack.folder
-        for model in manifest.models.values():
-            if pack.path(model).stat().st_size != model.size:
-                folder = None
-                break
-    except (FacecoreError, OSError) as error:
-        folder = None
-        if manifest is None:
-            problem = str(error)
-    size = sum(model.size for model in manifest.models.values()) if manifest else 0
-    return PackInfo(
-        name=entry.name,
-        summary=entry.summary,
-        shipped=entry.shipped,
-        installed=folder is not None,
-        folder=folder,
-        size=size,
-        manifest=manifest,
-        problem=problem,
+    package = Path(__file__).resolve().parent.parent
+    # Installed first: whatever lies beside an installed package is not facecore's.
+    for root in (package / "weights", package.parent / "weights"):
+        if (root / REGISTRY_NAME).is_file():
+            return root
+    raise PackNotFound(
+        f"this installation of facecore has no {REGISTRY_NAME}", "reinstall facecore"
     )
 
 
-def _verify_one(name_or_path: str | os.PathLike[str]) -> Iterator[FileCheck]:
-    known = isinstance(name_or_path, str) and name_or_path in catalog.read_registry()
-    label = str(name_or_path)
+def cache_root() -> Path:
+    """Return the folder for pulled packs: ``$FACECORE_CACHE`` or the user's cache, + ``packs``."""
+    override = os.environ.get(CACHE_VARIABLE)
+    if override:
+        return Path(override).expanduser().absolute() / "packs"
+    import platformdirs  # a shipped pack needs it not
+
+    return platformdirs.user_cache_path("facecore", appauthor=False) / "packs"
+
+
+def read_registry() -> Mapping[str, RegistryEntry]:
+    """Read the registry: name -> entry, in the order of the file.
+
+    Raises
+    ------
+    PackCorrupt
+        Names the field of ``registry.toml`` that is wrong.
+    """
+    path = shipped_root() / REGISTRY_NAME
+    registry = parse(Registry, read_toml(path), path)
+    return MappingProxyType({entry.name: entry for entry in registry.packs})
+
+
+def _is_plain_https(url: str) -> bool:
     try:
-        pack = packs.find_pack(name_or_path)
-    except PackNotFound as error:
-        if not known:
-            raise
-        yield FileCheck(label, MANIFEST_NAME, False, False, error.message, error.hint)
-        return
-    except PackCorrupt as error:
-        yield FileCheck(label, MANIFEST_NAME, True, False, error.message, error.hint)
-        return
-    for model in pack.manifest.models.values():
-        try:
-            packs.read_model(pack, model)
-        except PackCorrupt as error:
-            yield FileCheck(pack.name, model.file, True, False, error.message, error.hint)
-        else:
-            yield FileCheck(pack.name, model.file, True, True)
+        parts = urllib.parse.urlsplit(url)
+        # Without credentials, query and fragment: an address at a pinned commit needs none.
+        return (
+            parts.scheme == "https"
+            and bool(parts.hostname)
+            and url == parts._replace(netloc=parts.hostname or "", query="", fragment="").geturl()
+        )
+    except ValueError:
+        return False

@@ -17,7 +17,7 @@ SCORE_AT_FAR = {0.01: 70.0, 0.001: 80.0, 0.0001: 90.0}
 # How the false accept rate goes on beyond the last measured knot.
 TAILS = ("exponential",)
 
-# What `facecore.face.attack_cues.measure` measures, in its order.
+# What `facecore.face.pad_features.measure` measures, in its order.
 LIVENESS_CUES = (
     "grid_peaks",
     "chroma_moire",

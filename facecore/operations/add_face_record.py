@@ -15,7 +15,7 @@ from facecore.face.quality import Level
 from facecore.operations.context import Context
 from facecore.operations.parameters import Given, Upload, read
 from facecore.operations.pictures import ENROLLED, read_pictures
-from facecore.operations.quality import level_to_enrol
+from facecore.operations.quality import enrolment_level
 from facecore.operations.tables import ADD_FACE_RECORD
 
 __all__ = ["AddFaceRecordResult", "run"]
@@ -40,7 +40,7 @@ class AddFaceRecordResult:
     face_quality: Level
     face_id: str
 
-    def wire(self) -> dict[str, Any]:
+    def to_response(self) -> dict[str, Any]:
         """Members of the response's body."""
         return {
             "Message": "The request was successful.",
@@ -65,7 +65,7 @@ def run(context: Context, params: Mapping[str, object]) -> AddFaceRecordResult:
         face = context.engine.sample(picture)
     except NoFaceDetected:
         return AddFaceRecordResult(False, "LOW", "")
-    level = level_to_enrol(context.engine.quality(face))
+    level = enrolment_level(context.engine.quality(face))
     try:
         record = context.gallery.add(group, face, user_id, on_existing="refuse")
     except UserExists:

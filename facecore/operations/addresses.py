@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 
 from facecore.errors import AddressRefused, DownloadFailed
 
-__all__ = ["Address", "Deadline", "fetch", "is_public", "parse", "resolve"]
+__all__ = ["Address", "Deadline", "is_public", "parse", "resolve"]
 
-REDIRECTS = 3
 URL_LENGTH = 8192  # characters; signed addresses of object stores take one or two thousand
 PORTS = {"http": 80, "https": 443}
 
@@ -104,50 +103,6 @@ class Deadline:
         if left <= 0:
             raise DownloadFailed(f"the download was not over after {self.seconds:g} seconds")
         return left
-
-
-def fetch(url: str, *, limit: int, timeout: float = 5.0, allow_private: bool = False) -> bytes:
-    """The bytes behind an http or https address.
-
-    No proxy, cookie or credential is used, whatever the environment names, and bytes are taken
-    as they are: a compressed answer is refused, not unpacked.
-
-    Parameters
-    ----------
-    url : str
-        Names in other scripts than Latin are encoded (IDNA 2003); a fragment is left out.
-    limit : int
-        Most bytes that are read.
-    timeout : float, default 5.0
-        Seconds for all of it: name service, connections, redirects and every byte.
-    allow_private : bool, default False
-        Also take addresses that are not public: loopback, private and link-local ones, say.
-
-    Raises
-    ------
-    AddressRefused
-        It is no http(s) address, carries credentials, or leads (by itself, by the name service
-        or by a redirect) to a machine that is not on the public internet.
-    ImageTooLarge
-        There are more than `limit` bytes.
-    DownloadFailed
-        Name unknown, connection refused, time over, status other than 2xx, more than 3
-        redirects, or an answer that is cut or no HTTP.
-    """
-    from facecore.operations.download import get
-
-    deadline = Deadline(timeout)
-    address = parse(url)
-    for _ in range(REDIRECTS + 1):
-        answer = get(address, limit=limit, deadline=deadline, allow_private=allow_private)
-        if isinstance(answer, bytes):
-            return answer
-        try:
-            location = urllib.parse.urljoin(str(address), answer.location)
-        except ValueError as error:  # brackets that do not match
-            raise AddressRefused(f"a redirect cannot be read: {error}") from None
-        address = parse(location)
-    raise DownloadFailed(f"more than {REDIRECTS} redirects")
 
 
 def parse(url: str) -> Address:

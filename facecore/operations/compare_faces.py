@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from facecore.images.picture import Picture
 from facecore.matching.comparison import Comparison
 from facecore.operations.codes import (
     COMPARE_FACES_ERROR,
@@ -18,7 +19,6 @@ from facecore.operations.context import Context
 from facecore.operations.parameters import Given, read
 from facecore.operations.pictures import COMPARED, find_faces, read_pictures
 from facecore.operations.tables import COMPARE_FACES_TYPES, COMPARE_FACES_VALUES
-from facecore.picture import Picture
 
 __all__ = ["CompareFacesResult", "run"]
 
@@ -42,7 +42,7 @@ class CompareFacesResult:
     similarity_score: float
     thresholds: Mapping[float, float]
 
-    def wire(self) -> dict[str, Any]:
+    def to_response(self) -> dict[str, Any]:
         """Members of the response's body."""
         rates = {f"{far:f}".rstrip("0"): f"{t:.2f}" for far, t in sorted(self.thresholds.items())}
         return {

@@ -19,13 +19,13 @@ from facecore.operations.config import ServiceConfig
 from facecore.operations.parameters import Values
 from facecore.operations.pictures import PictureRules, find_faces, read_pictures
 
-__all__ = ["Context", "Result", "new_transaction_id", "refusing"]
+__all__ = ["Context", "OperationResult", "new_transaction_id", "refusing"]
 
 
-class Result(Protocol):
+class OperationResult(Protocol):
     """What an operation found."""
 
-    def wire(self) -> dict[str, Any]:
+    def to_response(self) -> dict[str, Any]:
         """Members of the response's body, under their documented names and in their types."""
 
 

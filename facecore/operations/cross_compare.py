@@ -44,7 +44,7 @@ class CrossCompareResult:
     score_ca: float | None
     transaction_id: str
 
-    def wire(self) -> dict[str, Any]:
+    def to_response(self) -> dict[str, Any]:
         """Members of the response's body."""
         result: dict[str, Any] = {
             "FacePassed": "Y" if self.passed else "N",

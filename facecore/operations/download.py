@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import ssl
+import urllib.parse
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,13 @@ from typing import Any
 import certifi
 import httpcore
 
-from facecore.errors import DownloadFailed, ImageTooLarge
+from facecore.errors import AddressRefused, DownloadFailed, ImageTooLarge
 from facecore.operations import addresses
 from facecore.operations.addresses import Address, Deadline
 
-__all__ = ["Redirect", "get"]
+__all__ = ["Redirect", "fetch", "get"]
 
+REDIRECTS = 3
 REDIRECTING = (301, 302, 303, 307, 308)
 
 
@@ -32,6 +34,48 @@ class Redirect:
     location: str
 
 
+def fetch(url: str, *, limit: int, timeout: float = 5.0, allow_private: bool = False) -> bytes:
+    """The bytes behind an http or https address.
+
+    No proxy, cookie or credential is used, whatever the environment names, and bytes are taken
+    as they are: a compressed answer is refused, not unpacked.
+
+    Parameters
+    ----------
+    url : str
+        Names in other scripts than Latin are encoded (IDNA 2003); a fragment is left out.
+    limit : int
+        Most bytes that are read.
+    timeout : float, default 5.0
+        Seconds for all of it: name service, connections, redirects and every byte.
+    allow_private : bool, default False
+        Also take addresses that are not public: loopback, private and link-local ones, say.
+
+    Raises
+    ------
+    AddressRefused
+        It is no http(s) address, carries credentials, or leads (by itself, by the name service
+        or by a redirect) to a machine that is not on the public internet.
+    ImageTooLarge
+        There are more than `limit` bytes.
+    DownloadFailed
+        Name unknown, connection refused, time over, status other than 2xx, more than 3
+        redirects, or an answer that is cut or no HTTP.
+    """
+    deadline = Deadline(timeout)
+    address = addresses.parse(url)
+    for _ in range(REDIRECTS + 1):
+        answer = get(address, limit=limit, deadline=deadline, allow_private=allow_private)
+        if isinstance(answer, bytes):
+            return answer
+        try:
+            location = urllib.parse.urljoin(str(address), answer.location)
+        except ValueError as error:  # brackets that do not match
+            raise AddressRefused(f"a redirect cannot be read: {error}") from None
+        address = addresses.parse(location)
+    raise DownloadFailed(f"more than {REDIRECTS} redirects")
+
+
 def get(
     address: Address, *, limit: int, deadline: Deadline, allow_private: bool
 ) -> bytes | Redirect:
@@ -40,7 +84,7 @@ def get(
     Raises
     ------
     AddressRefused, ImageTooLarge, DownloadFailed
-        As in `facecore.operations.addresses.fetch`.
+        As in `facecore.operations.download.fetch`.
     """
     url = httpcore.URL(
         scheme=address.scheme, host=address.host, port=address.port, target=address.target

@@ -91,7 +91,7 @@ class DuplicationCheckResult:
     quality: Mapping[str, float] | None
     transaction_id: str
 
-    def wire(self) -> dict[str, Any]:
+    def to_response(self) -> dict[str, Any]:
         """Members of the response's body: what was not computed is absent."""
         result: dict[str, Any] = {
             "FacePassed": "Y" if self.passed else "N",

@@ -36,7 +36,7 @@ class FaceCompareResult:
     quality: Mapping[str, float] | None
     transaction_id: str
 
-    def wire(self) -> dict[str, Any]:
+    def to_response(self) -> dict[str, Any]:
         """Members of the response's body."""
         result: dict[str, Any] = {
             "TransactionId": self.transaction_id,

@@ -46,7 +46,7 @@ class GroupsResult:
 
     members: dict[str, Any] = field(default_factory=dict)
 
-    def wire(self) -> dict[str, Any]:
+    def to_response(self) -> dict[str, Any]:
         """Members of the response's body."""
         return self.members
 

@@ -19,7 +19,7 @@ from facecore.operations.codes import (
     OperationError,
 )
 
-__all__ = ["Given", "Parameter", "Picture", "Upload", "Values", "read"]
+__all__ = ["Given", "Parameter", "PictureParameter", "Upload", "Values", "read"]
 
 Conditions: TypeAlias = Mapping[str, tuple[str, ...]]
 
@@ -73,7 +73,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class PictureParameter:
     """A row of the table: a picture, which can be given in several ways.
 
     Attributes
@@ -154,12 +154,12 @@ class Values:
         return self.texts[name]
 
 
-def read(table: Sequence[Parameter | Picture], params: Mapping[str, object]) -> Values:
+def read(table: Sequence[Parameter | PictureParameter], params: Mapping[str, object]) -> Values:
     """Hold a request against its table: first all that is missing, then all that is wrong.
 
     Parameters
     ----------
-    table : sequence of Parameter or Picture
+    table : sequence of Parameter or PictureParameter
         In the document's order.
     params : mapping of str to object
         Numbers count as the text they print; None and "" count as absent.  What the table does
@@ -182,7 +182,7 @@ def read(table: Sequence[Parameter | Picture], params: Mapping[str, object]) -> 
             if isinstance(row, Parameter):
                 found[row.name] = ""
             continue
-        if isinstance(row, Picture):
+        if isinstance(row, PictureParameter):
             pictures[row.name] = _ways(row, params)
             if not pictures[row.name]:
                 names = " or ".join(filter(None, (row.text, row.url)))
@@ -207,7 +207,7 @@ def _text(value: object) -> str | None:
         return None
 
 
-def _ways(row: Picture, params: Mapping[str, object]) -> tuple[Given, ...]:
+def _ways(row: PictureParameter, params: Mapping[str, object]) -> tuple[Given, ...]:
     ways = []
     for name in filter(None, (row.text, row.url, *row.files)):
         value = params.get(name)

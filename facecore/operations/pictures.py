@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from facecore._utils.threads import at_once
 from facecore.errors import (
     AddressRefused,
     DownloadFailed,
@@ -19,7 +20,7 @@ from facecore.errors import (
 )
 from facecore.face.sample import FaceSample
 from facecore.images import Limits
-from facecore.operations.addresses import fetch
+from facecore.images.picture import Picture
 from facecore.operations.codes import (
     COMPARE_FACES_ERROR,
     COMPARE_NO_FACE_DETECTED,
@@ -33,9 +34,8 @@ from facecore.operations.codes import (
     Code,
     OperationError,
 )
+from facecore.operations.download import fetch
 from facecore.operations.parameters import Given, Upload
-from facecore.picture import Picture
-from facecore.workers import at_once
 
 if TYPE_CHECKING:
     from facecore.engine import FaceEngine

@@ -6,10 +6,10 @@ from facecore.engine import FaceEngine
 from facecore.face.quality import HIGH_FROM, LOW_BELOW, Level, Quality
 from facecore.face.sample import FaceSample
 
-__all__ = ["level_to_enrol", "quality_scores"]
+__all__ = ["enrolment_level", "quality_scores"]
 
 
-def level_to_enrol(quality: Quality) -> Level:
+def enrolment_level(quality: Quality) -> Level:
     """How good a face is to be stored: the level of its score or of its sharpness, if lower.
 
     The score alone says how the engine at hand would do; it recognises a blurred face too.  What

@@ -28,14 +28,14 @@ from facecore.operations.codes import (
     OperationError,
 )
 from facecore.operations.config import ServiceConfig
-from facecore.operations.context import Context, Result
-from facecore.operations.twins import Twins
+from facecore.operations.context import Context, OperationResult
+from facecore.operations.typed_operations import TypedOperations
 
 __all__ = ["FaceService", "Response"]
 
 _log = logging.getLogger("facecore.operations")
 
-Run = Callable[[Context, Mapping[str, object]], Result]
+Run = Callable[[Context, Mapping[str, object]], OperationResult]
 
 OPERATIONS: dict[str, Run] = {
     "FaceCompare": face_compare.run,
@@ -69,7 +69,7 @@ class Response:
     body: dict[str, Any]
 
 
-class FaceService(Twins):
+class FaceService(TypedOperations):
     """The documented operations on one engine and one gallery.
 
     A service is safe to share between threads.  Besides `call`, which takes and gives what goes
@@ -107,14 +107,16 @@ class FaceService(Twins):
         """
         request_id = str(uuid.uuid4()).upper()
         try:
-            members = self._perform(name, params, request_id).wire()
+            members = self._perform(name, params, request_id).to_response()
         except OperationError as error:
             return Response(error.status, error_body(error, request_id))
         return Response(
             200, {"RequestId": request_id, "Code": "Success", "Message": "success", **members}
         )
 
-    def _perform(self, name: str, params: Mapping[str, object], request_id: str = "") -> Result:
+    def _perform(
+        self, name: str, params: Mapping[str, object], request_id: str = ""
+    ) -> OperationResult:
         """Carry out an operation; whatever fails is an `OperationError`."""
         run = OPERATIONS.get(name)
         if run is None:

@@ -11,7 +11,7 @@ from facecore.operations.codes import (
     IMAGE_TYPE_INVALID,
     PARAM_MISSING,
 )
-from facecore.operations.parameters import Parameter, Picture
+from facecore.operations.parameters import Parameter, PictureParameter
 
 __all__ = [
     "ADD_FACE_RECORD",
@@ -39,8 +39,8 @@ PAGE_SIZE = "[1-9][0-9]{0,2}|1000"
 
 FACE_COMPARE = (
     Parameter("MerchantBizId", required=True, pattern=BIZ_ID),
-    Picture("Source", "SourceFacePicture", "SourceFacePictureUrl"),
-    Picture("Target", "TargetFacePicture", "TargetFacePictureUrl"),
+    PictureParameter("Source", "SourceFacePicture", "SourceFacePictureUrl"),
+    PictureParameter("Target", "TargetFacePicture", "TargetFacePictureUrl"),
     Parameter("FaceQualityCheck", default="N"),  # Y asks for scores; anything else does not
     Parameter("FacePictureQualityCheck", ignored=True),  # deprecated
 )
@@ -50,9 +50,9 @@ CROSS_COMPARE = (
     Parameter("MerchantBizId", required=True, pattern=BIZ_ID),  # see ServiceConfig.exact_biz_id
     Parameter("SceneCode", ignored=True),
     Parameter("CompareModel", default="0", allowed=("0", "1")),
-    Picture("Source A", "SourceAFacePicture", "SourceAFacePictureUrl"),
-    Picture("Source B", "SourceBFacePicture", "SourceBFacePictureUrl"),
-    Picture("Source C", "SourceCFacePicture", "SourceCFacePictureUrl"),
+    PictureParameter("Source A", "SourceAFacePicture", "SourceAFacePictureUrl"),
+    PictureParameter("Source B", "SourceBFacePicture", "SourceBFacePictureUrl"),
+    PictureParameter("Source C", "SourceCFacePicture", "SourceCFacePictureUrl"),
     Parameter("FaceVerifyThreshold", ignored=True),
 )
 
@@ -68,8 +68,8 @@ DUPLICATION_CHECK = (
     Parameter("SceneCode", ignored=True),
     Parameter("Liveness", default="0", allowed=("0", "1")),
     Parameter("FaceGroupCodes", required=True, when=_SEARCHES),
-    Picture("Source", "SourceFacePicture", "SourceFacePictureUrl"),
-    Picture("Target", "TargetFacePicture", "TargetFacePictureUrl", when=_VERIFIES),
+    PictureParameter("Source", "SourceFacePicture", "SourceFacePictureUrl"),
+    PictureParameter("Target", "TargetFacePicture", "TargetFacePictureUrl", when=_VERIFIES),
     # Inverted in the document: 0 registers, 1 does not.
     Parameter("AutoRegistration", default="1", allowed=("0", "1"), when=_SEARCHES),
     Parameter("FaceRegisterGroupCode", required=True, when=_REGISTERS),
@@ -85,7 +85,7 @@ ADD_FACE_RECORD = (
     Parameter("ProductCode", required=True, allowed=("FACE_ENROLL",)),
     Parameter("FaceGroupCode", required=True),
     Parameter("MerchantUserId", pattern=".{1,32}"),  # the picture's name may be longer
-    Picture(
+    PictureParameter(
         "Face", "FacePicture", "FacePictureUrl", files=("FacePictureFileObject", "FacePictureFile")
     ),
     Parameter("FaceQualityCheck", ignored=True),
@@ -103,8 +103,8 @@ COMPARE_FACES_TYPES = tuple(
 )
 # A value is an http(s) address, or base64:// and the text; both in one parameter.
 COMPARE_FACES_VALUES = (
-    Picture("Source", "SourceImageValue", missing=PARAM_MISSING),
-    Picture("Target", "TargetImageValue", missing=PARAM_MISSING),
+    PictureParameter("Source", "SourceImageValue", missing=PARAM_MISSING),
+    PictureParameter("Target", "TargetImageValue", missing=PARAM_MISSING),
 )
 
 # Groups come from the vendor's console; here they need an operation of their own.

@@ -1,6 +1,6 @@
 """The documented operations over HTTP, on the device (extra ``serve``)."""
 
-from facecore.extras import require_extra
+from facecore._utils.extras import require_extra
 
 for _module in ("starlette", "uvicorn", "python_multipart"):
     require_extra(_module, "serve")

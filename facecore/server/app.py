@@ -14,13 +14,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from facecore._utils.cpus import usable_cpus
 from facecore.errors import InvalidParameter
-from facecore.models.cpus import usable_cpus
-from facecore.server.dispatch import Answer, Dispatcher, Service, refuse
 from facecore.server.refusals import Refusal
+from facecore.server.router import Answer, Dispatcher, Service, refuse
 from facecore.server.signatures import Received, Verifier
 
-__all__ = ["Application", "Limits"]
+__all__ = ["Application", "ServerLimits"]
 
 RETRY_AFTER_MS = 1000
 # What is too large is read on for a while and thrown away: a client that is still sending does
@@ -31,7 +31,7 @@ access = logging.getLogger("facecore.server.access")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ServerLimits:
     """What requests may take of this machine.
 
     Attributes
@@ -84,14 +84,14 @@ class Application:
     keys : mapping of str to str, optional
         Secrets by access key id.  Without them no request has to be signed: for programs on
         this machine alone.
-    limits : Limits, optional
+    limits : ServerLimits, optional
     """
 
     def __init__(
         self,
         service: Service,
         keys: Mapping[str, str] | None = None,
-        limits: Limits = Limits(),
+        limits: ServerLimits = ServerLimits(),
     ) -> None:
         self._dispatcher = Dispatcher(service, None if keys is None else Verifier(keys))
         self._limits = limits

@@ -15,7 +15,7 @@ from facecore.face.alignment import TEMPLATE, align
 from facecore.face.embedding import Embedder
 from facecore.face.preprocess import to_tensor
 from facecore.models.manifest import read_manifest
-from facecore.models.runtime import open_model
+from facecore.models.session import open_model
 from facecore.models.specs import InputSpec
 
 Array = np.ndarray[Any, Any]

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from facecore import Face, FaceEngine, FaceSample, FaceTooSmall, InvalidParameter, NoFaceDetected
 from facecore.errors import FacecoreError
-from facecore.face import attack_cues
-from facecore.face.liveness import AttackClassifier, combine, patches
+from facecore.face import pad_features
+from facecore.face.liveness import AttackClassifier, fuse_scores, patches
+from facecore.images.picture import Picture
 from facecore.models.packs import load_pack
 from facecore.models.specs import LIVENESS_CUES, CueModel
-from facecore.picture import Picture
 
 TRAINING = Path(__file__).parents[2] / "weights" / "training"
 sys.path.insert(0, str(TRAINING))
@@ -111,11 +111,11 @@ def test_a_cue_moves_under_its_cause_and_less_under_others(
 ) -> None:
     picture, box = scene
     cause, sign, others = CAUSES[name]
-    before = attack_cues.measure(picture, box)[name]
-    moved = attack_cues.measure(cause(picture), box)[name] - before
+    before = pad_features.measure(picture, box)[name]
+    moved = pad_features.measure(cause(picture), box)[name] - before
     assert moved * sign > 0
     for other in others:
-        unrelated = abs(attack_cues.measure(other(picture), box)[name] - before)
+        unrelated = abs(pad_features.measure(other(picture), box)[name] - before)
         assert unrelated < 0.5 * abs(moved), other.__name__
 
 
@@ -124,7 +124,7 @@ def test_a_stronger_grid_stands_out_more(scene: tuple[Image, np.ndarray]) -> Non
     y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
     wave = np.cos(2 * np.pi * (x * 0.23 + y * 0.08))[..., None]
     values = [
-        attack_cues.measure(clip(picture + a * wave), box)["grid_peaks"] for a in (0, 3, 8, 20)
+        pad_features.measure(clip(picture + a * wave), box)["grid_peaks"] for a in (0, 3, 8, 20)
     ]
     assert values == sorted(values)
     assert values[-1] > values[0] + 2
@@ -134,7 +134,7 @@ def test_the_power_spectrum_is_that_of_a_plain_fft() -> None:
     plane = np.random.default_rng(0).normal(100, 20, (96, 96)).astype(np.float32)
     hann = np.outer(np.hanning(96), np.hanning(96))
     expected = np.abs(np.fft.fft2((plane - plane.mean()) * hann))[:, :49] ** 2
-    assert attack_cues.power(plane) == pytest.approx(expected, rel=1e-2, abs=1)
+    assert pad_features.power(plane) == pytest.approx(expected, rel=1e-2, abs=1)
 
 
 @given(
@@ -147,7 +147,7 @@ def test_any_box_in_any_picture_has_finite_cues(height: int, width: int, ends: l
     x1, x2 = sorted(ends[:2])
     y1, y2 = sorted(ends[2:])
     box = np.array([x1, y1, x2 + 1, y2 + 1], np.float32)
-    cues = attack_cues.measure(pixels, box)
+    cues = pad_features.measure(pixels, box)
     assert tuple(cues) == LIVENESS_CUES
     assert np.isfinite(list(cues.values())).all()
     assert patches(pixels, box, 112).shape[1:] == (112, 112, 3)
@@ -168,17 +168,17 @@ def model(**changes: Any) -> CueModel:
 
 def test_cues_and_network_are_joined_by_the_logistic_function() -> None:
     cues = dict.fromkeys(LIVENESS_CUES, 0.0)
-    assert combine(cues, 0.0, model()) == 50.0
-    assert combine(cues, 2.0, model()) == pytest.approx(100 / (1 + np.exp(-2)))
+    assert fuse_scores(cues, 0.0, model()) == 50.0
+    assert fuse_scores(cues, 2.0, model()) == pytest.approx(100 / (1 + np.exp(-2)))
     weighted = model(weight=(0.5, *(0.0,) * (len(LIVENESS_CUES) - 1)), mean=(1.0,) * 9)
-    assert combine({**cues, "grid_peaks": 3.0}, 0.0, weighted) == pytest.approx(
+    assert fuse_scores({**cues, "grid_peaks": 3.0}, 0.0, weighted) == pytest.approx(
         100 / (1 + np.exp(-1))
     )
     # No cue is believed beyond four scales, and no logit overflows.
-    assert combine({**cues, "grid_peaks": 1e9}, 0.0, weighted) == pytest.approx(
+    assert fuse_scores({**cues, "grid_peaks": 1e9}, 0.0, weighted) == pytest.approx(
         100 / (1 + np.exp(-2))
     )
-    assert (combine(cues, 1e6, model()), combine(cues, -1e6, model())) == (100.0, 0.0)
+    assert (fuse_scores(cues, 1e6, model()), fuse_scores(cues, -1e6, model())) == (100.0, 0.0)
 
 
 class Broken:

@@ -27,7 +27,7 @@ from facecore.face.measures.texture import blockiness, sharpness, texture
 from facecore.face.measures.unified import HINGES, unified_score
 from facecore.face.quality import HIGH_FROM, LOW_BELOW, assess
 from facecore.face.sample import FaceSample
-from facecore.picture import Picture
+from facecore.images.picture import Picture
 
 Array = NDArray[np.uint8]
 CROPS = hnp.arrays(np.uint8, (112, 112, 3))

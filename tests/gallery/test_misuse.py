@@ -26,7 +26,7 @@ from facecore import (
     InvalidParameter,
     RecordNotFound,
 )
-from facecore.gallery import database, store
+from facecore.gallery.sqlite import connection, store
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 FACE = "0" * 32
@@ -218,7 +218,7 @@ def test_a_file_system_without_locks(
     def refuse(stream: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("facecore.gallery.folder._lock", refuse)
+    monkeypatch.setattr("facecore.gallery.sqlite.folder._lock", refuse)
     with pytest.raises(GalleryNotWritable, match=r"cannot be locked.*network share"):
         Gallery(folder, templates_engine)
 
@@ -377,9 +377,9 @@ def test_an_older_schema_is_brought_up_to_date(
 ) -> None:
     given(filled)
     filled.close()
-    newer = (*database.MIGRATIONS, ("ALTER TABLE groups ADD COLUMN colour TEXT",))
-    for module in ("database", "store"):
-        monkeypatch.setattr(f"facecore.gallery.{module}.MIGRATIONS", newer)
+    newer = (*connection.MIGRATIONS, ("ALTER TABLE groups ADD COLUMN colour TEXT",))
+    for module in ("connection", "store"):
+        monkeypatch.setattr(f"facecore.gallery.sqlite.{module}.MIGRATIONS", newer)
     with pytest.raises(InvalidParameter, match="version 1 of the schema, 2 is needed"):
         Gallery(folder, templates_engine, read_only=True)
     with Gallery(folder, templates_engine) as gallery:
@@ -395,9 +395,9 @@ def test_a_migration_that_fails_changes_nothing(
     filled: Gallery, folder: Path, templates_engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled.close()
-    newer = (*database.MIGRATIONS, ("CREATE TABLE more (a)", "CREATE TABLE more (a)"))
+    newer = (*connection.MIGRATIONS, ("CREATE TABLE more (a)", "CREATE TABLE more (a)"))
     with monkeypatch.context() as patch:
-        patch.setattr(database, "MIGRATIONS", newer)
+        patch.setattr(connection, "MIGRATIONS", newer)
         with pytest.raises(GalleryCorrupt, match="already exists"):
             Gallery(folder, templates_engine)
     with Gallery(folder, templates_engine) as gallery:
@@ -409,7 +409,7 @@ def test_a_failed_opening_lets_go(
 ) -> None:
     filled.close()
     with monkeypatch.context() as patch:
-        patch.setattr("facecore.gallery.keeper.Saved.repair", _fail)
+        patch.setattr("facecore.gallery.sqlite.index_manager.SavedIndex.repair", _fail)
         with pytest.raises(GalleryCorrupt, match="on purpose"):
             Gallery(folder, templates_engine)
     with Gallery(folder, templates_engine) as gallery:

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from benchmarks._templates import TemplateEngine, template
 from facecore import FaceRecord, Gallery, GroupExists, GroupNotFound, UserExists
-from facecore.gallery import keeper, saved
+from facecore.gallery.sqlite import index_manager, saved_index
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 GROUPS = st.sampled_from(["a", "b", "ü"])
@@ -188,7 +188,7 @@ class FolderMachine(GalleryMachine):
 
 @pytest.mark.parametrize("worthwhile", [1, 5000], ids=["index saved", "index made anew"])
 def test_histories(monkeypatch: pytest.MonkeyPatch, worthwhile: int) -> None:
-    for module in (saved, keeper):
+    for module in (saved_index, index_manager):
         monkeypatch.setattr(module, "WORTHWHILE", worthwhile)
     run = FolderMachine.TestCase
     run.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)

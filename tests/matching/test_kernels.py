@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from facecore.matching import scanning
 from facecore.matching.kernels import compile_scan
-from facecore.matching.scanning import Piece, scan
+from facecore.matching.scanning import ScanBlock, scan
 from facecore.matching.similarity import (
     Candidates,
     Codes,
@@ -127,7 +127,7 @@ def test_a_full_buffer_is_emptied_or_grown_and_nothing_is_lost() -> None:
     scanning.warmup(2)
     for part in (rows, np.repeat(rows[-1:], 30000, axis=0)):
         codes = encode(part)
-        found = scan([Piece(codes, groups, 0)], encode_probes(probe), 3, ALL, 1)
+        found = scan([ScanBlock(codes, groups, 0)], encode_probes(probe), 3, ALL, 1)
         kept, lower, upper = Candidates.merge(found, 0)
         exact = dots(part, probe[0])
         assert (lower <= exact[kept]).all()
@@ -146,8 +146,8 @@ def test_pieces_and_threads_change_nothing(
     groups = np.zeros(900, np.int32)
     cuts = [0, 1, 300, 300, 700, 900]
     codes = encode(rows)
-    pieces = [Piece(codes.rows(a, b), groups[a:b], a) for a, b in pairwise(cuts)]
-    found = scan(pieces, encode_probes(wanted), k, ALL, threads)
+    blocks = [ScanBlock(codes.rows(a, b), groups[a:b], a) for a, b in pairwise(cuts)]
+    found = scan(blocks, encode_probes(wanted), k, ALL, threads)
     for j, probe in enumerate(wanted):
         kept = Candidates.merge(found, j)[0]
         assert len(set(kept)) == len(kept)
@@ -161,9 +161,9 @@ def test_an_error_in_a_helper_reaches_the_caller(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setitem(scanning._kernels, 32, broken)
     codes = encode(unit(0, 10, 32))
-    pieces = [Piece(codes, np.zeros(10, np.int32), 0)] * 5
+    blocks = [ScanBlock(codes, np.zeros(10, np.int32), 0)] * 5
     with pytest.raises(RuntimeError, match="broken"):
-        scan(pieces, encode_probes(unit(1, 1, 32)), 1, ALL, 3)
+        scan(blocks, encode_probes(unit(1, 1, 32)), 1, ALL, 3)
 
 
 def test_dots_do_not_depend_on_place_or_order() -> None:

@@ -12,8 +12,8 @@ import pytest
 from facecore.errors import PackCorrupt
 from facecore.models.manifest import Manifest, contract_id, read_manifest
 from facecore.models.packs import load_pack
-from facecore.models.runtime import open_model
 from facecore.models.schema import parse, read_toml
+from facecore.models.session import open_model
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 TABLE = read_toml(WEIGHTS / "compact" / "pack.toml")

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facecore.errors import InvalidParameter, PackCorrupt, PackNotFound
-from facecore.models import catalog
+from facecore.models import registry
 from facecore.models.manifest import Manifest, contract_id, read_manifest
 from facecore.models.packs import find_pack, load_pack
 from facecore.models.schema import parse, read_toml
@@ -87,7 +87,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         {"name": "big", "summary": "is pulled", "shipped": False, "files": urls},
     ]
     (root / "registry.toml").write_text(document({"format": 1, "packs": packs}))
-    monkeypatch.setattr(catalog, "shipped_root", lambda: root)
+    monkeypatch.setattr(registry, "shipped_root", lambda: root)
     monkeypatch.setenv("FACECORE_CACHE", str(tmp_path / "cache"))
     return root
 

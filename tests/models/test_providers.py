@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from facecore import FaceEngine
 from facecore.errors import InvalidParameter, ProviderUnavailable
 from facecore.models.providers import CPU, any_shape, install_hint, resolve, with_defaults
-from facecore.models.runtime import available_providers
+from facecore.models.session import available_providers
 
 ACCELERATORS = {
     "CUDA": "CUDAExecutionProvider",

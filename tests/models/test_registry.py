@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
+from facecore._utils import atomic_dir
 from facecore.errors import PackCorrupt, PackNotFound
-from facecore.models import catalog, download, staging
-from facecore.models.install import pull
+from facecore.models import download, registry
+from facecore.models.listing import known_packs, verify
 from facecore.models.packs import load_pack
-from facecore.models.registry import known_packs, verify
+from facecore.models.pull import pull
 from facecore.models.schema import read_toml
 
 REPO = Path(__file__).resolve().parents[2]
@@ -61,7 +62,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for role, data in MODELS.items():
         (root / "small" / f"{role}.onnx").write_bytes(data)
     (root / "registry.toml").write_text(document(registry_table()))
-    monkeypatch.setattr(catalog, "shipped_root", lambda: root)
+    monkeypatch.setattr(registry, "shipped_root", lambda: root)
     monkeypatch.setenv("FACECORE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv(download.MIRROR_VARIABLE, str(tmp_path / "no-mirror"))
@@ -115,14 +116,14 @@ def server(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def left_behind() -> list[str]:
-    folder = catalog.cache_root()
+    folder = registry.cache_root()
     return sorted(path.name for path in folder.iterdir())
 
 
 def test_the_real_registry() -> None:
-    registry = catalog.read_registry()
-    assert registry["compact"].shipped
-    urls = registry["mobilefacenet"].files
+    known = registry.read_registry()
+    assert known["compact"].shipped
+    urls = known["mobilefacenet"].files
     manifest = next(pack.manifest for pack in known_packs() if pack.name == "mobilefacenet")
     assert manifest is not None
     assert set(urls) == {manifest.detector.file, manifest.embedder.file}
@@ -175,7 +176,7 @@ def test_known_packs_tell_what_is_here(root: Path, mirror: Path) -> None:
     assert big.manifest is not None
     assert big.manifest.embedder.license == "Apache-2.0"
     pull("big", progress=False)
-    assert known_packs()[1].folder == catalog.cache_root() / "big"
+    assert known_packs()[1].folder == registry.cache_root() / "big"
     (root / "small" / "pack.toml").write_text("no")
     assert "pack.toml" in known_packs()[0].problem
 
@@ -204,7 +205,7 @@ def test_verify_reports_and_never_raises(root: Path, mirror: Path) -> None:
 def test_pull_from_a_folder(mirror: Path, capfd: pytest.CaptureFixture[str]) -> None:
     result = pull("big")
     assert result.downloaded == TOTAL
-    assert result.folder == catalog.cache_root() / "big"
+    assert result.folder == registry.cache_root() / "big"
     assert load_pack("big").embedder == MODELS["embedder"]
     assert load_pack(result.folder).pack.name == "big"  # whole: it can be carried elsewhere
     out, err = capfd.readouterr()
@@ -365,7 +366,7 @@ def test_only_https_without_a_mirror(root: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_interrupt_leaves_nothing(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = staging.write
+    write = atomic_dir.write
 
     def interrupted(path: Path, chunks: Iterator[bytes]) -> None:
         if path.name == "embedder.onnx":
@@ -374,25 +375,25 @@ def test_an_interrupt_leaves_nothing(mirror: Path, monkeypatch: pytest.MonkeyPat
             raise KeyboardInterrupt
         write(path, chunks)
 
-    monkeypatch.setattr(staging, "write", interrupted)
+    monkeypatch.setattr(atomic_dir, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pull("big", progress=False)
     assert left_behind() == []
 
 
 def test_what_a_killed_pull_left_is_cleaned(mirror: Path) -> None:
-    stale = catalog.cache_root() / ".big.tmp-1-abc"
+    stale = registry.cache_root() / ".big.tmp-1-abc"
     stale.mkdir(parents=True)
     (stale / "detector.onnx").write_bytes(b"half")
-    foreign = catalog.cache_root() / ".other.tmp-1-abc"
+    foreign = registry.cache_root() / ".other.tmp-1-abc"
     foreign.mkdir()
     pull("big", progress=False)
     assert left_behind() == [foreign.name, "big"]
 
 
 def test_without_locks_only_old_leftovers_go(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staging, "_lock", lambda stream: False)
-    young, old = (catalog.cache_root() / f".big.tmp-1-{age}" for age in ("young", "old"))
+    monkeypatch.setattr(atomic_dir, "_lock", lambda stream: False)
+    young, old = (registry.cache_root() / f".big.tmp-1-{age}" for age in ("young", "old"))
     young.mkdir(parents=True)
     old.mkdir()
     os.utime(old, (0, 0))
@@ -401,8 +402,8 @@ def test_without_locks_only_old_leftovers_go(mirror: Path, monkeypatch: pytest.M
 
 
 def test_without_locks_the_faster_one_wins(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staging, "_lock", lambda stream: False)
-    publish, entered = staging.publish, []
+    monkeypatch.setattr(atomic_dir, "_lock", lambda stream: False)
+    publish, entered = atomic_dir.publish, []
 
     def late(folder: Path, target: Path, is_right: Callable[[], bool]) -> None:
         if not entered:
@@ -410,7 +411,7 @@ def test_without_locks_the_faster_one_wins(mirror: Path, monkeypatch: pytest.Mon
             pull("big", progress=False)  # meanwhile, another one finishes
         publish(folder, target, is_right)
 
-    monkeypatch.setattr(staging, "publish", late)
+    monkeypatch.setattr(atomic_dir, "publish", late)
     assert pull("big", progress=False).downloaded == TOTAL
     assert all(check.ok for check in verify("big"))
     assert left_behind() == ["big"]

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from facecore import FaceEngine, Gallery
 from facecore.errors import PackCorrupt
-from facecore.models.catalog import shipped_root
+from facecore.models.listing import known_packs, verify
 from facecore.models.manifest import Manifest, contract_id, read_manifest
 from facecore.models.packs import find_pack, load_pack
-from facecore.models.registry import known_packs, verify
+from facecore.models.registry import shipped_root
 from facecore.models.schema import parse, read_toml
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "weights" / "training"))

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from facecore import AddressRefused, DownloadFailed, ImageTooLarge
 from facecore.operations import addresses, download
-from facecore.operations.addresses import Address, fetch, is_public, parse
+from facecore.operations.addresses import Address, is_public, parse
+from facecore.operations.download import fetch
 
 LIMIT = 1 << 20
 BODY = bytes(range(256)) * 40

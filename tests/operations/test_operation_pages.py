@@ -11,11 +11,11 @@ from operations.symbols import Symbols
 
 from facecore import FaceEngine, Gallery
 from facecore.operations import CODES, FaceService, tables
-from facecore.operations.parameters import Parameter, Picture
+from facecore.operations.parameters import Parameter, PictureParameter
 
 PAGES = Path(__file__).resolve().parents[2] / "docs/operations"
 
-TABLES: dict[str, tuple[Parameter | Picture, ...]] = {
+TABLES: dict[str, tuple[Parameter | PictureParameter, ...]] = {
     "face_compare": tables.FACE_COMPARE,
     "cross_compare": tables.CROSS_COMPARE,
     "duplication_check": tables.DUPLICATION_CHECK,
@@ -113,7 +113,7 @@ def test_the_tables_know_what_the_vendors_client_sends() -> None:
         rows = TABLES[page]
         known = {row.name for row in rows if isinstance(row, Parameter)}
         for row in rows:
-            if isinstance(row, Picture):
+            if isinstance(row, PictureParameter):
                 known |= {row.text, row.url, *row.files}
         assert wire, page
         assert wire <= known, page

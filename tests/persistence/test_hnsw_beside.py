@@ -13,15 +13,16 @@ import pytest
 
 from benchmarks._templates import template
 from facecore import Gallery, MissingExtra
-from facecore.gallery import accelerator, generations, keeper, saved
-from facecore.gallery.hnsw import HnswIndex
+from facecore.gallery.index import generations
+from facecore.gallery.index.hnsw import HnswIndex
+from facecore.gallery.sqlite import hnsw_builder, index_manager, saved_index
 
 pytestmark = pytest.mark.usefixtures("no_sync", "small")
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (saved, keeper, accelerator):
+    for module in (saved_index, index_manager, hnsw_builder):
         monkeypatch.setattr(module, "WORTHWHILE", 1)
 
 
@@ -40,7 +41,7 @@ def test_a_build_that_was_stopped_goes_on(
 ) -> None:
     add(filled, 0, 300)
     filled.close()
-    monkeypatch.setattr(accelerator, "_BATCH", 10)
+    monkeypatch.setattr(hnsw_builder, "_BATCH", 10)
     rows: list[int] = []
     plain = HnswIndex.add
 
@@ -76,7 +77,7 @@ def test_a_reader_loads_it_and_never_makes_one(
     filled.close()
     with Gallery(folder, templates_engine, index="hnsw", read_only=True) as reader:
         assert finds(reader, 7)
-        reader._backend._keeper._fast._thread.join(60)  # type: ignore[attr-defined]
+        reader._backend._index_manager._fast._thread.join(60)  # type: ignore[attr-defined]
         assert finds(reader, 7)
         assert reader.stats().index == "exact"
     with Gallery(folder, templates_engine, index="hnsw") as gallery:
@@ -109,7 +110,7 @@ def test_compacting_builds_it_anew_if_much_was_removed(
         for i in range(30):
             gallery.remove("staff", user_id=f"t{i}")
         gallery.compact()
-        index = gallery._backend._keeper._fast._follower.index  # type: ignore[attr-defined]
+        index = gallery._backend._index_manager._fast._sync.index  # type: ignore[attr-defined]
         assert (len(index), index.garbage) == (70, 0)
         assert finds(gallery, 30)
         assert gallery.stats().index == "hnsw"
@@ -121,7 +122,7 @@ def test_compacting_while_it_saves_builds_it_anew_too(
     add(filled, 0, 100)
     filled.close()
     saving, go_on = threading.Event(), threading.Event()
-    plain = accelerator.Accelerator._save
+    plain = hnsw_builder.BackgroundHnswBuilder._save
 
     def slow(self: Any, thorough: bool) -> bool:
         done = plain(self, thorough)
@@ -131,10 +132,10 @@ def test_compacting_while_it_saves_builds_it_anew_too(
 
     with Gallery(folder, templates_engine, index="hnsw") as gallery:
         gallery.compact()
-        monkeypatch.setattr(accelerator.Accelerator, "_save", slow)
+        monkeypatch.setattr(hnsw_builder.BackgroundHnswBuilder, "_save", slow)
         for i in range(30):
             gallery.remove("staff", user_id=f"t{i}")
-        fast = gallery._backend._keeper._fast  # type: ignore[attr-defined]
+        fast = gallery._backend._index_manager._fast  # type: ignore[attr-defined]
         fast.wake()
         assert saving.wait(10)
         compacting = threading.Thread(target=gallery.compact)
@@ -143,7 +144,7 @@ def test_compacting_while_it_saves_builds_it_anew_too(
             time.sleep(0.001)
         go_on.set()
         compacting.join(30)
-        index = fast._follower.index
+        index = fast._sync.index
         assert (len(index), index.garbage) == (70, 0)
 
 

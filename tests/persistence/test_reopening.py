@@ -13,9 +13,10 @@ import pytest
 
 from benchmarks._templates import template
 from facecore import Gallery
-from facecore.gallery import accelerator, generations, keeper, saved
-from facecore.gallery.follower import Follower
-from facecore.gallery.store import Store
+from facecore.gallery.index import generations
+from facecore.gallery.sqlite import hnsw_builder, index_manager, saved_index
+from facecore.gallery.sqlite.index_sync import IndexSync
+from facecore.gallery.sqlite.store import Store
 from facecore.matching.similarity import encode
 
 pytestmark = pytest.mark.usefixtures("no_sync", "small")
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("no_sync", "small")
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save the index of the smallest gallery."""
-    for module in (saved, keeper, accelerator):
+    for module in (saved_index, index_manager, hnsw_builder):
         monkeypatch.setattr(module, "WORTHWHILE", 1)
 
 
@@ -42,13 +43,13 @@ def finds(gallery: Gallery, *numbers: int) -> bool:
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows that were read from the store to make or follow an index, at each look."""
     counts: list[int] = []
-    plain = Follower.take
+    plain = IndexSync.take
 
-    def take(self: Follower, piece: Any) -> None:
-        counts.append(len(piece.ids))
-        plain(self, piece)
+    def take(self: IndexSync, batch: Any) -> None:
+        counts.append(len(batch.ids))
+        plain(self, batch)
 
-    monkeypatch.setattr(Follower, "take", take)
+    monkeypatch.setattr(IndexSync, "take", take)
     return counts
 
 
@@ -65,7 +66,7 @@ def test_only_what_came_later_is_read(
     add(filled, 0, 100)
     filled.close()
     assert list((folder / "index" / "exact").iterdir())
-    monkeypatch.setattr(keeper, "WORTHWHILE", 10**9)  # this one saves nothing
+    monkeypatch.setattr(index_manager, "WORTHWHILE", 10**9)  # this one saves nothing
     with Gallery(folder, templates_engine) as gallery:
         add(gallery, 100, 107)
     loads.clear()
@@ -224,7 +225,7 @@ def held(folder: Path, token: str) -> bool:
 CRASHES: dict[str, tuple[Any, str, bool]] = {
     "before the commit": (Store, "change", False),
     "before the log is emptied": (Store, "erase", True),
-    "before the saved index goes": (saved.Saved, "forget", True),
+    "before the saved index goes": (saved_index.SavedIndex, "forget", True),
     "while the saved index goes": (shutil, "rmtree", True),
 }
 
@@ -311,7 +312,7 @@ def test_a_bar_is_shown_where_it_was_asked_for(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("facecore.gallery.follower._LONG", 50)
+    monkeypatch.setattr("facecore.gallery.sqlite.index_sync._LONG", 50)
     add(filled, 0, 100)
     filled.close()
     shutil.rmtree(folder / "index")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facecore.gallery.idmap import IdMap
 from facecore.gallery.index import ExactIndex
+from facecore.gallery.index.idmap import IdMap
 from facecore.matching.scanning import warmup
 from facecore.matching.similarity import dots
 
@@ -93,7 +93,7 @@ def test_equal_to_brute_force(
 )
 def test_the_map_is_a_dictionary(changes: list[tuple[int, int, bool]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("facecore.gallery.idmap._LEAST_WAITING", 10)
+        patch.setattr("facecore.gallery.index.idmap._LEAST_WAITING", 10)
         made, truth = IdMap(), dict[int, int]()
         for seed, count, remove in changes:
             rng = np.random.default_rng(seed)

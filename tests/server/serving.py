@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-from facecore.server.app import Application, Limits
-from facecore.server.dispatch import Service
-from facecore.server.running import Server, bind
+from facecore.server.app import Application, ServerLimits
+from facecore.server.router import Service
+from facecore.server.uvicorn_server import Server, bind
 
-DEFAULT = Limits()
+DEFAULT = ServerLimits()
 
 
 @dataclass
@@ -110,7 +110,7 @@ def reply(response: http.client.HTTPResponse) -> Reply:
 def running(
     service: Service,
     keys: Mapping[str, str] | None = None,
-    limits: Limits = DEFAULT,
+    limits: ServerLimits = DEFAULT,
 ) -> Iterator[Running]:
     sock = bind("127.0.0.1", 0)
     server = Server(Application(service, keys, limits))

@@ -18,10 +18,10 @@ import pytest
 from server.serving import Echo, Reply, Running, reply, running
 
 from facecore import InvalidParameter
-from facecore.server import running as runs
-from facecore.server.app import Limits
+from facecore.server import uvicorn_server as runs
+from facecore.server.app import ServerLimits
 from facecore.server.refusals import REFUSALS
-from facecore.server.running import bind
+from facecore.server.uvicorn_server import bind
 
 
 def refused(answer: Reply, code: str) -> None:
@@ -189,7 +189,7 @@ def test_two_requests_on_one_connection(server: Running, echo: Echo) -> None:
 @pytest.fixture
 def small() -> Iterator[tuple[Running, Echo]]:
     echo = Echo()
-    limits = Limits(body_bytes=1000, body_seconds=0.3, held_bytes=1500, workers=1, queue=1)
+    limits = ServerLimits(body_bytes=1000, body_seconds=0.3, held_bytes=1500, workers=1, queue=1)
     with running(echo, limits=limits) as server:
         yield server, echo
 
@@ -216,7 +216,7 @@ def test_bodies_that_do_not_come(small: tuple[Running, Echo]) -> None:
 def test_limits_that_let_nothing_pass() -> None:
     for wrong in ({"body_bytes": 0}, {"body_seconds": float("nan")}, {"workers": -1}):
         with pytest.raises(InvalidParameter, match=next(iter(wrong))):
-            Limits(**wrong)  # type: ignore[arg-type]
+            ServerLimits(**wrong)  # type: ignore[arg-type]
 
 
 def test_busy(small: tuple[Running, Echo]) -> None:

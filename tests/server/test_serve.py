@@ -15,7 +15,7 @@ import pytest
 
 from facecore import FaceEngine, cli
 from facecore.operations import FaceService, Response
-from facecore.server.warming import warm
+from facecore.server.warmup import warm
 
 SECRET = "s3cret-s3cret-s3cret"
 

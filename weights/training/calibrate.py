@@ -19,8 +19,8 @@ from pathlib import Path
 from data import data_root, photographs
 
 from facecore import FaceEngine
-from facecore.calibrating import measure
-from facecore.models.calibrations import calibration_lines
+from facecore.evaluation.calibrate import measure
+from facecore.models.calibration_file import calibration_lines
 from facecore.models.manifest import read_manifest
 
 DATASET = (

@@ -24,7 +24,7 @@ from recapture import GENUINE
 
 from facecore.face.liveness import AttackClassifier
 from facecore.models.packs import load_pack
-from facecore.models.runtime import open_model
+from facecore.models.session import open_model
 from facecore.models.specs import LIVENESS_CUES
 
 RIDGE = 1e-3

@@ -27,7 +27,7 @@ from recapture import GENUINE
 from torch import Tensor, nn
 from torch.nn import functional
 
-from facecore.face.attack_cues import cut
+from facecore.face.pad_features import cut
 
 PATCH = 112
 CLASSES = (GENUINE, *SPECIES)

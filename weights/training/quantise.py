@@ -44,13 +44,13 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from facecore import FaceEngine, images
 from facecore.errors import PackCorrupt
-from facecore.evaluation.interchange import Interchange, compare_variants
+from facecore.evaluation.compatibility import Interchange, compare_variants
+from facecore.evaluation.vectors import embed_all
 from facecore.face.detection import Detector
 from facecore.face.embedding import Embedder
 from facecore.models.manifest import read_manifest
 from facecore.models.packs import load_pack
-from facecore.models.runtime import create_session
-from facecore.vectors import embed_all
+from facecore.models.session import create_session
 
 WEIGHTS = Path(__file__).parents[1]
 COMPACT, INT8 = WEIGHTS / "compact", WEIGHTS / "compact-int8"

@@ -1,0 +1,1 @@
+"""Helpers that know nothing of faces: threads, processors, memory, files, locks."""

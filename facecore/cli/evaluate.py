@@ -1,0 +1,171 @@
+"""``facecore calibrate`` and ``facecore evaluate``: what scores mean, and how often they err."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from facecore.cli.common import ERROR, MODELS, OK, PASSING, Answer, Commands, complain
+from facecore.cli.common import engine as engine_of
+from facecore.errors import FacecoreError, InvalidParameter
+
+_CALIBRATE = """\
+Measure what a score means for your own population.
+
+DIR holds a folder of pictures per person; at least 46 people are needed, and rates
+that so few cannot show are extrapolated and marked so.  The file that is written is
+used with --calibration FILE, or FaceEngine(calibration=FILE), and with no other pack.
+
+example:
+  facecore calibrate staff-photos --out staff.toml
+"""
+
+_TEST_SETS = {
+    "lfw": (
+        "DIR",
+        """\
+Labeled Faces in the Wild: ten folds, 6,000 pairs, and all pairs of their pictures.
+
+DIR holds pairs.txt and images/Name/Name_0001.jpg.
+""",
+    ),
+    "pairs": (
+        "FILE",
+        """\
+The pairs of a file.
+
+Each line is a,b,label: two pictures, relative to the file, and 1 (same person) or 0.
+""",
+    ),
+    "folder": (
+        "DIR",
+        """\
+All pairs of a folder of people, and searches among them.
+
+DIR holds a folder for each person; a picture right inside it is a person of its own.
+""",
+    ),
+    "london": (
+        "DIR",
+        """\
+Face Research Lab London Set: neutral against smiling.
+
+DIR holds NNN_neutral.jpg and NNN_smiling.jpg.
+""",
+    ),
+}
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this module."""
+    calibrate = commands.add("calibrate", _calibrate, _CALIBRATE, MODELS)
+    calibrate.add_argument("folder", metavar="DIR", type=Path, help="holds a folder per person")
+    calibrate.add_argument("--out", metavar="FILE", type=Path, help="default: beside the pack")
+    calibrate.add_argument("--name", help="what was measured (default: the name of DIR)")
+    calibrate.add_argument(
+        "--face",
+        choices=("largest", "central"),
+        default="largest",
+        help="which face stands for a picture (default: %(default)s)",
+    )
+    calibrate.add_argument(
+        "--no-id-portraits", action="store_true", help="fit the table for photographs only"
+    )
+
+    sets = commands.group(
+        "evaluate", "error rates on test sets and own pictures", title="test sets", metavar="SET"
+    )
+    for name, (place, text) in _TEST_SETS.items():
+        test_set = sets.add(name, _evaluate, text, MODELS, PASSING)
+        test_set.add_argument("place", metavar=place, type=Path, help=text.splitlines()[0])
+        test_set.add_argument(
+            "--report",
+            metavar="OUT",
+            type=Path,
+            help="write a page and JSON: a folder, or NAME.html",
+        )
+        test_set.add_argument(
+            "--progress",
+            action=argparse.BooleanOptionalAction,
+            help="show a progress bar (default: on a terminal)",
+        )
+        if name in ("lfw", "folder"):
+            test_set.add_argument(
+                "--labels", metavar="CSV", type=Path, help="image,group lines: rates by group"
+            )
+        if name == "folder":
+            test_set.add_argument(
+                "--names", choices=["utkface"], help="take groups from names: AGE_GENDER_RACE_*"
+            )
+        test_set.set_defaults(test_set=name)
+
+
+def _calibrate(args: argparse.Namespace) -> Answer:
+    from facecore.evaluation import calibrate
+    from facecore.models.calibration_file import check_writable
+
+    pictures = calibrate.find_pictures(args.folder)
+    engine = engine_of(args)
+    path = args.out or calibrate.default_file(engine)
+    check_writable(path)
+    result = calibrate.measure(
+        engine,
+        pictures,
+        dataset=args.name or args.folder.resolve().name or str(args.folder),
+        face=args.face,
+        id_portraits=not args.no_id_portraits,
+        progress=sys.stderr.isatty(),
+    )
+    calibrate.save(path, engine, result)
+    answer = {
+        "file": str(path),
+        "pack": engine.pack.name,
+        "contract": engine.contract_id,
+        **result.as_dict(),
+    }
+    return answer, OK, [*result.lines(), f"written to {path}"]
+
+
+def _evaluate(args: argparse.Namespace) -> Answer:
+    from facecore.evaluation import protocols
+
+    if args.test_set == "pairs":
+        if not args.place.is_file():
+            raise InvalidParameter(f"{args.place} is not a file")
+    elif not args.place.is_dir():
+        raise InvalidParameter(f"{args.place} is not a folder")
+    if args.report:  # what is missing is said before the work, not after it
+        from facecore._utils import extras
+
+        extras.require_extra("matplotlib.figure")
+        extras.require_extra("sklearn.metrics")
+        from facecore._utils.atomic_files import check_writable, make_folder
+        from facecore.evaluation.report import report_paths
+
+        wanted = report_paths(args.report)
+        make_folder(wanted.html.parent)
+        check_writable(wanted.html)
+        check_writable(wanted.json)
+    engine = engine_of(args)
+    options = {name: getattr(args, name) for name in ("labels", "names") if hasattr(args, name)}
+    progress = sys.stderr.isatty() if args.progress is None else args.progress
+    protocol = getattr(protocols, args.test_set)
+    result = protocol(engine, args.place, progress=progress, **options)
+    answer = {"pack": engine.pack.name, "contract": engine.contract_id, **result.as_dict()}
+    lines, status = result.lines(), OK
+    if args.report:
+        from facecore.evaluation.report import write_report
+
+        title = f"facecore evaluate {args.test_set}: {engine.pack.name}"
+        source = str(args.place.resolve())
+        try:
+            written = write_report(result, engine, args.report, title=title, source=source)
+        except FacecoreError as error:  # the numbers took long, and are right
+            complain(error.code, str(error))
+            status, answer["report"] = ERROR, None
+        else:
+            answer["report"] = {"html": str(written.html), "json": str(written.json)}
+            lines.append(f"report              {written.html}")
+    # A file name need not be UTF-8, which is what is printed.
+    return answer, status, [line.encode("utf-8", "backslashreplace").decode() for line in lines]

@@ -1,0 +1,94 @@
+"""``facecore group import|export|load``: many faces at once, and from gallery to gallery."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands
+from facecore.cli.common import gallery as open_gallery
+
+_IMPORT = """\
+Add the faces of a folder of people, or of a CSV list, to a group.
+
+PEOPLE holds a folder per person, whose name is the user_id; or it is a CSV file whose
+first line is image,user_id, with paths relative to it.  Stopped half-way, by Ctrl-C or
+a crash, the same command goes on where it was.  A picture that is refused ends nothing;
+--report says which ones and why.
+
+example:
+  facecore group create staff --gallery door
+  facecore group import staff-photos --gallery door --group staff --report refused.csv
+"""
+
+_EXPORT = """\
+Write groups with their faces into a file, for another gallery.
+
+The file holds the templates, unencrypted: keep it as you keep the gallery.
+
+example:
+  facecore group export staff.jsonl --gallery door --group staff
+"""
+
+_LOAD = """\
+Store the groups of a file that facecore group export wrote.
+
+A group that is there gets the faces that it does not hold yet.
+
+example:
+  facecore group load staff.jsonl --gallery milvus+http://vectors:19530
+"""
+
+
+def add_verbs(group: Commands) -> None:
+    """Add the commands of this module to ``facecore group``."""
+    import_ = group.add("import", _import, _IMPORT, MODELS, GALLERY)
+    import_.add_argument("source", metavar="PEOPLE", type=Path, help="folder, or CSV file")
+    import_.add_argument("--group", required=True, help="a group that exists")
+    import_.add_argument(
+        "--report", metavar="CSV", type=Path, help="write image,user_id,code,message of the refused"
+    )
+    export = group.add("export", _export, _EXPORT, MODELS, GALLERY)
+    export.add_argument("file", metavar="OUT", type=Path, help="replaced where it is there")
+    export.add_argument("--group", action="append", help="may be repeated (default: all)")
+    load = group.add("load", _load, _LOAD, MODELS, GALLERY)
+    load.add_argument("file", metavar="IN", type=Path, help="from: facecore group export")
+
+
+def _import(args: argparse.Namespace) -> Answer:
+    from facecore.gallery.bulk_import import import_pictures
+
+    with open_gallery(args) as gallery:
+        result = import_pictures(
+            gallery, args.group, args.source, report=args.report, progress=sys.stderr.isatty()
+        )
+    rate = result.images / result.seconds if result.seconds else 0.0
+    lines = [
+        f"{result.images:,} images in {result.seconds:.0f} s ({rate:.0f} a second)",
+        f"{result.added:,} faces added, {result.present:,} were there already",
+    ]
+    lines += [f"{count:,} refused: {code}" for code, count in result.refused().items()]
+    if args.report:
+        lines.append(f"why, of each: {args.report}")
+    nothing = result.images and not (result.added or result.present)
+    return result.as_dict(), NO if nothing else OK, lines
+
+
+def _export(args: argparse.Namespace) -> Answer:
+    from facecore.gallery.archive import export_groups
+
+    with open_gallery(args, read_only=True) as gallery:
+        result = export_groups(gallery, args.file, args.group, progress=sys.stderr.isatty())
+    lines = [f"{result.faces:,} faces of {result.groups:,} groups written to {args.file}"]
+    return {"file": str(args.file), "groups": result.groups, "faces": result.faces}, OK, lines
+
+
+def _load(args: argparse.Namespace) -> Answer:
+    from facecore.gallery.archive import load_groups
+
+    with open_gallery(args) as gallery:
+        result = load_groups(gallery, args.file, progress=sys.stderr.isatty())
+    there = f", {result.present:,} were there already" if result.present else ""
+    lines = [f"{result.faces:,} faces of {result.groups:,} groups loaded{there}"]
+    return result.as_dict(), OK, lines

@@ -1,0 +1,291 @@
+"""Many pictures into a group at once, and where the last attempt stopped."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from facecore import images
+from facecore._utils.atomic_files import check_writable, write_whole
+from facecore.errors import FacecoreError, InvalidParameter
+from facecore.gallery.records import check_user_id
+from facecore.images.folders import listed_pictures, pictures_of_people
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from facecore.gallery.gallery import Gallery
+
+__all__ = ["ImportResult", "RejectedImage", "face_id_of", "import_pictures"]
+
+# Faces in one transaction: one wait for the disk in about half a second of work.
+_COMMIT = 128
+# As `embed_many` takes it: enough under way for the workers while this thread waits for the disk.
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedImage:
+    """A picture that is not in the group, and why.
+
+    Attributes
+    ----------
+    image : str
+        Its path, relative to the folder or to the file that lists it.
+    user_id : str
+        Empty where the picture belongs to nobody.
+    code, message : str
+        Of the error.
+    """
+
+    image: str
+    user_id: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """What `import_pictures` did.
+
+    Attributes
+    ----------
+    images : int
+        Pictures that were found.
+    added : int
+        Faces that are new in the group.
+    present : int
+        Pictures whose face was there already.
+    refusals : tuple of RejectedImage
+        The other pictures, in their order.
+    seconds : float
+        Wall time.
+    """
+
+    images: int
+    added: int
+    present: int
+    refusals: tuple[RejectedImage, ...] = field(repr=False)
+    seconds: float
+
+    def refused(self) -> dict[str, int]:
+        """How many pictures were refused, by the error's code."""
+        return dict(sorted(Counter(refusal.code for refusal in self.refusals).items()))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        return {
+            "images": self.images,
+            "added": self.added,
+            "present": self.present,
+            "refused": self.refused(),
+            "refusals": [asdict(refusal) for refusal in self.refusals],
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    path: Path
+    name: str
+    user_id: str | None
+    face_id: str = ""
+
+
+def face_id_of(group: str, user_id: str, data: bytes) -> str:
+    """The id that a picture's face gets when it is imported: the same whenever it is.
+
+    So the faces that a gallery holds are themselves the record of what was imported, written in
+    one transaction with nothing left over when a face is removed; and a folder that moved, was
+    renamed or copied is known again.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits of the SHA-256 of group, user and the file's content.
+    """
+    picture = hashlib.sha256(data).hexdigest()
+    # Names hold no control character, so nothing else has this text.
+    text = f"facecore import\0{group}\0{user_id}\0{picture}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def import_pictures(
+    gallery: Gallery,
+    group: str,
+    source: Path,
+    *,
+    report: Path | None = None,
+    progress: bool = False,
+) -> ImportResult:
+    """Add the faces of a folder of people, or of the pictures that a CSV file lists.
+
+    The largest face of each picture is added, without a quality (`FaceRecord.quality` is None).
+    However often it is stopped and begun again,
+    by Ctrl-C or a power cut, the group ends up with the same faces: a picture whose face is in
+    the group already is passed over.  What was refused is tried again each time.
+
+    Parameters
+    ----------
+    gallery : Gallery
+    group : str
+        Name of a group that exists.
+    source : Path
+        A folder that holds a folder per person, whose name is the ``user_id``
+        (`facecore.images.folders.pictures_of_people`); or a CSV file of ``image,user_id``
+        (`facecore.images.folders.listed_pictures`).
+    report : Path, optional
+        CSV file that gets a line ``image,user_id,code,message`` for each refused picture; it is
+        written also when the import is interrupted.
+    progress : bool, default False
+        Show a progress bar on standard error.
+
+    Raises
+    ------
+    GroupNotFound
+        The gallery has no such group.
+    InvalidParameter
+        The source cannot be read, or the report cannot be written.
+    GalleryLocked, GalleryNotWritable, ContractMismatch
+        As from `Gallery.add_templates`; what was added before stays.
+    """
+    if report is not None:
+        check_writable(report)
+    run = _Import(gallery, gallery.group(group).name, _sources(source))
+    start = time.perf_counter()
+    try:
+        run.work(progress)
+    finally:
+        if report is not None:
+            write_whole(report, _table(run.refusals()))
+    refusals = tuple(run.refusals())
+    seconds = time.perf_counter() - start
+    return ImportResult(len(run.sources), run.added, run.present, refusals, seconds)
+
+
+class _Import:
+    """One attempt: what is on its way through the models, and what came of the rest."""
+
+    def __init__(self, gallery: Gallery, group: str, sources: Sequence[_Source]) -> None:
+        self.gallery, self.group, self.sources = gallery, group, sources
+        self.added = self.present = 0
+        self._refused: dict[int, RejectedImage] = {}
+        self._under_way: deque[tuple[int, _Source]] = deque()  # in the order of the vectors
+        self._waiting: list[tuple[_Source, NDArray[np.float32]]] = []
+        self._uncommitted: set[str] = set()  # face ids
+
+    def refusals(self) -> list[RejectedImage]:
+        """In the order of the sources."""
+        return [self._refused[i] for i in sorted(self._refused)]
+
+    def work(self, progress: bool) -> None:
+        from tqdm import tqdm
+
+        # A generator, as no progress bar of its own is asked for.
+        answers = cast(
+            "Generator[NDArray[np.float32] | FacecoreError]",
+            self.gallery.engine.embed_many(self._pictures(), _BATCH),
+        )
+        count = len(self.sources)
+        bar = tqdm(total=count, unit="image", desc="importing", disable=not progress)
+        with bar, closing(answers) as vectors:
+            for vector in vectors:
+                number, source = self._under_way.popleft()
+                if isinstance(vector, FacecoreError):
+                    self._uncommitted.discard(source.face_id)
+                    self._refuse(number, source, vector)
+                else:
+                    self._waiting.append((source, vector))
+                    if len(self._waiting) == _COMMIT:
+                        self._commit()
+                bar.update(number + 1 - bar.n)
+            self._commit()
+            bar.update(len(self.sources) - bar.n)
+
+    def _pictures(self) -> Iterator[bytes]:
+        """Encoded pictures whose faces are not in the group yet."""
+        numbered = iter(enumerate(self.sources))
+        while some := list(islice(numbered, 16)):
+            read = [found for item in some if (found := self._read(*item))]
+            known = self.gallery.known(source.face_id for _, source, _ in read)
+            for number, source, data in read:
+                # The same picture may come twice, also before the first one is committed.
+                if source.face_id in known or source.face_id in self._uncommitted:
+                    self.present += 1
+                    continue
+                self._uncommitted.add(source.face_id)
+                self._under_way.append((number, source))
+                yield data
+
+    def _read(self, number: int, source: _Source) -> tuple[int, _Source, bytes] | None:
+        try:
+            if source.user_id is None:
+                raise InvalidParameter("the picture lies in no person's folder")
+            user_id = check_user_id(source.user_id)
+            data = images.read_bytes(source.path, self.gallery.engine.limits)
+        except FacecoreError as error:
+            self._refuse(number, source, error)
+            return None
+        face_id = face_id_of(self.group, user_id, data)
+        return number, _Source(source.path, source.name, user_id, face_id), data
+
+    def _refuse(self, number: int, source: _Source, error: FacecoreError) -> None:
+        user_id = source.user_id or ""
+        self._refused[number] = RejectedImage(source.name, user_id, error.code, str(error))
+
+    def _commit(self) -> None:
+        import numpy as np
+
+        if not self._waiting:
+            return
+        sources = [source for source, _ in self._waiting]
+        self.gallery.add_templates(
+            self.group,
+            np.stack([vector for _, vector in self._waiting]),
+            [source.user_id or "" for source in sources],
+            contract=self.gallery.engine.contract_id,
+            face_ids=[source.face_id for source in sources],
+        )
+        self.added += len(sources)
+        self._waiting.clear()
+        self._uncommitted.difference_update(source.face_id for source in sources)
+
+
+def _sources(place: Path) -> list[_Source]:
+    if place.is_dir():
+        return [
+            _Source(path, path.relative_to(place).as_posix(), person)
+            for person, path in pictures_of_people(place)
+        ]
+    if not place.is_file():
+        raise InvalidParameter(f"{place} is neither a folder nor a file")
+    return [_Source(path, _relative(path, place), user) for user, path in listed_pictures(place)]
+
+
+def _relative(path: Path, file: Path) -> str:
+    try:
+        return os.path.relpath(path, file.parent)
+    except ValueError:  # on another drive of Windows
+        return str(path)
+
+
+def _table(refusals: Sequence[RejectedImage]) -> bytes:
+    """CSV in which no cell is a formula (OWASP, CSV injection) and every name can be encoded."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["image", "user_id", "code", "message"])
+    for refusal in refusals:
+        cells = (refusal.image, refusal.user_id, refusal.code, refusal.message)
+        writer.writerow(["'" + c if c.startswith(tuple("=+-@\t\r\n")) else c for c in cells])
+    return text.getvalue().encode("utf-8", "backslashreplace")

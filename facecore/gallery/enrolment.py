@@ -1,0 +1,169 @@
+"""What is about to be stored: checked, numbered, and in batches."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from datetime import UTC, datetime
+from itertools import islice
+from operator import length_hint
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from facecore.errors import FacecoreError, InvalidParameter
+from facecore.gallery.records import (
+    FaceRecord,
+    NewFace,
+    Origin,
+    check_choice,
+    check_face_id,
+    check_number,
+    check_user_id,
+)
+
+if TYPE_CHECKING:
+    from facecore.engine import FaceInput
+    from facecore.gallery.backend import Backend
+
+__all__ = ["Pairs", "new_faces", "pack_of", "stored", "templates"]
+
+
+def new_faces(
+    user_ids: Sequence[str],
+    *,
+    face_ids: Sequence[str] | None = None,
+    quality: Sequence[float | None] | None = None,
+    origin: Origin | Sequence[Origin] = "MANUAL",
+    created: datetime | Sequence[datetime] | None = None,
+) -> list[NewFace]:
+    """Faces with ids and a time; see `facecore.Gallery.add_templates` for the parameters."""
+    if isinstance(user_ids, str) or not isinstance(user_ids, Sized):
+        raise InvalidParameter(
+            f"user_ids is {user_ids!r:.80}", "give a list, with one for each vector"
+        )
+    count = len(user_ids)
+    moment = datetime.now(UTC) if created is None else created
+    ids = [os.urandom(16).hex() for _ in range(count)] if face_ids is None else face_ids
+    columns: list[tuple[str, Sequence[Any]]] = [
+        ("user_ids", user_ids),
+        ("face_ids", ids),
+        ("quality", [None] * count if quality is None else quality),
+        ("origin", [origin] * count if isinstance(origin, str) else origin),
+        ("created", [moment] * count if isinstance(moment, datetime) else moment),
+    ]
+    for name, column in columns:
+        if not isinstance(column, Sized) or len(column) != count:
+            raise InvalidParameter(f"{count} user_ids and not as many {name}")
+    faces = [
+        NewFace(check_user_id(user_id), check_face_id(face_id), _quality(q), _origin(o), _moment(t))
+        for user_id, face_id, q, o, t in zip(*(column for _, column in columns), strict=True)
+    ]
+    if len({face.face_id for face in faces}) != count:
+        raise InvalidParameter("two of the face_ids are the same")
+    return faces
+
+
+def templates(vectors: ArrayLike, dimension: int) -> NDArray[np.float32]:
+    """Check the vectors that a caller gives: shape (n, D), float32, finite, of unit length."""
+    try:
+        matrix = np.asarray(vectors, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidParameter("vectors must be an array of shape (n, D), float32") from error
+    if matrix.ndim != 2 or matrix.shape[1] != dimension:
+        raise InvalidParameter(f"vectors have the shape {matrix.shape}, must have (n, {dimension})")
+    norms = np.linalg.norm(matrix.astype(np.float64), axis=1)
+    wrong = np.flatnonzero(~(np.abs(norms - 1) <= 1e-3))  # a NaN is wrong too
+    if len(wrong):
+        raise InvalidParameter(
+            f"vector {wrong[0]} has length {norms[wrong[0]]:.4g}, must have 1",
+            "give vectors as FaceEngine.embed makes them",
+        )
+    return matrix
+
+
+def pack_of(contract: object) -> str:
+    """Name the pack that has a contract, for a message."""
+    from facecore.models.listing import known_packs
+    from facecore.models.manifest import contract_id
+
+    for pack in known_packs():
+        if pack.manifest is not None and contract_id(pack.manifest.embedder) == contract:
+            return f"the pack {pack.name}"
+    return "an unknown pack"
+
+
+class Pairs:
+    """The images of (image, user_id) pairs, as the engine takes them; the users wait in line.
+
+    Attributes
+    ----------
+    users : deque
+        Of the images that were taken and not yet stored, whatever their callers gave.
+    """
+
+    def __init__(self, items: Iterable[tuple[FaceInput, str]]) -> None:
+        self._items = items
+        self.users: deque[object] = deque()
+
+    def __length_hint__(self) -> int:
+        return length_hint(self._items)
+
+    def __iter__(self) -> Iterator[FaceInput]:
+        for item in self._items:
+            try:
+                image, user_id = item
+            except (TypeError, ValueError) as error:
+                raise InvalidParameter(
+                    f"an item is {item!r:.80}, must be a pair of an image and a user_id"
+                ) from error
+            self.users.append(user_id)
+            yield image
+
+
+def stored(
+    backend: Backend,
+    group: str,
+    pairs: Pairs,
+    vectors: Iterator[NDArray[np.float32] | FacecoreError],
+    batch_size: int,
+) -> Iterator[FaceRecord | FacecoreError]:
+    """Store vectors batch by batch, each in one transaction; yield what became of each."""
+    while answers := list(islice(vectors, batch_size)):
+        outcomes: list[FacecoreError | None] = []
+        faces, matrix = [], []
+        for answer in answers:
+            user_id = pairs.users.popleft()
+            try:
+                if isinstance(answer, FacecoreError):
+                    raise answer
+                faces += new_faces([check_user_id(user_id)])
+                matrix.append(answer)
+                outcomes.append(None)
+            except FacecoreError as error:
+                outcomes.append(error.with_traceback(None))
+        records = iter(backend.add(group, faces, np.stack(matrix)) if faces else ())
+        for outcome in outcomes:
+            yield next(records) if outcome is None else outcome
+
+
+def _quality(value: float | None) -> float | None:
+    if value is None:
+        return None
+    return check_number(value, "quality", 0, 100)
+
+
+def _origin(value: Origin) -> Origin:
+    check_choice(value, "origin", Origin)
+    return value
+
+
+def _moment(value: object) -> datetime:
+    if not (isinstance(value, datetime) and value.utcoffset() is not None):
+        raise InvalidParameter(f"created is {value!r:.80}, must be a datetime with a time zone")
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidParameter(f"created is {value!r:.80}, which is no moment in UTC") from error

@@ -1,0 +1,247 @@
+"""Exact search: every row's 8-bit code is scanned, and what can be among the best looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from facecore._utils.cpus import usable_cpus
+from facecore._utils.rwlock import ReadersWriterLock
+from facecore.errors import IndexCorrupt, InvalidParameter
+from facecore.gallery.index import exact_files
+from facecore.gallery.index.code_storage import Fields, Rows
+from facecore.gallery.index.idmap import IdMap
+from facecore.gallery.validation import as_ids, as_labels, as_rows, as_vectors
+from facecore.matching.scanning import scan
+from facecore.matching.similarity import (
+    MAX_DIMENSION,
+    Candidates,
+    dots,
+    encode,
+    encode_probes,
+)
+
+__all__ = ["ExactIndex", "Fetch"]
+
+Fetch = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+
+_PROBES = 16  # that go over the codes together
+_BLOCK = 1 << 14  # rows that are coded at a time
+_MOST_FETCHED = 4096
+
+
+class ExactIndex:
+    """An index that finds what a float64 scan of all rows finds, in a tenth of its time or less.
+
+    The codes bound every similarity from both sides (`facecore.matching.similarity`); each row
+    whose upper bound reaches the k-th greatest lower bound is compared again in float64, so that
+    the answer is exact whatever the vectors are.  With `fetch`, a row of D numbers takes
+    D + 20 bytes and 12 more for finding its id.
+
+    Parameters
+    ----------
+    dimension : int
+        Length of the vectors, 1..8192.
+    fetch : callable, optional
+        ``fetch(ids)`` gives the float32 vectors that were added, shape (n, D), from elsewhere.
+        Searches call it from their thread, under the lock: it must not use this index.
+        Where there is none, the index keeps the vectors.
+    threads : int, optional
+        For one search; all usable processors where it is not given.
+
+    Raises
+    ------
+    InvalidParameter
+
+    Notes
+    -----
+    Rows are ranked by similarity in float64; rows whose similarities are equal only when
+    rounded to the float32 that is returned keep that order.
+    """
+
+    def __init__(
+        self, dimension: int, *, fetch: Fetch | None = None, threads: int | None = None
+    ) -> None:
+        if not 1 <= dimension <= MAX_DIMENSION:
+            raise InvalidParameter(f"the dimension is {dimension}, not 1 to {MAX_DIMENSION}")
+        if threads is not None and threads < 1:
+            raise InvalidParameter(f"{threads} threads: at least one is needed")
+        self._dimension = dimension
+        self._fetch = fetch
+        self._threads = usable_cpus() if threads is None else threads
+        self._lock = ReadersWriterLock()
+        self._rows = Rows(dimension, vectors=fetch is None)
+        self._map = IdMap()
+        # Labels may be any numbers; rows hold their place in this list.
+        self._groups: dict[int, int] = {}
+        self._sizes = np.zeros(0, np.int64)
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+        return self._dimension
+
+    def __len__(self) -> int:
+        return self._rows.count
+
+    def add(self, ids: ArrayLike, vectors: ArrayLike, labels: ArrayLike | None = None) -> None:
+        """Add rows, or replace them; see `Index.add`."""
+        keys, new, of = as_rows(ids, vectors, labels, self._dimension)
+        with self._lock.writing():
+            for start in range(0, len(keys), _BLOCK):
+                cut = slice(start, start + _BLOCK)
+                self._add(keys[cut], new[cut], of[cut])
+
+    def remove(self, ids: ArrayLike) -> int:
+        """Remove rows; see `Index.remove`."""
+        keys = np.unique(as_ids(ids))
+        with self._lock.writing():
+            rows = self._map.rows(keys)
+            keys, rows = keys[rows >= 0], rows[rows >= 0]
+            groups = np.asarray(self._rows.take("groups", rows), np.int32)
+            self._sizes -= np.bincount(groups, minlength=len(self._sizes))
+            moved, places = self._rows.remove(rows)
+            self._map.put(
+                np.concatenate((keys, moved)), np.concatenate((np.full_like(keys, -1), places))
+            )
+            return len(keys)
+
+    def search(
+        self, vectors: ArrayLike, k: int, labels: ArrayLike | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Find the k most similar rows; see `Index.search`.
+
+        Raises
+        ------
+        InvalidParameter
+        IndexCorrupt
+            What `fetch` gave are not the vectors that were added.
+        """
+        alone = np.ndim(vectors) == 1
+        probes = as_vectors(np.atleast_2d(vectors), self._dimension)
+        if k < 1:
+            raise InvalidParameter(f"k is {k}; at least 1 is needed")
+        wanted = None if labels is None else np.unique(as_labels(labels))
+        with self._lock.reading():
+            ids, similarities = self._search(probes, k, wanted)
+        return (ids[0], similarities[0]) if alone else (ids, similarities)
+
+    def save(self, folder: Path) -> None:
+        """Write the index's files into an empty folder that exists."""
+        with self._lock.reading():
+            exact_files.save(folder, self._dimension, self._rows, list(self._groups))
+
+    @classmethod
+    def load(cls, folder: Path, *, fetch: Fetch | None = None, threads: int | None = None) -> Self:
+        """Read an index that `save` wrote.
+
+        Raises
+        ------
+        IndexCorrupt
+            The files are missing, damaged or contradict each other, or there is no `fetch` and
+            none was saved with the vectors.
+        """
+        parts = exact_files.ExactFiles(folder, vectors=fetch is None)
+        index = cls(parts.dimension, fetch=fetch, threads=threads)
+        for start in range(0, parts.count, _BLOCK):
+            fields = parts.read(start, min(start + _BLOCK, parts.count))
+            ids = np.asarray(fields["ids"], np.int64)
+            if len(np.unique(ids)) != len(ids) or (index._map.rows(ids) >= 0).any():
+                raise IndexCorrupt(f"an id is twice in {folder}")
+            index._put(ids, fields, np.asarray(fields.pop("labels"), np.int32))
+        return index
+
+    def _add(
+        self, ids: NDArray[np.int64], vectors: NDArray[np.float32], labels: NDArray[np.int32]
+    ) -> None:
+        codes = encode(vectors)
+        fields: Fields = {
+            "ids": ids,
+            "values": codes.values,
+            "scales": codes.scales,
+            "errors": codes.errors,
+            "vectors": vectors,
+        }
+        self._put(ids, fields, labels)
+
+    def _put(self, ids: NDArray[np.int64], fields: Fields, labels: NDArray[np.int32]) -> None:
+        names, inverse = np.unique(labels, return_inverse=True)
+        for name in names.tolist():
+            self._groups.setdefault(name, len(self._groups))
+        places = np.array([self._groups[name] for name in names.tolist()], np.int32)
+        fields["groups"] = places[inverse]
+        sizes = np.bincount(fields["groups"], minlength=len(self._groups))
+        sizes[: len(self._sizes)] += self._sizes
+        rows = self._map.rows(ids)
+        old = np.asarray(self._rows.take("groups", rows[rows >= 0]), np.int32)
+        self._sizes = sizes - np.bincount(old, minlength=len(sizes))
+        added = rows < 0
+        rows[added] = self._rows.count + np.arange(np.count_nonzero(added))
+        self._rows.put(rows, fields)
+        self._map.put(ids[added], rows[added])
+
+    def _search(
+        self, probes: NDArray[np.float32], k: int, labels: NDArray[np.int32] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        allowed, there = np.empty(0, np.bool_), self._rows.count
+        if labels is not None:
+            allowed = np.zeros(len(self._sizes), np.bool_)
+            allowed[[self._groups[n] for n in labels.tolist() if n in self._groups]] = True
+            there = int(self._sizes[allowed].sum())
+        most = min(k, there)
+        ids = np.empty((len(probes), most), np.int64)
+        similarities = np.empty((len(probes), most), np.float32)
+        if not most:
+            return ids, similarities
+        blocks = self._rows.blocks()
+        for start in range(0, len(probes), _PROBES):
+            block = probes[start : start + _PROBES]
+            found = scan(blocks, encode_probes(block), most, allowed, self._threads)
+            for j, probe in enumerate(block):
+                rows, lower, upper = Candidates.merge(found, j)
+                best, exact = self._best(probe, rows, lower, upper, most)
+                ids[start + j] = best
+                similarities[start + j] = np.clip(exact, -1, 1)
+        return ids, similarities
+
+    def _best(
+        self,
+        probe: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        lower: NDArray[np.float32],
+        upper: NDArray[np.float32],
+        k: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        # From the greatest upper bound down, until none of what is left can still be among the
+        # best.  In steps, as equal rows can make candidates of the whole index.
+        order = np.argsort(-upper, kind="stable")
+        best, similarity = np.empty(0, np.int64), np.empty(0)
+        start, size = 0, 4 * k
+        while start < len(order):
+            part = order[start : start + size]
+            if len(best) == k and similarity[-1] > upper[part[0]]:
+                break
+            ids = np.asarray(self._rows.take("ids", rows[part]), np.int64)
+            exact = dots(self._vectors(ids, rows[part]), probe)
+            if not ((lower[part] <= exact) & (exact <= upper[part])).all():
+                raise IndexCorrupt("vectors that were fetched are not those that were added")
+            ids, exact = np.concatenate((best, ids)), np.concatenate((similarity, exact))
+            first = np.lexsort((ids, -exact))[:k]
+            best, similarity = ids[first], exact[first]
+            start += size
+            size = min(2 * size, max(_MOST_FETCHED, 4 * k))
+        return best, similarity
+
+    def _vectors(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        if self._fetch is None:
+            return np.asarray(self._rows.take("vectors", rows), np.float32)
+        fetched = np.asarray(self._fetch(ids))
+        if fetched.shape != (len(ids), self._dimension) or fetched.dtype != np.float32:
+            raise IndexCorrupt(
+                f"{fetched.dtype} vectors of shape {fetched.shape} were fetched for {len(ids)} ids"
+            )
+        return fetched

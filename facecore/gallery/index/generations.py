@@ -1,0 +1,330 @@
+"""An index on disk: whole generations, each checked before it is believed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from facecore._utils.atomic_files import make_folder
+from facecore.errors import InvalidParameter
+
+__all__ = ["Generation", "Unusable", "discard", "latest", "numbers", "save", "sweep", "watermark"]
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+NUMBERED = re.compile(r"[0-9]{6,18}")
+LEFTOVER = ".tmp-"
+
+
+class Saveable(Protocol):
+    """What `save` needs of an index."""
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the index's files into an empty folder that exists."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A saved index whose files are all what was written.
+
+    Attributes
+    ----------
+    folder : Path
+        What the index's `load` takes.
+    kind : str
+        Which index it is: "exact", "hnsw".
+    dimension : int
+        Length of the vectors.
+    contract : str
+        Contract id of the templates.
+    rows : int
+        Number of templates.
+    parameters : dict
+        Those that the index was made with.
+    watermark : dict
+        The state of the store that the index had caught up with, in the store's own terms.
+    """
+
+    folder: Path
+    kind: str
+    dimension: int
+    contract: str
+    rows: int
+    parameters: dict[str, Any]
+    watermark: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Why there is no saved index to load, in one line."""
+
+    reason: str
+
+
+def save(
+    root: Path,
+    index: Saveable,
+    *,
+    kind: str,
+    contract: str,
+    watermark: Mapping[str, Any],
+    parameters: Mapping[str, Any] | None = None,
+) -> Generation:
+    """Write an index as the newest generation, then remove the older ones.
+
+    Whenever the process or the machine stops, what `latest` finds is the last generation or
+    this one, whole. Only one process may call `save` and `discard` at a time; any number may
+    read meanwhile. A reader that still has files of an old generation open keeps them on
+    POSIX; on Windows they cannot be removed while they are open, and are with the next call.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the generations; made when missing.
+    index : Saveable
+        Must not change meanwhile in a way that `watermark` does not tell.
+    kind, contract, watermark, parameters
+        See `Generation`; the mappings hold what JSON holds.
+
+    Raises
+    ------
+    InvalidParameter
+        It cannot be written: a full disk, say. The older generations are still there.
+    """
+    make_folder(root)
+    with contextlib.suppress(OSError):
+        _remove_leftovers(root)
+    old = numbers(root)
+    folder = root / f"{max(old, default=0) + 1:06d}"
+    partial = root / f"{LEFTOVER}{secrets.token_hex(6)}"
+    generation = Generation(
+        folder=folder,
+        kind=kind,
+        dimension=index.dimension,
+        contract=contract,
+        rows=len(index),
+        parameters=dict(parameters or {}),
+        watermark=dict(watermark),
+    )
+    try:
+        try:
+            partial.mkdir()
+            index.save(partial)
+            _write_manifest(partial, generation)
+            _sync(partial)
+            partial.rename(folder)
+            _sync(root)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise InvalidParameter(
+            f"{folder} cannot be written: {error.strerror or error}",
+            "free some space, or name a folder that can be written",
+        ) from error
+    for number in old:
+        with contextlib.suppress(OSError):  # open in a reader, on Windows: the next call's
+            _remove(root, number)
+    return generation
+
+
+def latest(root: Path, contract: str, dimension: int) -> Generation | Unusable:
+    """Find the newest generation that is whole and of this contract.
+
+    Reads every byte of it, to compare its SHA-256.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the generations; may be missing.
+    contract : str
+        Contract id that the templates must have.
+    dimension : int
+        Length that the vectors must have.
+
+    Returns
+    -------
+    Generation or Unusable
+        The reason is that of the newest one.
+    """
+    while True:
+        reason = "there is no saved index"
+        there = numbers(root)
+        for number in reversed(there):
+            found = _verified(root / f"{number:06d}", contract, dimension)
+            if isinstance(found, Generation):
+                return found
+            if number == there[-1]:
+                reason = found.reason
+        # A writer may have replaced them under this reader; then there are others by now.
+        if numbers(root) == there:
+            return Unusable(reason)
+
+
+def watermark(root: Path) -> dict[str, Any] | None:
+    """Watermark of the newest generation as its manifest has it; no file is verified.
+
+    For deciding whether it must go; None where there is none, or it cannot be read.
+    """
+    for number in reversed(numbers(root)):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            manifest = json.loads((root / f"{number:06d}" / MANIFEST).read_bytes())
+            return dict(manifest["generation"]["watermark"])
+        return None
+    return None
+
+
+def numbers(root: Path) -> list[int]:
+    """Of the generations that are there, whole or not, the oldest first."""
+    try:
+        return sorted(int(path.name) for path in root.iterdir() if NUMBERED.fullmatch(path.name))
+    except OSError:
+        return []
+
+
+def discard(root: Path) -> None:
+    """Remove every generation, so that no removed template stays in a file.
+
+    Their blocks on the disk are freed, not overwritten: a reader may have them open.
+
+    Raises
+    ------
+    InvalidParameter
+        Some could not be removed: open in a reader, on Windows.
+    """
+    if not root.is_dir():
+        return
+    try:
+        for number in numbers(root):
+            _remove(root, number)
+        _remove_leftovers(root)
+        _sync(root)
+    except OSError as error:
+        raise InvalidParameter(
+            f"{root} cannot be emptied: {error.strerror or error}",
+            "close what has its files open, and try again",
+        ) from error
+
+
+def sweep(root: Path) -> None:
+    """Remove what an interrupted `save` or `discard` left; for the one who writes.
+
+    Raises
+    ------
+    InvalidParameter
+        As in `discard`.
+    """
+    if root.is_dir():
+        try:
+            _remove_leftovers(root)
+        except OSError as error:
+            raise InvalidParameter(
+                f"{root} cannot be cleaned: {error.strerror or error}"
+            ) from error
+
+
+def _verified(folder: Path, contract: str, dimension: int) -> Generation | Unusable:
+    try:
+        data = (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        return Unusable(f"{folder.name}: no {MANIFEST}: {error.strerror or error}")
+    try:
+        manifest = json.loads(data)
+        # Only the very bytes that were written, so that no flipped one is missed.
+        intact = _sealed(manifest) == data
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        intact = False
+    if not intact:
+        return Unusable(f"{folder.name}: {MANIFEST} is damaged")
+    if manifest.get("format") != FORMAT:
+        return Unusable(f"{folder.name}: of another format, {manifest.get('format')}")
+    generation = Generation(folder=folder, **manifest["generation"])
+    if generation.contract != contract:
+        return Unusable(f"{folder.name}: of another contract, {generation.contract}")
+    if generation.dimension != dimension:
+        return Unusable(f"{folder.name}: of another dimension, {generation.dimension}")
+    files: dict[str, dict[str, Any]] = manifest["files"]
+    with ThreadPoolExecutor() as pool:  # hashing releases the GIL
+        reasons = pool.map(lambda name: _damage(folder / name, files[name]), files)
+        for reason in reasons:
+            if reason:
+                return Unusable(f"{folder.name}: {reason}")
+    return generation
+
+
+def _damage(path: Path, entry: Mapping[str, Any]) -> str:
+    try:
+        size = path.stat().st_size
+        if size != entry["size"]:
+            return f"{path.name} has {size} bytes of {entry['size']}"
+        if _sha256(path) != entry["sha256"]:
+            return f"{path.name} is damaged"
+    except OSError as error:
+        return f"{path.name} cannot be read: {error.strerror or error}"
+    return ""
+
+
+def _write_manifest(folder: Path, generation: Generation) -> None:
+    paths = sorted(folder.iterdir())
+    files = {path.name: {"size": path.stat().st_size, "sha256": _sha256(path)} for path in paths}
+    described = asdict(generation)
+    del described["folder"]
+    manifest = {"format": FORMAT, "generation": described, "files": files}
+    (folder / MANIFEST).write_bytes(_sealed(manifest))
+    for path in [*paths, folder / MANIFEST]:
+        _sync(path)
+
+
+def _sealed(manifest: Mapping[str, Any]) -> bytes:
+    """The manifest's bytes, with their own SHA-256 in place of any that is there."""
+    body = {key: value for key, value in manifest.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True, allow_nan=False).encode())
+    return json.dumps({**body, "sha256": digest.hexdigest()}, sort_keys=True, indent=1).encode()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folder
+    # Windows flushes only what is open for writing.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(root: Path, number: int) -> None:
+    # Renamed first, so that no reader finds a generation of which a part is gone.
+    grave = root / f"{LEFTOVER}{secrets.token_hex(6)}"
+    (root / f"{number:06d}").rename(grave)
+    shutil.rmtree(grave)
+
+
+def _remove_leftovers(root: Path) -> None:
+    for path in list(root.iterdir()):
+        if path.name.startswith(LEFTOVER):
+            shutil.rmtree(path)

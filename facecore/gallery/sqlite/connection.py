@@ -1,0 +1,162 @@
+"""SQLite as the store uses it: connections, what is durable, and translate_sqlite_errors errors."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from facecore.errors import (
+    ContractMismatch,
+    FacecoreError,
+    GalleryCorrupt,
+    GalleryLocked,
+    GalleryNotWritable,
+    InvalidParameter,
+)
+from facecore.gallery.records import Contract
+from facecore.gallery.sqlite.schema import APPLICATION_ID, MIGRATIONS
+
+__all__ = [
+    "PATIENCE",
+    "check_contract",
+    "connect",
+    "connect_frozen",
+    "migrate",
+    "refuse_foreign",
+    "translate_sqlite_errors",
+]
+
+# How long a statement waits for another process, in seconds.
+PATIENCE = 10.0
+
+# Templates of 128 and of 512 numbers fill such a page well; one of 4096 bytes holds but one of 512.
+_PAGE = 8192
+
+_DURABLE = (
+    "PRAGMA synchronous = FULL",  # in WAL mode: a commit returns after the log was synced
+    "PRAGMA fullfsync = ON",  # the same on macOS, where fsync alone stops at the drive
+    "PRAGMA checkpoint_fullfsync = ON",
+    "PRAGMA secure_delete = ON",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA temp_store = MEMORY",  # no copy of anything outside the folder
+)
+
+
+def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Open a database in autocommit mode; the caller uses it in one thread at a time."""
+    if read_only:
+        return _open(f"{path.absolute().as_uri()}?mode=ro")
+    connection = _open(f"{path.absolute().as_uri()}?mode=rwc")
+    try:
+        # Both only matter before the first table, and change nothing later.
+        connection.execute(f"PRAGMA page_size = {_PAGE}")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise GalleryNotWritable(
+                f"{path} cannot have a write-ahead log (journal mode {mode})",
+                "keep the gallery on a local disk, not on a network share",
+            )
+        for pragma in _DURABLE:
+            connection.execute(pragma)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_frozen(path: Path) -> sqlite3.Connection:
+    """Open a database on a medium that nobody can write to: no lock, no log."""
+    return _open(f"{path.absolute().as_uri()}?mode=ro&immutable=1")
+
+
+def _open(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        uri, uri=True, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+    )
+
+
+def refuse_foreign(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of a gallery's schema; 0 where the database is still empty.
+
+    Raises
+    ------
+    GalleryCorrupt
+        It is another program's database.
+    InvalidParameter
+        A newer facecore made it.
+    """
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if application != APPLICATION_ID and (application or version or tables):
+        raise GalleryCorrupt(f"{path} is not the database of a gallery", "name another folder")
+    if version > len(MIGRATIONS):
+        raise InvalidParameter(
+            f"{path} has version {version} of the schema, this facecore knows {len(MIGRATIONS)}",
+            "update facecore: pip install --upgrade facecore",
+        )
+    return version
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the schema up to date, whole or not at all."""
+    if refuse_foreign(connection, path) == len(MIGRATIONS):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statements in MIGRATIONS[refuse_foreign(connection, path) :]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def check_contract(
+    connection: sqlite3.Connection, contract: Contract, path: Path, *, fill: bool
+) -> None:
+    """Hold the engine's contract against the gallery's; a new gallery takes it."""
+    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    if not meta and fill:
+        rows = [("contract", contract.id), ("pack", contract.pack)]
+        rows.append(("dimension", str(contract.dimension)))
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        return
+    if meta.get("contract") != contract.id:
+        raise ContractMismatch(
+            f"{path.parent} holds templates of the pack {meta.get('pack')} "
+            f"(contract {meta.get('contract')}), not of {contract.pack} (contract {contract.id})"
+        )
+    if meta.get("dimension") != str(contract.dimension):
+        raise GalleryCorrupt(f"{path}: its dimension is {meta.get('dimension')!r}")
+
+
+@contextlib.contextmanager
+def translate_sqlite_errors(path: Path) -> Iterator[None]:
+    """What SQLite raises becomes an error of the gallery, by SQLite's own result code."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _translated(error, path) from error
+
+
+def _translated(error: sqlite3.Error, path: Path) -> FacecoreError:
+    full = getattr(error, "sqlite_errorcode", 0)
+    text = f"{path}: {' '.join(str(error).split())}"
+    damaged = (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_FORMAT,
+        sqlite3.SQLITE_ERROR,  # a table or a column that every gallery has is missing
+    )
+    if full & 0xFF in damaged or full == sqlite3.SQLITE_IOERR_SHORT_READ:
+        return GalleryCorrupt(text)
+    if full & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return GalleryLocked(f"{text}, for {PATIENCE:g} s")
+    return GalleryNotWritable(text)

@@ -1,0 +1,186 @@
+"""An HNSW index beside the exact one: made in the background, asked only when it is up to date."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.errors import FacecoreError
+from facecore.gallery.sqlite.index_sync import ChangeBatch, IndexSync
+from facecore.gallery.sqlite.saved_index import WORTHWHILE, SavedIndex
+from facecore.gallery.sqlite.snapshot import Snapshot, State
+
+if TYPE_CHECKING:
+    from facecore.gallery.index import Index
+    from facecore.gallery.index.hnsw import HnswIndex
+    from facecore.gallery.sqlite.store import Store
+
+__all__ = ["BackgroundHnswBuilder", "new_hnsw"]
+
+log = logging.getLogger("facecore.gallery")
+
+# Faces that are added at a time: a fraction of a second's work.
+_BATCH = 256
+# Share of all faces that may be unsaved, and of the graph that may be removed faces when it is
+# compacted.
+_UNSAVED = 1 / 4
+_GARBAGE = 1 / 10
+
+
+class BackgroundHnswBuilder:
+    """Follows the store in a thread of its own, and answers when it is where the store is.
+
+    Only the process that changes the store makes an HNSW index; others load what is saved.
+
+    Parameters
+    ----------
+    store : Store
+    saved : SavedIndex
+    dimension : int
+    """
+
+    def __init__(self, store: Store, saved: SavedIndex, dimension: int) -> None:
+        self._store = store
+        self._saved = saved
+        self._dimension = dimension
+        self._sync: IndexSync | None = None
+        self._at: State | None = None  # None while it changes
+        self._changed = threading.Condition()
+        # Tickets: the last one given, the last one that was to be thorough, the last one served.
+        self._asked = self._thorough = self._done = 0
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def is_at(self, state: State) -> bool:
+        """Whether it would answer at a state of the store."""
+        return self._at == state
+
+    def wake(self) -> int:
+        """Let it catch up with the store; return a ticket for that."""
+        with self._changed:
+            if not self._stopping:
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._run, name="facecore-hnsw", daemon=True
+                    )
+                    atexit.register(self.stop)  # Python must not end while hnswlib works
+                    self._thread.start()
+                self._asked += 1
+                self._changed.notify_all()
+            return self._asked
+
+    def search(
+        self, vector: NDArray[np.float32], limit: int, state: State
+    ) -> NDArray[np.int64] | None:
+        """Ids of the best faces at a state of the store; None where it is not there."""
+        sync = self._sync
+        if sync is None or self._at != state:
+            return None
+        ids = sync.index.search(vector, limit)[0]
+        return ids if self._at == state else None  # it may have gone on meanwhile
+
+    def finish(self) -> None:
+        """Wait until it has caught up and was saved, built anew if much of it was removed."""
+        with self._changed:
+            self._thorough = ticket = self.wake()
+            self._changed.wait_for(lambda: self._stopping or self._done >= ticket)
+
+    def stop(self) -> None:
+        """End the thread; what it has done so far is saved if that is much."""
+        if self._store.inherited:
+            return  # a fork has no such thread
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            atexit.unregister(self.stop)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._stopping or self._done < self._asked)
+                    ticket = self._asked
+                    thorough = self._thorough > self._done
+                self._catch_up(thorough)
+                if self._save(thorough):
+                    with self._changed:
+                        self._done = ticket
+                        self._changed.notify_all()
+        except FacecoreError as error:
+            log.warning("%s: no HNSW index: %s", self._store.path.parent, error)
+        finally:
+            with self._changed:
+                self._stopping, self._at = True, None
+                self._changed.notify_all()
+
+    def _catch_up(self, thorough: bool) -> None:
+        while not self._stopping:
+            with self._store.snapshot() as snapshot:
+                sync = self._open(snapshot, thorough)
+                if sync is None:
+                    self._stopping = True  # another process may make one; this one does not wait
+                    return
+                if sync.state == snapshot.state():
+                    self._at = sync.state
+                    return
+                batch = ChangeBatch.read(snapshot, sync.state, _BATCH)
+            # Outside the snapshot, which would hold up an erasure.
+            self._at = None
+            sync.take(batch)
+
+    def _open(self, snapshot: Snapshot, thorough: bool) -> IndexSync | None:
+        sync = self._sync
+        renew = thorough and sync is not None and _garbage(sync.index) > _GARBAGE
+        if renew or sync is None or not sync.can_follow(snapshot):
+            self._at = None
+            sync = None if renew else self._saved.load(snapshot, _read)
+            if sync is None and not self._store.read_only:
+                start = State(0, snapshot.state().removal)
+                sync = IndexSync(new_hnsw(self._dimension), start)
+            self._sync = sync
+        return sync
+
+    def _save(self, thorough: bool) -> bool:
+        """Save it if much of it is not; also what is not finished, for the next opening.
+
+        False where a removal came between: it is to catch up first.
+        """
+        if self._store.read_only or self._sync is None:
+            return True
+        with self._store.unchanged(), self._store.snapshot() as snapshot:
+            state, at, size = snapshot.state(), self._sync.state, snapshot.size()
+            if at.removal != state.removal:
+                return False
+            since = self._saved.face if self._stopping or thorough else self._saved.reached
+            least = 0 if thorough else _UNSAVED * size
+            if size >= WORTHWHILE and at.face - since > least:
+                self._saved.save(self._sync, snapshot)
+        return True
+
+
+def new_hnsw(dimension: int) -> HnswIndex:
+    """An empty one; raises MissingExtra where hnswlib is not installed."""
+    from facecore.gallery.index.hnsw import HnswIndex
+
+    return HnswIndex(dimension)
+
+
+def _read(folder: Path) -> HnswIndex:
+    from facecore.gallery.index.hnsw import HnswIndex
+
+    return HnswIndex.load(folder)
+
+
+def _garbage(index: Index) -> float:
+    from facecore.gallery.index.hnsw import HnswIndex
+
+    return index.garbage if isinstance(index, HnswIndex) else 0.0

@@ -1,0 +1,96 @@
+"""An index that follows the history of a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.gallery.index import Index
+from facecore.gallery.sqlite.snapshot import Snapshot, State
+from facecore.gallery.sqlite.transaction import Transaction
+
+__all__ = ["ChangeBatch", "IndexSync"]
+
+_BATCH = 16_384
+# Faces to be read from the store for which a progress bar is worth its line.
+_LONG = 50_000
+
+
+@dataclass(slots=True)
+class IndexSync:
+    """An index, and how far it has come.
+
+    It holds exactly the faces that were there at the removal `state.removal` and whose ids are
+    not above `state.face`.  Whoever changes it sees to it that nobody else does.
+    """
+
+    index: Index
+    state: State
+
+    def apply(self, change: Transaction, state: State) -> None:
+        """Follow a change that was just committed, and that made the store's state `state`."""
+        if self.state != change.before:
+            return  # a search was faster, or an earlier change was interrupted: it will follow
+        for ids in change.gone:
+            self.index.remove(ids)
+        for ids, labels, vectors in change.new:
+            self.index.add(ids, vectors, labels)
+        self.state = state
+
+    def can_follow(self, snapshot: Snapshot) -> bool:
+        """Whether the store still knows what happened since; also false if it went back."""
+        state = snapshot.state()
+        return (
+            snapshot.oldest_removal() <= self.state.removal <= state.removal
+            and self.state.face <= state.face
+        )
+
+    def follow(self, snapshot: Snapshot, *, progress: bool = False) -> None:
+        """Do what is left to do until the snapshot, with a bar if that is much."""
+        missing = snapshot.count_after(self.state.face) if progress else 0
+        if missing < _LONG:
+            while self.step(snapshot):
+                pass
+            return
+        from tqdm import tqdm
+
+        with tqdm(total=missing, unit="face", desc="building the index") as bar:
+            while count := self.step(snapshot):
+                bar.update(count)
+
+    def step(self, snapshot: Snapshot, limit: int = _BATCH) -> int:
+        """Follow removals, and at most `limit` additions; 0 when there is nothing left."""
+        if self.state == snapshot.state():
+            return 0
+        batch = ChangeBatch.read(snapshot, self.state, limit)
+        self.take(batch)
+        return max(1, len(batch.ids))
+
+    def take(self, batch: ChangeBatch) -> None:
+        """Follow one batch; if that is interrupted, it is taken again without harm."""
+        self.index.remove(batch.gone)
+        if len(batch.ids):
+            self.index.add(batch.ids, batch.vectors, batch.labels)
+        self.state = batch.state
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeBatch:
+    """A part of the history: all removals since a state, and the next additions."""
+
+    gone: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int32]
+    vectors: NDArray[np.float32]
+    state: State
+
+    @classmethod
+    def read(cls, snapshot: Snapshot, since: State, limit: int) -> ChangeBatch:
+        """At most `limit` additions."""
+        gone = snapshot.removals(since.removal)
+        ids, labels, vectors = snapshot.after(since.face, limit)
+        target = snapshot.state()
+        last = int(ids[-1]) if len(ids) == limit else target.face
+        return cls(gone, ids, labels, vectors, State(last, target.removal))

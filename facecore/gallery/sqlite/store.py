@@ -1,0 +1,310 @@
+"""The truth of a gallery on one machine: an SQLite database in its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from facecore._utils.atomic_files import sync_folder
+from facecore.errors import (
+    GalleryCorrupt,
+    GalleryLocked,
+    InvalidParameter,
+)
+from facecore.gallery.records import Contract
+from facecore.gallery.sqlite.connection import (
+    PATIENCE,
+    check_contract,
+    connect,
+    connect_frozen,
+    migrate,
+    refuse_foreign,
+    translate_sqlite_errors,
+)
+from facecore.gallery.sqlite.folder import FolderLock, claim
+from facecore.gallery.sqlite.schema import MIGRATIONS
+from facecore.gallery.sqlite.snapshot import Snapshot
+from facecore.gallery.sqlite.transaction import Transaction
+
+__all__ = ["Store"]
+
+log = logging.getLogger("facecore.gallery")
+
+# How long an erasure waits for readers of other processes, at first and again, in milliseconds.
+_ERASURE_PATIENCE, _NEXT_PATIENCE = 2000, 50
+
+
+class Store:
+    """Groups, faces and templates, with transactions.
+
+    Safe to share between threads: any number of snapshots at once, one change at a time.
+
+    Parameters
+    ----------
+    folder : Path
+        Made, with its database, where it is missing and `read_only` is not set.
+    contract : Contract
+        Of the engine; a new gallery takes it, an old one must have it.
+    read_only : bool
+        Open it beside the process that writes.
+
+    Raises
+    ------
+    ContractMismatch
+        The templates belong to another vector space.
+    GalleryLocked
+        Another process has it open for writing.
+    GalleryCorrupt
+        The database is damaged, or is not one.
+    GalleryNotWritable
+        The folder cannot be written.
+    InvalidParameter
+        There is no gallery to read, the folder is used for something else, or a newer facecore
+        made it.
+    """
+
+    def __init__(self, folder: Path, contract: Contract, *, read_only: bool) -> None:
+        self.path = folder / "gallery.db"
+        self.read_only = read_only
+        self.erasure_pending = False
+        self._contract = contract
+        self._free: list[sqlite3.Connection] = []
+        self._mutex = threading.Lock()
+        self._changing = threading.RLock()
+        self._own = threading.local()
+        self.closed = False
+        self._process = os.getpid()
+        self._lock: FolderLock | None = None
+        self._writer: sqlite3.Connection | None = None
+        self._frozen: tuple[int, ...] | None = None  # the file as it was, if nobody may write
+        try:
+            if read_only:
+                self._open_reader()
+            else:
+                claim(folder, self.path.name)
+                self._lock = FolderLock(folder)
+                self._open_writer()
+            with self.snapshot():
+                pass  # a connection can be had
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_writer(self) -> None:
+        new = not self.path.exists()
+        with translate_sqlite_errors(self.path):
+            self._writer = connect(self.path, read_only=False)
+            migrate(self._writer, self.path)
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                check_contract(self._writer, self._contract, self.path, fill=True)
+                self._writer.execute("COMMIT")
+            except BaseException:
+                self._writer.execute("ROLLBACK")
+                raise
+        if new:
+            for folder in self.path.absolute().parents:  # any of them may be new
+                sync_folder(folder)
+        self.erase()  # what a crash may have left in the log
+
+    def _open_reader(self) -> None:
+        if not self.path.is_file():
+            raise InvalidParameter(
+                f"there is no gallery in {self.path.parent}",
+                "check the folder; without read_only, a gallery is made",
+            )
+        with translate_sqlite_errors(self.path):
+            try:
+                self._free.append(connect(self.path, read_only=True))
+                version = refuse_foreign(self._free[0], self.path)
+            except sqlite3.OperationalError as error:
+                refused = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+                if error.sqlite_errorcode & 0xFF not in refused or self._log_bytes():
+                    raise
+                for connection in self._free:
+                    connection.close()
+                # Readers share memory through a file, which a read-only medium has no place for.
+                self._frozen = self._look()
+                self._free = [connect_frozen(self.path)]
+                version = refuse_foreign(self._free[0], self.path)
+            if not version:
+                raise InvalidParameter(f"there is no gallery in {self.path.parent} yet")
+            if version < len(MIGRATIONS):
+                raise InvalidParameter(
+                    f"{self.path} has version {version} of the schema, {len(MIGRATIONS)} is needed",
+                    "open it once for writing, which brings it up to date",
+                )
+            check_contract(self._free[0], self._contract, self.path, fill=False)
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """The gallery at one moment; inside another snapshot of the same thread, that moment."""
+        self.check_usable()
+        own: Snapshot | None = getattr(self._own, "snapshot", None)
+        if own is not None:
+            yield own
+            return
+        if self._frozen is not None and (self._log_bytes() or self._look() != self._frozen):
+            raise GalleryLocked(
+                f"{self.path.parent} may not be written from here, and another process changes it",
+                "open it again; to follow the changes, allow this user to write in the folder",
+            )
+        with translate_sqlite_errors(self.path):
+            connection = self._take()
+            try:
+                connection.execute("BEGIN")
+                self._own.snapshot = Snapshot(connection, self._contract.dimension)
+                yield self._own.snapshot
+            finally:
+                self._own.snapshot = None
+                self._give(connection)
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[Transaction]:
+        """A transaction; it is rolled back unless the caller commits it.
+
+        Raises
+        ------
+        GalleryLocked
+            The gallery was opened to be read.
+        GalleryNotWritable
+            The disk is full, say; nothing was changed.
+        """
+        self.check_usable()
+        if self._writer is None:
+            raise GalleryLocked(f"{self.path.parent} was opened with read_only=True")
+        with self._changing, translate_sqlite_errors(self.path):
+            self.check_usable()  # it may have been closed while this thread waited
+            self._writer.execute("BEGIN IMMEDIATE")
+            changes = Transaction(self._writer, self._contract.dimension)
+            try:
+                yield changes
+            finally:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Hold off other threads' changes."""
+        with self._changing:
+            yield
+
+    def erase(self) -> None:
+        """Empty the write-ahead log, which may hold templates that were removed since.
+
+        Where that is impossible, as another process is reading or the disk fails, it is logged
+        and `erasure_pending` is set: the change that it follows is committed, so it must not
+        look as if it had failed.
+        """
+        if self._writer is None:
+            return
+        with self._changing:
+            patience = _NEXT_PATIENCE if self.erasure_pending else _ERASURE_PATIENCE
+            reason = ""
+            try:
+                self._writer.execute(f"PRAGMA busy_timeout = {patience}")
+                if self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                    reason = "another process is reading"
+            except sqlite3.Error as error:
+                reason = " ".join(str(error).split())
+            finally:
+                self._writer.execute(f"PRAGMA busy_timeout = {1000 * PATIENCE:.0f}")
+        if reason and not self.erasure_pending:
+            log.warning(
+                "%s: %s, so copies of removed templates may stay in the write-ahead log until a "
+                "later change or close",
+                self.path,
+                reason,
+            )
+        self.erasure_pending = bool(reason)
+
+    def shrink(self) -> None:
+        """Give the pages that are free back to the file system."""
+        with self.change() as changes:
+            changes.rewrite_templates()
+            changes.commit()
+        with self._changing, translate_sqlite_errors(self.path):
+            if self._writer is not None:
+                # Not execute, which stops after the first page.
+                self._writer.executescript("PRAGMA incremental_vacuum")
+        self.erase()
+
+    def check_whole(self) -> None:
+        """Read every page; raises GalleryCorrupt where one is damaged.  Takes time."""
+        with self.snapshot() as snapshot:
+            problem = snapshot.damage()
+        if problem:
+            raise GalleryCorrupt(f"{self.path}: {problem:.300}")
+
+    def size_on_disk(self) -> int:
+        """Bytes of the database and its log."""
+        return _size(self.path) + self._log_bytes()
+
+    def close(self) -> None:
+        """Close all connections; the last process to do so leaves one file without a log."""
+        if self.inherited:
+            return  # all is the parent's, also locks that a thread of its holds for ever here
+        with self._changing, self._mutex:
+            self.closed = True
+            for connection in self._free:
+                connection.close()
+            self._free.clear()
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    @property
+    def inherited(self) -> bool:
+        """Whether it came here by a fork."""
+        return self._process != os.getpid()
+
+    def check_usable(self) -> None:
+        """Refuse a gallery that was closed, or that came here by a fork."""
+        if self.inherited:
+            raise InvalidParameter(
+                "this gallery was opened by another process", "open it in the process that uses it"
+            )
+        if self.closed:
+            raise InvalidParameter("the gallery is closed")
+
+    def _log_bytes(self) -> int:
+        return _size(self.path.with_name(f"{self.path.name}-wal"))
+
+    def _look(self) -> tuple[int, ...]:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return ()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _take(self) -> sqlite3.Connection:
+        with self._mutex:
+            if self._free:
+                return self._free.pop()
+        if self._frozen is not None:
+            return connect_frozen(self.path)
+        return connect(self.path, read_only=True)
+
+    def _give(self, connection: sqlite3.Connection) -> None:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        with self._mutex:
+            if self.closed:
+                connection.close()
+            else:
+                self._free.append(connection)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # missing
+        return 0

@@ -1,0 +1,82 @@
+"""Read the bytes of an encoded image from a path, a buffer or a binary file, within limits."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from facecore._utils.threads import release_turn
+from facecore.errors import FacecoreError, ImageTooLarge, InvalidParameter, UnreadableImage
+from facecore.images.limits import DEFAULT_LIMITS, Limits, check_bytes
+
+__all__ = ["read_bytes"]
+
+_ACCEPTED = "give a path, bytes, a binary file, a PIL.Image or a (H, W, 3) uint8 array in BGR order"
+
+
+def read_bytes(image: object, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """Bytes of an encoded input; never more than one byte beyond the limit is read.
+
+    Raises
+    ------
+    UnreadableImage, ImageTooLarge, InvalidParameter
+        As in `load`; nothing is decoded.
+    """
+    if isinstance(image, bytes | bytearray | memoryview):
+        check_bytes(memoryview(image).nbytes, limits)
+        data = bytes(image)
+    elif isinstance(image, str | os.PathLike):
+        if isinstance(image, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", image):
+            raise UnreadableImage(
+                f"{image[:80]!r} is a URL", "facecore never downloads; fetch it and give the bytes"
+            )
+        try:
+            with release_turn(), open(image, "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                check_bytes(size, limits)
+                data = _read_stream(file, limits, size)
+        except FileNotFoundError as error:
+            hint = "check the path"
+            raise UnreadableImage(f"no such file: {str(image)[:200]!r}", hint) from error
+        except (OSError, ValueError) as error:  # a directory, no permission, a NUL in the name
+            if isinstance(error, FacecoreError):
+                raise
+            reason = getattr(error, "strerror", None) or error
+            hint = "give the path of a file that can be read"
+            raise UnreadableImage(f"cannot read {str(image)[:200]!r}: {reason}", hint) from error
+    elif callable(getattr(image, "read", None)):
+        data = _read_stream(image, limits)
+    else:
+        raise InvalidParameter(f"an image cannot be a {type(image).__name__}", _ACCEPTED)
+    if not data:
+        raise UnreadableImage(
+            "the image is empty: 0 bytes", "give the whole file; a file that was read needs seek(0)"
+        )
+    return data
+
+
+def _read_stream(stream: Any, limits: Limits, expected: int = 2**20) -> bytes:
+    """Read to the end, which lies within the limit; at first no more than is expected there.
+
+    A buffer of the limit's size would be made and given back each time, for which threads wait.
+    """
+    chunks: list[bytes | bytearray] = []
+    size = 0
+    while size <= limits.max_bytes:  # a raw stream may return less than was asked for
+        try:
+            most = 2**16 if chunks else expected + 1
+            chunk = stream.read(min(most, limits.max_bytes + 1 - size))
+        except Exception as error:
+            hint = "give a binary file that is open for reading"
+            raise UnreadableImage(f"the file cannot be read: {error}", hint) from error
+        if chunk is not None and not isinstance(chunk, bytes | bytearray):
+            raise InvalidParameter(
+                f"the file's read() returned {type(chunk).__name__}, not bytes",
+                "open the file in binary mode, 'rb'",
+            )
+        if not chunk:
+            return bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
+        chunks.append(chunk)
+        size += len(chunk)
+    raise ImageTooLarge(f"more than {limits.max_bytes:,} bytes, which is the limit")

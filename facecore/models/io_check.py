@@ -1,0 +1,150 @@
+"""Whether a session's tensors are those of the manifest: a wrong shape never loads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from facecore.errors import FacecoreError, PackCorrupt
+from facecore.models.inference import Session, run
+from facecore.models.manifest import (
+    DETECTOR_HEADS,
+    AttributesSpec,
+    EmbedderSpec,
+    LivenessSpec,
+    ModelSpec,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from facecore.models.specs import InputSpec
+
+__all__ = ["check_io", "expected_outputs"]
+
+# A picture side for the one run on zeros, where the manifest allows any: a multiple of all
+# strides in use.
+_ANY_SIDE = 64
+
+
+def expected_outputs(
+    model: ModelSpec,
+) -> dict[str, Sequence[int | None] | None]:
+    """Return what `check_io` is to expect of a pack's model: output name -> shape."""
+    if isinstance(model, EmbedderSpec):
+        return {model.output.name: (None, model.output.dimension)}
+    if isinstance(model, LivenessSpec):
+        return {model.output.name: (None, 1)}
+    if isinstance(model, AttributesSpec):
+        return {model.output.age: (None, model.output.ages), model.output.gender: (None,)}
+    # Head by head, and inside a head by stride: (image, cell, number).
+    numbers = [n for n in DETECTOR_HEADS[model.architecture] for _ in model.output.strides]
+    return {name: (None, None, n) for name, n in zip(model.output.names, numbers, strict=True)}
+
+
+def check_io(
+    session: Session,
+    spec: InputSpec,
+    outputs: Mapping[str, Sequence[int | None] | None],
+    *,
+    name: str,
+    max_batch: int = 1,
+) -> None:
+    """Check a session's input and outputs against the manifest.
+
+    Parameters
+    ----------
+    session : Session
+        From `facecore.models.session.create_session`.
+    spec : InputSpec
+        The one input that the model must have, as float32 of rank 4.
+    outputs : mapping of str to sequence of (int or None), or None
+        The outputs that it must have, as float32: the shape, None for a dimension that may be
+        anything; None instead of a shape when nothing is known about it. Where the graph
+        leaves open a dimension that is demanded here, one run on zeros decides.
+    name : str
+        What the error messages call the model.
+    max_batch : int
+        Most rows per run that the manifest promises; 0 for any.
+
+    Raises
+    ------
+    PackCorrupt
+        Names the tensor and says what it is and what it should be.
+    """
+    inputs = session.get_inputs()
+    if [entry.name for entry in inputs] != [spec.name]:
+        names = ", ".join(entry.name for entry in inputs)
+        raise PackCorrupt(f"{name}: its inputs are [{names}], the manifest has [{spec.name}]")
+    _check_input(inputs[0], spec, name, max_batch)
+    found = {entry.name: entry for entry in session.get_outputs()}
+    open_outputs = {}
+    for key, shape in outputs.items():
+        if key not in found:
+            raise PackCorrupt(f"{name}: has no output {key!r}, only {', '.join(found)}")
+        _check_type(found[key], f"{name}: output {key}")
+        if shape is not None and not _agrees(found[key].shape, shape, f"{name}: output {key}"):
+            open_outputs[key] = shape
+    if open_outputs:
+        _check_by_running(session, spec, open_outputs, name)
+
+
+def _check_input(tensor: Any, spec: InputSpec, name: str, max_batch: int) -> None:
+    where = f"{name}: input {tensor.name}"
+    _check_type(tensor, where)
+    if len(tensor.shape) != 4:
+        raise PackCorrupt(f"{where}: has rank {len(tensor.shape)}, expected 4")
+    sides = dict(zip(spec.layout, tensor.shape, strict=True))
+    for axis, wanted in (("C", 3), ("H", spec.height), ("W", spec.width)):
+        # A graph that is open about a side takes the manifest's; the reverse is a promise
+        # that the graph cannot keep.
+        if _is_fixed(sides[axis]) and sides[axis] != wanted:
+            asked = wanted or "any size"
+            raise PackCorrupt(f"{where}: {axis} is {sides[axis]}, the manifest says {asked}")
+    if _is_fixed(sides["N"]) and (sides["N"] != 1 or max_batch != 1):
+        asked = max_batch or "any number"
+        raise PackCorrupt(
+            f"{where}: is fixed at {sides['N']} per run, the manifest says at most {asked}"
+        )
+
+
+def _check_type(tensor: Any, where: str) -> None:
+    if tensor.type != "tensor(float)":
+        raise PackCorrupt(f"{where}: is {tensor.type}, expected tensor(float)")
+
+
+def _agrees(found: Sequence[Any], wanted: Sequence[int | None], where: str) -> bool:
+    """Tell whether `found` is `wanted`, or False when `found` leaves it open; raise when not."""
+    if not found and wanted:
+        return False  # ONNX Runtime also says [] for a rank that it does not know
+    sure = len(found) == len(wanted)
+    for have, want in zip(found, wanted, strict=False):
+        if want is not None and not _is_fixed(have):
+            return False
+        sure = sure and (want is None or have == want)
+    if not sure:
+        raise PackCorrupt(f"{where}: has the shape {_show(found)}, expected {_show(wanted)}")
+    return True
+
+
+def _check_by_running(
+    session: Session, spec: InputSpec, outputs: Mapping[str, Sequence[int | None]], name: str
+) -> None:
+    height, width = spec.height or _ANY_SIDE, spec.width or _ANY_SIDE
+    shape = (1, 3, height, width) if spec.layout == "NCHW" else (1, height, width, 3)
+    try:
+        results = run(session, list(outputs), {spec.name: np.zeros(shape, np.float32)}, name)
+    except FacecoreError as error:
+        raise PackCorrupt(f"{error.message} (on an input of shape {shape})") from error
+    for (key, wanted), array in zip(outputs.items(), results, strict=True):
+        if not _agrees(array.shape, wanted, f"{name}: output {key}"):
+            raise PackCorrupt(f"{name}: output {key}: is a scalar, expected {_show(wanted)}")
+
+
+def _is_fixed(dimension: Any) -> bool:
+    return isinstance(dimension, int)  # a string is a symbol, None an unnamed one
+
+
+def _show(shape: Sequence[Any]) -> str:
+    return "(" + ", ".join("any" if side is None else str(side) for side in shape) + ")"

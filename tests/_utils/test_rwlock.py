@@ -1,0 +1,146 @@
+"""The readers–writer lock, with every wait bounded by events and never by time asleep."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from facecore._utils.rwlock import ReadersWriterLock
+
+LONG = 30.0  # seconds; a wait that fails, not one that passes
+
+
+def waiting(lock, readers=0, writers=0):
+    """Until so many wait; the lock has no other sign of it."""
+    deadline = threading.Event()
+    for _ in range(3000):
+        if (lock._readers_waiting, lock._writers_waiting) == (readers, writers):
+            return
+        deadline.wait(0.01)
+    pytest.fail("nobody waits")
+
+
+def start(target):
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    return thread
+
+
+def finish(*threads):
+    for thread in threads:
+        thread.join(LONG)
+        assert not thread.is_alive()
+
+
+def test_readers_are_inside_together():
+    lock, both = ReadersWriterLock(), threading.Barrier(2)
+
+    def read():
+        with lock.reading():
+            both.wait(LONG)  # passes only with the other one inside
+
+    finish(start(read), start(read))
+
+
+def test_writer_is_alone():
+    lock, order = ReadersWriterLock(), []
+
+    def write():
+        with lock.writing():
+            order.append("writer")
+
+    with lock.reading():
+        writer = start(write)
+        waiting(lock, writers=1)
+        order.append("reader")
+    finish(writer)
+    assert order == ["reader", "writer"]
+
+
+def test_writer_goes_before_readers_that_come_later():
+    lock, order = ReadersWriterLock(), []
+
+    def write():
+        with lock.writing():
+            order.append("writer")
+
+    def read():
+        with lock.reading():
+            order.append("reader")
+
+    with lock.reading():
+        writer = start(write)
+        waiting(lock, writers=1)
+        reader = start(read)
+        waiting(lock, readers=1, writers=1)
+        assert order == []
+    finish(writer, reader)
+    assert order == ["writer", "reader"]
+
+
+def test_readers_that_waited_go_before_the_next_writer():
+    lock, order = ReadersWriterLock(), []
+
+    def write():
+        with lock.writing():
+            order.append("writer")
+
+    def read():
+        with lock.reading():
+            order.append("reader")
+
+    with lock.writing():
+        threads = [start(read), start(read)]
+        waiting(lock, readers=2)
+        threads.append(start(write))
+        waiting(lock, readers=2, writers=1)
+    finish(*threads)
+    assert order == ["reader", "reader", "writer"]
+
+
+def test_an_error_inside_releases_it():
+    lock = ReadersWriterLock()
+    for hold in (lock.reading, lock.writing):
+        with pytest.raises(KeyError), hold():
+            raise KeyError
+    with lock.writing():
+        pass
+
+
+@pytest.mark.parametrize("hold", ["reading", "writing"])
+def test_an_interrupted_wait_leaves_nothing_behind(hold, monkeypatch):
+    lock = ReadersWriterLock()
+
+    def interrupt(timeout=None):
+        raise KeyboardInterrupt
+
+    with lock.writing(), monkeypatch.context() as patch:
+        patch.setattr(lock._changed, "wait", interrupt)
+        with pytest.raises(KeyboardInterrupt), getattr(lock, hold)():
+            pass
+    with lock.writing():
+        pass
+    with lock.reading():
+        pass
+
+
+def test_counts_are_exact_under_load():
+    lock = ReadersWriterLock()
+    state = [0, 0]
+    torn = []
+
+    def work(seed):
+        for i in range(300):
+            if (i + seed) % 5:
+                with lock.reading():
+                    if state[0] != state[1]:
+                        torn.append(tuple(state))
+            else:
+                with lock.writing():
+                    state[0] += 1
+                    state[1] += 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert not torn
+    assert state == [480, 480]

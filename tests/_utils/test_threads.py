@@ -1,0 +1,214 @@
+"""facecore._utils.threads: order, errors, and what happens where no helper is to be had."""
+
+from __future__ import annotations
+
+import io
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from facecore import FaceEngine
+from facecore._utils import threads
+from facecore._utils.cpus import usable_cpus
+from facecore._utils.threads import at_once, pool, release_turn, run_interleaved
+
+
+def test_results_keep_their_order_and_run_side_by_side() -> None:
+    both = threading.Barrier(2, timeout=30)
+
+    def meet(name: str) -> Callable[[], str]:
+        def task() -> str:
+            both.wait()
+            return name
+
+        return task
+
+    assert at_once([meet("first"), meet("second")]) == ["first", "second"]
+    assert at_once([lambda: 1]) == [1]
+
+
+def test_the_first_task_that_fails_decides() -> None:
+    later = threading.Event()
+
+    def first() -> None:
+        later.wait(30)
+        raise KeyError("first")
+
+    def second() -> None:
+        later.set()
+        raise ValueError("second")
+
+    with pytest.raises(KeyError):
+        at_once([first, second])
+    with pytest.raises(ValueError, match="second"):
+        at_once([lambda: None, second])
+
+
+def test_in_turns_only_what_stands_aside_runs_side_by_side() -> None:
+    both = threading.Barrier(2, timeout=30)
+    inside: list[str] = []
+    most = 0
+
+    def task(name: str) -> str:
+        nonlocal most
+        for _ in range(50):
+            inside.append(name)
+            most = max(most, len(inside))
+            time.sleep(1e-5)  # the other could come in
+            inside.remove(name)
+            with release_turn():
+                both.wait()
+        return name
+
+    assert run_interleaved([lambda: task("a"), lambda: task("b")]) == ["a", "b"]
+    assert most == 1
+
+
+def test_a_failure_aside_gives_the_turn_up() -> None:
+    def fail() -> None:
+        with release_turn():
+            raise ValueError("release_turn")
+
+    for tasks in ([fail, lambda: None], [lambda: None, fail], [fail, fail]):
+        with pytest.raises(ValueError, match="release_turn"):
+            run_interleaved(tasks)
+
+    def nest() -> int:
+        with release_turn(), release_turn():
+            pass
+        with release_turn():
+            return len(run_interleaved([threading.get_ident] * 2))
+
+    assert run_interleaved([nest, nest]) == [2, 2]
+    nested = [lambda: run_interleaved([threading.get_ident, threading.get_ident])] * 2
+    assert len(run_interleaved(nested)) == 2
+    with release_turn():  # nobody's turn
+        assert run_interleaved([lambda: 1]) == [1]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
+def test_interrupts_leave_every_turn_where_it_belongs() -> None:
+    class Interrupt(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupt
+
+    def busy() -> None:
+        for _ in range(10**6):
+            with release_turn():
+                pass
+
+    def other() -> None:
+        for _ in range(2000):
+            with release_turn():
+                pass
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for i in range(100):
+            signal.setitimer(signal.ITIMER_REAL, 1e-3 + 1e-5 * i)
+            with pytest.raises(Interrupt):
+                run_interleaved([busy, other])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert run_interleaved([lambda: 1, lambda: 2]) == [1, 2]
+    helpers = usable_cpus()
+    everyone = threading.Barrier(helpers)  # nobody waits for a turn that was lost
+    for task in [pool().submit(everyone.wait, 30) for _ in range(helpers)]:
+        task.result()
+
+
+def test_what_an_interrupt_leaves_behind_takes_no_turn() -> None:
+    left: list[release_turn] = []
+    began, gone, done = threading.Event(), threading.Event(), threading.Event()
+
+    def interrupted() -> None:
+        with release_turn():
+            assert began.wait(30)
+        left.append(release_turn())
+        left[0].__enter__()  # and never its end
+        raise KeyboardInterrupt
+
+    def other() -> None:
+        with release_turn():
+            began.set()
+            assert gone.wait(30)
+        done.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_interleaved([interrupted, other])
+    left.clear()
+    gone.set()
+    assert done.wait(20)
+
+
+def test_a_busy_pool_leaves_the_work_to_the_caller() -> None:
+    go_on = threading.Event()
+    blocked = [pool().submit(go_on.wait, 30) for _ in range(64)]
+    try:
+        here = threading.get_ident()
+        assert at_once([threading.get_ident] * 3) == [here] * 3
+        assert at_once([lambda: at_once([lambda: 1, lambda: 2])] * 2) == [[1, 2]] * 2
+    finally:
+        go_on.set()
+        for future in blocked:
+            future.cancel()
+
+
+def test_without_threads_the_caller_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def submit(self, task: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads, "pool", Full)
+    assert at_once([lambda: 1, lambda: 2]) == [1, 2]
+
+
+def test_a_process_that_ends_may_still_work() -> None:
+    code = (
+        "import atexit\n"
+        "from facecore._utils.threads import at_once\n"
+        "tasks = [lambda: 'one', lambda: 'two']\n"
+        "atexit.register(lambda: print(at_once(tasks)))\n"
+        "print(at_once(tasks))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["['one', 'two']"] * 2
+    assert done.stderr == ""
+
+
+def test_images_that_share_a_file_are_read_one_after_the_other(
+    compact: FaceEngine, astronaut: np.ndarray, tmp_path: Path
+) -> None:
+    large = cv2.resize(astronaut, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+    data = cv2.imencode(".jpg", large)[1].tobytes()
+    for _ in range(4):
+        lazy = Image.open(io.BytesIO(data))  # not decoded yet
+        assert compact.compare(lazy, lazy).passed
+    with tarfile.open(tmp_path / "two.tar", "w") as tar:
+        for name in ("a.jpg", "b.jpg"):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    for _ in range(4):
+        with tarfile.open(tmp_path / "two.tar") as tar:
+            a, b = (tar.extractfile(name) for name in ("a.jpg", "b.jpg"))
+            assert a is not None
+            assert b is not None
+            assert compact.compare(a, b).passed
+    with tarfile.open(tmp_path / "two.tar") as tar:
+        files = [tar.extractfile("a.jpg") for _ in range(12)]
+        vectors = list(compact.embed_many([f for f in files if f is not None], batch_size=4))
+    assert all(isinstance(vector, np.ndarray) for vector in vectors)

@@ -1,0 +1,144 @@
+"""After a removal, no file of the folder holds the template in any form."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks._templates import template
+from facecore import Gallery
+from facecore.gallery.sqlite import index_manager, saved_index, store
+from facecore.matching.similarity import encode
+
+pytestmark = pytest.mark.usefixtures("no_sync")
+
+
+def forms(token: str) -> list[bytes]:
+    """A template as float32, and as the index codes it; parts, as a row may be cut."""
+    vector = template(token)
+    data, code = vector.tobytes(), encode(vector[None]).values.tobytes()[: len(vector)]
+    return [data[:24], data[200:224], data[-24:], code[:24], code[-24:]]
+
+
+def held(folder: Path, tokens: list[str]) -> list[str]:
+    files = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    return [token for token in tokens if any(form in files for form in forms(token))]
+
+
+def add(gallery: Gallery, tokens: list[str], group: str = "staff") -> None:
+    vectors = np.stack([template(token) for token in tokens])
+    gallery.add_templates(group, vectors, tokens, contract=gallery.contract_id)
+
+
+def test_a_saved_template_can_be_seen(
+    filled: Gallery, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tests below look for bytes that are really there before."""
+    monkeypatch.setattr(index_manager, "WORTHWHILE", 1)
+    add(filled, ["t"])
+    filled.close()
+    files = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert all(form in files for form in forms("t"))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_removed_templates_are_gone(
+    filled: Gallery, folder: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over pages that fill and empty: where they were merged, SQLite alone leaves copies."""
+    for module in (saved_index, index_manager):
+        monkeypatch.setattr(module, "WORTHWHILE", 1)
+    rng = random.Random(seed)
+    live: list[str] = []
+    gone: list[str] = []
+    for step in range(40):
+        if rng.random() < 0.5 or len(live) < 30:
+            new = [f"{seed}-{step}-{i}" for i in range(rng.randrange(1, 80))]
+            add(filled, new)
+            live += new
+        else:
+            start = rng.randrange(len(live))
+            now = live[start : start + rng.randrange(1, 20)]
+            for token in now:
+                filled.remove("staff", user_id=token)
+                live.remove(token)
+            assert held(folder, now) == []
+            gone += now
+        if rng.random() < 0.1:
+            filled.compact()
+    assert held(folder, gone) == []
+    assert held(folder, live) == live
+    assert filled.delete_group("staff") == len(live)
+    assert held(folder, live + gone) == []
+
+
+def test_a_reader_may_hold_an_erasure_up(
+    filled: Gallery,
+    folder: Path,
+    templates_engine: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(store, "_ERASURE_PATIENCE", 10)
+    add(filled, ["t", "other"])
+    with Gallery(folder, templates_engine, read_only=True) as reader:
+        with reader._backend._store.snapshot() as snapshot:  # type: ignore[attr-defined]
+            assert snapshot.size() == 2
+            assert filled.remove("staff", user_id="t") == 1
+            assert filled.stats().erasure_pending
+            assert "another process is reading" in caplog.text
+            assert held(folder, ["t"]) == ["t"]
+        assert [match.user_id for match in reader.search(template("t"))] == ["other"]
+        filled.create_group("any change tries again")
+        assert not filled.stats().erasure_pending
+        assert held(folder, ["t"]) == []
+
+
+def test_a_log_that_cannot_be_emptied_does_not_undo_the_removal(
+    filled: Gallery, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The change is committed: an error would say that it is not."""
+    add(filled, ["t", "other"])
+    inner = filled._backend._store  # type: ignore[attr-defined]
+    plain = inner._writer
+
+    class Failing:
+        def execute(self, statement: str, *values: object) -> object:
+            if "wal_checkpoint" in statement:
+                raise sqlite3.OperationalError("disk I/O error")
+            return plain.execute(statement, *values)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(plain, name)
+
+    inner._writer = Failing()
+    assert filled.remove("staff", user_id="t") == 1
+    assert filled.stats().erasure_pending
+    assert "disk I/O error" in caplog.text
+    inner._writer = plain
+    assert filled.remove("staff", user_id="t") == 0
+    assert not filled.stats().erasure_pending
+    assert held(folder, ["t"]) == []
+
+
+def test_compacting_frees_space(filled: Gallery, folder: Path) -> None:
+    tokens = [f"t{i}" for i in range(3000)]
+    add(filled, tokens)
+    for start in range(0, 2900, 100):
+        for token in tokens[start : start + 100 : 50]:
+            filled.remove("staff", user_id=token)
+    filled.delete_group("visitors")
+    add(filled, ["more"])
+    assert filled.stats().removed == 58
+    before = filled.stats().store_bytes
+    filled.create_group("visitors")
+    filled.delete_group("staff")
+    filled.compact()
+    after = filled.stats()
+    assert (after.faces, after.removed) == (0, 0)
+    assert after.store_bytes < before / 10
