@@ -34,8 +34,10 @@ OUTSIDE = {
 SOURCES = {site: repository for repository, site in OUTSIDE.items()}
 
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
-_FOREIGN = re.compile(r"<(?:script|img|iframe)[^>]*\ssrc=\"?(?:https?:)?//|"
-                      r"<link[^>]*rel=\"?(?:stylesheet|preconnect|icon)[^>]*href=\"?(?:https?:)?//")
+_FOREIGN = re.compile(
+    r"<(?:script|img|iframe)[^>]*\ssrc=\"?(?:https?:)?//|"
+    r"<link[^>]*rel=\"?(?:stylesheet|preconnect|icon)[^>]*href=\"?(?:https?:)?//"
+)
 
 
 def on_files(files: Any, config: Any) -> Any:
