@@ -24,12 +24,12 @@ OUTSIDE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
-    "weights/README.md": "weights/README.md",
-    "weights/training/README.md": "weights/training/README.md",
-    "weights/training/curve.png": "weights/training/curve.png",
-    "weights/training/curve2.png": "weights/training/curve2.png",
-    "benchmarks/README.md": "benchmarks/README.md",
-    "benchmarks/growth.png": "benchmarks/growth.png",
+    "benchmarks/README.md": "benchmarks.md",
+    "benchmarks/growth.png": "growth.png",
+    "weights/README.md": "models.md",
+    "weights/training/README.md": "training.md",
+    "weights/training/curve.png": "curve.png",
+    "weights/training/curve2.png": "curve2.png",
 }
 SOURCES = {site: repository for repository, site in OUTSIDE.items()}
 
@@ -57,8 +57,6 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         if not target or "://" in target:
             return match[0]
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
-        if path == "docs/operations":
-            path = "docs/operations/README.md"
         if path in OUTSIDE:
             path = OUTSIDE[path]
         elif path.startswith("docs/"):
