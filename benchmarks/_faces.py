@@ -118,11 +118,11 @@ def facecore_exact(gallery: Array, threads: int) -> Search:
     from facecore.gallery.index import ExactIndex
 
     warmup(gallery.shape[1])
-    index = ExactIndex(gallery.shape[1], fetch=gallery.__getitem__, threads=threads)
+    index = ExactIndex(gallery.shape[1], keep_vectors=False, threads=threads)
     for start in range(0, len(gallery), 20_000):
         part = gallery[start : start + 20_000]
         index.add(np.arange(start, start + len(part)), part)
-    return lambda probes, k: index.search(probes, k)[0]
+    return lambda probes, k: index.search(probes, k, fetch=gallery.__getitem__)[0]
 
 
 def numpy_scan(gallery: Array, threads: int) -> Search:

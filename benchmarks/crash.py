@@ -31,7 +31,7 @@ import numpy as np
 
 from benchmarks._templates import TemplateEngine, template
 from facecore import Gallery
-from facecore.gallery.sqlite import hnsw_builder, index_manager, saved_index
+from facecore.gallery.sqlite import hnsw_builder, saved_index
 
 GROUPS = ("staff", "visitors")
 # A face is (group, user, token); its template belongs to the token.
@@ -225,7 +225,7 @@ def difference(state: State, possible: list[State]) -> str:
 def run(kills: int, index: str, seed: int) -> dict[str, Any]:
     """Kill `kills` children on one gallery; the result as JSON would hold it."""
     # So that a gallery of a few hundred faces does what one of millions does.
-    for module in (saved_index, index_manager, hnsw_builder):
+    for module in (saved_index, hnsw_builder):
         module.WORTHWHILE = 1  # type: ignore[attr-defined]
     logging.getLogger("facecore.gallery").setLevel(logging.ERROR)
     rng = random.Random(seed)

@@ -55,7 +55,7 @@ def measure(count: int, root: Path, options: argparse.Namespace) -> list[dict[st
         f"\n{count:,} templates, m {options.m}, ef_construction {options.ef_construction}; "
         + ", ".join(f"{name} {value:.3f}" for name, value in spread(gallery, probes).items())
     )
-    exact = ExactIndex(DIMENSION, fetch=gallery.__getitem__)
+    exact = ExactIndex(DIMENSION)
     exact.add(np.arange(count), gallery)
     truth = exact.search(probes, LAST)[0]
     saved = built(gallery, root / f"{count}-{options.m}-{options.ef_construction}", options)

@@ -121,9 +121,10 @@ def _search(engine: FaceEngine, seconds: float) -> float:
     rng = np.random.default_rng(0)
     templates = rng.standard_normal((_TEMPLATES, dimension), np.float32)
     templates /= np.linalg.norm(templates, axis=1, keepdims=True)
-    index = ExactIndex(dimension, fetch=templates.__getitem__)
+    index = ExactIndex(dimension, keep_vectors=False)
     index.add(np.arange(_TEMPLATES), templates)
     probes = templates[rng.integers(0, _TEMPLATES, 256)]
-    runs = {"": lambda turn: index.search(probes[turn % len(probes)], 5)}
+    fetch = templates.__getitem__
+    runs = {"": lambda turn: index.search(probes[turn % len(probes)], 5, fetch=fetch)}
     one = interleaved(runs, rounds=5)[""]
     return interleaved(runs, rounds=max(5, min(2000, int(seconds / one))), warm=1)[""]

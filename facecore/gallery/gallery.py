@@ -141,7 +141,7 @@ class Gallery:
         return self._contract.id
 
     def close(self) -> None:
-        """Finish; the index is saved, so that the next opening is fast.  May be called again."""
+        """Finish, and save an HNSW index.  Calling it again does nothing."""
         self._backend.close()
 
     def create_group(self, name: str, *, title: str = "", description: str = "") -> Group:

@@ -161,7 +161,7 @@ class GalleryStats:
         Templates that were overwritten and whose space `Gallery.compact` frees.
     erasure_pending : bool
         Another process was reading while a template was removed, or a file could not be
-        emptied: copies of it may remain in the write-ahead log or a saved index until a later
+        emptied: copies of it may remain in the write-ahead log or a saved HNSW index until a later
         change, `Gallery.compact` or `Gallery.close`.
     """
 

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from benchmarks._templates import TemplateEngine, template
 from facecore import FaceRecord, Gallery, GroupExists, GroupNotFound, UserExists
-from facecore.gallery.sqlite import index_manager, saved_index
+from facecore.gallery.sqlite import hnsw_builder, saved_index
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 GROUPS = st.sampled_from(["a", "b", "ü"])
@@ -186,10 +186,11 @@ class FolderMachine(GalleryMachine):
         assert [token for token in self.gone if template(token).tobytes()[64:96] in files] == []
 
 
-@pytest.mark.parametrize("worthwhile", [1, 5000], ids=["index saved", "index made anew"])
-def test_histories(monkeypatch: pytest.MonkeyPatch, worthwhile: int) -> None:
-    for module in (saved_index, index_manager):
-        monkeypatch.setattr(module, "WORTHWHILE", worthwhile)
+@pytest.mark.parametrize("index", ["exact", "hnsw"])
+def test_histories(monkeypatch: pytest.MonkeyPatch, index: str) -> None:
+    monkeypatch.setattr(FolderMachine, "index", index)
+    for module in (saved_index, hnsw_builder):  # save the index of the smallest gallery
+        monkeypatch.setattr(module, "WORTHWHILE", 1)
     run = FolderMachine.TestCase
     run.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
     run("runTest").runTest()

@@ -58,7 +58,7 @@ def test_equal_to_brute_force(
     def fetch(ids: Array) -> Array:
         return np.stack([truth[key][0] for key in ids.tolist()])
 
-    index = ExactIndex(dimension, fetch=fetch if stored else None, threads=2)
+    index = ExactIndex(dimension, keep_vectors=not stored, threads=2)
     for what, ids, seed in steps:
         if what == "add":
             new = vectors(seed, len(ids), dimension)
@@ -75,7 +75,7 @@ def test_equal_to_brute_force(
         keys = np.array(
             [key for key, (_, label) in truth.items() if wanted is None or label in wanted], int
         )
-        found, similarities = index.search(probes, k, wanted)
+        found, similarities = index.search(probes, k, wanted, fetch=fetch if stored else None)
         assert found.shape == (len(probes), min(k, len(keys)))
         for probe, row, values in zip(probes, found, similarities, strict=True):
             if len(keys):

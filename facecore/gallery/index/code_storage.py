@@ -48,7 +48,7 @@ class Rows:
             self._shapes["vectors"] = ((_CHUNK, dimension), np.float32)
         self.has_vectors = vectors
         self._chunks: list[Fields] = []
-        self._pieces: list[ScanBlock] | None = None
+        self._blocks: list[ScanBlock] | None = None
 
     def put(self, rows: NDArray[np.int64], fields: Fields) -> None:
         """Write rows: those that exist, or the next ones, without a gap."""
@@ -58,7 +58,7 @@ class Rows:
         for number, chosen, at in _split(rows):
             for name in self._shapes:
                 self._chunks[number][name][at] = fields[name][chosen]
-        self.count, self._pieces = count, None
+        self.count, self._blocks = count, None
 
     def take(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
         """One field of some rows, copied."""
@@ -85,7 +85,7 @@ class Rows:
         for fields in self.parts(count):
             for field in fields.values():
                 field[...] = 0
-        self.count, self._pieces = count, None
+        self.count, self._blocks = count, None
         del self._chunks[-(-count // _CHUNK) :]
         return np.asarray(moved["ids"], np.int64), holes
 
@@ -98,8 +98,8 @@ class Rows:
 
     def blocks(self) -> list[ScanBlock]:
         """All rows, for a scan."""
-        if self._pieces is not None:
-            return self._pieces
+        if self._blocks is not None:
+            return self._blocks
         made = []
         for number, fields in enumerate(self.parts()):
             codes = Codes(fields["values"], fields["scales"], fields["errors"])
@@ -107,7 +107,7 @@ class Rows:
                 stop = start + _SCAN_BLOCK
                 groups: NDArray[np.int32] = fields["groups"][start:stop]
                 made.append(ScanBlock(codes.rows(start, stop), groups, number * _CHUNK + start))
-        self._pieces = made
+        self._blocks = made
         return made
 
 

@@ -1,18 +1,18 @@
-"""Exact search: every row's 8-bit code is scanned, and what can be among the best looked at."""
+"""Exact search: scan 8-bit codes, then compare the rows that can be among the best in float64."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import ArrayLike, NDArray
 
 from facecore._utils.cpus import usable_cpus
 from facecore._utils.rwlock import ReadersWriterLock
 from facecore.errors import IndexCorrupt, InvalidParameter
-from facecore.gallery.index import exact_files
 from facecore.gallery.index.code_storage import Fields, Rows
 from facecore.gallery.index.idmap import IdMap
 from facecore.gallery.validation import as_ids, as_labels, as_rows, as_vectors
@@ -32,6 +32,7 @@ Fetch = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 _PROBES = 16  # that go over the codes together
 _BLOCK = 1 << 14  # rows that are coded at a time
 _MOST_FETCHED = 4096
+_FILES = ("ids", "labels", "vectors")
 
 
 class ExactIndex:
@@ -39,17 +40,15 @@ class ExactIndex:
 
     The codes bound every similarity from both sides (`facecore.matching.similarity`); each row
     whose upper bound reaches the k-th greatest lower bound is compared again in float64, so that
-    the answer is exact whatever the vectors are.  With `fetch`, a row of D numbers takes
+    the answer is exact whatever the vectors are.  Without its vectors, a row of D numbers takes
     D + 20 bytes and 12 more for finding its id.
 
     Parameters
     ----------
     dimension : int
         Length of the vectors, 1..8192.
-    fetch : callable, optional
-        ``fetch(ids)`` gives the float32 vectors that were added, shape (n, D), from elsewhere.
-        Searches call it from their thread, under the lock: it must not use this index.
-        Where there is none, the index keeps the vectors.
+    keep_vectors : bool, default True
+        Keep the float32 vectors.  An index that does not needs `fetch` for every search.
     threads : int, optional
         For one search; all usable processors where it is not given.
 
@@ -64,17 +63,16 @@ class ExactIndex:
     """
 
     def __init__(
-        self, dimension: int, *, fetch: Fetch | None = None, threads: int | None = None
+        self, dimension: int, *, keep_vectors: bool = True, threads: int | None = None
     ) -> None:
         if not 1 <= dimension <= MAX_DIMENSION:
             raise InvalidParameter(f"the dimension is {dimension}, not 1 to {MAX_DIMENSION}")
         if threads is not None and threads < 1:
             raise InvalidParameter(f"{threads} threads: at least one is needed")
         self._dimension = dimension
-        self._fetch = fetch
         self._threads = usable_cpus() if threads is None else threads
         self._lock = ReadersWriterLock()
-        self._rows = Rows(dimension, vectors=fetch is None)
+        self._rows = Rows(dimension, vectors=keep_vectors)
         self._map = IdMap()
         # Labels may be any numbers; rows hold their place in this list.
         self._groups: dict[int, int] = {}
@@ -111,81 +109,110 @@ class ExactIndex:
             return len(keys)
 
     def search(
-        self, vectors: ArrayLike, k: int, labels: ArrayLike | None = None
+        self,
+        vectors: ArrayLike,
+        k: int,
+        labels: ArrayLike | None = None,
+        *,
+        fetch: Fetch | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Find the k most similar rows; see `Index.search`.
+
+        Parameters
+        ----------
+        vectors, k, labels
+            As in `Index.search`.
+        fetch : callable, optional
+            ``fetch(ids)`` returns the float32 vectors that were added, shape (n, D).  It is
+            called in this thread and under the lock, so it must not use this index.  Only an
+            index that keeps no vectors needs it.
 
         Raises
         ------
         InvalidParameter
         IndexCorrupt
-            What `fetch` gave are not the vectors that were added.
+            `fetch` returned other vectors than those that were added.
         """
+        if fetch is None:
+            if not self._rows.has_vectors:
+                raise InvalidParameter("the index keeps no vectors", "search with fetch")
+            fetch = self._kept
         alone = np.ndim(vectors) == 1
         probes = as_vectors(np.atleast_2d(vectors), self._dimension)
         if k < 1:
             raise InvalidParameter(f"k is {k}; at least 1 is needed")
         wanted = None if labels is None else np.unique(as_labels(labels))
         with self._lock.reading():
-            ids, similarities = self._search(probes, k, wanted)
+            ids, similarities = self._search(probes, k, wanted, fetch)
         return (ids[0], similarities[0]) if alone else (ids, similarities)
 
     def save(self, folder: Path) -> None:
-        """Write the index's files into an empty folder that exists."""
+        """Write ``ids.npy``, ``labels.npy`` and ``vectors.npy`` into an empty folder that exists.
+
+        Raises
+        ------
+        InvalidParameter
+            The index keeps no vectors.
+        """
+        if not self._rows.has_vectors:
+            raise InvalidParameter("the index keeps no vectors, so it cannot be saved")
         with self._lock.reading():
-            exact_files.save(folder, self._dimension, self._rows, list(self._groups))
+            rows, names = np.arange(len(self)), np.array(list(self._groups), np.int32)
+            labels = names[self._rows.take("groups", rows)]
+            fields = self._rows.take("ids", rows), labels, self._rows.take("vectors", rows)
+            for name, field in zip(_FILES, fields, strict=True):
+                np.save(folder / f"{name}.npy", field)
 
     @classmethod
-    def load(cls, folder: Path, *, fetch: Fetch | None = None, threads: int | None = None) -> Self:
+    def load(cls, folder: Path, *, threads: int | None = None) -> Self:
         """Read an index that `save` wrote.
 
         Raises
         ------
         IndexCorrupt
-            The files are missing, damaged or contradict each other, or there is no `fetch` and
-            none was saved with the vectors.
+            A file is missing or damaged, or the files contradict each other.
         """
-        parts = exact_files.ExactFiles(folder, vectors=fetch is None)
-        index = cls(parts.dimension, fetch=fetch, threads=threads)
-        for start in range(0, parts.count, _BLOCK):
-            fields = parts.read(start, min(start + _BLOCK, parts.count))
-            ids = np.asarray(fields["ids"], np.int64)
-            if len(np.unique(ids)) != len(ids) or (index._map.rows(ids) >= 0).any():
-                raise IndexCorrupt(f"an id is twice in {folder}")
-            index._put(ids, fields, np.asarray(fields.pop("labels"), np.int32))
+        try:
+            ids, labels, vectors = (_read(folder / f"{name}.npy") for name in _FILES)
+            index = cls(vectors.shape[-1], threads=threads)
+            index.add(ids, vectors, labels)
+        except (OSError, ValueError, IndexError, MemoryError) as error:
+            raise IndexCorrupt(f"the index in {folder} cannot be read: {error}") from error
         return index
 
     def _add(
         self, ids: NDArray[np.int64], vectors: NDArray[np.float32], labels: NDArray[np.int32]
     ) -> None:
         codes = encode(vectors)
-        fields: Fields = {
-            "ids": ids,
-            "values": codes.values,
-            "scales": codes.scales,
-            "errors": codes.errors,
-            "vectors": vectors,
-        }
-        self._put(ids, fields, labels)
-
-    def _put(self, ids: NDArray[np.int64], fields: Fields, labels: NDArray[np.int32]) -> None:
         names, inverse = np.unique(labels, return_inverse=True)
         for name in names.tolist():
             self._groups.setdefault(name, len(self._groups))
         places = np.array([self._groups[name] for name in names.tolist()], np.int32)
-        fields["groups"] = places[inverse]
-        sizes = np.bincount(fields["groups"], minlength=len(self._groups))
+        groups = places[inverse]
+        sizes = np.bincount(groups, minlength=len(self._groups))
         sizes[: len(self._sizes)] += self._sizes
         rows = self._map.rows(ids)
         old = np.asarray(self._rows.take("groups", rows[rows >= 0]), np.int32)
         self._sizes = sizes - np.bincount(old, minlength=len(sizes))
         added = rows < 0
         rows[added] = self._rows.count + np.arange(np.count_nonzero(added))
+        fields: Fields = {
+            "ids": ids,
+            "groups": groups,
+            "values": codes.values,
+            "scales": codes.scales,
+            "errors": codes.errors,
+            "vectors": vectors,
+        }
         self._rows.put(rows, fields)
         self._map.put(ids[added], rows[added])
 
     def _search(
-        self, probes: NDArray[np.float32], k: int, labels: NDArray[np.int32] | None
+        self,
+        probes: NDArray[np.float32],
+        k: int,
+        labels: NDArray[np.int32] | None,
+        fetch: Fetch,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         allowed, there = np.empty(0, np.bool_), self._rows.count
         if labels is not None:
@@ -203,7 +230,7 @@ class ExactIndex:
             found = scan(blocks, encode_probes(block), most, allowed, self._threads)
             for j, probe in enumerate(block):
                 rows, lower, upper = Candidates.merge(found, j)
-                best, exact = self._best(probe, rows, lower, upper, most)
+                best, exact = self._best(probe, rows, lower, upper, most, fetch)
                 ids[start + j] = best
                 similarities[start + j] = np.clip(exact, -1, 1)
         return ids, similarities
@@ -215,6 +242,7 @@ class ExactIndex:
         lower: NDArray[np.float32],
         upper: NDArray[np.float32],
         k: int,
+        fetch: Fetch,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         # From the greatest upper bound down, until none of what is left can still be among the
         # best.  In steps, as equal rows can make candidates of the whole index.
@@ -226,7 +254,12 @@ class ExactIndex:
             if len(best) == k and similarity[-1] > upper[part[0]]:
                 break
             ids = np.asarray(self._rows.take("ids", rows[part]), np.int64)
-            exact = dots(self._vectors(ids, rows[part]), probe)
+            fetched = np.asarray(fetch(ids))
+            if fetched.shape != (len(ids), self._dimension) or fetched.dtype != np.float32:
+                raise IndexCorrupt(
+                    f"{len(ids)} ids fetched {fetched.dtype} vectors of shape {fetched.shape}"
+                )
+            exact = dots(fetched, probe)
             if not ((lower[part] <= exact) & (exact <= upper[part])).all():
                 raise IndexCorrupt("vectors that were fetched are not those that were added")
             ids, exact = np.concatenate((best, ids)), np.concatenate((similarity, exact))
@@ -236,12 +269,11 @@ class ExactIndex:
             size = min(2 * size, max(_MOST_FETCHED, 4 * k))
         return best, similarity
 
-    def _vectors(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        if self._fetch is None:
-            return np.asarray(self._rows.take("vectors", rows), np.float32)
-        fetched = np.asarray(self._fetch(ids))
-        if fetched.shape != (len(ids), self._dimension) or fetched.dtype != np.float32:
-            raise IndexCorrupt(
-                f"{fetched.dtype} vectors of shape {fetched.shape} were fetched for {len(ids)} ids"
-            )
-        return fetched
+    def _kept(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        return np.asarray(self._rows.take("vectors", self._map.rows(ids)), np.float32)
+
+
+def _read(path: Path) -> NDArray[Any]:
+    with path.open("rb") as stream:
+        array: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
+    return array

@@ -1,4 +1,4 @@
-"""SQLite as the store uses it: connections, what is durable, and translate_sqlite_errors errors."""
+"""SQLite connections: durability, schema migrations, and errors as typed errors."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +16,6 @@ from facecore.gallery.sqlite.saved_index import WORTHWHILE, SavedIndex
 from facecore.gallery.sqlite.snapshot import Snapshot, State
 
 if TYPE_CHECKING:
-    from facecore.gallery.index import Index
     from facecore.gallery.index.hnsw import HnswIndex
     from facecore.gallery.sqlite.store import Store
 
@@ -49,7 +47,7 @@ class BackgroundHnswBuilder:
         self._store = store
         self._saved = saved
         self._dimension = dimension
-        self._sync: IndexSync | None = None
+        self._sync: IndexSync[HnswIndex] | None = None
         self._at: State | None = None  # None while it changes
         self._changed = threading.Condition()
         # Tickets: the last one given, the last one that was to be thorough, the last one served.
@@ -137,12 +135,12 @@ class BackgroundHnswBuilder:
             self._at = None
             sync.take(batch)
 
-    def _open(self, snapshot: Snapshot, thorough: bool) -> IndexSync | None:
+    def _open(self, snapshot: Snapshot, thorough: bool) -> IndexSync[HnswIndex] | None:
         sync = self._sync
-        renew = thorough and sync is not None and _garbage(sync.index) > _GARBAGE
+        renew = thorough and sync is not None and sync.index.garbage > _GARBAGE
         if renew or sync is None or not sync.can_follow(snapshot):
             self._at = None
-            sync = None if renew else self._saved.load(snapshot, _read)
+            sync = None if renew else self._saved.load(snapshot)
             if sync is None and not self._store.read_only:
                 start = State(0, snapshot.state().removal)
                 sync = IndexSync(new_hnsw(self._dimension), start)
@@ -169,18 +167,6 @@ class BackgroundHnswBuilder:
 
 def new_hnsw(dimension: int) -> HnswIndex:
     """An empty one; raises MissingExtra where hnswlib is not installed."""
-    from facecore.gallery.index.hnsw import HnswIndex
+    from facecore.gallery.index import HnswIndex
 
     return HnswIndex(dimension)
-
-
-def _read(folder: Path) -> HnswIndex:
-    from facecore.gallery.index.hnsw import HnswIndex
-
-    return HnswIndex.load(folder)
-
-
-def _garbage(index: Index) -> float:
-    from facecore.gallery.index.hnsw import HnswIndex
-
-    return index.garbage if isinstance(index, HnswIndex) else 0.0

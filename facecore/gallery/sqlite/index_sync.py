@@ -1,8 +1,9 @@
-"""An index that follows the history of a store."""
+"""An index, kept in step with the history of a store."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,20 +14,22 @@ from facecore.gallery.sqlite.transaction import Transaction
 
 __all__ = ["ChangeBatch", "IndexSync"]
 
+IndexT = TypeVar("IndexT", bound=Index)
+
 _BATCH = 16_384
 # Faces to be read from the store for which a progress bar is worth its line.
 _LONG = 50_000
 
 
 @dataclass(slots=True)
-class IndexSync:
+class IndexSync(Generic[IndexT]):
     """An index, and how far it has come.
 
     It holds exactly the faces that were there at the removal `state.removal` and whose ids are
-    not above `state.face`.  Whoever changes it sees to it that nobody else does.
+    not above `state.face`.  One thread at a time may change it.
     """
 
-    index: Index
+    index: IndexT
     state: State
 
     def apply(self, change: Transaction, state: State) -> None:

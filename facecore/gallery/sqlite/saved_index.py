@@ -1,155 +1,153 @@
-"""Indexes on the disk: what may be loaded, and what must not stay there."""
+"""The HNSW index on the disk: whether it may be loaded, and when it must be discarded."""
 
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facecore.errors import FacecoreError, IndexCorrupt
-from facecore.gallery.index import Index, generations
+from facecore.gallery.index import generations
 from facecore.gallery.index.generations import Generation
 from facecore.gallery.records import Contract
 from facecore.gallery.sqlite.index_sync import IndexSync
 from facecore.gallery.sqlite.snapshot import Snapshot, State
 
+if TYPE_CHECKING:
+    from facecore.gallery.index import HnswIndex
+
 __all__ = ["SavedIndex"]
 
 log = logging.getLogger("facecore.gallery")
 
+_KIND = "hnsw"
 _OTHER_FACES = "the store does not hold the same faces any more"
-# Below this many faces an index is made from the store faster than it could be saved.
+# With fewer faces than this, building the index takes less time than saving it.
 WORTHWHILE = 5_000
 
 
 class SavedIndex:
-    """The generations of one kind of index.
+    """The saved generations of the HNSW index of a store.
 
-    The store is the truth, and a generation is believed only if the store holds exactly the
-    faces that it holds: none was removed since, and no other history has taken its place.
+    A generation is used only if the store holds exactly the faces that it holds: none was
+    removed since, and no other history (a restored backup) has taken its place.
 
     Parameters
     ----------
-    root : Path
-        Folder of the generations.
-    kind : str
+    folder : Path
+        The gallery's folder of indexes.
     contract : Contract
 
     Attributes
     ----------
     face : int
-        Id of the last face of what is on the disk; 0 where nothing is.
+        Id of the last face in the files; 0 where there is no file that can be used.
     pending : bool
-        A removed face may still be on the disk, as it could not be discarded.
+        A file may still hold a removed face, because it could not be deleted.
     reached : int
         Id of the last face that was ever saved or loaded here, also if it was discarded since:
         a removal must not make an open gallery write its whole index again.
     """
 
-    def __init__(self, root: Path, kind: str, contract: Contract) -> None:
-        self._root = root
-        self._kind = kind
+    def __init__(self, folder: Path, contract: Contract) -> None:
+        self._root = folder / _KIND
+        self._exact = folder / "exact"  # facecore 0.1.0 saved the exact index too
         self._contract = contract
         self.face = self.reached = 0
         self.pending = False
-        self._none = False  # known, as only this process could have made one since
-        self._unread = False  # what is on the disk may hold any face
+        self._unknown = False  # the files may hold any face
 
     def repair(self, snapshot: Snapshot) -> None:
-        """Remove what a crash kept from being removed.  For the one who writes only."""
+        """Delete what the store no longer holds, and what a crash left.  For the writer only."""
         mark = generations.watermark(self._root)
         if mark is not None and _fits(mark, snapshot):
             self.face = self.reached = int(mark["face"])
             self._clean(generations.sweep)
         else:
             self._warn(snapshot, "it cannot be read" if mark is None else _OTHER_FACES)
-            self._discard()
+            self._clean(generations.discard)
 
-    def load(self, snapshot: Snapshot, read: Callable[[Path], Index]) -> IndexSync | None:
-        """The newest generation, if it is whole and the store's; else None."""
-        if self._none:
-            return None
+    def load(self, snapshot: Snapshot) -> IndexSync[HnswIndex] | None:
+        """The newest generation, if it is whole and fits the store; else None."""
         found = generations.latest(self._root, self._contract.id, self._contract.dimension)
-        result = (
-            self._load(found, snapshot, read) if isinstance(found, Generation) else found.reason
-        )
+        result = self._load(found, snapshot) if isinstance(found, Generation) else found.reason
         if isinstance(result, IndexSync):
+            self.face = self.reached = result.state.face
             return result
         self._warn(snapshot, result)
         self.face = self.reached = 0
-        self._unread = True
+        self._unknown = True
         return None
 
     def _warn(self, snapshot: Snapshot, reason: str) -> None:
-        # That there is none is no news: nothing was saved since a removal, or before a crash.
+        # Not where no file is there: none was saved since a removal, or before a crash.
         if snapshot.size() >= WORTHWHILE and generations.numbers(self._root):
             log.warning("%s: the saved index is not used: %s", self._root, reason)
 
-    def _load(
-        self, found: Generation, snapshot: Snapshot, read: Callable[[Path], Index]
-    ) -> IndexSync | str:
-        if found.kind != self._kind:
+    def _load(self, found: Generation, snapshot: Snapshot) -> IndexSync[HnswIndex] | str:
+        if found.kind != _KIND:
             return f"{found.folder.name}: it is of the kind {found.kind}"
         if not _fits(found.watermark, snapshot):
             return f"{found.folder.name}: {_OTHER_FACES}"
+        from facecore.gallery.index import HnswIndex
+
         try:
-            index = read(found.folder)
+            index = HnswIndex.load(found.folder)
         except IndexCorrupt as error:
             return f"{found.folder.name}: {error.message}"
         if len(index) != found.rows:
             return f"{found.folder.name}: it has {len(index)} rows of {found.rows}"
-        state = State(int(found.watermark["face"]), snapshot.state().removal)
-        self.face = self.reached = state.face
-        return IndexSync(index, state)
+        return IndexSync(index, State(int(found.watermark["face"]), snapshot.state().removal))
 
-    def save(self, sync: IndexSync, snapshot: Snapshot) -> None:
+    def save(self, sync: IndexSync[HnswIndex], snapshot: Snapshot) -> None:
         """Write a generation; one that cannot be written is only a warning.
 
-        The sync must be at the removals of the snapshot, and stay as it is meanwhile.
+        `sync` must be at the removals of the snapshot, and must not change meanwhile.
         """
         face = sync.state.face
-        mark = {"face": face, "holds": snapshot.fingerprint(face)}
         try:
             generations.save(
                 self._root,
                 sync.index,
-                kind=self._kind,
+                kind=_KIND,
                 contract=self._contract.id,
-                watermark=mark,
-                parameters=getattr(sync.index, "parameters", None),
+                watermark={"face": face, "holds": snapshot.fingerprint(face)},
+                parameters=sync.index.parameters,
             )
         except FacecoreError as error:
             log.warning("%s: the index was not saved: %s", self._root, error)
-            self._unread = True
+            self._unknown = True
             return
+        self._unknown = False
         self.face = self.reached = face
-        self._none = self._unread = False
         self.pending = self.pending and len(generations.numbers(self._root)) > 1
 
-    def forget(self, gone: Iterable[NDArray[np.int64]]) -> None:
-        """Discard what holds one of these faces, or could not be discarded before.
+    def discard_faces(self, removed: Iterable[NDArray[np.int64]]) -> None:
+        """Discard the files if they hold one of these faces, or could not be discarded before.
 
-        Where that is impossible, it is logged, and `pending`: the removal itself was done.
+        A failure is logged and sets `pending`: the removal itself is done.
         """
-        if self.pending or any(self._unread or ids.min() <= self.face for ids in gone):
-            self._discard()
-
-    def _discard(self) -> None:
-        self.face, self._none = 0, True
-        self._clean(generations.discard)
+        if self.pending or any(self._unknown or ids.min() <= self.face for ids in removed):
+            self._clean(generations.discard)
 
     def _clean(self, clean: Callable[[Path], None]) -> None:
         try:
+            if self._exact.exists():
+                shutil.rmtree(self._exact)
             clean(self._root)
-        except FacecoreError as error:
+        except (FacecoreError, OSError) as error:
             if not self.pending:
                 log.warning("%s: removed templates may stay for now: %s", self._root, error)
             self.pending = True
         else:
-            self.pending = self._unread = False
+            self.pending = self._unknown = False
+            if clean is generations.discard:
+                self.face = 0
 
 
 def _fits(mark: dict[str, object], snapshot: Snapshot) -> bool:

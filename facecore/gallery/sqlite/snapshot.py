@@ -219,7 +219,7 @@ class Snapshot:
     def _matrix(self, blobs: list[bytes]) -> NDArray[np.float32]:
         data = b"".join(blobs)
         size = 4 * self._dimension
-        if len(data) != size * len(blobs) or any(len(blob) != size for blob in blobs):
+        if blobs and set(map(len, blobs)) != {size}:
             raise GalleryCorrupt(f"a template does not have {self._dimension} numbers")
         vectors = np.frombuffer(data, "<f4").reshape(len(blobs), self._dimension)
         squares = np.einsum("ij,ij->i", vectors, vectors)

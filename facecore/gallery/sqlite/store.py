@@ -76,7 +76,6 @@ class Store:
         self._free: list[sqlite3.Connection] = []
         self._mutex = threading.Lock()
         self._changing = threading.RLock()
-        self._own = threading.local()
         self.closed = False
         self._process = os.getpid()
         self._lock: FolderLock | None = None
@@ -143,12 +142,8 @@ class Store:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
-        """The gallery at one moment; inside another snapshot of the same thread, that moment."""
+        """The gallery at one moment."""
         self.check_usable()
-        own: Snapshot | None = getattr(self._own, "snapshot", None)
-        if own is not None:
-            yield own
-            return
         if self._frozen is not None and (self._log_bytes() or self._look() != self._frozen):
             raise GalleryLocked(
                 f"{self.path.parent} may not be written from here, and another process changes it",
@@ -158,10 +153,8 @@ class Store:
             connection = self._take()
             try:
                 connection.execute("BEGIN")
-                self._own.snapshot = Snapshot(connection, self._contract.dimension)
-                yield self._own.snapshot
+                yield Snapshot(connection, self._contract.dimension)
             finally:
-                self._own.snapshot = None
                 self._give(connection)
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Transaction to the store, all of one transaction or none."""
+"""Changes of the store: all of one transaction, or none."""
 
 from __future__ import annotations
 

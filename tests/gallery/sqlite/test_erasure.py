@@ -12,17 +12,15 @@ import pytest
 
 from benchmarks._templates import template
 from facecore import Gallery
-from facecore.gallery.sqlite import index_manager, saved_index, store
-from facecore.matching.similarity import encode
+from facecore.gallery.sqlite import hnsw_builder, saved_index, store
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
 
 def forms(token: str) -> list[bytes]:
-    """A template as float32, and as the index codes it; parts, as a row may be cut."""
-    vector = template(token)
-    data, code = vector.tobytes(), encode(vector[None]).values.tobytes()[: len(vector)]
-    return [data[:24], data[200:224], data[-24:], code[:24], code[-24:]]
+    """Parts of a template, as a row may be cut."""
+    data = template(token).tobytes()
+    return [data[:24], data[200:224], data[-24:]]
 
 
 def held(folder: Path, tokens: list[str]) -> list[str]:
@@ -35,24 +33,27 @@ def add(gallery: Gallery, tokens: list[str], group: str = "staff") -> None:
     gallery.add_templates(group, vectors, tokens, contract=gallery.contract_id)
 
 
-def test_a_saved_template_can_be_seen(
-    filled: Gallery, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_saved_template_can_be_seen(filled: Gallery, folder: Path) -> None:
     """The tests below look for bytes that are really there before."""
-    monkeypatch.setattr(index_manager, "WORTHWHILE", 1)
     add(filled, ["t"])
     filled.close()
     files = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert all(form in files for form in forms("t"))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("index", ["exact", "hnsw"])
 def test_removed_templates_are_gone(
-    filled: Gallery, folder: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+    folder: Path, templates_engine: Any, index: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over pages that fill and empty: where they were merged, SQLite alone leaves copies."""
-    for module in (saved_index, index_manager):
+    for module in (saved_index, hnsw_builder):
         monkeypatch.setattr(module, "WORTHWHILE", 1)
+    with Gallery(folder, templates_engine, index=index) as gallery:
+        gallery.create_group("staff")
+        check_removals(gallery, folder, 0 if index == "exact" else 1)
+
+
+def check_removals(filled: Gallery, folder: Path, seed: int) -> None:
     rng = random.Random(seed)
     live: list[str] = []
     gone: list[str] = []
