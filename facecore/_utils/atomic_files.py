@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files and folders that are written whole or not at all, also when processes race or die."""
 
 from __future__ import annotations
 
@@ -6,15 +6,34 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import stat
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
+from facecore._utils import file_locks
 from facecore.errors import InvalidParameter
 
-__all__ = ["check_writable", "make_folder", "sync_folder", "write_whole", "written_whole"]
+__all__ = [
+    "check_writable",
+    "exclusive",
+    "make_folder",
+    "publish",
+    "remove",
+    "remove_leftovers",
+    "staged",
+    "sync",
+    "sync_folder",
+    "write_new",
+    "write_whole",
+    "written_whole",
+]
+
+# Only used where the file system has no locks: a temporary folder this old has no owner left.
+_ABANDONED_AFTER = 24 * 3600.0
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -75,16 +94,133 @@ def check_writable(path: Path) -> None:
         pass
 
 
+def write_new(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write a new file into a staged folder, and wait until it is on the disk."""
+    with _new(path) as stream:
+        for chunk in chunks:
+            stream.write(chunk)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names inside a folder, are on the disk; raises OSError."""
+    if path.is_dir() and sys.platform == "win32":
+        return  # Windows opens no folder
+    # Windows flushes only files that are open for writing.
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names inside a folder durable, where the system can do that."""
-    if sys.platform == "win32":
-        return
     with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(folder)
+
+
+@contextlib.contextmanager
+def exclusive(target: Path) -> Iterator[None]:
+    """Hold the lock on `target` across processes and threads, and clean up after dead owners.
+
+    The lock is the operating system's, so it ends with its process.  Its holder may therefore
+    remove every temporary folder of `target`, as their makers are gone.  The holder also removes
+    the lock file while it holds the lock; a process that waited for a file that is no longer
+    there starts over, so that there are never two holders.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path = target.parent / f".{target.name}.lock"
+    while True:
+        with path.open("ab") as stream:
+            locked = True
+            try:
+                file_locks.lock(stream, wait=True)
+            except OSError:  # the file system has no locks
+                locked = False
+            if locked and not _is_still(stream, path):
+                continue
+            try:
+                for leftover in target.parent.glob(f".{target.name}.tmp-*"):
+                    if locked or _age(leftover) > _ABANDONED_AFTER:
+                        remove(leftover)
+                yield
+            finally:
+                remove(path)
+            return
+
+
+@contextlib.contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """An empty temporary folder beside `target`, removed at the end whatever happens."""
+    # Not tempfile.mkdtemp: its mode 0700 would hide a shared cache from its other users.
+    folder = _temporary(target)
+    try:
+        folder.mkdir()
+        yield folder
+    finally:
+        remove(folder)
+
+
+def publish(folder: Path, target: Path, is_right: Callable[[], bool]) -> None:
+    """Move the finished `folder` to `target` in one step.
+
+    Parameters
+    ----------
+    folder : Path
+        From `staged`; its files are on the disk.
+    target : Path
+        Where it goes.  A wrong folder there is moved out of the way first.
+    is_right : callable
+        Tells whether a folder that stands at `target` will do.
+    """
+    sync_folder(folder)
+    if os.path.lexists(target) and not is_right():
+        wrong = _temporary(target)
+        target.rename(wrong)
+        remove(wrong)
+    try:
+        folder.rename(target)
+    except OSError:
+        # Without locks another process may have been faster; its result is as good as ours.
+        if not is_right():
+            raise
+    sync_folder(target.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder, a file or a link, as far as that is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary folders in `folder` whose makers died; raises OSError."""
+    for path in list(folder.iterdir()):
+        if path.name.startswith(".") and ".tmp-" in path.name:
+            shutil.rmtree(path)
+
+
+def _temporary(target: Path) -> Path:
+    # Cut, as the name of `target` may be as long as a name can be.
+    return target.with_name(f".{target.name[:40]}.tmp-{os.getpid()}-{secrets.token_hex(6)}")
+
+
+def _is_still(stream: IO[bytes], path: Path) -> bool:
+    """Tell whether `path` names the open file, and not a newer one or none."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except OSError:
+        return False
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 @contextlib.contextmanager
@@ -95,8 +231,7 @@ def _beside(path: Path) -> Iterator[Path]:
     """
     try:
         _check_replaceable(path)
-        # Cut, as the name of `path` may be as long as a name can be.
-        partial = path.with_name(f".{path.name[:40]}.tmp-{os.getpid()}-{secrets.token_hex(6)}")
+        partial = _temporary(path)
         try:
             yield partial
         finally:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from facecore._utils import atomic_dir
+from facecore._utils import atomic_files
 from facecore.errors import PackCorrupt, PackNotFound
 from facecore.models import packs, registry
 from facecore.models.manifest import MANIFEST_NAME, Manifest, ModelFile, read_manifest
@@ -67,14 +67,14 @@ def pull(name: str, *, progress: bool = True) -> PullResult:
         return PullResult(name, installed.folder, 0)
     target = registry.cache_root() / name
     try:
-        with atomic_dir.exclusive(target):
+        with atomic_files.exclusive(target):
             installed = _sound_pack(name)  # another process may have finished meanwhile
             if installed is not None:
                 return PullResult(name, installed.folder, 0)
-            with atomic_dir.staged(target) as folder:
-                atomic_dir.write(folder / MANIFEST_NAME, iter([source.read_bytes()]))
+            with atomic_files.staged(target) as folder:
+                atomic_files.write_new(folder / MANIFEST_NAME, [source.read_bytes()])
                 count = _download(manifest, entry, folder, progress)
-                atomic_dir.publish(folder, target, lambda: _sound_pack(name) is not None)
+                atomic_files.publish(folder, target, lambda: _sound_pack(name) is not None)
     except OSError as error:
         raise PackNotFound(
             f"the pack {name} cannot be stored in {target}: {error.strerror or error}",
@@ -101,7 +101,7 @@ def _download(manifest: Manifest, entry: RegistryEntry, folder: Path, progress: 
     with bar:
         for model in manifest.models.values():
             chunks = published_bytes(model, entry.files[model.file])
-            atomic_dir.write(folder / model.file, _checked(chunks, model, bar.update))
+            atomic_files.write_new(folder / model.file, _checked(chunks, model, bar.update))
     return total
 
 

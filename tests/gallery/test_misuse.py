@@ -215,10 +215,10 @@ def test_a_file_system_without_locks(
 ) -> None:
     """No other process has it open, so the error must not say so."""
 
-    def refuse(stream: object) -> None:
+    def refuse(stream: object, *, wait: bool) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("facecore.gallery.sqlite.folder._lock", refuse)
+    monkeypatch.setattr("facecore._utils.file_locks.lock", refuse)
     with pytest.raises(GalleryNotWritable, match=r"cannot be locked.*network share"):
         Gallery(folder, templates_engine)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import hashlib
 import http.server
 import json
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from facecore._utils import atomic_dir
+from facecore._utils import atomic_files, file_locks
 from facecore.errors import PackCorrupt, PackNotFound
 from facecore.models import download, registry
 from facecore.models.listing import known_packs, verify
@@ -366,7 +367,7 @@ def test_only_https_without_a_mirror(root: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_interrupt_leaves_nothing(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = atomic_dir.write
+    write = atomic_files.write_new
 
     def interrupted(path: Path, chunks: Iterator[bytes]) -> None:
         if path.name == "embedder.onnx":
@@ -375,7 +376,7 @@ def test_an_interrupt_leaves_nothing(mirror: Path, monkeypatch: pytest.MonkeyPat
             raise KeyboardInterrupt
         write(path, chunks)
 
-    monkeypatch.setattr(atomic_dir, "write", interrupted)
+    monkeypatch.setattr(atomic_files, "write_new", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pull("big", progress=False)
     assert left_behind() == []
@@ -391,8 +392,12 @@ def test_what_a_killed_pull_left_is_cleaned(mirror: Path) -> None:
     assert left_behind() == [foreign.name, "big"]
 
 
+def no_locks(stream: object, *, wait: bool) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
 def test_without_locks_only_old_leftovers_go(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atomic_dir, "_lock", lambda stream: False)
+    monkeypatch.setattr(file_locks, "lock", no_locks)
     young, old = (registry.cache_root() / f".big.tmp-1-{age}" for age in ("young", "old"))
     young.mkdir(parents=True)
     old.mkdir()
@@ -402,8 +407,8 @@ def test_without_locks_only_old_leftovers_go(mirror: Path, monkeypatch: pytest.M
 
 
 def test_without_locks_the_faster_one_wins(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atomic_dir, "_lock", lambda stream: False)
-    publish, entered = atomic_dir.publish, []
+    monkeypatch.setattr(file_locks, "lock", no_locks)
+    publish, entered = atomic_files.publish, []
 
     def late(folder: Path, target: Path, is_right: Callable[[], bool]) -> None:
         if not entered:
@@ -411,7 +416,7 @@ def test_without_locks_the_faster_one_wins(mirror: Path, monkeypatch: pytest.Mon
             pull("big", progress=False)  # meanwhile, another one finishes
         publish(folder, target, is_right)
 
-    monkeypatch.setattr(atomic_dir, "publish", late)
+    monkeypatch.setattr(atomic_files, "publish", late)
     assert pull("big", progress=False).downloaded == TOTAL
     assert all(check.ok for check in verify("big"))
     assert left_behind() == ["big"]

@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks._templates import template
 from facecore import Gallery
+from facecore._utils import atomic_files
 from facecore.gallery.index import HnswIndex, generations
 from facecore.gallery.sqlite import hnsw_builder, saved_index
 from facecore.gallery.sqlite.index_sync import IndexSync
@@ -281,7 +282,7 @@ def test_a_crash_while_the_index_is_saved(
     owner: Any
     owner, name = {
         "index.save": (generations, "_write_manifest"),
-        "rename": (generations, "_sync"),
+        "rename": (atomic_files, "sync"),
         "older ones removed": (generations, "_remove"),
     }[point]
     plain = getattr(owner, name)

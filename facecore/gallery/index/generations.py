@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -15,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from facecore._utils.atomic_files import make_folder
+from facecore._utils import atomic_files
 from facecore.errors import InvalidParameter
 
 __all__ = ["Generation", "Unusable", "discard", "latest", "numbers", "save", "sweep", "watermark"]
@@ -23,7 +22,6 @@ __all__ = ["Generation", "Unusable", "discard", "latest", "numbers", "save", "sw
 FORMAT = 1
 MANIFEST = "manifest.json"
 NUMBERED = re.compile(r"[0-9]{6,18}")
-LEFTOVER = ".tmp-"
 
 
 class Saveable(Protocol):
@@ -111,12 +109,11 @@ def save(
     InvalidParameter
         It cannot be written: a full disk, say. The older generations are still there.
     """
-    make_folder(root)
+    atomic_files.make_folder(root)
     with contextlib.suppress(OSError):
-        _remove_leftovers(root)
+        atomic_files.remove_leftovers(root)
     old = numbers(root)
     folder = root / f"{max(old, default=0) + 1:06d}"
-    partial = root / f"{LEFTOVER}{secrets.token_hex(6)}"
     generation = Generation(
         folder=folder,
         kind=kind,
@@ -127,15 +124,12 @@ def save(
         watermark=dict(watermark),
     )
     try:
-        try:
-            partial.mkdir()
+        with atomic_files.staged(folder) as partial:
             index.save(partial)
             _write_manifest(partial, generation)
-            _sync(partial)
+            atomic_files.sync(partial)
             partial.rename(folder)
-            _sync(root)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            atomic_files.sync(root)
     except OSError as error:
         raise InvalidParameter(
             f"{folder} cannot be written: {error.strerror or error}",
@@ -216,8 +210,8 @@ def discard(root: Path) -> None:
     try:
         for number in numbers(root):
             _remove(root, number)
-        _remove_leftovers(root)
-        _sync(root)
+        atomic_files.remove_leftovers(root)
+        atomic_files.sync(root)
     except OSError as error:
         raise InvalidParameter(
             f"{root} cannot be emptied: {error.strerror or error}",
@@ -235,7 +229,7 @@ def sweep(root: Path) -> None:
     """
     if root.is_dir():
         try:
-            _remove_leftovers(root)
+            atomic_files.remove_leftovers(root)
         except OSError as error:
             raise InvalidParameter(
                 f"{root} cannot be cleaned: {error.strerror or error}"
@@ -291,7 +285,7 @@ def _write_manifest(folder: Path, generation: Generation) -> None:
     manifest = {"format": FORMAT, "generation": described, "files": files}
     (folder / MANIFEST).write_bytes(_sealed(manifest))
     for path in [*paths, folder / MANIFEST]:
-        _sync(path)
+        atomic_files.sync(path)
 
 
 def _sealed(manifest: Mapping[str, Any]) -> bytes:
@@ -306,25 +300,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folder
-    # Windows flushes only what is open for writing.
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _remove(root: Path, number: int) -> None:
     # Renamed first, so that no reader finds a generation of which a part is gone.
-    grave = root / f"{LEFTOVER}{secrets.token_hex(6)}"
+    grave = root / f".tmp-{secrets.token_hex(6)}"
     (root / f"{number:06d}").rename(grave)
     shutil.rmtree(grave)
-
-
-def _remove_leftovers(root: Path) -> None:
-    for path in list(root.iterdir()):
-        if path.name.startswith(LEFTOVER):
-            shutil.rmtree(path)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import sys
 from pathlib import Path
 from typing import IO
 
+from facecore._utils import file_locks
 from facecore.errors import GalleryCorrupt, GalleryLocked, GalleryNotWritable, InvalidParameter
 
 __all__ = ["INDEX", "FolderLock", "claim"]
 
 LOCK, INDEX = "writer.lock", "index"
-
-# How systems say that somebody else has a lock.
-_HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 
 def claim(folder: Path, database: str) -> None:
@@ -70,10 +66,10 @@ class FolderLock:
                 "open it with read_only=True, or check who may write to the folder",
             ) from error
         try:
-            _lock(self._stream)
+            file_locks.lock(self._stream, wait=False)
         except OSError as error:
             self._stream.close()
-            if error.errno not in _HELD:
+            if error.errno not in file_locks.HELD:
                 raise GalleryNotWritable(
                     f"{folder} cannot be locked: {error.strerror or error}",
                     "keep the gallery on a local disk, not on a network share",
@@ -83,29 +79,5 @@ class FolderLock:
     def release(self) -> None:
         """Let another process write; the file stays, as removing it could race."""
         with contextlib.suppress(OSError):
-            _unlock(self._stream)
+            file_locks.unlock(self._stream)
         self._stream.close()
-
-
-def _lock(stream: IO[bytes]) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        stream.seek(0)
-        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _unlock(stream: IO[bytes]) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        stream.seek(0)
-        msvcrt.locking(stream.fileno(), msvcrt.LK_UNLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(stream, fcntl.LOCK_UN)
