@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from facecore import images
 from facecore._utils.cpus import usable_cpus
-from facecore._utils.threads import run_interleaved
+from facecore._utils.threads import at_once
 from facecore.errors import FacecoreError, InvalidParameter
 from facecore.face.detection import Face
 from facecore.face.sample import FaceSample
@@ -474,7 +474,7 @@ class FaceEngine:
         shared = all(isinstance(i, FaceSample) or images.is_independent(i) for i in given)
         contract = self._pipeline.contract
         known = all(isinstance(i, FaceSample) and contract in i.vectors for i in given)
-        return run_interleaved(tasks) if shared and not known else [task() for task in tasks]
+        return at_once(tasks) if shared and not known else [task() for task in tasks]
 
     def _template(self, name: str, image: FaceInput) -> Template:
         try:

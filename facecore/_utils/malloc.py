@@ -7,8 +7,6 @@ from collections.abc import Callable
 from functools import cache
 from time import monotonic
 
-from facecore._utils.threads import release_turn
-
 __all__ = ["LARGE", "malloc_trim", "trim_heap"]
 
 LARGE = 1_500_000
@@ -31,8 +29,7 @@ def trim_heap() -> None:
     trim = malloc_trim()
     if trim is not None and now - _last >= _PAUSE:
         _last = now
-        with release_turn():
-            trim(0)
+        trim(0)
 
 
 @cache

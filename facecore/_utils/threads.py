@@ -7,15 +7,14 @@ another's: whoever finds the pool busy does the work itself.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 from typing import TypeVar
 
 from facecore._utils.cpus import usable_cpus
 
-__all__ = ["at_once", "pool", "release_turn", "run_interleaved", "submit"]
+__all__ = ["at_once", "pool", "submit"]
 
 T = TypeVar("T")
 
@@ -57,55 +56,3 @@ def at_once(tasks: Sequence[Callable[[], T]]) -> list[T]:
         for helper in helpers:
             if helper is not None:
                 helper.cancel()
-
-
-_here = threading.local()
-_PATIENCE = 1.0  # seconds for which a turn is waited for, so that none that is lost stops anybody
-
-
-class release_turn:  # noqa: N801 - reads as what it is where it is used
-    """Within it, the other tasks of `run_interleaved` have their turn; elsewhere it does nothing.
-
-    No generator: one that an interrupt leaves behind would take the turn back when it is collected.
-    """
-
-    __slots__ = ("_turn",)
-
-    def __enter__(self) -> None:
-        turn: threading.RLock | None = getattr(_here, "turn", None)
-        self._turn = turn if turn is not None and _give_up(turn) else None
-
-    def __exit__(self, *_: object) -> None:
-        if self._turn is not None and not self._turn.acquire(timeout=_PATIENCE):
-            _here.turn = None  # on without turns: they save time and guard nothing
-
-
-def run_interleaved(tasks: Sequence[Callable[[], T]]) -> list[T]:
-    """As `at_once`, for tasks that compute in C `release_turn`, and run Python between.
-
-    Python's own lock is handed over at every small call into C, and to wake a thread costs more
-    than many of these take: a comparison's threads fell asleep 26 times, and do so 12 times with a
-    lock of their own that only the long calls give up.
-    """
-    turn = threading.RLock()
-    return at_once([partial(_in_turn, turn, task) for task in tasks])
-
-
-def _in_turn(turn: threading.RLock, task: Callable[[], T]) -> T:
-    outer = getattr(_here, "turn", None)
-    try:
-        if turn.acquire(timeout=_PATIENCE):
-            _here.turn = turn
-        return task()
-    finally:
-        _here.turn = outer
-        _give_up(turn)
-
-
-def _give_up(turn: threading.RLock) -> bool:
-    """Whether it was held: an interrupt may come between any two steps, but the lock knows."""
-    try:
-        turn.release()
-    except RuntimeError:
-        return False
-    return True

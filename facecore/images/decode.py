@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from facecore._utils.threads import release_turn
 from facecore.errors import FacecoreError, ImageTooLarge, InvalidParameter, UnreadableImage
 from facecore.images.formats import (
     check_png,
@@ -104,7 +103,7 @@ def open_picture(image: ImageInput, limits: Limits = DEFAULT_LIMITS) -> Picture:
     pillow_image = getattr(sys.modules.get("PIL.Image"), "Image", None)
     if pillow_image is not None and isinstance(image, pillow_image):
         check_pixels(image.size, limits)
-        with _decoder_errors(), release_turn():
+        with _decoder_errors():
             return Picture.of(_from_pillow(image))
     data = read_bytes(image, limits)
     with _decoder_errors():
@@ -156,13 +155,11 @@ def _from_encoded(data: bytes, limits: Limits) -> Picture:
         header = open_header(data)
         check_pixels(header.size, limits)
         if header.format == "PNG":
-            with release_turn():
-                check_png(data, header)
+            check_png(data, header)
         elif header.format == "TIFF":
             check_tiff(header)
         if not opencv_reads(header):
-            with release_turn():
-                return Picture.of(_from_pillow(header))
+            return Picture.of(_from_pillow(header))
         size, layers, orientation = header.size, 0, exif_orientation(header)
     swap, flip = _TURNS.get(orientation, _UPRIGHT)
 

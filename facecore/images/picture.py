@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from facecore._utils.threads import release_turn
-
 __all__ = ["Picture"]
 
 
@@ -84,7 +82,6 @@ class Picture:
         decoded = self._decoded
         if reduction not in decoded:
             assert self._decode is not None
-            with release_turn():
-                pixels = self._decode(reduction)
+            pixels = self._decode(reduction)
             decoded = self._decoded = {**decoded, reduction: pixels}
         return decoded[reduction]

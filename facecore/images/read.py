@@ -6,7 +6,6 @@ import os
 import re
 from typing import Any
 
-from facecore._utils.threads import release_turn
 from facecore.errors import FacecoreError, ImageTooLarge, InvalidParameter, UnreadableImage
 from facecore.images.limits import DEFAULT_LIMITS, Limits, check_bytes
 
@@ -32,7 +31,7 @@ def read_bytes(image: object, limits: Limits = DEFAULT_LIMITS) -> bytes:
                 f"{image[:80]!r} is a URL", "facecore never downloads; fetch it and give the bytes"
             )
         try:
-            with release_turn(), open(image, "rb", buffering=0) as file:
+            with open(image, "rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
                 check_bytes(size, limits)
                 data = _read_stream(file, limits, size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from facecore._utils.threads import release_turn
 from facecore.errors import FacecoreError
 
 if TYPE_CHECKING:
@@ -61,8 +60,7 @@ def run(
         The run failed: the memory of the device was full, say.
     """
     try:
-        with release_turn():
-            return session.run(outputs, feed)
+        return session.run(outputs, feed)
     except Exception as error:  # ONNX Runtime's errors have no common base but Exception
         text = " ".join(str(error).split()) or type(error).__name__
         raise FacecoreError(

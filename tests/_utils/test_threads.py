@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import signal
 import subprocess
 import sys
 import tarfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +17,7 @@ from PIL import Image
 
 from facecore import FaceEngine
 from facecore._utils import threads
-from facecore._utils.cpus import usable_cpus
-from facecore._utils.threads import at_once, pool, release_turn, run_interleaved
+from facecore._utils.threads import at_once, pool
 
 
 def test_results_keep_their_order_and_run_side_by_side() -> None:
@@ -52,106 +49,6 @@ def test_the_first_task_that_fails_decides() -> None:
         at_once([first, second])
     with pytest.raises(ValueError, match="second"):
         at_once([lambda: None, second])
-
-
-def test_in_turns_only_what_stands_aside_runs_side_by_side() -> None:
-    both = threading.Barrier(2, timeout=30)
-    inside: list[str] = []
-    most = 0
-
-    def task(name: str) -> str:
-        nonlocal most
-        for _ in range(50):
-            inside.append(name)
-            most = max(most, len(inside))
-            time.sleep(1e-5)  # the other could come in
-            inside.remove(name)
-            with release_turn():
-                both.wait()
-        return name
-
-    assert run_interleaved([lambda: task("a"), lambda: task("b")]) == ["a", "b"]
-    assert most == 1
-
-
-def test_a_failure_aside_gives_the_turn_up() -> None:
-    def fail() -> None:
-        with release_turn():
-            raise ValueError("release_turn")
-
-    for tasks in ([fail, lambda: None], [lambda: None, fail], [fail, fail]):
-        with pytest.raises(ValueError, match="release_turn"):
-            run_interleaved(tasks)
-
-    def nest() -> int:
-        with release_turn(), release_turn():
-            pass
-        with release_turn():
-            return len(run_interleaved([threading.get_ident] * 2))
-
-    assert run_interleaved([nest, nest]) == [2, 2]
-    nested = [lambda: run_interleaved([threading.get_ident, threading.get_ident])] * 2
-    assert len(run_interleaved(nested)) == 2
-    with release_turn():  # nobody's turn
-        assert run_interleaved([lambda: 1]) == [1]
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
-def test_interrupts_leave_every_turn_where_it_belongs() -> None:
-    class Interrupt(BaseException):
-        pass
-
-    def interrupt(*_: object) -> None:
-        raise Interrupt
-
-    def busy() -> None:
-        for _ in range(10**6):
-            with release_turn():
-                pass
-
-    def other() -> None:
-        for _ in range(2000):
-            with release_turn():
-                pass
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        for i in range(100):
-            signal.setitimer(signal.ITIMER_REAL, 1e-3 + 1e-5 * i)
-            with pytest.raises(Interrupt):
-                run_interleaved([busy, other])
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert run_interleaved([lambda: 1, lambda: 2]) == [1, 2]
-    helpers = usable_cpus()
-    everyone = threading.Barrier(helpers)  # nobody waits for a turn that was lost
-    for task in [pool().submit(everyone.wait, 30) for _ in range(helpers)]:
-        task.result()
-
-
-def test_what_an_interrupt_leaves_behind_takes_no_turn() -> None:
-    left: list[release_turn] = []
-    began, gone, done = threading.Event(), threading.Event(), threading.Event()
-
-    def interrupted() -> None:
-        with release_turn():
-            assert began.wait(30)
-        left.append(release_turn())
-        left[0].__enter__()  # and never its end
-        raise KeyboardInterrupt
-
-    def other() -> None:
-        with release_turn():
-            began.set()
-            assert gone.wait(30)
-        done.set()
-
-    with pytest.raises(KeyboardInterrupt):
-        run_interleaved([interrupted, other])
-    left.clear()
-    gone.set()
-    assert done.wait(20)
 
 
 def test_a_busy_pool_leaves_the_work_to_the_caller() -> None:
