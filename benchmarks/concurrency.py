@@ -30,7 +30,7 @@ import numpy as np
 
 from benchmarks._templates import TemplateEngine, template
 from facecore import Gallery, Match
-from facecore.gallery.sqlite.index_manager import IndexManager
+from facecore.gallery.sqlite.backend import SqliteBackend
 
 GROUPS = ("a", "b", "c")
 LIMIT = 10
@@ -64,14 +64,14 @@ _answered_at = threading.local()
 
 def record_states() -> None:
     """Let every search say at which state of the store it was answered."""
-    plain = IndexManager.search
+    plain = SqliteBackend._best
 
     def search(self: Any, vector: Any, limit: int, labels: Any, index: Any, snapshot: Any) -> Any:
         state = snapshot.state()
         _answered_at.state = (state.face, state.removal)
         return plain(self, vector, limit, labels, index, snapshot)
 
-    IndexManager.search = search  # type: ignore[method-assign]
+    SqliteBackend._best = search  # type: ignore[method-assign]
 
 
 def ask(gallery: Gallery, token: str, groups: list[str] | None, log: Log) -> None:

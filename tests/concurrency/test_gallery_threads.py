@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from benchmarks import concurrency
-from facecore.gallery.sqlite.index_manager import IndexManager
+from facecore.gallery.sqlite.backend import SqliteBackend
 
 
 @pytest.mark.parametrize("index", ["exact", "hnsw"])
 def test_answers_are_those_of_a_serial_run(
     folder: Path, index: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(IndexManager, "search", IndexManager.search)  # put back at the end
+    monkeypatch.setattr(SqliteBackend, "_best", SqliteBackend._best)  # put back at the end
     seconds = float(os.environ.get("FACECORE_SECONDS", "2"))
     result = concurrency.run(folder, seconds, index=index)
     assert result["problems"] == []

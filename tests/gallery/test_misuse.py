@@ -409,7 +409,7 @@ def test_a_failed_opening_lets_go(
 ) -> None:
     filled.close()
     with monkeypatch.context() as patch:
-        patch.setattr("facecore.gallery.sqlite.index_manager.SavedIndex.repair", _fail)
+        patch.setattr("facecore.gallery.sqlite.backend.SavedIndex.repair", _fail)
         with pytest.raises(GalleryCorrupt, match="on purpose"):
             Gallery(folder, templates_engine)
     with Gallery(folder, templates_engine) as gallery:

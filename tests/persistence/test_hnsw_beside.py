@@ -77,7 +77,7 @@ def test_a_reader_loads_it_and_never_makes_one(
     filled.close()
     with Gallery(folder, templates_engine, index="hnsw", read_only=True) as reader:
         assert finds(reader, 7)
-        reader._backend._index_manager._hnsw._thread.join(60)  # type: ignore[attr-defined]
+        reader._backend._hnsw._thread.join(60)  # type: ignore[attr-defined]
         assert finds(reader, 7)
         assert reader.stats().index == "exact"
     with Gallery(folder, templates_engine, index="hnsw") as gallery:
@@ -110,7 +110,7 @@ def test_compacting_builds_it_anew_if_much_was_removed(
         for i in range(30):
             gallery.remove("staff", user_id=f"t{i}")
         gallery.compact()
-        index = gallery._backend._index_manager._hnsw._sync.index  # type: ignore[attr-defined]
+        index = gallery._backend._hnsw._sync.index  # type: ignore[attr-defined]
         assert (len(index), index.garbage) == (70, 0)
         assert finds(gallery, 30)
         assert gallery.stats().index == "hnsw"
@@ -135,7 +135,7 @@ def test_compacting_while_it_saves_builds_it_anew_too(
         monkeypatch.setattr(hnsw_builder.BackgroundHnswBuilder, "_save", slow)
         for i in range(30):
             gallery.remove("staff", user_id=f"t{i}")
-        fast = gallery._backend._index_manager._hnsw  # type: ignore[attr-defined]
+        fast = gallery._backend._hnsw  # type: ignore[attr-defined]
         fast.wake()
         assert saving.wait(10)
         compacting = threading.Thread(target=gallery.compact)

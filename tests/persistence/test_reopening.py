@@ -72,7 +72,7 @@ def opened(folder: Path, engine: Any) -> Iterator[Gallery]:
     """The gallery, with its HNSW index up to date."""
     with Gallery(folder, engine, index="hnsw") as gallery:
         assert finds(gallery, 0)
-        hnsw = gallery._backend._index_manager._hnsw  # type: ignore[attr-defined]
+        hnsw = gallery._backend._hnsw  # type: ignore[attr-defined]
         hnsw.finish()
         assert gallery.stats().index == "hnsw"
         yield gallery

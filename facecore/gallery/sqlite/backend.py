@@ -1,7 +1,9 @@
-"""A gallery in a folder of this machine: the store, and an index that follows it."""
+"""A gallery in a folder on this machine: the store, and an index that follows it."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -9,7 +11,10 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from facecore._utils.rwlock import ReadersWriterLock
+from facecore.errors import FacecoreError
 from facecore.gallery.backend import Filter
+from facecore.gallery.index import ExactIndex
 from facecore.gallery.records import (
     Contract,
     FaceRecord,
@@ -19,19 +24,30 @@ from facecore.gallery.records import (
     NewFace,
     OnExisting,
 )
-from facecore.gallery.sqlite.index_manager import IndexManager
-from facecore.gallery.sqlite.snapshot import Snapshot
+from facecore.gallery.sqlite.folder import INDEX
+from facecore.gallery.sqlite.hnsw_builder import BackgroundHnswBuilder, new_hnsw
+from facecore.gallery.sqlite.index_sync import IndexSync
+from facecore.gallery.sqlite.saved_index import SavedIndex
 from facecore.gallery.sqlite.store import Store
-from facecore.gallery.sqlite.transaction import Transaction
+from facecore.gallery.sqlite.transaction import Snapshot, State, Transaction
 from facecore.matching.similarity import cosine
 
 __all__ = ["SqliteBackend"]
 
+log = logging.getLogger("facecore.gallery")
+
 T = TypeVar("T")
+
+_TRIES = 3
 
 
 class SqliteBackend:
     """See `facecore.gallery.backend.Backend` for the methods.
+
+    The exact index is built from the store at the first search.  It is at one state of the
+    store, under a lock of its own (`_rw`), which a thread takes after the store's lock on changes
+    and before a snapshot.  A search whose snapshot is at another state first brings the index to
+    that state, so that every answer is that of one moment.
 
     Parameters
     ----------
@@ -40,7 +56,7 @@ class SqliteBackend:
     index : {"auto", "exact", "hnsw"}
     read_only : bool
     progress : bool
-        Show a bar on standard error while an index is built.
+        Show a bar on standard error while the index is built.
     """
 
     def __init__(
@@ -53,9 +69,23 @@ class SqliteBackend:
         progress: bool,
     ) -> None:
         self._contract = contract
+        self._progress = progress
         self._store = Store(folder, contract, read_only=read_only)
+        self._rw = ReadersWriterLock()
+        self._exact: IndexSync[ExactIndex] | None = None
+        self._folder = folder / INDEX
+        # Also where no HNSW index is asked for: its file must not keep a face that is removed.
+        self._saved = SavedIndex(self._folder, contract)
+        self._hnsw: BackgroundHnswBuilder | None = None
         try:
-            self._index_manager = IndexManager(self._store, contract, index, progress)
+            # Not for "auto": where HNSW finds the best face in 999 of 1,000 searches, it has not
+            # been measured to take less time than the exact scan (`python -m benchmarks hnsw`).
+            if index == "hnsw":
+                new_hnsw(contract.dimension)  # raises here, where hnswlib is missing
+                self._hnsw = BackgroundHnswBuilder(self._store, self._saved, contract.dimension)
+            if not read_only:
+                with self._store.unchanged(), self._store.snapshot() as snapshot:
+                    self._saved.repair(snapshot)
         except BaseException:
             self._store.close()
             raise
@@ -96,22 +126,89 @@ class SqliteBackend:
     def _change(self, work: Callable[[Transaction], T]) -> T:
         with self._store.change() as change:
             result = work(change)
-            self._index_manager.commit(change)
+            change.commit()
+            if change.removed or self._erasure_pending:
+                self._erase(change.removed)
+            if self._hnsw is not None and self._exact is not None:
+                self._hnsw.wake()
         return result
+
+    def _erase(self, removed: Sequence[NDArray[np.int64]]) -> None:
+        """Erase templates whose removal was just committed.
+
+        They leave their places in this order: the store's rows (with the commit), the index in
+        memory, the log, the saved index.  A crash between leaves the rest to the next opening: it
+        empties the log, and finds that the saved index does not fit the store.
+        """
+        if self._exact is not None:
+            with self._rw.writing(), self._store.snapshot() as snapshot:
+                self._follow(snapshot)
+        try:
+            self._store.erase()
+        finally:
+            self._saved.discard_faces(removed)
+
+    @property
+    def _erasure_pending(self) -> bool:
+        return self._store.erasure_pending or self._saved.pending
 
     def search(  # noqa: D102
         self, vector: NDArray[np.float32], groups: Sequence[str] | None, limit: int
     ) -> list[Hit]:
-        with self._index_manager.current() as (index, snapshot):
+        with self._current() as (index, snapshot):
             labels = None
             if groups is not None:
                 labels = np.array([snapshot.group(name).id for name in groups], np.int32)
-            ids = self._index_manager.search(vector, limit, labels, index, snapshot)
+            ids = self._best(vector, limit, labels, index, snapshot)
             records = snapshot.faces_of(ids)
             # Summed as a comparison of two images sums it, so that the scores are the same.
             exact = cosine(snapshot.vectors(ids), vector[None])
         hits = [Hit(records[i], float(s)) for i, s in zip(ids.tolist(), exact, strict=True)]
         return sorted(hits, key=lambda hit: (-hit.similarity, hit.record.id))
+
+    @contextlib.contextmanager
+    def _current(self) -> Iterator[tuple[ExactIndex, Snapshot]]:
+        """The exact index, and the snapshot of the store whose faces it holds."""
+        for _ in range(_TRIES):
+            with self._rw.reading(), self._store.snapshot() as snapshot:
+                exact = self._exact
+                if exact is not None and exact.state == snapshot.state():
+                    yield exact.index, snapshot
+                    return
+            with self._rw.writing(), self._store.snapshot() as snapshot:
+                self._follow(snapshot)
+        # Another process changes the store faster than the lock changes hands.
+        with self._rw.writing(), self._store.snapshot() as snapshot:
+            yield self._follow(snapshot).index, snapshot
+
+    def _follow(self, snapshot: Snapshot) -> IndexSync[ExactIndex]:
+        """Bring the exact index to the snapshot; under the lock, alone."""
+        exact = self._exact
+        if exact is None or not exact.can_follow(snapshot):
+            new = ExactIndex(self._contract.dimension, keep_vectors=False)
+            exact = IndexSync(new, State(0, snapshot.state().removal))
+        exact.follow(snapshot, progress=self._progress)
+        self._exact = exact
+        return exact
+
+    def _best(
+        self,
+        vector: NDArray[np.float32],
+        limit: int,
+        labels: NDArray[np.int32] | None,
+        index: ExactIndex,
+        snapshot: Snapshot,
+    ) -> NDArray[np.int64]:
+        """Ids of the best faces, best first; inside `_current`, with what it gave."""
+        if self._hnsw is not None:
+            state = snapshot.state()
+            if not self._hnsw.is_at(state):
+                self._hnsw.wake()
+            elif labels is None:
+                found = self._hnsw.search(vector, limit, state)
+                if found is not None:
+                    return found
+        return index.search(vector, limit, labels, fetch=snapshot.vectors)[0]
 
     def record(self, face_id: str) -> FaceRecord:  # noqa: D102
         with self._store.snapshot() as snapshot:
@@ -172,19 +269,38 @@ class SqliteBackend:
             contract_id=self._contract.id,
             pack=self._contract.pack,
             store_bytes=self._store.size_on_disk(),
-            index_bytes=self._index_manager.size_on_disk(),
-            index=self._index_manager.kind,
+            index_bytes=_bytes_of(self._folder),
+            index=self._answering(),
             removed=removed,
-            erasure_pending=self._store.erasure_pending or self._index_manager.erasure_pending,
+            erasure_pending=self._erasure_pending,
         )
+
+    def _answering(self) -> str:
+        """What answers a search at present; empty before the first."""
+        exact = self._exact
+        if exact is None:
+            return ""
+        return "hnsw" if self._hnsw and self._hnsw.is_at(exact.state) else "exact"
 
     def compact(self) -> None:  # noqa: D102
         self._store.check_whole()
-        self._index_manager.compact()
+        with self._store.unchanged():
+            self._store.shrink()
+            with self._current():
+                pass
+        if self._hnsw is not None:
+            self._hnsw.finish()
 
     def close(self) -> None:  # noqa: D102
         try:
-            self._index_manager.close()
+            if self._hnsw is not None and not self._store.inherited:
+                self._hnsw.stop()
+            if not (self._store.inherited or self._store.read_only or self._store.closed):
+                with self._store.unchanged():
+                    if self._erasure_pending:
+                        self._erase(())
+        except FacecoreError as error:
+            log.warning("%s: removed templates may stay: %s", self._folder.parent, error)
         finally:
             self._store.close()
 
@@ -196,3 +312,11 @@ def _where(snapshot: Snapshot, which: Filter) -> dict[str, Any]:
         "face_id": None if which.face_id is None else bytes.fromhex(which.face_id),
         "origin": which.origin,
     }
+
+
+def _bytes_of(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # another process may be removing it
+            total += path.stat().st_size if path.is_file() else 0
+    return total

@@ -1,17 +1,13 @@
-"""SQLite connections: durability, schema migrations, and errors as typed errors."""
+"""SQLite connections: durability and schema migrations."""
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 from facecore.errors import (
     ContractMismatch,
-    FacecoreError,
     GalleryCorrupt,
-    GalleryLocked,
     GalleryNotWritable,
     InvalidParameter,
 )
@@ -25,7 +21,6 @@ __all__ = [
     "connect_frozen",
     "migrate",
     "refuse_foreign",
-    "translate_sqlite_errors",
 ]
 
 # How long a statement waits for another process, in seconds.
@@ -135,28 +130,3 @@ def check_contract(
         )
     if meta.get("dimension") != str(contract.dimension):
         raise GalleryCorrupt(f"{path}: its dimension is {meta.get('dimension')!r}")
-
-
-@contextlib.contextmanager
-def translate_sqlite_errors(path: Path) -> Iterator[None]:
-    """What SQLite raises becomes an error of the gallery, by SQLite's own result code."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _translated(error, path) from error
-
-
-def _translated(error: sqlite3.Error, path: Path) -> FacecoreError:
-    full = getattr(error, "sqlite_errorcode", 0)
-    text = f"{path}: {' '.join(str(error).split())}"
-    damaged = (
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_FORMAT,
-        sqlite3.SQLITE_ERROR,  # a table or a column that every gallery has is missing
-    )
-    if full & 0xFF in damaged or full == sqlite3.SQLITE_IOERR_SHORT_READ:
-        return GalleryCorrupt(text)
-    if full & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return GalleryLocked(f"{text}, for {PATIENCE:g} s")
-    return GalleryNotWritable(text)

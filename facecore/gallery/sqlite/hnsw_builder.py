@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from facecore.errors import FacecoreError
 from facecore.gallery.sqlite.index_sync import ChangeBatch, IndexSync
 from facecore.gallery.sqlite.saved_index import WORTHWHILE, SavedIndex
-from facecore.gallery.sqlite.snapshot import Snapshot, State
+from facecore.gallery.sqlite.transaction import Snapshot, State
 
 if TYPE_CHECKING:
     from facecore.gallery.index.hnsw import HnswIndex

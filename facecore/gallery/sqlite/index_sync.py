@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.gallery.index import Index
-from facecore.gallery.sqlite.snapshot import Snapshot, State
-from facecore.gallery.sqlite.transaction import Transaction
+from facecore.gallery.sqlite.transaction import Snapshot, State
 
 __all__ = ["ChangeBatch", "IndexSync"]
 
@@ -31,16 +30,6 @@ class IndexSync(Generic[IndexT]):
 
     index: IndexT
     state: State
-
-    def apply(self, change: Transaction, state: State) -> None:
-        """Follow a change that was just committed, and that made the store's state `state`."""
-        if self.state != change.before:
-            return  # a search was faster, or an earlier change was interrupted: it will follow
-        for ids in change.gone:
-            self.index.remove(ids)
-        for ids, labels, vectors in change.new:
-            self.index.add(ids, vectors, labels)
-        self.state = state
 
     def can_follow(self, snapshot: Snapshot) -> bool:
         """Whether the store still knows what happened since; also false if it went back."""

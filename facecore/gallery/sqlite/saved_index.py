@@ -16,7 +16,7 @@ from facecore.gallery.index import generations
 from facecore.gallery.index.generations import Generation
 from facecore.gallery.records import Contract
 from facecore.gallery.sqlite.index_sync import IndexSync
-from facecore.gallery.sqlite.snapshot import Snapshot, State
+from facecore.gallery.sqlite.transaction import Snapshot, State
 
 if TYPE_CHECKING:
     from facecore.gallery.index import HnswIndex

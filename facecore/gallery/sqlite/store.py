@@ -12,8 +12,10 @@ from pathlib import Path
 
 from facecore._utils.atomic_files import sync_folder
 from facecore.errors import (
+    FacecoreError,
     GalleryCorrupt,
     GalleryLocked,
+    GalleryNotWritable,
     InvalidParameter,
 )
 from facecore.gallery.records import Contract
@@ -24,12 +26,10 @@ from facecore.gallery.sqlite.connection import (
     connect_frozen,
     migrate,
     refuse_foreign,
-    translate_sqlite_errors,
 )
 from facecore.gallery.sqlite.folder import FolderLock, claim
 from facecore.gallery.sqlite.schema import MIGRATIONS
-from facecore.gallery.sqlite.snapshot import Snapshot
-from facecore.gallery.sqlite.transaction import Transaction
+from facecore.gallery.sqlite.transaction import Snapshot, Transaction
 
 __all__ = ["Store"]
 
@@ -96,7 +96,7 @@ class Store:
 
     def _open_writer(self) -> None:
         new = not self.path.exists()
-        with translate_sqlite_errors(self.path):
+        with _translate_errors(self.path):
             self._writer = connect(self.path, read_only=False)
             migrate(self._writer, self.path)
             self._writer.execute("BEGIN IMMEDIATE")
@@ -117,7 +117,7 @@ class Store:
                 f"there is no gallery in {self.path.parent}",
                 "check the folder; without read_only, a gallery is made",
             )
-        with translate_sqlite_errors(self.path):
+        with _translate_errors(self.path):
             try:
                 self._free.append(connect(self.path, read_only=True))
                 version = refuse_foreign(self._free[0], self.path)
@@ -149,7 +149,7 @@ class Store:
                 f"{self.path.parent} may not be written from here, and another process changes it",
                 "open it again; to follow the changes, allow this user to write in the folder",
             )
-        with translate_sqlite_errors(self.path):
+        with _translate_errors(self.path):
             connection = self._take()
             try:
                 connection.execute("BEGIN")
@@ -171,7 +171,7 @@ class Store:
         self.check_usable()
         if self._writer is None:
             raise GalleryLocked(f"{self.path.parent} was opened with read_only=True")
-        with self._changing, translate_sqlite_errors(self.path):
+        with self._changing, _translate_errors(self.path):
             self.check_usable()  # it may have been closed while this thread waited
             self._writer.execute("BEGIN IMMEDIATE")
             changes = Transaction(self._writer, self._contract.dimension)
@@ -221,7 +221,7 @@ class Store:
         with self.change() as changes:
             changes.rewrite_templates()
             changes.commit()
-        with self._changing, translate_sqlite_errors(self.path):
+        with self._changing, _translate_errors(self.path):
             if self._writer is not None:
                 # Not execute, which stops after the first page.
                 self._writer.executescript("PRAGMA incremental_vacuum")
@@ -301,3 +301,28 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:  # missing
         return 0
+
+
+@contextlib.contextmanager
+def _translate_errors(path: Path) -> Iterator[None]:
+    """What SQLite raises becomes an error of the gallery, by SQLite's own result code."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _translated(error, path) from error
+
+
+def _translated(error: sqlite3.Error, path: Path) -> FacecoreError:
+    full = getattr(error, "sqlite_errorcode", 0)
+    text = f"{path}: {' '.join(str(error).split())}"
+    damaged = (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_FORMAT,
+        sqlite3.SQLITE_ERROR,  # a table or a column that every gallery has is missing
+    )
+    if full & 0xFF in damaged or full == sqlite3.SQLITE_IOERR_SHORT_READ:
+        return GalleryCorrupt(text)
+    if full & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return GalleryLocked(f"{text}, for {PATIENCE:g} s")
+    return GalleryNotWritable(text)

@@ -1,46 +1,272 @@
-"""Changes of the store: all of one transaction, or none."""
+"""SQL of a gallery: questions that are answered at one moment, and changes, all or none."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facecore.errors import GroupExists, InvalidParameter, UserExists
-from facecore.gallery.records import FaceRecord, Group, NewFace, OnExisting, to_microseconds
-from facecore.gallery.sqlite.snapshot import Snapshot
+from facecore.errors import (
+    GalleryCorrupt,
+    GroupExists,
+    GroupNotFound,
+    InvalidParameter,
+    RecordNotFound,
+    UserExists,
+)
+from facecore.gallery.records import (
+    FaceRecord,
+    Group,
+    NewFace,
+    OnExisting,
+    from_microseconds,
+    to_microseconds,
+)
+from facecore.gallery.sqlite.schema import TEMPLATES
 
-__all__ = ["Transaction"]
+__all__ = ["Snapshot", "State", "Transaction"]
 
 # Removals that are kept for the indexes of other processes; one that lags more is built anew.
 _REMEMBERED = 100_000
+_GROUP = "SELECT id, name, title, description, created, size FROM groups"
+_FACE = (
+    "SELECT f.id, f.face_id, f.user_id, g.name, f.quality, f.origin, f.created"
+    " FROM faces f JOIN groups g ON g.id = f.group_id"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far the history of a gallery has come: the last addition and the last removal."""
+
+    face: int
+    removal: int
+
+
+class Snapshot:
+    """The gallery at one moment.
+
+    Parameters
+    ----------
+    connection : Connection
+        Inside a transaction.
+    dimension : int
+        Length D of a template.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, dimension: int) -> None:
+        self._connection = connection
+        self._dimension = dimension
+
+    def state(self) -> State:
+        """How far the history has come."""
+        rows = dict(self._all("SELECT name, seq FROM sqlite_sequence"))
+        return State(rows.get("faces", 0), rows.get("removals", 0))
+
+    def oldest_removal(self) -> int:
+        """Removals up to this one are no longer in the log."""
+        first = self._one("SELECT min(seq) FROM removals")[0]
+        return self.state().removal if first is None else int(first) - 1
+
+    def group(self, name: str) -> Group:
+        """One group.
+
+        Raises
+        ------
+        GroupNotFound
+            There is none of this name.
+        """
+        row = self._one(f"{_GROUP} WHERE name = ?", name)
+        if row is None:
+            raise GroupNotFound(f"the gallery has no group {name!r}")
+        return _group(row)
+
+    def group_by_id(self, number: int) -> Group:
+        """One group; raises as `group` does."""
+        row = self._one(f"{_GROUP} WHERE id = ?", number)
+        if row is None:
+            raise GroupNotFound(f"the gallery has no group of id {number}")
+        return _group(row)
+
+    def groups(self, offset: int, limit: int | None, title: str | None) -> list[Group]:
+        """A page of the groups, by id."""
+        where, values = ("", ()) if title is None else (" WHERE title = ?", (title,))
+        most = -1 if limit is None else limit
+        rows = self._all(f"{_GROUP}{where} ORDER BY id LIMIT ? OFFSET ?", *values, most, offset)
+        return [_group(row) for row in rows]
+
+    def totals(self) -> tuple[int, int, int]:
+        """Groups, faces, users."""
+        groups, faces = self._one("SELECT count(*), coalesce(sum(size), 0) FROM groups")
+        users = self._one("SELECT count(DISTINCT user_id) FROM faces")[0]
+        return int(groups), int(faces), int(users)
+
+    def size(self) -> int:
+        """Number of faces."""
+        return int(self._one("SELECT coalesce(sum(size), 0) FROM groups")[0])
+
+    def overwritten(self) -> int:
+        """Number of templates that were overwritten and whose rows are still there."""
+        row = self._one("SELECT value FROM meta WHERE key = 'compacted'")
+        return self.state().removal - (int(row[0]) if row else 0)
+
+    def face(self, column: str, value: int | bytes) -> FaceRecord:
+        """The record whose `column` (``id`` or ``face_id``) has this value.
+
+        Raises
+        ------
+        RecordNotFound
+            There is none.
+        """
+        row = self._one(f"{_FACE} WHERE f.{column} = ?", value)
+        if row is None:
+            shown = value.hex() if isinstance(value, bytes) else value
+            raise RecordNotFound(f"the gallery has no face of {column} {shown}")
+        return _face(row)
+
+    def faces(self, where: dict[str, Any], offset: int, limit: int, after: int) -> list[FaceRecord]:
+        """A page of the records with id above `after`, by id; all columns of `where` are equal."""
+        terms, values = _terms(where)
+        rows = self._all(
+            f"{_FACE} WHERE f.id > ? {terms} ORDER BY f.id LIMIT ? OFFSET ?",
+            after,
+            *values,
+            limit,
+            offset,
+        )
+        return [_face(row) for row in rows]
+
+    def faces_of(self, ids: NDArray[np.int64]) -> dict[int, FaceRecord]:
+        """Records by id, of those that are there."""
+        rows = self._all(
+            f"{_FACE} WHERE f.id IN (SELECT value FROM json_each(?))", json.dumps(ids.tolist())
+        )
+        return {row[0]: _face(row) for row in rows}
+
+    def count(self, where: dict[str, Any]) -> int:
+        """Number of records, all of whose columns in `where` are equal."""
+        terms, values = _terms(where)
+        return int(self._one(f"SELECT count(*) FROM faces f WHERE TRUE {terms}", *values)[0])
+
+    def known(self, face_ids: Collection[str]) -> set[str]:
+        """Those of the ids that a face has."""
+        found: set[str] = set()
+        remaining = iter(face_ids)
+        while some := [bytes.fromhex(face_id) for face_id in islice(remaining, 500)]:
+            marks = ", ".join("?" * len(some))
+            rows = self._all(f"SELECT face_id FROM faces WHERE face_id IN ({marks})", *some)
+            found.update(row[0].hex() for row in rows)
+        return found
+
+    def groups_of(self, user_id: str) -> list[str]:
+        """Names of the groups that hold a user, by the groups' ids."""
+        rows = self._all(
+            "SELECT name FROM groups WHERE id IN (SELECT group_id FROM faces WHERE user_id = ?)"
+            " ORDER BY id",
+            user_id,
+        )
+        return [row[0] for row in rows]
+
+    def vectors(self, ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Templates by the ids of their faces, in the order of `ids`.
+
+        Returns
+        -------
+        ndarray, shape (n, D), float32
+
+        Raises
+        ------
+        GalleryCorrupt
+            One is missing, or is no vector of unit length.
+        """
+        wanted = np.asarray(ids, np.int64)
+        order = np.argsort(wanted)
+        rows = self._all(
+            "SELECT vector FROM templates WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
+            json.dumps(wanted[order].tolist()),
+        )
+        vectors = np.empty((len(wanted), self._dimension), np.float32)
+        if len(rows) != len(wanted):
+            raise GalleryCorrupt(f"{len(wanted) - len(rows)} of {len(wanted)} templates are gone")
+        vectors[order] = self._matrix([row[0] for row in rows])
+        return vectors
+
+    def after(self, face: int, limit: int) -> tuple[Any, Any, Any]:
+        """The next faces, for an index: ids int64 (n,), groups int32 (n,), vectors (n, D)."""
+        rows = self._all(
+            "SELECT f.id, f.group_id, t.vector FROM faces f JOIN templates t ON t.id = f.id"
+            " WHERE f.id > ? ORDER BY f.id LIMIT ?",
+            face,
+            limit,
+        )
+        ids = np.array([row[0] for row in rows], np.int64)
+        return ids, np.array([r[1] for r in rows], np.int32), self._matrix([r[2] for r in rows])
+
+    def count_after(self, face: int) -> int:
+        """Number of faces with ids above `face`."""
+        return int(self._one("SELECT count(*) FROM faces WHERE id > ?", face)[0])
+
+    def removals(self, after: int) -> NDArray[np.int64]:
+        """Ids of the faces that were removed since the removal `after`."""
+        rows = self._all("SELECT face FROM removals WHERE seq > ?", after)
+        return np.array([row[0] for row in rows], np.int64)
+
+    def fingerprint(self, upto: int) -> str:
+        """What the faces with ids up to `upto` are: their number, ids, and who the last is.
+
+        Two histories that went apart (a backup was restored) differ in it.
+        """
+        count, total, last = self._one(
+            "SELECT count(*), coalesce(sum(id), 0), max(id) FROM faces WHERE id <= ?", upto
+        )
+        row = self._one("SELECT hex(face_id) FROM faces WHERE id = ?", last)
+        return f"{count}-{total}-{row[0].lower() if row else ''}"
+
+    def damage(self) -> str:
+        """What SQLite finds wrong in the whole file; empty where that is nothing."""
+        found = str(self._one("PRAGMA quick_check(1)")[0])
+        return "" if found == "ok" else found
+
+    def _matrix(self, blobs: list[bytes]) -> NDArray[np.float32]:
+        data = b"".join(blobs)
+        size = 4 * self._dimension
+        if blobs and set(map(len, blobs)) != {size}:
+            raise GalleryCorrupt(f"a template does not have {self._dimension} numbers")
+        vectors = np.frombuffer(data, "<f4").reshape(len(blobs), self._dimension)
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+        if not (np.abs(squares - 1) < 2e-3).all():  # a NaN fails too
+            raise GalleryCorrupt("a template is not of unit length")
+        return vectors.astype(np.float32, copy=False)
+
+    def _all(self, statement: str, *values: Any) -> list[Any]:
+        return self._connection.execute(statement, values).fetchall()
+
+    def _one(self, statement: str, *values: Any) -> Any:
+        return self._connection.execute(statement, values).fetchone()
 
 
 class Transaction(Snapshot):
-    """The gallery as the one who changes it sees it.
+    """The gallery inside a transaction that changes it.
 
     Attributes
     ----------
-    before : State
-        Of the store when the transaction began.
-    new : list of (ids, labels, vectors)
-        Faces that were added: for the index, once all is committed.
-    gone : list of ndarray
+    removed : list of ndarray
         Ids of faces that were removed.
     """
 
     def __init__(self, connection: sqlite3.Connection, dimension: int) -> None:
         super().__init__(connection, dimension)
-        self.before = self.state()
-        self.new: list[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]] = []
-        self.gone: list[NDArray[np.int64]] = []
+        self.removed: list[NDArray[np.int64]] = []
 
     def commit(self) -> None:
-        """Make it last; when this returns, it survives a crash and a loss of power."""
+        """Make the changes durable: they survive a crash and a loss of power when this returns."""
         self._connection.execute("COMMIT")
 
     def create_group(self, name: str, title: str, description: str) -> Group:
@@ -100,7 +326,15 @@ class Transaction(Snapshot):
         first = self.state().face + 1
         ids = np.arange(first, first + len(faces), dtype=np.int64)
         rows = [
-            (i, bytes.fromhex(f.face_id), group.id, f.user_id, f.origin, f.quality, _time(f))
+            (
+                i,
+                bytes.fromhex(f.face_id),
+                group.id,
+                f.user_id,
+                f.origin,
+                f.quality,
+                to_microseconds(f.created),
+            )
             for i, f in zip(ids.tolist(), faces, strict=True)
         ]
         try:
@@ -117,7 +351,6 @@ class Transaction(Snapshot):
             ((i, memoryview(v).cast("B")) for i, v in zip(ids.tolist(), little, strict=True)),
         )
         self._resize(group, len(faces))
-        self.new.append((ids, np.full(len(faces), group.id, np.int32), vectors))
         return [
             FaceRecord(i, f.face_id, f.user_id, name, f.quality, f.origin, f.created)
             for i, f in zip(ids.tolist(), faces, strict=True)
@@ -130,8 +363,6 @@ class Transaction(Snapshot):
 
     def rewrite_templates(self) -> None:
         """Write the templates anew, without the rows of those that were removed."""
-        from facecore.gallery.sqlite.schema import TEMPLATES
-
         for statement in (
             TEMPLATES.format(name="compacted"),
             "INSERT INTO compacted SELECT t.id, t.vector FROM templates t"
@@ -159,7 +390,7 @@ class Transaction(Snapshot):
         run("DELETE FROM faces WHERE id = ?", rows)
         run("INSERT INTO removals (face) VALUES (?)", rows)
         self._resize(group, -len(rows))
-        self.gone.append(np.array([row[0] for row in rows], np.int64))
+        self.removed.append(np.array([row[0] for row in rows], np.int64))
         return len(rows)
 
     def _resize(self, group: Group, change: int) -> None:
@@ -168,5 +399,18 @@ class Transaction(Snapshot):
         )
 
 
-def _time(face: NewFace) -> int:
-    return to_microseconds(face.created)
+def _group(row: Any) -> Group:
+    number, name, title, description, created, size = row
+    return Group(number, name, title, description, from_microseconds(created), size)
+
+
+def _face(row: Any) -> FaceRecord:
+    number, face_id, user_id, group, quality, origin, created = row
+    return FaceRecord(
+        number, face_id.hex(), user_id, group, quality, origin, from_microseconds(created)
+    )
+
+
+def _terms(where: dict[str, Any]) -> tuple[str, list[Any]]:
+    given = {column: value for column, value in where.items() if value is not None}
+    return "".join(f" AND f.{column} = ?" for column in given), list(given.values())
