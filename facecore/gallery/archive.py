@@ -35,8 +35,9 @@ from facecore.errors import (
     GroupExists,
     InvalidParameter,
 )
-from facecore.gallery.enrolment import new_faces, templates
+from facecore.gallery.enrolment import new_faces
 from facecore.gallery.records import FaceRecord, NewFace, check_name, check_text
+from facecore.matching.similarity import as_vectors
 
 if TYPE_CHECKING:
     from facecore.gallery.gallery import Gallery
@@ -314,7 +315,7 @@ class _Reader:
             if {len(item) for item in data} != {4 * dimension}:
                 raise ValueError(f"a template does not have {dimension} numbers")
             vectors = np.frombuffer(b"".join(data), "<f4").reshape(len(rows), dimension)
-            vectors = templates(vectors, dimension)
+            vectors = as_vectors(vectors, dimension)
         self.faces += len(rows)
         return _NewFaces(group, faces, vectors)
 

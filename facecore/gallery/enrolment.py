@@ -11,7 +11,7 @@ from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from facecore.errors import FacecoreError, InvalidParameter
 from facecore.gallery.records import (
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from facecore.engine import FaceInput
     from facecore.gallery.backend import Backend
 
-__all__ = ["Pairs", "new_faces", "pack_of", "stored", "templates"]
+__all__ = ["Pairs", "new_faces", "pack_of", "stored"]
 
 
 def new_faces(
@@ -64,24 +64,6 @@ def new_faces(
     if len({face.face_id for face in faces}) != count:
         raise InvalidParameter("two of the face_ids are the same")
     return faces
-
-
-def templates(vectors: ArrayLike, dimension: int) -> NDArray[np.float32]:
-    """Check the vectors that a caller gives: shape (n, D), float32, finite, of unit length."""
-    try:
-        matrix = np.asarray(vectors, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InvalidParameter("vectors must be an array of shape (n, D), float32") from error
-    if matrix.ndim != 2 or matrix.shape[1] != dimension:
-        raise InvalidParameter(f"vectors have the shape {matrix.shape}, must have (n, {dimension})")
-    norms = np.linalg.norm(matrix.astype(np.float64), axis=1)
-    wrong = np.flatnonzero(~(np.abs(norms - 1) <= 1e-3))  # a NaN is wrong too
-    if len(wrong):
-        raise InvalidParameter(
-            f"vector {wrong[0]} has length {norms[wrong[0]]:.4g}, must have 1",
-            "give vectors as FaceEngine.embed makes them",
-        )
-    return matrix
 
 
 def pack_of(contract: object) -> str:

@@ -35,6 +35,7 @@ from facecore.gallery.records import (
     check_user_id,
 )
 from facecore.gallery.thresholds import score_threshold
+from facecore.matching.similarity import as_vectors
 
 if TYPE_CHECKING:
     from facecore.engine import FaceEngine, FaceInput
@@ -316,7 +317,7 @@ class Gallery:
                 f"the templates are of {enrolment.pack_of(contract)} (contract {contract}), "
                 f"the gallery is of the pack {self._contract.pack} (contract {self._contract.id})"
             )
-        matrix = enrolment.templates(vectors, self._contract.dimension)
+        matrix = as_vectors(vectors, self._contract.dimension)
         faces = enrolment.new_faces(
             user_ids, face_ids=face_ids, quality=quality, origin=origin, created=created
         )

@@ -1,18 +1,14 @@
-"""What an index accepts, checked before anything changes."""
+"""Checks of what an index is given, before anything changes."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facecore.errors import InvalidParameter
-from facecore.matching.similarity import NORM_TOLERANCE
+from facecore.matching.similarity import as_vectors
 
-__all__ = ["are_unit", "as_ids", "as_labels", "as_rows", "as_vectors"]
-
-_BLOCK = 1 << 16  # rows
+__all__ = ["as_ids", "as_labels", "as_rows"]
 
 
 def as_ids(ids: ArrayLike) -> NDArray[np.int64]:
@@ -23,21 +19,6 @@ def as_ids(ids: ArrayLike) -> NDArray[np.int64]:
 def as_labels(labels: ArrayLike) -> NDArray[np.int32]:
     """Whole numbers from 0 on that fit 32 bits, one-dimensional."""
     return _whole(labels, "labels", np.int32).astype(np.int32)
-
-
-def as_vectors(vectors: ArrayLike, dimension: int) -> NDArray[np.float32]:
-    """Vectors of unit length, shape (n, D)."""
-    try:
-        rows = np.asarray(vectors, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InvalidParameter(f"vectors are no array of numbers: {error}") from None
-    if rows.ndim != 2 or rows.shape[1] != dimension:
-        raise InvalidParameter(f"vectors have the shape {rows.shape}, not (n, {dimension})")
-    if not are_unit(rows):
-        raise InvalidParameter(
-            "a vector is not finite, or its length is not 1", "divide each by its norm"
-        )
-    return rows
 
 
 def as_rows(
@@ -53,20 +34,6 @@ def as_rows(
     if len(np.unique(keys)) != len(keys):
         raise InvalidParameter("an id is there twice")
     return keys, rows, of
-
-
-def are_unit(rows: NDArray[np.float32]) -> bool:
-    """Whether all rows have the length 1, within the tolerance."""
-    if len(rows) == 1:  # a probe, which is to take no longer than a search
-        row = rows[0].astype(np.float64)
-        return bool(abs(math.sqrt(np.dot(row, row)) - 1) <= NORM_TOLERANCE)
-    for start in range(0, len(rows), _BLOCK):
-        part = rows[start : start + _BLOCK]
-        with np.errstate(over="ignore", invalid="ignore"):
-            length = np.sqrt(np.einsum("ij,ij->i", part, part))
-            if not (np.abs(length - 1) <= NORM_TOLERANCE).all():  # not so if it is NaN
-                return False
-    return True
 
 
 def _whole(numbers: ArrayLike, name: str, kind: type[np.signedinteger]) -> NDArray[np.integer]:

@@ -15,10 +15,13 @@ do the same operations in the same precision and agree to the last bit.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from facecore.errors import InvalidParameter
 
 __all__ = [
     "MAX_DIMENSION",
@@ -26,6 +29,8 @@ __all__ = [
     "Candidates",
     "Codes",
     "Probes",
+    "are_unit",
+    "as_vectors",
     "cosine",
     "dots",
     "encode",
@@ -36,11 +41,55 @@ __all__ = [
 MAX_DIMENSION = 8192
 NORM_TOLERANCE = 1e-3  # how far from 1 a unit vector's length may be
 
+_UNIT_BLOCK = 1 << 16  # rows that are checked at a time
+
 # Rows are padded with zeros to a multiple of this, so that the kernels' loops have no rest.
 _PADDING = 32
 # More than float32 arithmetic rounds away on the way from a sum of products to a bound.
 _ROUNDING = 1e-6
 _BLOCK = 1024  # rows: in the cache, and too few for a BLAS to wake its threads
+
+
+def as_vectors(vectors: ArrayLike, dimension: int) -> NDArray[np.float32]:
+    """Check that vectors are of unit length, within `NORM_TOLERANCE`.
+
+    Returns
+    -------
+    ndarray, shape (n, D), float32
+
+    Raises
+    ------
+    InvalidParameter
+        They have another shape, are not numbers, or one is not of unit length.
+    """
+    try:
+        rows = np.asarray(vectors, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidParameter("vectors must be an array of shape (n, D), float32") from error
+    if rows.ndim != 2 or rows.shape[1] != dimension:
+        raise InvalidParameter(f"vectors have the shape {rows.shape}, must have (n, {dimension})")
+    if not are_unit(rows):
+        norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+        wrong = int(np.argmax(~(np.abs(norms - 1) <= NORM_TOLERANCE)))  # a NaN is wrong too
+        raise InvalidParameter(
+            f"vector {wrong} has length {norms[wrong]:.4g}, must have 1",
+            "give vectors as FaceEngine.embed makes them, or divide each by its norm",
+        )
+    return rows
+
+
+def are_unit(rows: NDArray[np.float32]) -> bool:
+    """Whether all rows have the length 1, within the tolerance."""
+    if len(rows) == 1:  # a probe, which is to take no longer than a search
+        row = rows[0].astype(np.float64)
+        return bool(abs(math.sqrt(np.dot(row, row)) - 1) <= NORM_TOLERANCE)
+    for start in range(0, len(rows), _UNIT_BLOCK):
+        part = rows[start : start + _UNIT_BLOCK]
+        with np.errstate(over="ignore", invalid="ignore"):
+            length = np.sqrt(np.einsum("ij,ij->i", part, part))
+            if not (np.abs(length - 1) <= NORM_TOLERANCE).all():  # not so if it is NaN
+                return False
+    return True
 
 
 def dots(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -18,8 +18,8 @@ from facecore.gallery.index import hnsw_files
 from facecore.gallery.index.hnsw_files import REMOVED, HnswFiles
 from facecore.gallery.index.hnsw_graph import MAX_M, Graph, new_hnswlib
 from facecore.gallery.index.idmap import IdMap
-from facecore.gallery.validation import as_ids, as_labels, as_rows, as_vectors
-from facecore.matching.similarity import MAX_DIMENSION, dots
+from facecore.gallery.validation import as_ids, as_labels, as_rows
+from facecore.matching.similarity import MAX_DIMENSION, as_vectors, dots
 
 __all__ = ["HnswIndex"]
 

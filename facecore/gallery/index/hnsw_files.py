@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from facecore.errors import IndexCorrupt
 from facecore.gallery.index.hnsw_graph import MAX_M, Graph
-from facecore.gallery.validation import are_unit
-from facecore.matching.similarity import MAX_DIMENSION
+from facecore.matching.similarity import MAX_DIMENSION, are_unit
 
 __all__ = ["REMOVED", "HnswFiles", "load", "save"]
 

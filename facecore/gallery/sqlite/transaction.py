@@ -30,6 +30,7 @@ from facecore.gallery.records import (
     to_microseconds,
 )
 from facecore.gallery.sqlite.schema import TEMPLATES
+from facecore.matching.similarity import are_unit
 
 __all__ = ["Snapshot", "State", "Transaction"]
 
@@ -240,8 +241,7 @@ class Snapshot:
         if blobs and set(map(len, blobs)) != {size}:
             raise GalleryCorrupt(f"a template does not have {self._dimension} numbers")
         vectors = np.frombuffer(data, "<f4").reshape(len(blobs), self._dimension)
-        squares = np.einsum("ij,ij->i", vectors, vectors)
-        if not (np.abs(squares - 1) < 2e-3).all():  # a NaN fails too
+        if not are_unit(vectors):
             raise GalleryCorrupt("a template is not of unit length")
         return vectors.astype(np.float32, copy=False)
 

@@ -115,8 +115,8 @@ def test_removal_overwrites_what_was_there() -> None:
 
 
 def test_rows_in_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facecore.gallery.index.code_storage._CHUNK", 64)
-    monkeypatch.setattr("facecore.gallery.index.code_storage._SCAN_BLOCK", 20)
+    monkeypatch.setattr("facecore.gallery.index.exact._CHUNK", 64)
+    monkeypatch.setattr("facecore.gallery.index.exact._SCAN_BLOCK", 20)
     index, rows = filled(1000)
     index.remove(np.arange(0, 1000, 3))
     kept = np.setdiff1d(np.arange(1000), np.arange(0, 1000, 3))
@@ -295,7 +295,7 @@ def test_threads_search_while_one_writes(compiled: bool, monkeypatch: pytest.Mon
     if compiled:
         warmup(dimension)
         monkeypatch.setattr(
-            "facecore.gallery.index.code_storage._SCAN_BLOCK", 256
+            "facecore.gallery.index.exact._SCAN_BLOCK", 256
         )  # all threads take part
     rows = unit(0, 3000, dimension)
     index = ExactIndex(dimension, threads=2)
