@@ -32,7 +32,7 @@ from facecore._utils.cpus import usable_cpus
 from facecore.demo import pictures
 from facecore.errors import ProviderUnavailable
 from facecore.face.embedding import Embedder
-from facecore.face.preprocess import to_tensor
+from facecore.models.inference import to_tensor
 from facecore.models.packs import load_pack
 from facecore.models.providers import Provider
 from facecore.models.session import create_session, open_model

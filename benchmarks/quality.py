@@ -29,8 +29,7 @@ from facecore.evaluation.degradations import DEGRADATIONS, Degradation
 from facecore.evaluation.quality import error_versus_discard
 from facecore.evaluation.readers import read_lfw_pairs
 from facecore.face.measures import MEASURES
-from facecore.face.measures.unified import unified_score
-from facecore.face.quality import HIGH_FROM, LOW_BELOW
+from facecore.face.quality import HIGH_FROM, LOW_BELOW, unified_score
 from facecore.face.sample import FaceSample
 
 FMR = 0.001

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from facecore.face.alignment import TEMPLATE, estimate
 from facecore.face.detection import Face
 from facecore.face.measures.geometry import geometry
-from facecore.face.measures.photometry import linear
+from facecore.face.measures.pixels import linear
 
 __all__ = ["DEGRADATIONS", "Degradation", "turn_head"]
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from facecore.face.preprocess import to_tensor
-from facecore.models.inference import run
+from facecore.models.inference import run, to_tensor
 
 if TYPE_CHECKING:
     from facecore.images.picture import Picture

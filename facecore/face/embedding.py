@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.errors import FacecoreError
-from facecore.face.preprocess import to_tensor
-from facecore.models.inference import run
+from facecore.models.inference import run, to_tensor
 
 if TYPE_CHECKING:
     from facecore.models.inference import Session

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from facecore.errors import FacecoreError, FaceTooSmall
 from facecore.face.pad_features import clipped, cut, measure
-from facecore.face.preprocess import to_tensor
-from facecore.models.inference import run
+from facecore.models.inference import run, to_tensor
 
 if TYPE_CHECKING:
     from facecore.face.detection import Face

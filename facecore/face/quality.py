@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -9,17 +10,45 @@ from typing import Literal, TypeAlias
 from facecore.face.measures import MEASURES
 from facecore.face.measures.geometry import geometry
 from facecore.face.measures.occlusion import occlusion
-from facecore.face.measures.photometry import photometry
-from facecore.face.measures.texture import texture
-from facecore.face.measures.unified import unified_score
+from facecore.face.measures.pixels import photometry, texture
 from facecore.face.sample import FaceSample
 
-__all__ = ["HIGH_FROM", "LOW_BELOW", "Level", "Quality", "assess"]
+__all__ = [
+    "HIGH_FROM",
+    "HINGES",
+    "LOW_BELOW",
+    "OFFSET",
+    "Level",
+    "Quality",
+    "assess",
+    "unified_score",
+]
 
 Level: TypeAlias = Literal["HIGH", "MEDIUM", "LOW"]
 
 HIGH_FROM = 80.0
 LOW_BELOW = 50.0
+
+# The table of `unified_score`, as weights/training/quality.py prints it.
+OFFSET = 3.097
+
+# Measure, cut, weight.
+HINGES: tuple[tuple[str, float, float], ...] = (
+    ("sharpness", 30.0, 2.003),
+    ("sharpness", 90.0, 0.324),
+    ("compression", 30.0, 1.934),
+    ("over_exposure", 30.0, 0.459),
+    ("over_exposure", 98.0, 0.245),
+    ("dynamic_range", 60.0, 1.769),
+    ("dynamic_range", 90.0, 0.922),
+    ("dynamic_range", 98.0, 0.058),
+    ("illumination_uniformity", 98.0, 0.202),
+    ("resolution", 30.0, 4.879),
+    ("detection", 98.0, 3.154),
+    ("yaw", 90.0, 0.765),
+    ("yaw", 98.0, 0.560),
+    ("key_occlusion", 98.0, 1.491),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +60,7 @@ class Quality:
     score : float
         0..100 (95.7 at the best), the unified score: about the percentage of comparisons with
         another, ordinary picture of the same person that would pass; see
-        `facecore.face.measures.unified`.
+        `unified_score`.
     level : {"HIGH", "MEDIUM", "LOW"}
         HIGH from 80, LOW below 50.
     measures : dict
@@ -77,7 +106,7 @@ def assess(sample: FaceSample) -> Quality:
     Quality
     """
     raw = {
-        **texture(sample.pixels, sample.face),
+        **texture(sample.picture.pixels(), sample.face),
         **photometry(sample.crop),
         **geometry(sample.face, sample.picture.height, sample.picture.width),
         **occlusion(sample.crop),
@@ -86,3 +115,21 @@ def assess(sample: FaceSample) -> Quality:
     score = unified_score(measures)
     level: Level = "HIGH" if score >= HIGH_FROM else "LOW" if score < LOW_BELOW else "MEDIUM"
     return Quality(score, level, measures, {name: raw[name] for name in MEASURES})
+
+
+def unified_score(measures: Mapping[str, float]) -> float:
+    """The unified score, 0..100, of measures 0..100 by name.
+
+    ``score = 100 / (1 + exp(-(OFFSET - Σ weight · max(0, 1 - measure / cut))))``
+
+    A measure above its cut costs nothing.  No weight is negative, so a better measure never
+    lowers the score.  The weights are those of a logistic regression that predicts whether a
+    comparison with an ordinary picture of the same person passes at FMR 0.1 %, averaged over
+    the packs; ``weights/training/quality.py`` collects the comparisons and prints the table.
+
+    It leaves out the layout of the picture, which does not matter to a comparison, the mean
+    luminance and the colour, by which it would judge the skin, and the eye distance, which
+    the resolution stands for.
+    """
+    costs = sum(weight * max(0.0, 1 - measures[name] / cut) for name, cut, weight in HINGES)
+    return 50 + 50 * math.tanh((OFFSET - costs) / 2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from facecore.gallery.records import (
     check_face_id,
     check_number,
     check_user_id,
+    new_face_id,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def new_faces(
         )
     count = len(user_ids)
     moment = datetime.now(UTC) if created is None else created
-    ids = [os.urandom(16).hex() for _ in range(count)] if face_ids is None else face_ids
+    ids = [new_face_id() for _ in range(count)] if face_ids is None else face_ids
     columns: list[tuple[str, Sequence[Any]]] = [
         ("user_ids", user_ids),
         ("face_ids", ids),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
@@ -24,6 +23,7 @@ from facecore.gallery.records import (
     GalleryStats,
     Group,
     Match,
+    NewFace,
     OnExisting,
     Origin,
     check_choice,
@@ -33,6 +33,7 @@ from facecore.gallery.records import (
     check_number,
     check_text,
     check_user_id,
+    new_face_id,
 )
 from facecore.gallery.thresholds import score_threshold
 from facecore.matching.similarity import as_vectors
@@ -227,11 +228,13 @@ class Gallery:
             It cannot be stored, and nothing was changed.
         """
         check_choice(on_existing, "on_existing", OnExisting)
-        faces = enrolment.new_faces([user_id], origin=origin)
+        check_choice(origin, "origin", Origin)
+        check_user_id(user_id)
         self._backend.group(check_name(group))  # before the models work
         sample = self.engine.sample(image)
-        faces = [replace(faces[0], quality=self.engine.quality(sample).score)]
-        return self._backend.add(group, faces, self.engine.embed(sample)[None], on_existing)[0]
+        vector, quality = self.engine.embed(sample), self.engine.quality(sample).score
+        face = NewFace(user_id, new_face_id(), quality, origin, datetime.now(UTC))
+        return self._backend.add(group, [face], vector[None], on_existing)[0]
 
     def add_many(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ __all__ = [
     "check_text",
     "check_user_id",
     "from_microseconds",
+    "new_face_id",
     "to_microseconds",
 ]
 
@@ -239,6 +241,11 @@ def check_number(value: object, what: str, least: float, most: float) -> float:
     if not (number and least <= value <= most):  # type: ignore[operator]  # a NaN fails too
         raise InvalidParameter(f"{what} is {value!r:.80}, must be within {least:g}..{most:g}")
     return float(value)  # type: ignore[arg-type]
+
+
+def new_face_id() -> str:
+    """A random face id: 32 lower-case hexadecimal digits."""
+    return os.urandom(16).hex()
 
 
 def to_microseconds(moment: datetime) -> int:

@@ -13,7 +13,7 @@ from facecore import FaceEngine
 from facecore.errors import FacecoreError
 from facecore.face.alignment import TEMPLATE, align
 from facecore.face.embedding import Embedder
-from facecore.face.preprocess import to_tensor
+from facecore.models.inference import to_tensor
 from facecore.models.manifest import read_manifest
 from facecore.models.session import open_model
 from facecore.models.specs import InputSpec

@@ -22,10 +22,16 @@ from facecore.face.detection import Face
 from facecore.face.measures import MEASURES
 from facecore.face.measures.geometry import geometry, head_pose
 from facecore.face.measures.occlusion import coverage, occlusion
-from facecore.face.measures.photometry import colour_distance, entropy, luminance, photometry
-from facecore.face.measures.texture import blockiness, sharpness, texture
-from facecore.face.measures.unified import HINGES, unified_score
-from facecore.face.quality import HIGH_FROM, LOW_BELOW, assess
+from facecore.face.measures.pixels import (
+    blockiness,
+    colour_distance,
+    entropy,
+    luminance,
+    photometry,
+    sharpness,
+    texture,
+)
+from facecore.face.quality import HIGH_FROM, HINGES, LOW_BELOW, assess, unified_score
 from facecore.face.sample import FaceSample
 from facecore.images.picture import Picture
 

@@ -9,7 +9,7 @@ score) foretells whether the comparison passes at FMR 0.1 %.
 
     python weights/training/quality.py --out RUN --packs compact mobilefacenet   # prints HINGES
 
-What it prints is the table in facecore/face/measures/unified.py.
+What it prints is the table in facecore/face/quality.py.
 """
 
 from __future__ import annotations
