@@ -25,19 +25,27 @@ class TemplateEngine:
         self.contract_id = self.pack.contract_id
         self.calibration = Calibration.from_spec(self.pack.embedder.calibration, self.contract_id)
 
-    def embed(self, image: Any) -> NDArray[np.float32]:
+    def calibration_for(self, id_portrait: bool = False) -> Calibration:
+        return self.calibration
+
+    def embed(self, image: Any, *, face: str = "largest") -> NDArray[np.float32]:
         if not isinstance(image, np.ndarray) or image.shape != (DIMENSION,):
             raise InvalidParameter(f"{image!r:.40} is no template")
         return image
 
-    def sample(self, image: Any) -> Any:
+    def sample(self, image: Any, *, face: str = "largest") -> Any:
         return image
 
     def quality(self, image: Any) -> Quality:
         return Quality(100.0, "HIGH", {}, {})
 
     def embed_many(
-        self, images: Iterable[Any], batch_size: int = 32, progress: bool = False
+        self,
+        images: Iterable[Any],
+        batch_size: int = 32,
+        progress: bool = False,
+        *,
+        face: str = "largest",
     ) -> Iterator[Any]:
         for image in images:
             try:

@@ -57,9 +57,9 @@ def main() -> None:
         landmarks, vectors, moved = [], [], []
         for path in tqdm(paths, desc=name, disable=not sys.stderr.isatty()):
             picture = images.load(path)
-            points = engine.find_face(picture, face="central").landmarks
+            points = engine.sample(picture, face="central").face.landmarks
             larger = cv2.resize(picture, None, fx=ENLARGED, fy=ENLARGED)
-            again = engine.find_face(np.asarray(larger, np.uint8), face="central").landmarks
+            again = engine.sample(np.asarray(larger, np.uint8), face="central").face.landmarks
             distance = np.linalg.norm(again / ENLARGED - points, axis=1).mean()
             moved.append(distance / eyes(points))
             landmarks.append(points)
@@ -79,7 +79,7 @@ def of_pairs(paths: list[Path]) -> None:
     """How far our landmarks lie from YuNet-n's on pictures from which nothing may be chosen."""
     ours, theirs = FaceEngine("compact"), FaceEngine(REFERENCE)
     points = [
-        [engine.find_face(picture, face="central").landmarks for engine in (ours, theirs)]
+        [engine.sample(picture, face="central").face.landmarks for engine in (ours, theirs)]
         for picture in tqdm(map(images.load, paths), total=len(paths), disable=None)
     ]
     print_distance(*np.array(points).swapaxes(0, 1))

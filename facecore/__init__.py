@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from facecore.gallery.records import FaceRecord, GalleryStats, Group, Match
     from facecore.matching.comparison import Comparison, CrossComparison
     from facecore.matching.scanning import warmup
+    from facecore.models.listing import PackInfo, list_packs
 
 # Module -> the public names that it holds; the imports above are the same, for type checkers.
 _NAMES = {
@@ -90,6 +91,10 @@ _NAMES = {
         "CrossComparison",
     ),
     "facecore.matching.scanning": ("warmup",),
+    "facecore.models.listing": (
+        "PackInfo",
+        "list_packs",
+    ),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 _ROOMS = ("engine", "errors", "evaluation", "face", "gallery", "images", "matching", "models")
@@ -124,12 +129,14 @@ __all__ = [
     "MissingExtra",
     "NoFaceDetected",
     "PackCorrupt",
+    "PackInfo",
     "PackNotFound",
     "ProviderUnavailable",
     "Quality",
     "RecordNotFound",
     "UnreadableImage",
     "UserExists",
+    "list_packs",
     "warmup",
 ]
 

@@ -19,14 +19,17 @@ from facecore import images
 from facecore._utils.cpus import usable_cpus
 from facecore._utils.threads import at_once
 from facecore.errors import FacecoreError, InvalidParameter
+from facecore.face.alignment import TEMPLATE, align
 from facecore.face.detection import Face
 from facecore.face.sample import FaceSample
-from facecore.images import ImageInput
+from facecore.images import ImageInput, Picture
 from facecore.matching import comparison
 from facecore.matching.calibration import Calibration
 from facecore.matching.comparison import Comparison, CrossComparison, Template
+from facecore.matching.scanning import warmup as compile_kernels
 from facecore.models.calibration_file import read_calibration
 from facecore.models.packs import load_pack
+from facecore.models.registry import DEFAULT_PACK
 from facecore.models.session import open_model
 from facecore.pipeline import FaceChoice, FaceInput, Pipeline, open_pipeline, translate_errors
 
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
     from facecore.face.attributes import AttributeEstimator, Attributes
     from facecore.face.liveness import AttackClassifier, Liveness
     from facecore.face.quality import Quality
-    from facecore.images.picture import Picture
     from facecore.models.packs import Pack
     from facecore.models.session import Provider
 
@@ -106,7 +108,7 @@ class FaceEngine:
 
     def __init__(
         self,
-        pack: str | os.PathLike[str] = "compact",
+        pack: str | os.PathLike[str] = DEFAULT_PACK,
         providers: Sequence[Provider] | None = None,
         threads: int | None = None,
         *,
@@ -137,6 +139,25 @@ class FaceEngine:
     def contract_id(self) -> str:
         """Identity of the vector space; only vectors of one contract may be compared."""
         return self.pack.contract_id
+
+    def warmup(self) -> None:
+        """Do now what the first calls would do: run every model once, and compile the kernels.
+
+        The models for liveness and for age and gender are opened too, where the pack has them.
+        Afterwards no call on this engine, and no search of its galleries, compiles anything.
+        """
+        compile_kernels(self.pack.embedder.output.dimension)
+        picture = Picture.of(np.full((480, 480, 3), 128, np.uint8))
+        points = TEMPLATE * 2 + 128  # the aligned face at twice its size, in the middle
+        face = Face(np.array([148, 168, 332, 368], np.float32), points.astype(np.float32), 1.0)
+        self.detect(picture)
+        sample = FaceSample(picture, face, align(picture, face.landmarks))
+        self.embed(sample)
+        self.quality(sample)
+        if self.pack.liveness is not None:
+            self.liveness(sample)
+        if self.pack.attributes is not None:
+            self._optional("attributes", "").estimate(sample.crop[None])
 
     def open(self, image: ImageInput, *, limits: images.Limits | None = None) -> Picture:
         """An image that was read, checked and decoded, as far as a search for its face needs it.
@@ -186,24 +207,6 @@ class FaceEngine:
             See `facecore.images.load`.
         """
         return self._pipeline.find(image, "largest")
-
-    def find_face(self, image: ImageInput, *, face: FaceChoice = "largest") -> Face:
-        """The face that stands for an image.
-
-        Parameters
-        ----------
-        image : image
-            As in `detect`.
-        face : {"largest", "central"}
-            Which face stands for the image.
-
-        Raises
-        ------
-        NoFaceDetected, UnreadableImage, ImageTooLarge, InvalidParameter
-            As in `largest_face`.
-        """
-        _check_choice(face)
-        return self._pipeline.find(image, face)
 
     def sample(self, image: FaceInput, *, face: FaceChoice = "largest") -> FaceSample:
         """The face that stands for an image, ready for everything else that takes an image.
@@ -290,7 +293,7 @@ class FaceEngine:
         InvalidParameter
             `batch_size` or `face` makes no sense.
         """
-        if not isinstance(batch_size, int) or batch_size < 1:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise InvalidParameter(f"batch_size is {batch_size!r}, must be an integer from 1")
         if isinstance(images, (str, bytes, bytearray, os.PathLike)):
             raise InvalidParameter("images is a single image", "give a list, or use embed")
@@ -371,15 +374,18 @@ class FaceEngine:
         a: FaceInput,
         b: FaceInput,
         *,
+        face: FaceChoice = "largest",
         threshold: float | None = None,
         id_portrait: bool = False,
     ) -> Comparison:
-        """Whether the largest faces of two images show the same person.
+        """Whether the faces of two images show the same person.
 
         Parameters
         ----------
         a, b : image or FaceSample
             As in `sample`.
+        face : {"largest", "central"}
+            Which face stands for an image.
         threshold : float, optional
             Score from which the comparison passes, 0..100; the engine's by default.
         id_portrait : bool, default False
@@ -394,13 +400,8 @@ class FaceEngine:
             and the pack has no table for it.
         """
         limit = self.threshold if threshold is None else _check_threshold(threshold)
-        table = self.id_portrait_calibration if id_portrait else self.calibration
-        if table is None:
-            raise InvalidParameter(
-                f"the pack {self.pack.name} has no calibration for ID portraits",
-                "measure one with facecore calibrate, or compare without id_portrait",
-            )
-        first, second = self._templates(a=a, b=b)
+        table = self.calibration_for(id_portrait)
+        first, second = self._templates(face, a=a, b=b)
         return comparison.compare(first, second, table, limit)
 
     def cross_compare(
@@ -410,7 +411,9 @@ class FaceEngine:
         c: FaceInput,
         mode: Literal["chain", "loop"] = "chain",
         *,
+        face: FaceChoice = "largest",
         threshold: float | None = None,
+        id_portrait: bool = False,
     ) -> CrossComparison:
         """Compare three images: A with B and B with C, and in a loop also C with A.
 
@@ -419,19 +422,36 @@ class FaceEngine:
         a, b, c : image or FaceSample
             As in `sample`.
         mode : {"chain", "loop"}
-        threshold : float, optional
+        face, threshold, id_portrait
             As in `compare`.
 
         Raises
         ------
         NoFaceDetected, UnreadableImage, ImageTooLarge, InvalidParameter
-            The message names the image.
+            As in `compare`.
         """
         if mode not in ("chain", "loop"):
             raise InvalidParameter(f"mode is {mode!r}", 'use "chain" or "loop"')
         limit = self.threshold if threshold is None else _check_threshold(threshold)
-        first, second, third = self._templates(a=a, b=b, c=c)
-        return comparison.cross_compare(first, second, third, self.calibration, limit, mode)
+        table = self.calibration_for(id_portrait)
+        first, second, third = self._templates(face, a=a, b=b, c=c)
+        return comparison.cross_compare(first, second, third, table, limit, mode)
+
+    def calibration_for(self, id_portrait: bool = False) -> Calibration:
+        """The table of photographs, or that of ID portraits against photographs.
+
+        Raises
+        ------
+        InvalidParameter
+            The pack has no table for ID portraits.
+        """
+        table = self.id_portrait_calibration if id_portrait else self.calibration
+        if table is None:
+            raise InvalidParameter(
+                f"the pack {self.pack.name} has no calibration for ID portraits",
+                "measure one with facecore calibrate, or leave id_portrait out",
+            )
+        return table
 
     def liveness(
         self, image: FaceInput, *, face: FaceChoice = "largest", threshold: float | None = None
@@ -468,17 +488,17 @@ class FaceEngine:
             found = classifier.assess(sample.pixels, sample.face)
         return found if limit is None else replace(found, threshold=limit)
 
-    def _templates(self, **named: FaceInput) -> list[Template]:
-        tasks = [partial(self._template, name, image) for name, image in named.items()]
+    def _templates(self, face: FaceChoice, **named: FaceInput) -> list[Template]:
+        tasks = [partial(self._template, name, image, face) for name, image in named.items()]
         given = named.values()
         shared = all(isinstance(i, FaceSample) or images.is_independent(i) for i in given)
         contract = self._pipeline.contract
         known = all(isinstance(i, FaceSample) and contract in i.vectors for i in given)
         return at_once(tasks) if shared and not known else [task() for task in tasks]
 
-    def _template(self, name: str, image: FaceInput) -> Template:
+    def _template(self, name: str, image: FaceInput, face: FaceChoice) -> Template:
         try:
-            sample = self.sample(image)
+            sample = self.sample(image, face=face)
         except FacecoreError as error:
             raise type(error)(f"image {name}: {error.message}", error.hint) from error
         return Template(sample.face, self._pipeline.embed([sample])[0])

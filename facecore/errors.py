@@ -133,7 +133,7 @@ class ContractMismatch(FacecoreError):
 
 
 class GalleryCorrupt(FacecoreError):
-    """The database of a gallery is damaged, or is not one."""
+    """The database of a gallery is damaged."""
 
     hint_default = "restore the folder from a backup"
 

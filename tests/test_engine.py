@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import pickle
@@ -20,7 +21,7 @@ import pytest
 from PIL import Image
 
 from benchmarks._templates import DIMENSION
-from facecore import FaceEngine
+from facecore import FaceEngine, Gallery
 from facecore.errors import (
     FacecoreError,
     InvalidParameter,
@@ -331,7 +332,7 @@ def test_embed_many_passes_on_what_the_source_raises(engine: FaceEngine, hopper:
         list(engine.embed_many(source(), batch_size=1))
 
 
-@pytest.mark.parametrize("batch_size", [0, -1, 1.5, "2"])
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, "2", True])
 def test_embed_many_checks_its_arguments_at_once(engine: FaceEngine, batch_size: Any) -> None:
     with pytest.raises(InvalidParameter, match="batch_size"):
         engine.embed_many([], batch_size=batch_size)
@@ -487,3 +488,89 @@ def test_a_sample_is_embedded_once(
 
     assert runs == [1]
     assert np.linalg.norm(engine.embed(sample)) == pytest.approx(1)
+
+
+WARM = """
+import sys, numpy as np, facecore
+from pathlib import Path
+pack, image, folder = map(Path, sys.argv[1:])
+engine = facecore.FaceEngine(pack, threads=1)
+engine.warmup()
+from numba.core import event
+with event.install_recorder("numba:compile") as compiled:
+    engine.compare(image, image), engine.quality(image), engine.attributes(image)
+    list(engine.embed_many([image] * 3))
+    with facecore.Gallery(folder, engine) as gallery:
+        gallery.create_group("a")
+        gallery.add("a", image, "u")
+        dimension = engine.pack.embedder.output.dimension
+        rows = np.random.default_rng(0).normal(size=(3000, dimension))
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        users = [f"u{i}" for i in range(len(rows))]
+        gallery.add_templates("a", rows, users, contract=engine.contract_id)
+        from facecore.matching import scanning
+        scanning._NUMPY_PRODUCTS = 0  # the kernel from the first search on
+        gallery.search(image, far=0.001)
+print(len(compiled.buffer), engine._opened.keys() == {"liveness", "attributes"})
+"""
+
+
+def test_after_warmup_nothing_is_compiled(
+    compact: FaceEngine, hopper_path: Path, tmp_path: Path
+) -> None:
+    answer = run(WARM, str(compact.pack.folder), str(hopper_path), str(tmp_path / "gallery"))
+    assert answer.split() == ["0", "True"]
+
+
+def test_one_spelling_for_the_face_and_for_id_portraits() -> None:
+    """`face=` wherever an image stands for one face, `id_portrait=` wherever a score comes out."""
+    scored = [FaceEngine.compare, FaceEngine.cross_compare, Gallery.search, Gallery.search_many]
+    engine = ("sample", "embed", "embed_many", "quality", "attributes", "liveness")
+    others = [getattr(FaceEngine, name) for name in engine]
+    for method in (*scored, *others, Gallery.add, Gallery.add_many):
+        face = inspect.signature(method).parameters["face"]
+        assert (face.kind, face.default) == (face.KEYWORD_ONLY, "largest"), method
+    for method in scored:
+        portrait = inspect.signature(method).parameters["id_portrait"]
+        assert (portrait.kind, portrait.default) == (portrait.KEYWORD_ONLY, False), method
+
+
+def test_the_central_face_stands_for_every_image(
+    engine: FaceEngine, astronaut: Array, hopper: Array, tmp_path: Path
+) -> None:
+    """A large face at the side, a smaller one in the middle."""
+    middle = cv2.resize(hopper, None, fx=0.3, fy=0.3, interpolation=cv2.INTER_AREA)
+    height, width = astronaut.shape[:2]
+    scene = np.zeros((height, 2 * width + middle.shape[1], 3), np.uint8)
+    scene[:, :width] = astronaut
+    scene[: middle.shape[0], width : width + middle.shape[1]] = middle
+    assert engine.compare(scene, astronaut).passed
+    assert not engine.compare(scene, astronaut, face="central").passed
+    assert engine.compare(scene, hopper, face="central").passed
+    assert engine.cross_compare(scene, hopper, scene, "loop", face="central").passed
+    with Gallery(tmp_path / "gallery", engine) as gallery:
+        gallery.create_group("staff")
+        gallery.add("staff", scene, "grace", face="central")
+        gallery.add("staff", scene, "eileen")
+        assert gallery.search(hopper, limit=1)[0].user_id == "grace"
+        assert gallery.search(scene, limit=1)[0].user_id == "eileen"
+        assert gallery.search(scene, limit=1, face="central")[0].user_id == "grace"
+        best = gallery.search(hopper, id_portrait=True)[0]
+        table = engine.calibration_for(id_portrait=True)
+        assert best.score == float(table.score(best.similarity))
+
+
+@pytest.mark.parametrize("call", ["compare", "cross_compare", "add", "search"])
+def test_another_choice_of_face_is_refused(
+    engine: FaceEngine, hopper: Array, tmp_path: Path, call: str
+) -> None:
+    with Gallery(tmp_path / "gallery", engine) as gallery:
+        gallery.create_group("staff")
+        calls: dict[str, Any] = {
+            "compare": lambda **more: engine.compare(hopper, hopper, **more),
+            "cross_compare": lambda **more: engine.cross_compare(hopper, hopper, hopper, **more),
+            "add": lambda **more: gallery.add("staff", hopper, "u", **more),
+            "search": lambda **more: gallery.search(hopper, **more),
+        }
+        with pytest.raises(InvalidParameter, match="face is 'smallest'"):
+            calls[call](face="smallest")

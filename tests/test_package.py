@@ -37,3 +37,10 @@ def test_importing_loads_no_model_runtime() -> None:
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_packs_can_be_listed() -> None:
+    packs = {pack.name: pack for pack in facecore.list_packs()}
+    assert packs["compact"].shipped
+    assert packs["compact"].installed
+    assert packs["compact"].manifest is not None

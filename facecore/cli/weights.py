@@ -20,10 +20,10 @@ def add_commands(commands: Commands) -> None:
 
 
 def _list(args: argparse.Namespace) -> Answer:
-    from facecore.models.listing import known_packs
+    from facecore.models.listing import list_packs
 
     answer, lines = {}, []
-    for pack in known_packs():
+    for pack in list_packs():
         models = dict(pack.manifest.models) if pack.manifest else {}
         answer[pack.name] = {
             "summary": pack.summary,

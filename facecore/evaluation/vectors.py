@@ -56,7 +56,7 @@ class IdPortraits:
         for path in self.paths:
             try:
                 pixels = images.load(path, self.engine.limits)
-                yield id_portrait(pixels, self.engine.find_face(pixels, face=self.face))
+                yield id_portrait(pixels, self.engine.sample(pixels, face=self.face).face)
             except FacecoreError:  # an empty portrait, which has no face either
                 yield np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
 

@@ -68,10 +68,10 @@ def new_faces(
 
 def pack_of(contract: object) -> str:
     """Name the pack that has a contract, for a message."""
-    from facecore.models.listing import known_packs
+    from facecore.models.listing import list_packs
     from facecore.models.manifest import contract_id
 
-    for pack in known_packs():
+    for pack in list_packs():
         if pack.manifest is not None and contract_id(pack.manifest.embedder) == contract:
             return f"the pack {pack.name}"
     return "an unknown pack"

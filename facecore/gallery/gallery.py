@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from facecore.errors import ContractMismatch, FacecoreError, InvalidParameter
+from facecore.errors import ContractMismatch, FacecoreError, GroupExists, InvalidParameter
 from facecore.gallery import enrolment
 from facecore.gallery.backend import Backend, Filter
 from facecore.gallery.milvus.client import EXAMPLE, is_milvus
@@ -39,7 +39,8 @@ from facecore.gallery.thresholds import score_threshold
 from facecore.matching.similarity import as_vectors
 
 if TYPE_CHECKING:
-    from facecore.engine import FaceEngine, FaceInput
+    from facecore.engine import FaceChoice, FaceEngine, FaceInput
+    from facecore.matching.calibration import Calibration
 
 __all__ = ["Gallery"]
 
@@ -146,7 +147,9 @@ class Gallery:
         """Finish, and save an HNSW index.  Calling it again does nothing."""
         self._backend.close()
 
-    def create_group(self, name: str, *, title: str = "", description: str = "") -> Group:
+    def create_group(
+        self, name: str, *, title: str = "", description: str = "", exist_ok: bool = False
+    ) -> Group:
         """Add an empty group.
 
         Parameters
@@ -155,6 +158,8 @@ class Gallery:
             1..64 characters, none of them a control character; unique and case-sensitive.
         title, description : str
             For people to read; at most 4,096 characters.
+        exist_ok : bool, default False
+            Where the group exists, return it as it is instead of raising GroupExists.
 
         Raises
         ------
@@ -162,7 +167,12 @@ class Gallery:
         """
         check_text(title, "title")
         check_text(description, "description")
-        return self._backend.create_group(check_name(name), title, description)
+        try:
+            return self._backend.create_group(check_name(name), title, description)
+        except GroupExists:
+            if not exist_ok:
+                raise
+        return self._backend.group(name)
 
     def group(self, name: str) -> Group:
         """One group; raises GroupNotFound."""
@@ -202,6 +212,7 @@ class Gallery:
         image: FaceInput,
         user_id: str,
         *,
+        face: FaceChoice = "largest",
         origin: Origin = "MANUAL",
         on_existing: OnExisting = "add",
     ) -> FaceRecord:
@@ -211,9 +222,11 @@ class Gallery:
         ----------
         group : str
         image : image or FaceSample
-            As in `facecore.FaceEngine.sample`; its largest face is stored.
+            As in `facecore.FaceEngine.sample`.
         user_id : str
             1..256 characters, none of them a control character.
+        face : {"largest", "central"}
+            Which face stands for the image.
         origin : {"MANUAL", "AUTO"}
         on_existing : {"add", "refuse", "replace"}
             Where the group holds the user already: add another face, raise UserExists, or
@@ -231,16 +244,17 @@ class Gallery:
         check_choice(origin, "origin", Origin)
         check_user_id(user_id)
         self._backend.group(check_name(group))  # before the models work
-        sample = self.engine.sample(image)
+        sample = self.engine.sample(image, face=face)
         vector, quality = self.engine.embed(sample), self.engine.quality(sample).score
-        face = NewFace(user_id, new_face_id(), quality, origin, datetime.now(UTC))
-        return self._backend.add(group, [face], vector[None], on_existing)[0]
+        new = NewFace(user_id, new_face_id(), quality, origin, datetime.now(UTC))
+        return self._backend.add(group, [new], vector[None], on_existing)[0]
 
     def add_many(
         self,
         group: str,
         items: Iterable[tuple[FaceInput, str]],
         *,
+        face: FaceChoice = "largest",
         batch_size: int = 32,
         progress: bool = False,
     ) -> Iterator[FaceRecord | FacecoreError]:
@@ -254,6 +268,8 @@ class Gallery:
         group : str
         items : iterable of (image, user_id)
             Read lazily.
+        face : {"largest", "central"}
+            Which face stands for an image.
         batch_size : int, default 32
             Faces in one run of the embedder and in one transaction.
         progress : bool, default False
@@ -275,7 +291,7 @@ class Gallery:
         batch_size = check_count(batch_size, "batch_size", 1)
         self._backend.group(check_name(group))
         pairs = enrolment.Pairs(items)
-        vectors = self.engine.embed_many(pairs, batch_size, progress)
+        vectors = self.engine.embed_many(pairs, batch_size, progress, face=face)
         return enrolment.stored(self._backend, group, pairs, vectors, batch_size)
 
     def add_templates(
@@ -334,8 +350,10 @@ class Gallery:
         groups: str | Sequence[str] | None = None,
         limit: int = 5,
         *,
+        face: FaceChoice = "largest",
         threshold: float | None = None,
         far: float | None = None,
+        id_portrait: bool = False,
     ) -> list[Match]:
         """The stored faces most like the face of an image, best first.
 
@@ -346,6 +364,8 @@ class Gallery:
             Where to look; all groups by default.
         limit : int, default 5
             At most so many over all groups together.
+        face : {"largest", "central"}
+            Which face stands for the image.
         threshold : float, optional
             Only faces whose score, 0..100, is at least this.  Without it and without `far`, the
             best are given however little they are like the probe.
@@ -353,6 +373,8 @@ class Gallery:
             The chance, above 0 and below 1, that a person who is in none of the groups finds
             anybody; the threshold follows from it, the calibration and the number of faces that
             are compared.  See docs/galleries.md.
+        id_portrait : bool, default False
+            As in `facecore.FaceEngine.compare`: the image, or every stored face, is an ID portrait.
 
         Raises
         ------
@@ -363,7 +385,9 @@ class Gallery:
             As in `facecore.FaceEngine.sample`.
         """
         names = self._check_search(groups, limit, threshold, far)
-        return self._matches(self.engine.embed(image), names, limit, threshold, far)
+        table = self.engine.calibration_for(id_portrait)
+        vector = self.engine.embed(image, face=face)
+        return self._matches(vector, names, limit, threshold, far, table)
 
     def search_many(
         self,
@@ -371,8 +395,10 @@ class Gallery:
         groups: str | Sequence[str] | None = None,
         limit: int = 5,
         *,
+        face: FaceChoice = "largest",
         threshold: float | None = None,
         far: float | None = None,
+        id_portrait: bool = False,
         batch_size: int = 32,
         progress: bool = False,
     ) -> Iterator[list[Match] | FacecoreError]:
@@ -384,9 +410,12 @@ class Gallery:
             The error stands in the place of an image that has no vector.
         """
         names = self._check_search(groups, limit, threshold, far)
-        vectors = self.engine.embed_many(images, batch_size, progress)
+        table = self.engine.calibration_for(id_portrait)
+        vectors = self.engine.embed_many(images, batch_size, progress, face=face)
         return (
-            v if isinstance(v, FacecoreError) else self._matches(v, names, limit, threshold, far)
+            v
+            if isinstance(v, FacecoreError)
+            else self._matches(v, names, limit, threshold, far, table)
             for v in vectors
         )
 
@@ -511,8 +540,8 @@ class Gallery:
         limit: int,
         threshold: float | None,
         far: float | None,
+        table: Calibration,
     ) -> list[Match]:
-        table = self.engine.calibration
         least = 0.0 if threshold is None else threshold
         if far is not None:
             least = score_threshold(table, far, self._backend.comparisons(groups))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from facecore._utils.threads import submit
 from facecore.matching.similarity import Candidates, Codes, Probes, scan_numpy
+from facecore.models.registry import DEFAULT_PACK
 
 __all__ = ["ScanBlock", "scan", "warmup"]
 
@@ -92,17 +93,22 @@ def warmup(*dimensions: int, cache: bool | None = None) -> None:
 
     Importing facecore compiles nothing, comparing two images needs no kernel, and small galleries
     are searched with NumPy; a process that will search large ones calls this when it starts.
+    `FaceEngine.warmup` does this for its own pack, and runs the models once.
 
     Parameters
     ----------
     *dimensions : int
-        Of the embedders that will be used; 128, that of the packs so far, if there is none.
+        Of the embedders that will be used; by default that of the default pack.
     cache : bool, optional
         Whether the machine code is kept in the user's cache folder for the next process. Each
         version of the kernels, Numba, llvmlite and Python has a folder of its own, so that none
         ever runs another's. If not given, the environment says: ``FACECORE_KERNEL_CACHE=1``.
     """
-    for dimension in dimensions or (128,):
+    if not dimensions:
+        from facecore.models.packs import find_pack
+
+        dimensions = (find_pack(DEFAULT_PACK).embedder.output.dimension,)
+    for dimension in dimensions:
         _kernel(Codes.width(dimension), cache)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from facecore.models.registry import RegistryEntry
 
-__all__ = ["FileCheck", "PackInfo", "known_packs", "verify"]
+__all__ = ["FileCheck", "PackInfo", "list_packs", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,15 @@ class FileCheck:
     hint: str = ""
 
 
-def known_packs() -> tuple[PackInfo, ...]:
-    """Describe every pack of the registry, without hashing anything."""
+def list_packs() -> tuple[PackInfo, ...]:
+    """Describe every pack that facecore knows by name, without hashing anything.
+
+    Examples
+    --------
+    >>> import facecore
+    >>> [pack.name for pack in facecore.list_packs() if pack.shipped]
+    ['compact', 'compact-int8']
+    """
     return tuple(_describe(entry) for entry in registry.read_registry().values())
 
 

@@ -39,7 +39,7 @@ def pull(name: str, *, progress: bool = True) -> PullResult:
     Parameters
     ----------
     name : str
-        A name of `known_packs`.
+        A name of `list_packs`.
     progress : bool
         Show a bar on standard error.
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 REGISTRY_NAME = "registry.toml"
 CACHE_VARIABLE = "FACECORE_CACHE"
+DEFAULT_PACK = "compact"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from importlib.resources import files
 from facecore import images
 from facecore.engine import FaceEngine
 from facecore.gallery.gallery import Gallery
-from facecore.matching.scanning import warmup
 from facecore.operations.config import ServiceConfig
 from facecore.operations.service import FaceService
 
@@ -28,7 +27,7 @@ def warm(engine: FaceEngine) -> None:
     """
     import cv2
 
-    warmup(engine.pack.embedder.output.dimension)
+    engine.warmup()
     astronaut = images.load(files("skimage").joinpath("data/astronaut.png").read_bytes())
     portrait = cv2.resize(astronaut[:, 48:432], (480, 640))
     _, encoded = cv2.imencode(".jpg", portrait)

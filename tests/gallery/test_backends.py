@@ -50,6 +50,7 @@ def test_groups(gallery: Gallery) -> None:
     assert gallery.group(ODD) == odd == gallery.group_by_id(odd.id)
     with pytest.raises(facecore.GroupExists):
         gallery.create_group("staff")
+    assert gallery.create_group("staff", title="other", exist_ok=True) == staff
     assert gallery.update_group("staff", title="T").title == "T"
     assert gallery.group("staff").description == "two\nlines"
     assert [g.name for g in gallery.groups(title="T")] == ["staff"]

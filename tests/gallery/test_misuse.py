@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import multiprocessing
 import sqlite3
@@ -17,6 +18,7 @@ import pytest
 from benchmarks._templates import DIMENSION, template
 from facecore import (
     ContractMismatch,
+    FacecoreError,
     FaceEngine,
     Gallery,
     GalleryCorrupt,
@@ -315,15 +317,13 @@ class TestDamage:
         (folder / "gallery.db").write_bytes(b"no database" * 1000)
         self.expect(folder, templates_engine, read_only, "not a database")
 
-    def test_another_database(
+    def test_a_table_is_missing(
         self, filled: Gallery, folder: Path, templates_engine: Any, read_only: bool
     ) -> None:
         filled.close()
-        (folder / "gallery.db").unlink()
-        with sqlite3.connect(folder / "gallery.db") as other:
-            other.execute("CREATE TABLE t (a)")
-        other.close()
-        self.expect(folder, templates_engine, read_only, "is not the database of a gallery")
+        with contextlib.closing(sqlite3.connect(folder / "gallery.db")) as damaged:
+            damaged.execute("DROP TABLE templates")
+        self.expect(folder, templates_engine, read_only, "no such table: templates")
 
     def test_a_page(
         self, filled: Gallery, folder: Path, templates_engine: Any, read_only: bool
@@ -356,6 +356,30 @@ class TestDamage:
         (folder / "index" / "exact").mkdir(parents=True)
         if not read_only:
             self.expect(folder, templates_engine, read_only, "has no gallery.db")
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_another_programs_database_is_not_damaged(
+    filled: Gallery, folder: Path, templates_engine: Any, read_only: bool
+) -> None:
+    filled.close()
+    (folder / "gallery.db").unlink()
+    with contextlib.closing(sqlite3.connect(folder / "gallery.db")) as other:
+        other.execute("CREATE TABLE t (a)")
+    with pytest.raises(InvalidParameter, match="is not the database of a gallery"):
+        Gallery(folder, templates_engine, read_only=read_only)
+
+
+@pytest.mark.parametrize("statement", ["SELEKT 1", "SELECT nothing FROM faces", "SELECT * FROM no"])
+def test_a_fault_of_our_own_is_not_damage(filled: Gallery, statement: str) -> None:
+    store = filled._backend._store  # type: ignore[attr-defined]
+    with (
+        pytest.raises(FacecoreError, match=r"gallery\.db: .*") as caught,
+        store.snapshot() as snapshot,
+    ):
+        snapshot._all(statement)
+    assert caught.value.code == "FacecoreError"
+    assert "report" in caught.value.hint
 
 
 def test_compact_reads_everything(filled: Gallery, folder: Path, templates_engine: Any) -> None:
@@ -398,7 +422,7 @@ def test_a_migration_that_fails_changes_nothing(
     newer = (*connection.MIGRATIONS, ("CREATE TABLE more (a)", "CREATE TABLE more (a)"))
     with monkeypatch.context() as patch:
         patch.setattr(connection, "MIGRATIONS", newer)
-        with pytest.raises(GalleryCorrupt, match="already exists"):
+        with pytest.raises(FacecoreError, match="already exists"):
             Gallery(folder, templates_engine)
     with Gallery(folder, templates_engine) as gallery:
         assert len(gallery.groups()) == 2

@@ -20,7 +20,7 @@ import pytest
 from facecore._utils import atomic_files, file_locks
 from facecore.errors import PackCorrupt, PackNotFound
 from facecore.models import download, registry
-from facecore.models.listing import known_packs, verify
+from facecore.models.listing import list_packs, verify
 from facecore.models.packs import load_pack
 from facecore.models.pull import pull
 from facecore.models.schema import read_toml
@@ -125,7 +125,7 @@ def test_the_real_registry() -> None:
     known = registry.read_registry()
     assert known["compact"].shipped
     urls = known["mobilefacenet"].files
-    manifest = next(pack.manifest for pack in known_packs() if pack.name == "mobilefacenet")
+    manifest = next(pack.manifest for pack in list_packs() if pack.name == "mobilefacenet")
     assert manifest is not None
     assert set(urls) == {manifest.detector.file, manifest.embedder.file}
     for model in manifest.models.values():  # the address and the stated source name one commit
@@ -152,7 +152,7 @@ def test_a_wrong_registry_is_corrupt(root: Path, change: Any, field: str) -> Non
     change(table)
     (root / "registry.toml").write_text(document(table))
     with pytest.raises(PackCorrupt) as caught:
-        known_packs()
+        list_packs()
     assert f"registry.toml: {field}" in caught.value.message
 
 
@@ -165,11 +165,11 @@ def test_an_address_is_plain_https(root: Path, url: str) -> None:
     table["packs"][1]["files"]["detector.onnx"] = url
     (root / "registry.toml").write_text(document(table))
     with pytest.raises(PackCorrupt, match="https"):
-        known_packs()
+        list_packs()
 
 
-def test_known_packs_tell_what_is_here(root: Path, mirror: Path) -> None:
-    small, big = known_packs()
+def test_list_packs_tell_what_is_here(root: Path, mirror: Path) -> None:
+    small, big = list_packs()
     assert (small.name, small.shipped, small.installed) == ("small", True, True)
     assert small.folder == root / "small"
     assert (big.name, big.shipped, big.installed, big.folder) == ("big", False, False, None)
@@ -177,9 +177,9 @@ def test_known_packs_tell_what_is_here(root: Path, mirror: Path) -> None:
     assert big.manifest is not None
     assert big.manifest.embedder.license == "Apache-2.0"
     pull("big", progress=False)
-    assert known_packs()[1].folder == registry.cache_root() / "big"
+    assert list_packs()[1].folder == registry.cache_root() / "big"
     (root / "small" / "pack.toml").write_text("no")
-    assert "pack.toml" in known_packs()[0].problem
+    assert "pack.toml" in list_packs()[0].problem
 
 
 def test_verify_reports_and_never_raises(root: Path, mirror: Path) -> None:
@@ -360,7 +360,7 @@ def test_nothing_listens(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_only_https_without_a_mirror(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(download.MIRROR_VARIABLE)
-    manifest = known_packs()[1].manifest
+    manifest = list_packs()[1].manifest
     assert manifest is not None
     with pytest.raises(PackNotFound, match="https"):
         list(download.published_bytes(manifest.detector, "http://127.0.0.1:1/x"))

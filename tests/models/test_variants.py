@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from facecore import FaceEngine, Gallery
 from facecore.errors import PackCorrupt
-from facecore.models.listing import known_packs, verify
+from facecore.models.listing import list_packs, verify
 from facecore.models.manifest import Manifest, contract_id, read_manifest
 from facecore.models.packs import find_pack, load_pack
 from facecore.models.registry import shipped_root
@@ -99,7 +99,7 @@ def test_shared_files_are_hashed_too(tmp_path: Path) -> None:
 
 
 def test_the_variant_ships_without_a_second_copy() -> None:
-    info = {pack.name: pack for pack in known_packs()}["compact-int8"]
+    info = {pack.name: pack for pack in list_packs()}["compact-int8"]
     assert info.shipped
     assert info.installed
     assert all(check.ok for check in verify("compact-int8"))

@@ -170,7 +170,7 @@ class Genuine:
                 seed, kind = int(rng.integers(2**31)), CAMERA
                 picture = photograph(picture, seed, held_out=False, scale=scale)
             try:
-                face = self.engine.find_face(picture, face="central")
+                face = self.engine.sample(picture, face="central").face
             except NoFaceDetected:
                 continue
             return Presentation(picture, face.box.astype(np.float64), kind)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facecore.errors import ContractMismatch, GalleryCorrupt, InvalidParameter
+from facecore.errors import ContractMismatch, InvalidParameter
 from facecore.gallery.milvus.client import MilvusClient
 from facecore.gallery.records import (
     Contract,
@@ -85,17 +85,15 @@ def check_contract(server: MilvusClient, collection: str, contract: Contract) ->
     ------
     ContractMismatch
         It is another one.
-    GalleryCorrupt
-        The collection is not facecore's.
     InvalidParameter
-        A newer facecore made it.
+        The collection is not facecore's, or a newer facecore made it.
     """
     properties = server.call("describe_collection", collection).get("properties", {})
     try:
         own = json.loads(properties[_PROPERTY])
         found, pack, version = own["contract"], own["pack"], own["version"]
     except (KeyError, TypeError, ValueError) as error:
-        raise GalleryCorrupt(
+        raise InvalidParameter(
             f"{server.name}: the collection {collection} is not facecore's", "use another database"
         ) from error
     if version != _VERSION:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from facecore.errors import (
@@ -19,6 +20,7 @@ __all__ = [
     "check_contract",
     "connect",
     "connect_frozen",
+    "lacks_columns",
     "migrate",
     "refuse_foreign",
 ]
@@ -78,16 +80,14 @@ def refuse_foreign(connection: sqlite3.Connection, path: Path) -> int:
 
     Raises
     ------
-    GalleryCorrupt
-        It is another program's database.
     InvalidParameter
-        A newer facecore made it.
+        It is another program's database, or a newer facecore made it.
     """
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if application != APPLICATION_ID and (application or version or tables):
-        raise GalleryCorrupt(f"{path} is not the database of a gallery", "name another folder")
+        raise InvalidParameter(f"{path} is not the database of a gallery", "name another folder")
     if version > len(MIGRATIONS):
         raise InvalidParameter(
             f"{path} has version {version} of the schema, this facecore knows {len(MIGRATIONS)}",
@@ -130,3 +130,27 @@ def check_contract(
         )
     if meta.get("dimension") != str(contract.dimension):
         raise GalleryCorrupt(f"{path}: its dimension is {meta.get('dimension')!r}")
+
+
+def lacks_columns(path: Path) -> bool:
+    """Whether a table or a column that every gallery has is missing."""
+    try:
+        with (
+            closing(sqlite3.connect(":memory:")) as new,
+            closing(connect(path, read_only=True)) as found,
+        ):
+            for statements in MIGRATIONS:
+                for statement in statements:
+                    new.execute(statement)
+            return not _columns(new) <= _columns(found)
+    except sqlite3.Error:
+        return False
+
+
+def _columns(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    return set(
+        connection.execute(
+            "SELECT s.name, c.name FROM sqlite_schema s, pragma_table_info(s.name) c"
+            " WHERE s.type = 'table'"
+        )
+    )

@@ -24,6 +24,7 @@ from facecore.gallery.sqlite.connection import (
     check_contract,
     connect,
     connect_frozen,
+    lacks_columns,
     migrate,
     refuse_foreign,
 )
@@ -34,6 +35,18 @@ from facecore.gallery.sqlite.transaction import Snapshot, Transaction
 __all__ = ["Store"]
 
 log = logging.getLogger("facecore.gallery")
+
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
+_UNWRITABLE = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_NOLFS,
+    sqlite3.SQLITE_NOMEM,
+)
 
 # How long an erasure waits for readers of other processes, at first and again, in milliseconds.
 _ERASURE_PATIENCE, _NEXT_PATIENCE = 2000, 50
@@ -314,15 +327,14 @@ def _translate_errors(path: Path) -> Iterator[None]:
 
 def _translated(error: sqlite3.Error, path: Path) -> FacecoreError:
     full = getattr(error, "sqlite_errorcode", 0)
+    code = full & 0xFF
     text = f"{path}: {' '.join(str(error).split())}"
-    damaged = (
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_FORMAT,
-        sqlite3.SQLITE_ERROR,  # a table or a column that every gallery has is missing
-    )
-    if full & 0xFF in damaged or full == sqlite3.SQLITE_IOERR_SHORT_READ:
+    if code in _DAMAGED or full == sqlite3.SQLITE_IOERR_SHORT_READ:
         return GalleryCorrupt(text)
-    if full & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    if code == sqlite3.SQLITE_ERROR and lacks_columns(path):
+        return GalleryCorrupt(text)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return GalleryLocked(f"{text}, for {PATIENCE:g} s")
-    return GalleryNotWritable(text)
+    if code in _UNWRITABLE:
+        return GalleryNotWritable(text)
+    return FacecoreError(text, "this is a fault of facecore: please report it with this message")

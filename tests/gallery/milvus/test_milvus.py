@@ -95,7 +95,7 @@ def test_a_collection_of_somebody_else(tmp_path: Path, compact: FaceEngine) -> N
     client.close()
     manager = pytest.importorskip("milvus_lite.server_manager").server_manager_instance
     manager.release_server(str(tmp_path / "a.db"))
-    with pytest.raises(facecore.GalleryCorrupt, match="not facecore's"):
+    with pytest.raises(facecore.InvalidParameter, match="not facecore's"):
         Gallery("milvus+" + (tmp_path / "a.db").as_uri(), compact)
 
 
