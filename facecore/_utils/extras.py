@@ -19,12 +19,14 @@ def require_extra(module: str, extra: str = "plots") -> Any:
     Raises
     ------
     MissingExtra
-        It is not installed; the hint is the command that installs it.
+        It is not installed, or cannot be loaded; the hint is the command that installs it.
     """
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         top = module.partition(".")[0]
+        absent = isinstance(error, ModuleNotFoundError)
+        problem = "is not installed" if absent else f"cannot be loaded: {error}"
         raise MissingExtra(
-            f"{_PACKAGES.get(top, top)} is not installed", f"pip install 'facecore[{extra}]'"
+            f"{_PACKAGES.get(top, top)} {problem}", f"pip install 'facecore[{extra}]'"
         ) from error

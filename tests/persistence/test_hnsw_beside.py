@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from pathlib import Path
@@ -12,10 +11,12 @@ import numpy as np
 import pytest
 
 from benchmarks._templates import template
-from facecore import Gallery, MissingExtra
+from facecore import Gallery
 from facecore.gallery.index import generations
 from facecore.gallery.index.hnsw import HnswIndex
 from facecore.gallery.sqlite import hnsw_builder, saved_index
+
+pytest.importorskip("hnswlib")
 
 pytestmark = pytest.mark.usefixtures("no_sync", "small")
 
@@ -146,22 +147,3 @@ def test_compacting_while_it_saves_builds_it_anew_too(
         compacting.join(30)
         index = fast._sync.index
         assert (len(index), index.garbage) == (70, 0)
-
-
-def test_without_hnswlib(
-    filled: Gallery,
-    folder: Path,
-    templates_engine: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    add(filled, 0, 10)
-    filled.close()
-    monkeypatch.setitem(sys.modules, "hnswlib", None)
-    with pytest.raises(MissingExtra, match="hnswlib"):
-        Gallery(folder, templates_engine, index="hnsw")
-    with Gallery(folder, templates_engine) as gallery:  # "auto" never needs it
-        gallery.compact()
-        assert finds(gallery, 3)
-        assert gallery.stats().index == "exact"
-    assert caplog.text == ""

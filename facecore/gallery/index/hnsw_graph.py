@@ -7,7 +7,6 @@ and given back the same way, after every count and every link was looked at.
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facecore._utils.extras import require_extra
 from facecore.errors import IndexCorrupt, MissingExtra
 
 __all__ = ["MAX_M", "Graph", "new_hnswlib"]
@@ -32,17 +32,18 @@ def new_hnswlib(dimension: int, m: int, ef_construction: int, capacity: int) -> 
     Raises
     ------
     MissingExtra
-        hnswlib is not installed.
+        hnswlib is not installed, or is a version whose memory layout this module does not know.
     """
-    try:
-        hnswlib = importlib.import_module("hnswlib")
-    except ImportError as error:
-        raise MissingExtra(
-            "hnswlib is not installed",
-            "pip install hnswlib, which needs a C++ compiler; or use the exact index",
-        ) from error
-    index = hnswlib.Index("ip", dimension)
+    index = require_extra("hnswlib", "hnsw").Index("ip", dimension)
     index.init_index(capacity, M=m, ef_construction=ef_construction, random_seed=SEED)
+    (state,) = index.__getstate__()
+    node = _node(m, dimension)
+    layout = ("ser_version", "offset_data", "label_offset", "size_data_per_element")
+    known = (1, node.fields["vector"][1], node.fields["label"][1], node.itemsize)  # type: ignore[index]
+    if tuple(state.get(key) for key in layout) != known:
+        raise MissingExtra(
+            "this version of hnswlib has another memory layout", "pip install 'facecore[hnsw]'"
+        )
     return index
 
 
@@ -96,17 +97,12 @@ class Graph:
 
         Raises
         ------
-        IndexCorrupt
-            This version of hnswlib keeps its graph in another way.
+        MissingExtra
         """
         count, dimension = vectors.shape
         index = new_hnswlib(dimension, self.m, self.ef_construction, capacity=1)
         (state,) = index.__getstate__()
-        node = _node(self.m, dimension)
-        layout = (state["offset_data"], state["label_offset"], state["size_data_per_element"])
-        if layout != (node.fields["vector"][1], node.fields["label"][1], node.itemsize):  # type: ignore[index]
-            raise IndexCorrupt("this hnswlib keeps its nodes in another layout")
-        nodes = np.empty(count, node)
+        nodes = np.empty(count, _node(self.m, dimension))
         nodes["links"], nodes["vector"], nodes["label"] = self.links, vectors, np.arange(count)
         state |= {
             "seed": SEED + count,  # or the next nodes would get the first ones' levels again

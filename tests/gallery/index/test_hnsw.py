@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facecore.errors import IndexCorrupt, InvalidParameter, MissingExtra
+from facecore.errors import IndexCorrupt, InvalidParameter
 from facecore.gallery.index import hnsw
 from facecore.gallery.index.hnsw import HnswIndex
 
@@ -382,12 +382,6 @@ def test_many_threads():
     every = np.concatenate((vectors, extra))
     best, _ = brute([*ids, *range(10_000, 10_400)], every, every[::7], 4)
     assert (index.search(every[::7], 4)[0] == best).mean() > 0.98
-
-
-def test_without_hnswlib(monkeypatch):
-    monkeypatch.setitem(sys.modules, "hnswlib", None)
-    with pytest.raises(MissingExtra, match="pip install hnswlib"):
-        HnswIndex(D)
 
 
 def test_hnswlib_is_imported_only_where_an_index_is_built():

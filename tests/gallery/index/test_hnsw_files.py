@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from test_hnsw import D, Failing, build, clustered
+from test_hnsw import D, build, clustered
 
 from facecore.errors import IndexCorrupt
 from facecore.gallery.index import generations
@@ -219,20 +219,6 @@ def test_headers_that_do_not_fit(saved, change):
     header = json.loads((saved / "hnsw.json").read_bytes()) | change
     (saved / "hnsw.json").write_text(json.dumps(header, indent=1))
     with pytest.raises(IndexCorrupt):
-        HnswIndex.load(saved)
-
-
-def test_another_layout_of_hnswlib(saved, monkeypatch):
-    from facecore.gallery.index import hnsw_graph
-
-    make = hnsw_graph.new_hnswlib
-
-    class Other(Failing):
-        def __getstate__(self):
-            return ({**self._index.__getstate__()[0], "label_offset": 8},)
-
-    monkeypatch.setattr(hnsw_graph, "new_hnswlib", lambda *size, **more: Other(make(*size, **more)))
-    with pytest.raises(IndexCorrupt, match="layout"):
         HnswIndex.load(saved)
 
 
