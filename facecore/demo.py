@@ -1,4 +1,4 @@
-"""Two real people for a first look: pictures that come with scikit-image and matplotlib."""
+"""Photographs of two people, for a first look, a benchmark and a warm-up."""
 
 from __future__ import annotations
 
@@ -10,39 +10,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore import images
-from facecore._utils.extras import require_extra
 from facecore.drawing import GREEN, RED, draw_faces
 from facecore.face.detection import Face
 from facecore.matching.comparison import Comparison
 
-__all__ = ["PAIRS", "draw", "pictures"]
+__all__ = ["PAIRS", "draw", "pictures", "read"]
 
-# Eileen Collins (NASA) and Grace Hopper (US Navy), both in the public domain.
 PAIRS = {
     "the astronaut and the same picture, small, dark and mirrored": ("astronaut", "altered"),
     "the astronaut and Grace Hopper": ("astronaut", "hopper"),
 }
 
 
-def pictures() -> dict[str, NDArray[np.uint8]]:
-    """The demonstration's pictures by name, BGR.
+def read(name: str) -> bytes:
+    """The file of a photograph: ``"astronaut"`` or ``"hopper"``.
 
-    Raises
-    ------
-    MissingExtra
-        matplotlib, which brings one of them, is not installed.
+    Eileen Collins (NASA) and Grace Hopper (US Navy); both photographs are in the public domain.
     """
+    return files("facecore").joinpath(f"demo_pictures/{name}.jpg").read_bytes()
+
+
+def pictures() -> dict[str, NDArray[np.uint8]]:
+    """The demonstration's pictures by name, BGR."""
     import cv2
 
-    require_extra("matplotlib")
-    astronaut = images.load(files("skimage").joinpath("data/astronaut.png").read_bytes())
-    sample = files("matplotlib").joinpath("mpl-data/sample_data/grace_hopper.jpg")
+    astronaut, hopper = (images.load(read(name)) for name in ("astronaut", "hopper"))
     small = cv2.resize(astronaut, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     altered = (small[:, ::-1] * 0.5).astype(np.uint8)
     return {
         "astronaut": astronaut,
         "altered": np.ascontiguousarray(altered),
-        "hopper": images.load(sample.read_bytes()),
+        "hopper": hopper,
     }
 
 

@@ -243,15 +243,6 @@ def test_demo(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert images.load(drawn).shape[1] == 720
 
 
-def test_demo_without_matplotlib(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    status, out, err = run(capsys, "demo")
-    assert (status, out) == (2, "")
-    assert err.startswith("facecore: MissingExtra: matplotlib is not installed (pip install")
-
-
 def test_evaluate_needs_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     status, _, err = run(capsys, "evaluate", "lfw", str(tmp_path / "nothing"))
     assert status == 2

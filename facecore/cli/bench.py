@@ -76,14 +76,12 @@ def _bench(args: argparse.Namespace) -> Answer:
 
 
 def _portraits() -> tuple[bytes, bytes]:
-    """A portrait and its mirror image: the astronaut that scikit-image brings."""
-    from importlib.resources import files
-
+    """A portrait and its mirror image."""
     import cv2
 
-    from facecore import images
+    from facecore import demo, images
 
-    astronaut = images.load(files("skimage").joinpath("data/astronaut.png").read_bytes())
+    astronaut = images.load(demo.read("astronaut"))
     first = cv2.resize(astronaut[:, 64:448], (720, 960), interpolation=cv2.INTER_CUBIC)
     quality = [cv2.IMWRITE_JPEG_QUALITY, 90]
     a, b = (

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import tempfile
-from importlib.resources import files
 
-from facecore import images
+from facecore import demo, images
 from facecore.engine import FaceEngine
 from facecore.gallery.gallery import Gallery
 from facecore.operations.config import ServiceConfig
@@ -28,7 +27,7 @@ def warm(engine: FaceEngine) -> None:
     import cv2
 
     engine.warmup()
-    astronaut = images.load(files("skimage").joinpath("data/astronaut.png").read_bytes())
+    astronaut = images.load(demo.read("astronaut"))
     portrait = cv2.resize(astronaut[:, 48:432], (480, 640))
     _, encoded = cv2.imencode(".jpg", portrait)
     picture = encoded.tobytes()
