@@ -13,7 +13,7 @@ __all__ = ["require_extra"]
 _PACKAGES = {"sklearn": "scikit-learn", "milvus_lite": "milvus-lite"}
 
 
-def require_extra(module: str, extra: str = "plots") -> Any:
+def require_extra(module: str, extra: str = "evaluation") -> Any:
     """Import a module that an extra of facecore brings.
 
     Raises

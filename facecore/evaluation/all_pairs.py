@@ -185,7 +185,7 @@ class _Counter:
         self.impostor += _count(block)
 
     def _add_passing(self, block: NDArray[np.float32], start: int) -> None:
-        from scipy.sparse import csr_array  # scikit-image brings SciPy; slow to import
+        from scipy.sparse import csr_array  # slow to import
 
         if not len(self.limits):
             return

@@ -1,4 +1,4 @@
-"""Figures of an evaluation, for matplotlib (extra ``plots``).
+"""Figures of an evaluation, for matplotlib (extra ``evaluation``).
 
 Every function returns a new `matplotlib.figure.Figure`: pyplot, which keeps global state and
 opens windows, is never imported.  The colours are those of M. Okabe and K. Ito, "Color Universal

@@ -174,7 +174,9 @@ def test_no_curve_of_nothing(genuine: list[float], impostor: list[float]) -> Non
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
-    with pytest.raises(MissingExtra, match=r"scikit-learn is not.*pip install 'facecore\[plots\]'"):
+    with pytest.raises(
+        MissingExtra, match=r"scikit-learn is not.*pip install 'facecore\[evaluation\]'"
+    ):
         error_curve([0.5], [0.1])
 
 

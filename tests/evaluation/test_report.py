@@ -96,10 +96,20 @@ def test_without_matplotlib_the_way_out_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtra, match=r"matplotlib is not.*pip install 'facecore\[plots\]'"):
+    with pytest.raises(
+        MissingExtra, match=r"matplotlib is not.*pip install 'facecore\[evaluation\]'"
+    ):
         plots.plot_folds([0.9, 1.0])
     assert main(["evaluate", "lfw", str(tmp_path), "--report", str(tmp_path / "r")]) == 2
     assert "facecore: MissingExtra: matplotlib is not installed" in capsys.readouterr().err
+
+
+def test_evaluation_without_its_extra_is_refused_at_once() -> None:
+    code = "import sys; sys.modules['scipy'] = None; import facecore.evaluation.protocols"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (
+        "MissingExtra: scipy is not installed (pip install 'facecore[evaluation]')" in done.stderr
+    )
 
 
 def test_where_a_report_goes(tmp_path: Path) -> None:

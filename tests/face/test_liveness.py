@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from skimage.feature import local_binary_pattern
 
 from facecore import Face, FaceEngine, FaceSample, FaceTooSmall, InvalidParameter, NoFaceDetected
 from facecore.errors import FacecoreError
@@ -117,6 +118,16 @@ def test_a_cue_moves_under_its_cause_and_less_under_others(
     for other in others:
         unrelated = abs(pad_features.measure(other(picture), box)[name] - before)
         assert unrelated < 0.5 * abs(moved), other.__name__
+
+
+@given(st.data())
+def test_binary_patterns_are_those_of_scikit_image(data: st.DataObject) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    part = rng.integers(0, data.draw(st.integers(1, 256)), (96, 96, 3)).astype(np.uint8)
+    part = np.asarray(cv2.blur(part, (1, 1 + data.draw(st.integers(0, 6)))), np.uint8)
+    middle = cv2.cvtColor(part[24:72, 24:72], cv2.COLOR_BGR2GRAY)
+    expected = local_binary_pattern(middle, P=8, R=1, method="uniform") == 9
+    assert pad_features.texture(part) == expected.mean()
 
 
 def test_a_stronger_grid_stands_out_more(scene: tuple[Image, np.ndarray]) -> None:
