@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ def main() -> int:
         return 0 if sys.argv[1:] in ([], ["-h"], ["--help"]) else 2
     name = sys.argv.pop(1)
     sys.argv[0] = f"python -m benchmarks {name}"
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some import onnxruntime before facecore
     runpy.run_module(f"benchmarks.{name}", run_name="__main__")
     return 0
 

@@ -20,6 +20,9 @@ pytest_plugins = ["galleries"]
 
 REPO = Path(__file__).resolve().parents[1]
 
+# Some tests import onnxruntime before facecore turns its telemetry off.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 # No deadline: on a busy machine it fails tests that are right.  In CI the examples are the same
 # in every run, so that a failure there belongs to the change at hand.
 settings.register_profile("facecore", deadline=None, derandomize=bool(os.environ.get("CI")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -218,6 +219,14 @@ def _known() -> list[str]:
 
 
 def _onnxruntime() -> Any:
+    # For Linux, 1.29 and later send telemetry unless this is set before their first import.
+    if "ORT_DISABLE_TELEMETRY" not in os.environ:
+        if "onnxruntime" in sys.modules:
+            _logger.warning(
+                "onnxruntime was imported before facecore could turn off its telemetry; "
+                "set ORT_DISABLE_TELEMETRY=1 in the environment"
+            )
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     # Here and not above: it takes a while to load, and listing packs does not need it.
     import onnxruntime  # type: ignore[import-untyped,unused-ignore]
 
