@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from templates import TemplateEngine, template
 
-from benchmarks._templates import TemplateEngine, template
 from facecore import Gallery, Match
 from facecore.gallery.sqlite.backend import SqliteBackend
 

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from templates import TemplateEngine, template
 
-from benchmarks._templates import TemplateEngine, template
 from facecore import Gallery
 from facecore.gallery.sqlite import hnsw_builder, saved_index
 

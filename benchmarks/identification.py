@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from templates import TemplateEngine
 
 from benchmarks._measuring import machine, write_json
-from benchmarks._templates import TemplateEngine
 from facecore import FacecoreError, FaceEngine, Gallery
 from facecore.evaluation.vectors import embed_all
 from facecore.gallery.thresholds import per_comparison, score_threshold

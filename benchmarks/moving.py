@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from templates import DIMENSION, TemplateEngine
 
 from benchmarks._measuring import describe, interleaved, machine, write_json
-from benchmarks._templates import DIMENSION, TemplateEngine
 from facecore import Gallery
 from facecore.gallery.archive import export_groups, load_groups
 

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from templates import DIMENSION, TemplateEngine
 
 from benchmarks._faces import faces
 from benchmarks._measuring import describe, machine, resident, write_json
-from benchmarks._templates import DIMENSION, TemplateEngine
 from facecore import Gallery
 
 CHILD = "import time; began = time.perf_counter(); from benchmarks import open; open.child(began)"

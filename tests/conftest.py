@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,10 @@ from facecore.models.pull import pull
 pytest_plugins = ["galleries"]
 
 REPO = Path(__file__).resolve().parents[1]
+
+# For `benchmarks`, which some tests run for a shorter time.  Last, so that `facecore` is the
+# installed one where it is installed.
+sys.path.append(str(REPO))
 
 # Some tests import onnxruntime before facecore turns its telemetry off.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from templates import TemplateEngine
 
-from benchmarks._templates import TemplateEngine
 from facecore import Gallery
 from facecore.gallery.sqlite import connection
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import io
-import os
 import pickle
 import shutil
 import subprocess
@@ -19,8 +18,8 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from templates import DIMENSION
 
-from benchmarks._templates import DIMENSION
 from facecore import FaceEngine, Gallery
 from facecore.errors import (
     FacecoreError,
@@ -370,7 +369,6 @@ def test_threads_share_an_engine(
 def run(code: str, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        env=os.environ | {"PYTHONPATH": str(REPO)},
         capture_output=True,
         text=True,
         check=False,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,11 @@ def test_every_public_name_is_there() -> None:
     for name in facecore.__all__:
         assert getattr(facecore, name).__name__ == name
         assert name in dir(facecore)
+
+
+@pytest.mark.skipif(not os.environ.get("CI"), reason="a checkout may be tested by hand")
+def test_the_wheel_is_tested_and_not_the_checkout() -> None:
+    assert Path(__file__).resolve().parents[1] not in Path(facecore.__file__).resolve().parents
 
 
 def test_rooms_are_found_by_their_names() -> None:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from templates import DIMENSION
 
 import facecore
-from benchmarks._templates import DIMENSION
 from facecore import FaceEngine, Gallery
 from facecore.gallery import archive
 from facecore.gallery.archive import Moved, export_groups, load_groups

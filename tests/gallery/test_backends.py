@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from templates import DIMENSION
 
 import facecore
-from benchmarks._templates import DIMENSION
 from facecore import FaceEngine, Gallery
 
 Array = np.ndarray[Any, Any]

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from templates import DIMENSION, template
 
-from benchmarks._templates import DIMENSION, template
 from facecore import (
     ContractMismatch,
     FacecoreError,

@@ -20,8 +20,8 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from templates import TemplateEngine, template
 
-from benchmarks._templates import TemplateEngine, template
 from facecore import FaceRecord, Gallery, GroupExists, GroupNotFound, UserExists
 from facecore.gallery.sqlite import hnsw_builder, saved_index
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from templates import template, unit
 
-from benchmarks._templates import template, unit
 from facecore import FaceEngine, Gallery, InvalidParameter
 from facecore.evaluation.vectors import embed_all
 from facecore.gallery.thresholds import per_comparison, score_threshold

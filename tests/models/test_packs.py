@@ -387,7 +387,7 @@ def test_the_real_hint() -> None:
         "except PackNotFound as error:\n    print(error.hint)\n"
         "print([name for name in ('onnxruntime', 'urllib.request', 'tqdm') if name in sys.modules])"
     )
-    environment = os.environ | {"FACECORE_CACHE": "/nonexistent", "PYTHONPATH": str(REPO)}
+    environment = os.environ | {"FACECORE_CACHE": "/nonexistent"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )

@@ -38,7 +38,6 @@ def test_it_runs(path: Path, london_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("nbclient")
     environment = os.environ | {
         "FACECORE_DATA": str(london_folder.parents[1].resolve()),
-        "PYTHONPATH": str(REPO),
         "MPLBACKEND": "agg",
         "TMPDIR": str(tmp_path),
         "IPYTHONDIR": str(tmp_path / "ipython"),

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from templates import template
 
-from benchmarks._templates import template
 from facecore import Gallery
 
 REPO = Path(__file__).resolve().parents[2]
@@ -33,10 +33,14 @@ def test_every_commit_is_synced(folder: Path, templates_engine: Any) -> None:
 def test_kills(tmp_path: Path) -> None:
     """As `python -m benchmarks crash`, which kills 200 times; FACECORE_KILLS says how often."""
     kills = os.environ.get("FACECORE_KILLS", "20")
+    code = (
+        f"import runpy, sys; sys.path.append({str(REPO)!r});"
+        "runpy.run_module('benchmarks', run_name='__main__', alter_sys=True)"
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "crash", "--kills", kills],
-        cwd=REPO,
-        env={**os.environ, "PYTHONPATH": str(REPO), "TMPDIR": str(tmp_path)},
+        [sys.executable, "-c", code, "crash", "--kills", kills],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
@@ -50,9 +54,9 @@ def test_kills(tmp_path: Path) -> None:
 
 CHILD = """
 import sys
-sys.path.insert(0, {repo!r})
+sys.path.append({tests!r})
 import numpy as np
-from benchmarks._templates import TemplateEngine, template
+from templates import TemplateEngine, template
 from facecore import FacecoreError, Gallery
 {setup}
 try:
@@ -65,7 +69,7 @@ except FacecoreError as error:
 
 def in_child(folder: Path, work: str, setup: str = "", read_only: bool = False) -> str:
     code = CHILD.format(
-        repo=str(REPO), folder=str(folder), setup=setup, work=work, read_only=read_only
+        tests=str(REPO / "tests"), folder=str(folder), setup=setup, work=work, read_only=read_only
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from templates import template
 
-from benchmarks._templates import template
 from facecore import Gallery
 from facecore.gallery.index import generations
 from facecore.gallery.index.hnsw import HnswIndex

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from templates import template
 
-from benchmarks._templates import template
 from facecore import Gallery
 from facecore._utils import atomic_files
 from facecore.gallery.index import HnswIndex, generations
@@ -112,7 +112,7 @@ def damage_length(root: Path) -> None:
 def foreign(root: Path) -> None:
     """The index of another gallery of the same pack, size and ids."""
     other = root.parents[2] / "other"
-    from benchmarks._templates import TemplateEngine
+    from templates import TemplateEngine
 
     engine: Any = TemplateEngine()
     with Gallery(other, engine, index="hnsw") as gallery:

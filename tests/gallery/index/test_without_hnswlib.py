@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from templates import template
 
-from benchmarks._templates import template
 from facecore import Gallery, MissingExtra
 from facecore.gallery.index import HnswIndex
 
