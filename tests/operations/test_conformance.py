@@ -1,8 +1,7 @@
-"""The given conformance cases, in process, with real faces and the real engine."""
+"""The conformance cases, in process, with real faces and the real engine."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,7 @@ from operations.cases import Body, Requests, load_cases, prepare, run_case
 from facecore import Gallery
 from facecore.operations import FaceService, OperationError
 
-REPO = Path(__file__).resolve().parents[2]
-GIVEN = Path(os.environ.get("FACECORE_DATA", REPO.parent / "shared")) / "spec/operations_cases.json"
-CASES = load_cases(GIVEN) if GIVEN.exists() else []
+CASES = load_cases(Path(__file__).resolve().parents[1] / "data/operations_cases.json")
 
 FAULTS = {
     "ram_denied": "Forbidden.RAMUserAccessDenied",
@@ -46,7 +43,6 @@ def settings_of(case: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-@pytest.mark.skipif(not CASES, reason="no spec/ in the reference data; set FACECORE_DATA")
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
 def test_case(
     case: dict[str, Any],

@@ -63,7 +63,6 @@ def check(
 FIRST = list({case["operation"]: case for case in reversed(CASES) if case["firm"]}.values())
 
 
-@pytest.mark.skipif(not CASES, reason="no spec/ in the reference data; set FACECORE_DATA")
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
 def test_case(
     case: dict[str, Any],
@@ -75,7 +74,6 @@ def test_case(
     check(case, requests, gallery, make_service, switched)
 
 
-@pytest.mark.skipif(not CASES, reason="no spec/ in the reference data; set FACECORE_DATA")
 @pytest.mark.parametrize("case", FIRST, ids=[case["id"] for case in FIRST])
 def test_case_with_the_older_signature(
     case: dict[str, Any],
