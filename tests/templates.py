@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ DIMENSION = load_pack("compact").pack.embedder.output.dimension
 class TemplateEngine:
     """What a gallery needs of an engine; an image is the template that it would have."""
 
-    def __init__(self, pack: str = "compact") -> None:
+    def __init__(self, pack: str | Path = "compact") -> None:
         self.pack = load_pack(pack).pack
         self.contract_id = self.pack.contract_id
         self.calibration = Calibration.from_spec(self.pack.embedder.calibration, self.contract_id)
@@ -29,7 +30,8 @@ class TemplateEngine:
         return self.calibration
 
     def embed(self, image: Any, *, face: str = "largest") -> NDArray[np.float32]:
-        if not isinstance(image, np.ndarray) or image.shape != (DIMENSION,):
+        shape = (self.pack.embedder.output.dimension,)
+        if not isinstance(image, np.ndarray) or image.shape != shape:
             raise InvalidParameter(f"{image!r:.40} is no template")
         return image
 
