@@ -214,19 +214,20 @@ def warp(
     # picture that is cut out is first averaged to between one and two times its scale.
     # No face is larger than the picture by far: the bound keeps the arithmetic in integers.
     scale = math.hypot(matrix[0, 0], matrix[1, 0])
-    if (shrink := int(min(1 / scale, 2.0**15))) >= 2:
-        corners = np.array([[0, 0], [size[0], 0], [0, size[1]], size])
-        inside = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
-        height, width = image.shape[:2]
-        x1, y1 = np.clip(np.floor(inside.min(axis=0)) - 2 * shrink, 0, (width, height)).astype(int)
-        x2, y2 = np.clip(np.ceil(inside.max(axis=0)) + 2 * shrink, 0, (width, height)).astype(int)
-        # Whole blocks only, so that the scale is the same in x and y.
-        columns, rows = (x2 - x1) // shrink, (y2 - y1) // shrink
-        if columns > 0 and rows > 0:
-            part = image[y1 : y1 + rows * shrink, x1 : x1 + columns * shrink]
-            image = np.asarray(
-                cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8
-            )
-            matrix = _of_blocks(matrix, np.array([x1, y1]), shrink)
+    shrink = max(1, int(min(1 / scale, 2.0**15)))
+    corners = np.array([[0, 0], [size[0], 0], [0, size[1]], size])
+    inside = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    height, width = image.shape[:2]
+    x1, y1 = np.clip(np.floor(inside.min(axis=0)) - 2 * shrink, 0, (width, height)).astype(int)
+    x2, y2 = np.clip(np.ceil(inside.max(axis=0)) + 2 * shrink, 0, (width, height)).astype(int)
+    # Whole blocks only, so that the scale is the same in x and y.
+    columns, rows = (x2 - x1) // shrink, (y2 - y1) // shrink
+    if columns > 0 and rows > 0:
+        # Only the part, also at full scale: before version 5, OpenCV warps nothing wider than 2^15.
+        image = image[y1 : y1 + rows * shrink, x1 : x1 + columns * shrink]
+        matrix = _of_blocks(matrix, np.array([x1, y1]), shrink)
+        if shrink > 1:
+            resized = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+            image = np.asarray(resized, np.uint8)
     crop = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR)
     return np.asarray(crop, np.uint8)
