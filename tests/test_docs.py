@@ -264,7 +264,6 @@ def test_docstring_examples_run(module: str) -> None:
 
 
 def test_the_quickstart_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matplotlib")  # brings a photograph
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for block in _blocks(REPO / "docs/quickstart.md", "python"):
