@@ -47,16 +47,24 @@ class Pipeline:
     contract : str
         Contract id of the embedder's vectors.
     limits : Limits
-        On the bytes and pixels of an image.
+        On the bytes, pixels and memory of an image.
+    decoder : Decoder, optional
+        Where encoded images are decoded.
     """
 
     def __init__(
-        self, detector: Detector, embedder: Embedder, contract: str, limits: images.Limits
+        self,
+        detector: Detector,
+        embedder: Embedder,
+        contract: str,
+        limits: images.Limits,
+        decoder: images.Decoder = images.decode_still,
     ) -> None:
         self.detector = detector
         self.embedder = embedder
         self.contract = contract
         self.limits = limits
+        self.decoder = decoder
 
     def open(
         self,
@@ -65,7 +73,7 @@ class Pipeline:
         limits: images.Limits | None = None,
     ) -> Picture:
         """Checked, and decoded as finely as the search for that face, or for all, begins."""
-        picture = open_picture(image, limits or self.limits)
+        picture = open_picture(image, limits or self.limits, self.decoder)
         scale = self.detector.coarse_scale(picture)
         if choice != "largest":  # both passes
             scale = max(scale, self.detector.fine_scale(picture))
@@ -229,7 +237,11 @@ class Pipeline:
 
 
 def open_pipeline(
-    loaded: LoadedPack, limits: images.Limits, threads: int | None, options: Mapping[str, Any]
+    loaded: LoadedPack,
+    limits: images.Limits,
+    threads: int | None,
+    options: Mapping[str, Any],
+    decoder: images.Decoder = images.decode_still,
 ) -> tuple[Pipeline, bool]:
     """The pipeline of a pack, and whether its models run on the CPU alone."""
     pack = loaded.pack
@@ -237,7 +249,7 @@ def open_pipeline(
     second = open_model(pack.embedder, loaded.embedder, threads=threads, **options)
     on_cpu = {*first.get_providers(), *second.get_providers()} == {CPU}
     detector, embedder = Detector(first, pack.detector), Embedder(second, pack.embedder)
-    return Pipeline(detector, embedder, pack.contract_id, limits), on_cpu
+    return Pipeline(detector, embedder, pack.contract_id, limits, decoder), on_cpu
 
 
 def _there(face: Face | None, picture: Picture) -> Face:

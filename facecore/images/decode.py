@@ -1,38 +1,37 @@
 """Decode an image, from any input, to upright 8-bit BGR pixels.
 
-OpenCV decodes JPEG, PNG and WebP, as it is the faster decoder.  Pillow reads headers and metadata
-and decodes the rest: BMP, TIFF, animated WebP, grey PNG with a transparent value.  A transparent
-pixel shows white.  Of an animation or a multi-page file, the first frame is used.
+OpenCV decodes JPEG, PNG and WebP, as it is the faster decoder.  Pillow decodes the rest: TIFF,
+BMP, JPEG 2000, HEIC and AVIF.  Both get a file that was rebuilt from the parts of a still picture
+(`facecore.images.formats`).  A transparent pixel shows white.  Of an animation or a file of
+several pages, the still or first picture is used.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facecore.errors import FacecoreError, ImageTooLarge, InvalidParameter, UnreadableImage
-from facecore.images.formats import (
-    check_png,
-    check_tiff,
-    exif_orientation,
-    open_header,
-    opencv_reads,
-    read_jpeg,
-)
-from facecore.images.limits import DEFAULT_LIMITS, Limits, check_pixels
+from facecore.images.formats import Still, open_heif, read_still
+from facecore.images.limits import DEFAULT_LIMITS, Limits, check_memory, check_pixels
 from facecore.images.picture import Picture
+from facecore.images.pixels import from_pillow, to_bgr8, upright
+from facecore.images.quiet import quiet
 from facecore.images.read import read_bytes
 
 if TYPE_CHECKING:
     import PIL.Image
 
-__all__ = ["ImageInput", "is_independent", "load", "open_picture"]
+__all__ = ["Decoder", "ImageInput", "decode_still", "is_independent", "load", "open_picture"]
 
 # A string, so that importing this module imports neither Pillow nor OpenCV.
 ImageInput: TypeAlias = (
@@ -41,17 +40,62 @@ ImageInput: TypeAlias = (
 )
 
 
-def load(image: ImageInput, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
+class Decoder(Protocol):
+    """Where pixels are decoded: in this process, or in another one."""
+
+    def __call__(self, still: Still, reduction: int) -> NDArray[np.uint8]:
+        """Upright pixels of a picture at 1/`reduction` of its size; see `decode_still`."""
+        ...
+
+
+def decode_still(still: Still, reduction: int) -> NDArray[np.uint8]:
+    """Decode a picture whose container was checked, in this process.
+
+    Parameters
+    ----------
+    still : Still
+    reduction : {1, 2, 4, 8}
+        1, or one of ``still.reductions``.
+
+    Returns
+    -------
+    (ceil(H / reduction), ceil(W / reduction), 3) uint8 ndarray
+        Upright, BGR.
+
+    Raises
+    ------
+    UnreadableImage
+        The pixels are damaged.
+    """
+    with _decoder_errors():
+        if still.kind in ("JPEG", "PNG", "WebP"):
+            pixels = _decode_opencv(still, reduction)
+            return upright(to_bgr8(pixels, still.transparent), still.orientation)
+        image = _pillow_image(still)
+        if image.size != (still.width, still.height):  # two parsers read it
+            raise UnreadableImage(f"the {still.kind} is damaged: its size cannot be told")
+        pixels = from_pillow(image)
+        del image
+        return upright(pixels, still.orientation)
+
+
+def load(
+    image: ImageInput, limits: Limits = DEFAULT_LIMITS, decoder: Decoder = decode_still
+) -> NDArray[np.uint8]:
     """Decode an image and turn it upright.
 
     Parameters
     ----------
     image : path, bytes-like, binary file, PIL.Image.Image or ndarray
-        JPEG, PNG, WebP, BMP or TIFF data are turned by their EXIF orientation, and so is a
-        ``PIL.Image`` that carries one. A file is read from where it stands to its end. An array
-        is (H, W, 3) uint8 in BGR order and taken to be upright.
+        JPEG, PNG, WebP, BMP, TIFF or JPEG 2000 data, and HEIC or AVIF with the extra ``heif``,
+        are turned by their EXIF orientation, and so is a ``PIL.Image`` that carries one. A file
+        is read from where it stands to its end. An array is (H, W, 3) uint8 in BGR order and
+        taken to be upright.
     limits : Limits, optional
-        Bytes and pixels to accept.
+        Bytes, pixels and memory to accept.
+    decoder : Decoder, optional
+        Where encoded images are decoded: in this process, or by an `IsolatedDecoder`. A
+        ``PIL.Image`` is always decoded in this process.
 
     Returns
     -------
@@ -77,7 +121,7 @@ def load(image: ImageInput, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8
     where the structure is hurt. A wrong byte inside a JPEG's or WebP's coded pixels decodes to
     wrong pixels, as it does everywhere else.
     """
-    return open_picture(image, limits).pixels()
+    return open_picture(image, limits, decoder).pixels()
 
 
 def is_independent(image: object) -> bool:
@@ -87,27 +131,32 @@ def is_independent(image: object) -> bool:
     )
 
 
-def open_picture(image: ImageInput, limits: Limits = DEFAULT_LIMITS) -> Picture:
-    """Check an image, and decode it when it is looked at.
+def open_picture(
+    image: ImageInput, limits: Limits = DEFAULT_LIMITS, decoder: Decoder = decode_still
+) -> Picture:
+    """Check an image, and decode it when its pixels are needed.
 
-    Parameters and errors are those of `load`; of the errors, those of damaged pixels are raised
-    by the `Picture` when it decodes them.  A `Picture` is returned as it is.
+    Parameters and errors are those of `load`. Errors of damaged pixels are raised by the
+    `Picture` when it decodes them.  A `Picture` is returned as it is.
     """
     if isinstance(image, Picture):
         check_pixels((image.width, image.height), limits)
         return image
     if isinstance(image, np.ndarray):
         return Picture.of(_from_array(image, limits))
-    # Whoever holds a PIL image has imported it; while another thread still does, the class is
-    # not there yet.
+    # A caller with a PIL image has imported PIL. While another thread still imports it, the
+    # class does not exist yet.
     pillow_image = getattr(sys.modules.get("PIL.Image"), "Image", None)
     if pillow_image is not None and isinstance(image, pillow_image):
         check_pixels(image.size, limits)
+        memory = 7 * image.size[0] * image.size[1]  # Pillow's pixels and those that come out
+        check_memory(image.size, memory, limits)
         with _decoder_errors():
-            return Picture.of(_from_pillow(image))
+            return Picture.of(from_pillow(image))
     data = read_bytes(image, limits)
     with _decoder_errors():
-        return _from_encoded(data, limits)
+        still = read_still(data, limits)
+    return Picture(*still.upright_size, partial(decoder, still), reductions=still.reductions)
 
 
 @contextmanager
@@ -117,11 +166,13 @@ def _decoder_errors() -> Iterator[None]:
         yield
     except FacecoreError:
         raise
+    except MemoryError as error:
+        raise ImageTooLarge("not enough memory is left to decode the image") from error
     except Exception as error:
-        if type(error).__name__ == "DecompressionBombError":
-            raise ImageTooLarge(f"Pillow refuses the image: {error}") from error
-        reason = str(error).strip() or type(error).__name__
-        raise UnreadableImage(f"the image cannot be decoded: {reason}") from error
+        if getattr(error, "code", 0) == -4:  # OpenCV's Insufficient memory
+            raise ImageTooLarge("not enough memory is left to decode the image") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImage(f"the image cannot be decoded: {reason:.300}") from error
 
 
 def _from_array(array: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
@@ -145,116 +196,52 @@ def _from_array(array: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array)
 
 
-_REDUCTIONS = (2, 4, 8)  # what a JPEG's decoder can do
-
-
-def _from_encoded(data: bytes, limits: Limits) -> Picture:
-    if data.startswith(b"\xff\xd8\xff"):
-        size, layers, orientation = read_jpeg(data, limits)
-    else:
-        header = open_header(data)
-        check_pixels(header.size, limits)
-        if header.format == "PNG":
-            check_png(data, header)
-        elif header.format == "TIFF":
-            check_tiff(header)
-        if not opencv_reads(header):
-            return Picture.of(_from_pillow(header))
-        size, layers, orientation = header.size, 0, exif_orientation(header)
-    swap, flip = _TURNS.get(orientation, _UPRIGHT)
-
-    def decode(reduction: int) -> NDArray[np.uint8]:
-        with _decoder_errors():
-            pixels = _to_bgr8(_decode_opencv(data, size, reduction))
-            return _upright(pixels, orientation)
-
-    width, height = size
-    sides = (width, height) if swap else (height, width)
-    if layers not in (1, 3):  # no JPEG, or one in CMYK
-        return Picture(*sides, decode)
-    # A block that is cut off must be the last, and a flip would make it the first.
-    flipped = []
-    if flip in (1, -1):
-        flipped.append(height if swap else width)
-    if flip in (0, -1):
-        flipped.append(width if swap else height)
-    whole = [r for r in _REDUCTIONS if not any(side % r for side in flipped)]
-    return Picture(*sides, decode, reductions=whole)
-
-
-def _decode_opencv(data: bytes, size: tuple[int, int], reduction: int) -> NDArray[Any]:
+def _decode_opencv(still: Still, reduction: int) -> NDArray[Any]:
     import cv2
 
-    # UNCHANGED keeps 16 bits and alpha; both leave the orientation to us.
-    kind = cv2.IMREAD_UNCHANGED
-    if reduction > 1:
-        kind = getattr(cv2, f"IMREAD_REDUCED_COLOR_{reduction}") | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), kind)
-    # Two parsers read the size; they must agree.
-    if pixels is None or pixels.shape[1::-1] != tuple(-(-side // reduction) for side in size):
-        raise UnreadableImage("the image is damaged: its pixels cannot be decoded")
+    if still.kind == "JPEG":
+        name = f"IMREAD_REDUCED_COLOR_{reduction}" if reduction > 1 else "IMREAD_COLOR"
+        kind = getattr(cv2, name)
+    else:
+        kind = cv2.IMREAD_UNCHANGED  # keeps 16 bits and alpha
+    with quiet:
+        pixels = cv2.imdecode(np.frombuffer(still.data, np.uint8), kind)
+        # Two parsers read the size; they must agree.
+        sides = tuple(-(-side // reduction) for side in (still.width, still.height))
+        if pixels is None or pixels.shape[1::-1] != sides:
+            raise UnreadableImage("the image is damaged: its pixels cannot be decoded")
+        if still.doubt and not _has_all_blocks(still.data, pixels, kind):
+            raise UnreadableImage(still.doubt)
     return pixels
 
 
-def _from_pillow(image: PIL.Image.Image) -> NDArray[np.uint8]:
+def _has_all_blocks(data: bytes, pixels: NDArray[Any], kind: int) -> bool:
+    """Whether a JPEG that was given its end marker lacked no block before it.
+
+    A decoder makes missing blocks up from what follows.  If something else follows and the pixels
+    stay the same, no block was missing.
+    """
     import cv2
 
-    image.load()
-    orientation = exif_orientation(image)  # only now: Pillow itself turns a TIFF while it loads
-    pixels: NDArray[Any]
-    if image.mode in ("I", "F"):
-        pixels = np.asarray(image)
-        high = 65535 if image.mode == "I" else 1
-        if not (pixels.min() >= 0 and pixels.max() <= high):  # NaN fails this too
-            raise UnreadableImage(
-                f"32-bit grey values outside 0..{high}: their scale is not known",
-                "convert the image to 8 bits",
-            )
-        pixels = np.rint(pixels * (65535 / high)).astype(np.uint16)
-    elif image.mode.startswith("I;16"):
-        pixels = np.asarray(image).astype(np.uint16)  # I;16B is big-endian
-    elif image.has_transparency_data:
-        pixels = cv2.cvtColor(np.asarray(image.convert("RGBA")), cv2.COLOR_RGBA2BGRA)
-    else:
-        pixels = cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
-    return _upright(_to_bgr8(pixels), orientation)
+    scan = data.rindex(b"\xff\xda")
+    start = scan + 2 + int.from_bytes(data[scan + 2 : scan + 4])
+    other = data[start : start + 4096].split(b"\xff")[0] + b"\x35\xca" * 64
+    restarts = b"".join(bytes([0xFF, 0xD0 + i % 8]) + other for i in range(16))
+    again = data[:-2] + other + restarts + data[-2:]
+    others = cv2.imdecode(np.frombuffer(again, np.uint8), kind)
+    return others is not None and np.array_equal(pixels, others)
 
 
-def _to_bgr8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Grey, BGR or BGRA of 8 or 16 bits -> (H, W, 3) uint8, transparent pixels on white."""
-    import cv2
-
-    if pixels.dtype == np.uint16:
-        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)  # 65535 = 257 · 255
-    if pixels.ndim == 2:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
-    elif pixels.shape[2] == 4:
-        opaque = np.empty((*pixels.shape[:2], 3), np.uint8)
-        for top in range(0, len(pixels), 64):  # in bands: the products need 16 bits
-            band = pixels[top : top + 64]
-            # 255 − (255 − v)·α/255, rounded; stays below 2^16
-            product = (255 - band[:, :, :3]) * band[:, :, 3:].astype(np.uint16)
-            opaque[top : top + 64] = 255 - (product + 127) // 255
-        pixels = opaque
-    return pixels
+# Kind -> where Pillow reads it. `PIL.Image.open` would import and ask forty others.
+_PLUGINS: dict[str, str] = {"TIFF": "Tiff", "BMP": "Bmp", "JPEG 2000": "Jpeg2K"}
 
 
-# EXIF orientation -> (swap rows and columns, then flip: 0 rows, 1 columns, −1 both)
-_TURNS: dict[int, tuple[bool, int | None]] = {
-    2: (False, 1),
-    3: (False, -1),
-    4: (False, 0),
-    5: (True, None),
-    6: (True, 1),
-    7: (True, -1),
-    8: (True, 0),
-}
-_UPRIGHT: tuple[bool, int | None] = (False, None)
-
-
-def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    import cv2
-
-    swap, flip = _TURNS.get(orientation, _UPRIGHT)
-    turned: NDArray[Any] = cv2.transpose(pixels) if swap else pixels
-    return np.ascontiguousarray(turned if flip is None else cv2.flip(turned, flip))
+def _pillow_image(still: Still) -> PIL.Image.Image:
+    if still.kind == "HEIF":
+        return open_heif(still.data)
+    name = _PLUGINS[still.kind]
+    plugin: Callable[[Any], PIL.Image.Image] = getattr(
+        import_module(f"PIL.{name}ImagePlugin"),
+        f"{name}ImageFile",
+    )
+    return plugin(io.BytesIO(still.data))

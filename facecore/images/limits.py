@@ -1,4 +1,4 @@
-"""Limits on the bytes and pixels of an image, checked before anything is decoded."""
+"""Limits on the bytes, pixels and memory of an image, checked before anything is decoded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from dataclasses import dataclass, fields
 
 from facecore.errors import ImageTooLarge, InvalidParameter, UnreadableImage
 
-__all__ = ["DEFAULT_LIMITS", "Limits", "check_bytes", "check_pixels"]
+__all__ = ["DEFAULT_LIMITS", "Limits", "check_bytes", "check_memory", "check_pixels"]
+
+# JPEG's own maximum. Decoders allocate several rows at once, so that a row must stay small.
+_MAX_SIDE = 65_535
+# A file may take this much memory whatever its size, and for each byte of it so much more:
+# deflate expands at most 1032 times, and a pixel's conversion holds at most four copies.
+_FREE_MEMORY = 64 * 2**20
+_MEMORY_PER_BYTE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +26,26 @@ class Limits:
         Largest encoded input. 20 MiB holds what phones write at full quality.
     max_pixels : int
         Largest width × height. 80 million passes 64-megapixel phones and A3 scans at 600 dpi,
-        costs 240 MB decoded, and lies below the size at which Pillow starts to warn.
+        and lies below the size at which Pillow starts to warn.
+    max_memory : int
+        Most bytes that decoding may hold at once, all copies included: width × height × channels
+        × bytes × copies, known from the file's header. 640 MiB passes a JPEG or PNG of 80 million
+        pixels in any orientation; a PNG of 16-bit RGBA reaches it at 40 million pixels.
 
     Raises
     ------
     InvalidParameter
         If a limit is not a positive integer.
+
+    Notes
+    -----
+    Two more limits are fixed. No side is longer than 65,535 pixels. And memory must bear a
+    relation to the file: beyond 64 MiB, a file gets 4096 bytes of memory for each of its own.
     """
 
     max_bytes: int = 20 * 2**20
     max_pixels: int = 80_000_000
+    max_memory: int = 640 * 2**20
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -55,4 +72,33 @@ def check_pixels(size: tuple[int, int], limits: Limits) -> None:
         raise ImageTooLarge(
             f"{width * height:,} pixels ({width}×{height}) exceed the limit of "
             f"{limits.max_pixels:,}"
+        )
+
+
+def check_memory(
+    size: tuple[int, int], memory: int, limits: Limits, file: int | None = None
+) -> None:
+    """Raise ImageTooLarge where decoding takes more memory than `limits` or the file allow.
+
+    Parameters
+    ----------
+    size : (int, int)
+        Width and height.
+    memory : int
+        Bytes that decoding holds at once.
+    limits : Limits
+    file : int, optional
+        Bytes of the encoded file, where they are known.
+    """
+    if max(size) > _MAX_SIDE:
+        raise ImageTooLarge(f"a side of {max(size):,} pixels exceeds the limit of {_MAX_SIDE:,}")
+    if memory > limits.max_memory:
+        raise ImageTooLarge(
+            f"decoding {size[0]}×{size[1]} pixels of this kind takes {memory >> 20:,} MiB, "
+            f"the limit is {limits.max_memory >> 20:,} MiB"
+        )
+    if file is not None and memory > _FREE_MEMORY + _MEMORY_PER_BYTE * file:
+        raise ImageTooLarge(
+            f"a file of {file:,} bytes would take {memory >> 20:,} MiB of memory",
+            "a photograph never packs so tightly; save the picture again as JPEG",
         )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
+import stat
+from typing import Any, BinaryIO
 
 from facecore.errors import FacecoreError, ImageTooLarge, InvalidParameter, UnreadableImage
 from facecore.images.limits import DEFAULT_LIMITS, Limits, check_bytes
 
-__all__ = ["read_bytes"]
+__all__ = ["open_regular", "read_bytes"]
 
+_BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)  # of Windows
 _ACCEPTED = "give a path, bytes, a binary file, a PIL.Image or a (H, W, 3) uint8 array in BGR order"
 
 
@@ -26,12 +28,16 @@ def read_bytes(image: object, limits: Limits = DEFAULT_LIMITS) -> bytes:
         check_bytes(memoryview(image).nbytes, limits)
         data = bytes(image)
     elif isinstance(image, str | os.PathLike):
-        if isinstance(image, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", image):
+        if isinstance(image, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", image):
             raise UnreadableImage(
                 f"{image[:80]!r} is a URL", "facecore never downloads; fetch it and give the bytes"
             )
+        if isinstance(image, str) and re.match(r"data:", image, re.IGNORECASE):
+            raise UnreadableImage(
+                f"{image[:40]!r} is a data URI", "decode what follows the comma with base64"
+            )
         try:
-            with open(image, "rb", buffering=0) as file:
+            with open_regular(image) as file:
                 size = os.fstat(file.fileno()).st_size
                 check_bytes(size, limits)
                 data = _read_stream(file, limits, size)
@@ -53,6 +59,29 @@ def read_bytes(image: object, limits: Limits = DEFAULT_LIMITS) -> bytes:
             "the image is empty: 0 bytes", "give the whole file; a file that was read needs seek(0)"
         )
     return data
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file to read it, unbuffered.
+
+    A pipe, a device or a socket of that name is refused and never waited for.
+
+    Raises
+    ------
+    OSError, ValueError
+        There is none, or it cannot be read.
+    """
+    # Without it, opening a pipe waits until somebody writes.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a directory" if stat.S_ISDIR(mode) else "a pipe or a device"
+            raise OSError(None, f"it is {kind}, not a file")
+        return open(descriptor, "rb", buffering=0)
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def _read_stream(stream: Any, limits: Limits, expected: int = 2**20) -> bytes:

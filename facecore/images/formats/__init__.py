@@ -1,0 +1,68 @@
+"""What the formats' containers hold: each rebuilt from the parts that a still picture needs.
+
+Decoders written in C see no other part of a file, and nothing before its size, its memory and
+its completeness were checked here.
+"""
+
+from __future__ import annotations
+
+import re
+
+from facecore.errors import UnreadableImage
+from facecore.images.formats.bmp import read_bmp
+from facecore.images.formats.heif import heif_kind, open_heif, read_heif
+from facecore.images.formats.jpeg import read_jpeg
+from facecore.images.formats.jpeg2000 import read_jpeg2000
+from facecore.images.formats.png import read_png
+from facecore.images.formats.still import SWAPS, Still, orientation_of
+from facecore.images.formats.tiff import read_tiff
+from facecore.images.formats.webp import read_webp
+from facecore.images.limits import Limits
+
+__all__ = ["SWAPS", "Still", "open_heif", "orientation_of", "read_still"]
+
+_READERS = (
+    (re.compile(rb"\xff\xd8\xff"), read_jpeg),  # of a phone's MPO, the first picture
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), read_png),
+    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), read_webp),
+    (re.compile(rb"(?:II[*+]\0|MM\0[*+]).{4}", re.DOTALL), read_tiff),
+    (re.compile(rb"BM"), read_bmp),
+    (re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"), read_jpeg2000),
+)
+# What people send in the place of a picture -> what it is, and the way out.
+_OTHERS = (
+    (rb"GIF8[79]a", "a GIF", "save a frame as JPEG or PNG"),
+    (rb"%PDF-", "a PDF", "save the page or the picture in it as JPEG or PNG"),
+    (rb"\s*(?:<!doctype html|<html)", "an HTML page", "the server sent a page, not the picture"),
+    (rb"\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype )?svg", "an SVG drawing", "draw it as PNG"),
+    (rb"version https://git-lfs\.github\.com/", "a pointer of Git LFS", "fetch it: git lfs pull"),
+    (rb"data:[\w.+-]*/?[\w.+-]*[;,]", "a data URI, not the bytes in it",
+     "decode what follows the comma with base64"),
+    (rb"(?:/9j/|iVBORw0KGgo|UklGR)[\w+/\s=-]*\Z", "base64 text, not the bytes in it",
+     "decode it with base64"),
+    (rb"\0\0\0\x0cJXL |\xff\x0a", "a JPEG XL", "save it as JPEG or PNG"),
+    (rb"PK\3\4", "a ZIP archive", "unpack it"),
+    (rb".{4}ftyp", "a video or a picture of another kind", "save a frame as JPEG or PNG"),
+)  # fmt: skip
+
+
+def read_still(data: bytes, limits: Limits) -> Still:
+    """The still picture of an encoded file, checked and rebuilt; nothing is decoded.
+
+    Raises
+    ------
+    UnreadableImage
+        The file is damaged, incomplete, or of a format that is not read; the message names it.
+    ImageTooLarge
+        The picture exceeds a limit.
+    """
+    for signature, read in _READERS:
+        if signature.match(data):
+            return read(data, limits)
+    if heif_kind(data):
+        return read_heif(data, limits)
+    start = data[:1024]
+    for pattern, name, way in _OTHERS:
+        if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
+            raise UnreadableImage(f"not a picture that is read, but {name}", way)
+    raise UnreadableImage(f"not a known image format: starts with {data[:8]!r}")

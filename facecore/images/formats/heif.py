@@ -1,0 +1,58 @@
+"""HEIC and AVIF, which phones write: read where the packages of the extra are installed."""
+
+from __future__ import annotations
+
+import io
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from facecore.errors import UnreadableImage
+from facecore.images.formats.still import Still
+from facecore.images.limits import Limits, check_memory, check_pixels
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+__all__ = ["heif_kind", "open_heif", "read_heif"]
+
+_AVIF = frozenset([b"avif", b"avis"])
+_HEIC = frozenset([b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"])
+
+
+def heif_kind(data: bytes) -> str | None:
+    """Say "HEIC" or "AVIF", by the brands of the file; None where it is neither."""
+    if data[4:8] != b"ftyp":
+        return None
+    brands = data[8 : min(int.from_bytes(data[:4]), 256)]
+    named = {brands[i : i + 4] for i in range(0, len(brands), 4)}
+    return "AVIF" if named & _AVIF else "HEIC" if named & _HEIC else None
+
+
+def read_heif(data: bytes, limits: Limits) -> Still:
+    """Check the size of a HEIC or AVIF picture.
+
+    The container is handed over as it is: libheif has limits on its parts. Decode untrusted
+    files in another process (``FaceEngine(isolate_decoding=True)``).
+    """
+    size = open_heif(data).size
+    check_pixels(size, limits)
+    memory = size[0] * size[1] * 12  # YUV, RGB, Pillow's copy and the pixels that come out
+    check_memory(size, memory, limits, len(data))
+    return Still("HEIF", data, *size, memory)
+
+
+def open_heif(data: bytes) -> PIL.Image.Image:
+    """The picture, not decoded yet; its orientation stands in its EXIF data, if anywhere."""
+    kind = heif_kind(data) or "HEIC"
+    try:
+        if kind == "AVIF":
+            plugin, reader = import_module("PIL.AvifImagePlugin"), "AvifImageFile"
+        else:
+            plugin, reader = import_module("pillow_heif"), "HeifImageFile"
+    except ImportError as error:
+        way = "pip install 'facecore[heif]'"
+        raise UnreadableImage(
+            f"{kind} is not read without pillow-heif", f"{way}, or save the picture as JPEG"
+        ) from error
+    image: PIL.Image.Image = getattr(plugin, reader)(io.BytesIO(data))
+    return image

@@ -1,0 +1,115 @@
+"""A still picture as a decoder gets it."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = ["SWAPS", "Still", "opencv_memory", "orientation_of"]
+
+# EXIF orientations that swap rows and columns.
+SWAPS = (5, 6, 7, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """One still picture: its file rebuilt from the parts that decoding needs, and its header.
+
+    Attributes
+    ----------
+    kind : str
+        The format.
+    data : bytes
+        The rebuilt file.
+    width, height : int
+        Stored pixels, before they are turned by the orientation.
+    memory : int
+        Bytes that decoding, conversion and turning hold at once.
+    orientation : int
+        EXIF orientation, 1..8.
+    colours : int
+        Colour channels of a JPEG, otherwise 0.
+    transparent : int or None
+        Grey value of a PNG that stands for a transparent pixel, on the scale of the decoded
+        samples.
+    doubt : str
+        What a JPEG without an end marker is refused with, unless decoding shows that every block
+        is there.
+    """
+
+    kind: Literal["JPEG", "PNG", "WebP", "TIFF", "BMP", "JPEG 2000", "HEIF"]
+    data: bytes = field(repr=False)
+    width: int
+    height: int
+    memory: int
+    orientation: int = 1
+    colours: int = 0
+    transparent: int | None = None
+    doubt: str = ""
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Height and width of the upright picture."""
+        sides = (self.height, self.width)
+        return (sides[1], sides[0]) if self.orientation in SWAPS else sides
+
+    @property
+    def reductions(self) -> Sequence[int]:
+        """Reductions that a decoder can do while it reads the file: a JPEG's 2, 4 and 8."""
+        if self.colours not in (1, 3) or self.doubt:
+            return ()
+        # A block that is cut off must be the last, and a flip would make it the first.
+        flipped = []
+        if self.orientation in (2, 3, 7, 8):
+            flipped.append(self.width)
+        if self.orientation in (3, 4, 6, 7):
+            flipped.append(self.height)
+        return [r for r in (2, 4, 8) if not any(side % r for side in flipped)]
+
+
+def opencv_memory(pixels: int, each: int, orientation: int) -> int:
+    """Bytes that OpenCV holds at once for pixels of `each` bytes, and their conversion and turn.
+
+    OpenCV 5 copies what it has decoded; a conversion makes three bytes a pixel.
+    """
+    return pixels * max(2 * each, each + (3 if each != 3 else 0), 6 if orientation in SWAPS else 0)
+
+
+def orientation_of(exif: bytes | None, xmp: bytes = b"") -> int:
+    r"""EXIF orientation of metadata, 1 where they hold none that makes sense.
+
+    Parameters
+    ----------
+    exif : bytes or None
+        A TIFF structure, with or without the prefix ``Exif\0\0``. Only its first directory is
+        read, once: what else it holds costs nothing.
+    xmp : bytes
+        Metadata of Adobe's kind, asked where `exif` holds no orientation.
+    """
+    return _in_exif(exif or b"") or _in_xmp(xmp) or 1
+
+
+def _in_exif(data: bytes) -> int | None:
+    data = data.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    if order is None or len(data) < 8:
+        return None
+    (start,) = struct.unpack_from(order + "I", data, 4)
+    if start + 2 > len(data):
+        return None
+    (count,) = struct.unpack_from(order + "H", data, start)
+    count = min(count, (len(data) - start - 2) // 12)
+    entries = memoryview(data)[start + 2 : start + 2 + 12 * count]
+    for tag, kind, values, value in struct.iter_unpack(order + "HHI4s", entries):
+        if tag == 0x0112 and kind in (3, 4) and values == 1:
+            (number,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), value)
+            return number if 1 <= number <= 8 else None
+    return None
+
+
+def _in_xmp(data: bytes) -> int | None:
+    found = re.search(rb'tiff:Orientation(?:="|>)([1-8])', data)
+    return int(found[1]) if found else None

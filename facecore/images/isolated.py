@@ -1,0 +1,297 @@
+"""Decode in another process: a picture that breaks a decoder ends that process and no other."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import weakref
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore import errors
+from facecore.errors import FacecoreError, InvalidParameter, UnreadableImage
+from facecore.images.decode import decode_still
+from facecore.images.formats import Still
+from facecore.images.limits import DEFAULT_LIMITS, Limits
+
+__all__ = ["IsolatedDecoder"]
+
+_HEADER = 8  # bytes that hold the length of the JSON text that follows
+_MEMORY_ASIDE = 128 * 2**20  # what the allocator and the libraries take beside the pixels
+_PATIENCE = 3.0  # a decoder that sleeps takes no processor time: this often its seconds on the wall
+_CODE = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from facecore.images import isolated; isolated._serve(*map(int, sys.argv[2:]))"
+)
+_RAISED = ("UnreadableImage", "ImageTooLarge")  # what a child may say
+
+
+class IsolatedDecoder:
+    """Decodes encoded pictures in processes of its own, with limits on memory and time.
+
+    It takes the place of `facecore.images.decode.decode_still`.  A process starts when it is
+    first needed and serves one picture after the other.  One that dies or hangs is replaced, and
+    its picture is an `UnreadableImage`.  Safe to share between threads: as many pictures as there
+    are processes are decoded at once, the others wait.  A fork of this process starts its own.
+
+    Parameters
+    ----------
+    processes : int, default 2
+        Most processes; memory for decoding is bounded by so many times ``limits.max_memory``.
+    limits : Limits, optional
+        ``max_memory`` bounds the memory of each process, beside what its libraries take.
+    seconds : float, default 20
+        Processor time for one picture; the wall clock may show three times as much.
+
+    Raises
+    ------
+    InvalidParameter
+        A number is not positive, or this system has no such limits (Windows).
+    """
+
+    def __init__(
+        self, processes: int = 2, limits: Limits = DEFAULT_LIMITS, seconds: float = 20.0
+    ) -> None:
+        if os.name != "posix":
+            raise InvalidParameter(
+                "this system cannot limit the memory of a process",
+                "leave isolate_decoding=False, or use Linux or macOS",
+            )
+        if not isinstance(processes, int) or processes < 1 or not seconds > 0:
+            raise InvalidParameter(f"processes={processes!r}, seconds={seconds!r}: not positive")
+        self._processes, self._memory, self._seconds = processes, limits.max_memory, seconds
+        self._forget()
+        _decoders.add(self)
+
+    def __call__(self, still: Still, reduction: int) -> NDArray[np.uint8]:
+        """As `decode_still`, in another process.
+
+        Raises
+        ------
+        UnreadableImage
+            The pixels are damaged, or decoding them killed the process or took too long.
+        ImageTooLarge
+            More memory was needed than the header told.
+        FacecoreError
+            No process can be started.
+        """
+        with self._free:
+            child = self._take()
+            try:
+                pixels = child.decode(still, reduction)
+            except BaseException as error:
+                # An error that the child reported leaves it fit; after any other it is not asked
+                # again: an answer may still be on its way.
+                if isinstance(error, FacecoreError) and not child.lost:
+                    self._idle.append(child)
+                else:
+                    child.end()
+                raise
+            self._idle.append(child)
+            return pixels
+
+    def close(self) -> None:
+        """End the processes; the next picture starts new ones."""
+        while self._idle:
+            self._idle.pop().end()
+
+    def _take(self) -> _Child:
+        while self._idle:
+            child = self._idle.pop()
+            if child.alive():
+                return child
+            child.end()
+        return _Child(self._memory, self._seconds)
+
+    def _forget(self) -> None:
+        self._idle: list[_Child] = []  # append and pop are atomic
+        self._free = threading.Semaphore(self._processes)
+
+
+# The processes that a fork inherits serve its parent.
+_decoders: weakref.WeakSet[IsolatedDecoder] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for decoder in list(_decoders):
+        decoder._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
+
+
+class _Child:
+    """A decoding process and the socket to it."""
+
+    def __init__(self, memory: int, seconds: float) -> None:
+        self.lost = False
+        self._seconds = seconds
+        self._socket, theirs = socket.socketpair()
+        arguments = [
+            json.dumps(sys.path),
+            str(theirs.fileno()),
+            str(memory),
+            str(-int(-seconds // 1)),
+        ]
+        # One thread each: a thread's stack and heap count as memory.
+        alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-B", "-W", "ignore", "-c", _CODE, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **alone, "MALLOC_ARENA_MAX": "1"},
+                start_new_session=True,  # Ctrl-C is for the parent, which ends it
+            )
+        except (OSError, ValueError) as error:
+            self._socket.close()
+            raise FacecoreError(
+                f"no decoding process can be started: {error}",
+                "FaceEngine(isolate_decoding=False) decodes in this process",
+            ) from error
+        finally:
+            theirs.close()
+        self._end = weakref.finalize(self, _end, self._process, self._socket, os.getpid())
+        try:
+            self._socket.settimeout(60)  # a slow disk, from which it imports
+            self._receive()
+        except (OSError, ValueError) as error:
+            self.end()
+            raise FacecoreError(
+                "a decoding process ended before it was ready",
+                "FaceEngine(isolate_decoding=False) decodes in this process",
+            ) from error
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def end(self) -> None:
+        self._end()
+
+    def decode(self, still: Still, reduction: int) -> NDArray[np.uint8]:
+        self._socket.settimeout(_PATIENCE * self._seconds)
+        names = [name for name in Still.__dataclass_fields__ if name != "data"]
+        request = {name: getattr(still, name) for name in names} | {"reduction": reduction}
+        try:
+            _send(self._socket, request | {"size": len(still.data)}, still.data)
+            answer = self._receive()
+            if answer.get("error"):
+                kind = answer["error"] if answer["error"] in _RAISED else "UnreadableImage"
+                raise getattr(errors, kind)(str(answer["message"]), str(answer["hint"]))
+            height, width = (-(-side // reduction) for side in still.upright_size)
+            pixels = np.empty((height, width, 3), np.uint8)
+            _receive_into(self._socket, pixels.reshape(-1).data)
+            return pixels
+        except (OSError, ValueError) as error:  # its end, silence, or an answer without sense
+            self.lost = True
+            raise UnreadableImage(f"the picture {self._fate(error)}") from error
+
+    def _receive(self) -> dict[str, Any]:
+        length = bytearray(_HEADER)
+        _receive_into(self._socket, memoryview(length))
+        text = bytearray(min(int.from_bytes(length), 2**16))
+        _receive_into(self._socket, memoryview(text))
+        answer = json.loads(text)
+        if not isinstance(answer, dict):
+            raise ValueError("no JSON object")
+        return answer
+
+    def _fate(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"was not decoded within {_PATIENCE * self._seconds:g} seconds"
+        try:
+            status = self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            return "made the decoding process answer without sense"
+        if status == -signal.SIGXCPU:
+            return f"was not decoded within {self._seconds:g} seconds of processor time"
+        name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        return f"ended the decoding process ({name})"
+
+
+def _end(process: subprocess.Popen[bytes], connection: socket.socket, owner: int) -> None:
+    connection.close()
+    if os.getpid() == owner:  # a fork must not end its parent's
+        process.kill()
+        process.wait()
+
+
+def _send(connection: socket.socket, head: dict[str, Any], data: bytes | memoryview = b"") -> None:
+    text = json.dumps(head).encode()
+    connection.sendall(len(text).to_bytes(_HEADER) + text)
+    if len(data):
+        connection.sendall(data)
+
+
+def _receive_into(connection: socket.socket, place: memoryview) -> None:
+    while len(place):
+        count = connection.recv_into(place)
+        if not count:
+            raise EOFError("the connection was closed")
+        place = place[count:]
+
+
+def _serve(descriptor: int, memory: int, seconds: int) -> None:
+    """Serve one picture after the other: what a decoding process runs."""
+    import resource
+
+    connection = socket.socket(fileno=descriptor)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _warm_up()
+    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
+        resource.setrlimit(limit, (0, 0))
+    most = _address_space() + memory + _MEMORY_ASIDE
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    _send(connection, {"ready": True})
+    while True:
+        length = bytearray(_HEADER)
+        try:
+            _receive_into(connection, memoryview(length))
+        except EOFError:  # the parent has ended, or needs this process no more
+            return
+        text = bytearray(int.from_bytes(length))
+        _receive_into(connection, memoryview(text))
+        request = json.loads(text)
+        data = bytearray(request.pop("size"))
+        _receive_into(connection, memoryview(data))
+        reduction = request.pop("reduction")
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        soft = int(used.ru_utime + used.ru_stime) + 1 + seconds
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+        pixels: NDArray[np.uint8] | None = None
+        try:
+            pixels = decode_still(Still(data=bytes(data), **request), reduction)
+            del data
+            _send(connection, {}, pixels.reshape(-1).data)
+        except FacecoreError as error:
+            answer = {"error": error.code, "message": error.message, "hint": error.hint}
+            _send(connection, answer)
+        del pixels
+
+
+def _warm_up() -> None:
+    """Import what decoders need before memory and files are limited."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    for name in ("Bmp", "Jpeg2K", "Tiff"):
+        import_module(f"PIL.{name}ImagePlugin")
+
+
+def _address_space() -> int:
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):  # no Linux: what the libraries take is guessed
+        return 2**31

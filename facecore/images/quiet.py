@@ -1,0 +1,110 @@
+"""While a decoder runs, other libraries' switches neither speak nor decide."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from functools import cache
+
+__all__ = ["quiet", "strict_pillow"]
+
+
+class _Window:
+    """A change of the whole process's state that lasts while any thread is inside.
+
+    Parameters
+    ----------
+    change : callable
+        Makes the change, and returns what takes it back.
+    """
+
+    def __init__(self, change: Callable[[], Callable[[], None]]) -> None:
+        self._change = change
+        self._undo: Callable[[], None] | None = None
+        self._inside = 0
+        self._lock = threading.Lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._undo = self._change()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside and self._undo is not None:
+                self._undo()
+
+    def _reset(self) -> None:
+        """In a forked child no other thread is inside, and nobody gives the lock back."""
+        if self._inside and self._undo is not None:
+            self._undo()
+        self._inside, self._lock = 0, threading.Lock()
+
+
+def _silence() -> Callable[[], None]:
+    """Take away standard error from libraries written in C, and OpenCV's log.
+
+    libjpeg, libpng and libtiff print what they find wrong in a file, and OpenCV's builds give no
+    way to stop them. Python's own standard error is not touched: the C library's pointer is
+    changed, which glibc allows, and not the file descriptor. With other C libraries they print.
+    """
+    import cv2
+
+    logging = cv2.utils.logging
+    level = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    place, nowhere = _c_stderr()
+    before = None
+    if place is not None:
+        before, place.value = place.value, nowhere
+
+    def undo() -> None:
+        if place is not None:
+            place.value = before
+        logging.setLogLevel(level)
+
+    return undo
+
+
+@cache
+def _c_stderr() -> tuple[ctypes.c_void_p | None, int | None]:
+    """The C library's variable ``stderr``, and a stream that leads nowhere."""
+    if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", ()):
+        return None, None
+    library = ctypes.CDLL(None)
+    library.fopen.restype = ctypes.c_void_p
+    nowhere = library.fopen(os.devnull.encode(), b"we")
+    if not nowhere:
+        return None, None
+    return ctypes.c_void_p.in_dll(library, "stderr"), nowhere
+
+
+def _be_strict() -> Callable[[], None]:
+    """Make Pillow refuse what is cut off, and let no warning be printed, kept or raised."""
+    from PIL import ImageFile
+
+    truncated, filters = ImageFile.LOAD_TRUNCATED_IMAGES, warnings.catch_warnings()
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    filters.__enter__()
+    warnings.simplefilter("ignore")
+
+    def undo() -> None:
+        filters.__exit__(*sys.exc_info())
+        ImageFile.LOAD_TRUNCATED_IMAGES = truncated
+
+    return undo
+
+
+quiet = _Window(_silence)
+"""Within it, decoders print nothing."""
+
+strict_pillow = _Window(_be_strict)
+"""Within it, Pillow's global switches and Python's warning filters change nothing."""
