@@ -6,7 +6,10 @@ failed, or an attack was found), 2 error.
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import sys
 from collections.abc import Sequence
 
 from facecore import __version__
@@ -19,6 +22,10 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the output's encoding lacks is escaped, and no error.
+            stream.reconfigure(errors="backslashreplace")
     args = _parser().parse_args(arguments)
     try:
         answer, status, lines = args.run(args)
@@ -28,8 +35,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("Interrupted", "stopped before the end")
         return ERROR
-    print(json.dumps(answer) if args.json else "\n".join(lines))
-    return int(status)
+    written = _print(json.dumps(answer) if args.json else "\n".join(lines))
+    return int(status) if written else ERROR
+
+
+def _print(text: str) -> bool:
+    """Print the answer; False where it did not arrive."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader has gone, as `head` does: nobody is left to tell
+        pass
+    except OSError as error:
+        complain("OutputNotWritten", f"standard output cannot be written: {error.strerror}")
+    else:
+        return True
+    # Python would flush at its end what could not be written.
+    descriptor = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(descriptor, sys.stdout.fileno())
+    os.close(descriptor)
+    return False
 
 
 def _parser() -> Parser:

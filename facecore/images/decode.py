@@ -25,7 +25,7 @@ from facecore.images.formats import Still, open_heif, read_still
 from facecore.images.limits import DEFAULT_LIMITS, Limits, check_memory, check_pixels
 from facecore.images.picture import Picture
 from facecore.images.pixels import from_pillow, to_bgr8, upright
-from facecore.images.quiet import quiet
+from facecore.images.quiet import quiet, strict_pillow
 from facecore.images.read import read_bytes
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def decode_still(still: Still, reduction: int) -> NDArray[np.uint8]:
         if still.kind in ("JPEG", "PNG", "WebP"):
             pixels = _decode_opencv(still, reduction)
             return upright(to_bgr8(pixels, still.transparent), still.orientation)
-        image = _pillow_image(still)
+        with quiet, strict_pillow:
+            image = _pillow_image(still)
         if image.size != (still.width, still.height):  # two parsers read it
             raise UnreadableImage(f"the {still.kind} is damaged: its size cannot be told")
         pixels = from_pillow(image)

@@ -13,6 +13,9 @@ from functools import cache
 __all__ = ["quiet", "strict_pillow"]
 
 
+_MOST_PIXELS = 2**28
+
+
 class _Window:
     """A change of the whole process's state that lasts while any thread is inside.
 
@@ -89,16 +92,20 @@ def _c_stderr() -> tuple[ctypes.c_void_p | None, int | None]:
 
 def _be_strict() -> Callable[[], None]:
     """Make Pillow refuse what is cut off, and let no warning be printed, kept or raised."""
-    from PIL import ImageFile
+    from PIL import Image, ImageFile
 
     truncated, filters = ImageFile.LOAD_TRUNCATED_IMAGES, warnings.catch_warnings()
+    most = Image.MAX_IMAGE_PIXELS
     ImageFile.LOAD_TRUNCATED_IMAGES = False
+    if most is not None:  # `Limits` has decided; other threads keep some protection
+        Image.MAX_IMAGE_PIXELS = max(most, _MOST_PIXELS)
     filters.__enter__()
     warnings.simplefilter("ignore")
 
     def undo() -> None:
         filters.__exit__(*sys.exc_info())
         ImageFile.LOAD_TRUNCATED_IMAGES = truncated
+        Image.MAX_IMAGE_PIXELS = most
 
     return undo
 

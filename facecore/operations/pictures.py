@@ -21,6 +21,7 @@ from facecore.errors import (
 from facecore.face.sample import FaceSample
 from facecore.images import Limits
 from facecore.images.picture import Picture
+from facecore.images.read import open_regular
 from facecore.operations.codes import (
     COMPARE_FACES_ERROR,
     COMPARE_NO_FACE_DETECTED,
@@ -230,7 +231,12 @@ def _fetched(given: Given, rules: PictureRules, config: ServiceConfig) -> bytes 
     try:
         return decode_base64(given.value)
     except ValueError as error:
-        raise OperationError(rules.not_base64, f"{given.parameter} is not base64.") from error
+        reason = "is not base64"
+        if given.value[:5].lower() == "data:":
+            reason = "is a data URI; give the base64 text that follows its comma"
+        elif re.fullmatch(r"[\w=-]+", given.value, re.ASCII):
+            reason = "is URL-safe base64; write + for - and / for _"
+        raise OperationError(rules.not_base64, f"{given.parameter} {reason}.") from error
 
 
 def _uploaded(parameter: str, upload: Upload, rules: PictureRules) -> bytes:
@@ -238,8 +244,8 @@ def _uploaded(parameter: str, upload: Upload, rules: PictureRules) -> bytes:
     source, most = upload.source, rules.max_bytes + 1
     try:
         if isinstance(source, (str, os.PathLike)):
-            with open(source, "rb") as file:
-                return file.read(most)
+            with open_regular(source) as file:
+                return _stream(file, most)
         if isinstance(source, (bytes, bytearray, memoryview)):
             return bytes(source[:most])
         if callable(getattr(source, "read", None)):

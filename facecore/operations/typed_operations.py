@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import binascii
 import os
+import re
+import urllib.parse
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -19,7 +22,12 @@ from facecore.operations.parameters import Upload
 __all__ = ["PictureInput", "TypedOperations"]
 
 PictureInput: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
-"""A path, bytes, a binary file, or an address that begins with http:// or https://."""
+"""A path, bytes, a binary file, an address that begins with http:// or https://, or a picture as
+text: a data URI, or base64 in the standard or the URL-safe alphabet."""
+
+# How JPEG, PNG and WebP begin in base64. No path is as long as a picture.
+_BASE64 = re.compile(r"\s*(?:[/_]9j[/_]|iVBORw0KGgo|UklGR)[\w+/=\s-]{300,}", re.ASCII)
+_DATA_URI = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
 _MODES = {"search": "0", "verification": "1", "comprehensive": "2"}
 
@@ -234,8 +242,25 @@ def _is_address(picture: PictureInput) -> bool:
 def _picture(parameter: str, picture: PictureInput | None) -> dict[str, Any]:
     if picture is None:
         return {}
-    return {parameter + "Url": picture} if _is_address(picture) else {parameter: Upload(picture)}
+    return {(parameter + "Url" if _is_address(picture) else parameter): _value(picture)}
 
 
 def _value(picture: PictureInput) -> object:
-    return picture if _is_address(picture) else Upload(picture)
+    if _is_address(picture):
+        return picture
+    return Upload(_decoded(picture) if isinstance(picture, str) else picture)
+
+
+def _decoded(text: str) -> str | bytes:
+    """Bytes of a picture that is given as text; a path is returned as it is."""
+    if start := _DATA_URI.match(text):
+        packed = urllib.parse.unquote_to_bytes(text[start.end() :])
+    elif _BASE64.fullmatch(text):
+        packed = text.encode("ascii")
+    else:
+        return text
+    packed = b"".join(packed.split()).translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
+    try:
+        return binascii.a2b_base64(packed + b"=" * (-len(packed) % 4), strict_mode=True)
+    except ValueError:
+        return text  # answered as a file that cannot be read

@@ -70,8 +70,8 @@ def flat_tiff(width: int, height: int, times: int = 1) -> bytes:
     """32-bit grey of one value, deflated, whose strips are `times` the same bytes."""
     packed = zlib.compress(bytes(4 * width * height), 9)
     return tiff(
-        {256: (4, [width]), 257: (4, [height * times]), 258: (3, [32]), 259: (3, [8]), 262: (3, [1]),
-         277: (3, [1]), 278: (4, [height]), 339: (3, [3])},
+        {256: (4, [width]), 257: (4, [height * times]), 258: (3, [32]), 259: (3, [8]),
+         262: (3, [1]), 277: (3, [1]), 278: (4, [height]), 339: (3, [3])},
         packed,
         times,
     )  # fmt: skip

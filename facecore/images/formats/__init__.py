@@ -41,7 +41,7 @@ _OTHERS = (
     (rb"(?:/9j/|iVBORw0KGgo|UklGR)[\w+/\s=-]*\Z", "base64 text, not the bytes in it",
      "decode it with base64"),
     (rb"\0\0\0\x0cJXL |\xff\x0a", "a JPEG XL", "save it as JPEG or PNG"),
-    (rb"PK\3\4", "a ZIP archive", "unpack it"),
+    (rb"PK\x03\x04", "a ZIP archive", "unpack it"),
     (rb".{4}ftyp", "a video or a picture of another kind", "save a frame as JPEG or PNG"),
 )  # fmt: skip
 

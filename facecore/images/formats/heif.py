@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from facecore.errors import UnreadableImage
 from facecore.images.formats.still import Still
 from facecore.images.limits import Limits, check_memory, check_pixels
+from facecore.images.quiet import quiet, strict_pillow
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -34,7 +35,8 @@ def read_heif(data: bytes, limits: Limits) -> Still:
     The container is handed over as it is: libheif has limits on its parts. Decode untrusted
     files in another process (``FaceEngine(isolate_decoding=True)``).
     """
-    size = open_heif(data).size
+    with quiet, strict_pillow:
+        size = open_heif(data).size
     check_pixels(size, limits)
     memory = size[0] * size[1] * 12  # YUV, RGB, Pillow's copy and the pixels that come out
     check_memory(size, memory, limits, len(data))

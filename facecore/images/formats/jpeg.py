@@ -82,8 +82,8 @@ def read_jpeg(data: bytes, limits: Limits) -> Still:
                 raise UnreadableImage(f"the JPEG is damaged: marker FF{kind:02X} in its header")
             parts += [data[start - 2 : start], data[start:position]]
     else:
-        if scans:
-            parts.append(data[position:])
+        if scans:  # a download into a file of zeros leaves zeros
+            parts.append(data[position:].rstrip(b"\0"))
     if not problem and not frame:
         raise UnreadableImage("the JPEG is damaged: it has no frame")
     if not problem and not scans:

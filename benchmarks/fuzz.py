@@ -1,0 +1,65 @@
+"""Mutated pictures: does any of them crash, hang, take too much memory or raise something else?
+
+    python -m benchmarks fuzz --count 1000000                # the decode step
+    python -m benchmarks fuzz --detect --seconds 600         # the whole of engine.detect
+    python -m benchmarks fuzz --show 1234                    # write one picture, and its outcome
+
+Small valid pictures of every format, and pictures that once broke something (tests/data/pictures),
+are changed in one to six places.  Picture number i of a seed is always the same.  They are read in
+a child process, which is replaced when it dies.  Counted are: crashes, pictures that take more
+than 10 seconds, growth of the child's memory by more than 128 MiB (the limits allow a picture
+64 MiB), errors of another type than `UnreadableImage` and `ImageTooLarge`, and every line on
+standard error.  The exit status is 1 if there was any.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks._measuring import describe, machine, write_json
+from tests.images import fuzzing
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=1_000_000, help="pictures (default: 1000000)")
+    parser.add_argument("--seconds", type=float, default=600, help="stop then (default: 600)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--detect", action="store_true", help="through FaceEngine.detect")
+    parser.add_argument("--show", type=int, metavar="NUMBER", help="write this picture and stop")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if args.show is not None:
+        data = fuzzing.mutant(args.seed, args.show)
+        path = Path(f"mutant-{args.seed}-{args.show}.bin")
+        path.write_bytes(data)
+        print(f"{path}: {len(data)} bytes")
+        try:
+            print(fuzzing.load(data, fuzzing.LIMITS).shape)
+        except fuzzing.FacecoreError as error:
+            print(f"{error.code}: {error}")
+        return 0
+    report = fuzzing.run(args.count, seed=args.seed, seconds=args.seconds, detect=args.detect)
+    facts = machine(("opencv-python-headless", "pillow", "numpy"))
+    print(describe(facts))
+    rate = sum(report.outcomes.values()) / max(report.processor, 1e-9)
+    print(f"{report.count:,} pictures of seed {args.seed} in {report.seconds:.0f} s; {rate:,.0f} a "
+          f"second of processor time; the slowest took {report.slowest:.2f} s of it")  # fmt: skip
+    for name, number in report.outcomes.most_common():
+        print(f"| {name} | {number:,} | {100 * number / report.count:.1f} % |")
+    for name in ("crashes", "hangs", "too_much_memory", "foreign"):
+        found = getattr(report, name)
+        print(f"| {name.replace('_', ' ')} | {len(found)} | {found[:5] or ''} |")
+    print(f"| bytes on standard error | {len(report.printed)} | {report.printed[:200]!r} |")
+    if args.json:
+        write_json(args.json, facts, count=report.count, outcomes=dict(report.outcomes),
+                   crashes=report.crashes, hangs=report.hangs, foreign=report.foreign,
+                   too_much_memory=report.too_much_memory, slowest=report.slowest)  # fmt: skip
+    return 0 if report.clean else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

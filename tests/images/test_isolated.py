@@ -1,0 +1,175 @@
+"""facecore.images.isolated: whatever happens in the other process, this one gets an answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facecore import FaceEngine
+from facecore.errors import FacecoreError, ImageTooLarge, InvalidParameter, UnreadableImage
+from facecore.images import IsolatedDecoder, Limits, isolated, load, open_picture
+from facecore.images.formats import Still
+from tests.images.fuzzing import LIMITS, corpus
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs limits on processes")
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[IsolatedDecoder]:
+    decoder = IsolatedDecoder(1)
+    yield decoder
+    decoder.close()
+
+
+def answer(data: bytes, *decoder: IsolatedDecoder) -> object:
+    try:
+        return load(data, LIMITS, *decoder).tobytes()
+    except FacecoreError as error:
+        return error.code, error.message, error.hint
+
+
+def test_the_same_pixels_and_the_same_errors(decoder: IsolatedDecoder) -> None:
+    for data in corpus():
+        for picture in (data, data[:-30]):
+            assert answer(picture, decoder) == answer(picture)
+    large = np.random.default_rng(0).integers(0, 255, (800, 640, 3)).astype(np.uint8)
+    import cv2
+
+    data = cv2.imencode(".jpg", large)[1].tobytes()
+    for scale in (1.0, 0.5, 0.1):
+        pixels, reduction = open_picture(data, decoder=decoder).reduced(scale)
+        expected, other = open_picture(data).reduced(scale)
+        assert np.array_equal(pixels, expected)
+        assert reduction == other
+
+
+def test_a_picture_that_ends_the_process_is_an_error_and_the_next_one_is_read(
+    decoder: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(corpus()[0], decoder=decoder)
+    child = decoder._idle[0]
+    send = isolated._send
+
+    def kill(*arguments: object) -> None:
+        os.kill(child._process.pid, signal.SIGSTOP)
+        send(*arguments)
+        os.kill(child._process.pid, signal.SIGSEGV)
+        os.kill(child._process.pid, signal.SIGCONT)
+
+    monkeypatch.setattr(isolated, "_send", kill)
+    with pytest.raises(UnreadableImage, match=r"ended the decoding process \(SIGSEGV\)"):
+        load(corpus()[0], decoder=decoder)
+    monkeypatch.undo()
+    assert np.array_equal(load(corpus()[0], decoder=decoder), load(corpus()[0]))
+    assert decoder._idle[0] is not child
+
+
+def test_a_process_that_died_between_two_pictures_is_replaced(decoder: IsolatedDecoder) -> None:
+    load(corpus()[0], decoder=decoder)
+    process = decoder._idle[0]._process
+    process.kill()
+    process.wait()
+    assert load(corpus()[0], decoder=decoder).ndim == 3
+
+
+def test_a_process_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = IsolatedDecoder(1, seconds=0.2)
+    monkeypatch.setattr(isolated, "_PATIENCE", 5.0)
+    load(corpus()[0], decoder=decoder)
+    process = decoder._idle[0]._process
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(UnreadableImage, match="not decoded within 1 seconds"):
+        load(corpus()[0], decoder=decoder)
+    assert process.poll() == -signal.SIGKILL
+    decoder.close()
+
+
+def test_memory_of_the_process_is_limited() -> None:
+    decoder = IsolatedDecoder(1, Limits(max_memory=2**20))
+    # As if the header had not told: 900 MB of pixels.
+    from tests.images import hostile
+
+    wide = hostile.png(hostile.header(15_000, 15_000, 8, 6), hostile.chunk(b"IDAT", bytes(9)))
+    with pytest.raises((ImageTooLarge, UnreadableImage)):
+        decoder(Still("PNG", wide, 15_000, 15_000, 0), 1)
+    resources = Path(f"/proc/{decoder._idle[0]._process.pid}/limits").read_text()
+    (line,) = (line for line in resources.splitlines() if line.startswith("Max address space"))
+    assert int(line.split()[3]) < 4 * 2**30
+    decoder.close()
+
+
+def test_many_threads_share_the_processes() -> None:
+    decoder, failures = IsolatedDecoder(2), []
+
+    def work(data: bytes, expected: object) -> None:
+        for _ in range(5):
+            if answer(data, decoder) != expected:
+                failures.append(data)
+
+    tasks = [(data, answer(data)) for data in corpus()[:12]]
+    threads = [threading.Thread(target=work, args=task) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert 1 <= len(decoder._idle) <= 2
+    decoder.close()
+
+
+def test_a_fork_has_processes_of_its_own_and_they_end_with_their_parent() -> None:
+    code = (
+        "import os\n"
+        "from facecore.images import IsolatedDecoder, load\n"
+        "from tests.images.fuzzing import corpus\n"
+        "decoder = IsolatedDecoder(1)\n"
+        "load(corpus()[0], decoder=decoder)\n"
+        "first = decoder._idle[0]._process.pid\n"
+        "child = os.fork()\n"
+        "load(corpus()[1], decoder=decoder)\n"
+        "if child == 0:\n"
+        "    assert decoder._idle[0]._process.pid != first\n"
+        "    decoder.close()\n"
+        "    os._exit(7)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7\n"
+        "assert decoder._idle[0]._process.pid == first\n"
+        "load(corpus()[1], decoder=decoder)\n"
+        "print(first)\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=root, capture_output=True, text=True,
+        timeout=300, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)
+
+
+@pytest.mark.parametrize("arguments", [{"processes": 0}, {"seconds": 0}, {"processes": 1.5}])
+def test_numbers_must_be_positive(arguments: dict[str, float]) -> None:
+    with pytest.raises(InvalidParameter):
+        IsolatedDecoder(**arguments)
+
+
+def test_an_engine_that_isolates_finds_the_same_faces(
+    astronaut: np.ndarray, compact: FaceEngine
+) -> None:
+    import cv2
+
+    engine = FaceEngine(threads=1, isolate_decoding=True)
+    data = cv2.imencode(".png", astronaut)[1].tobytes()
+    assert np.allclose(engine.largest_face(data).box, compact.largest_face(data).box, atol=0.01)
+    with pytest.raises(UnreadableImage):
+        engine.detect(data[:-100])
+    vectors = list(engine.embed_many([data, b"nothing", data]))
+    assert isinstance(vectors[1], UnreadableImage)
+    assert np.array_equal(vectors[0], vectors[2])
