@@ -65,11 +65,11 @@ class FacecoreError(Exception):
 class UnreadableImage(FacecoreError):
     """The input is not an image that can be decoded whole."""
 
-    hint_default = "give a complete JPEG, PNG, WebP, BMP or TIFF file"
+    hint_default = "give a complete JPEG, PNG, WebP, BMP, TIFF or JPEG 2000 file"
 
 
 class ImageTooLarge(FacecoreError):
-    """The input exceeds the limit on bytes or pixels."""
+    """The input exceeds the limit on bytes, pixels or memory."""
 
     hint_default = "resize the image, or raise the limit with facecore.images.Limits"
 

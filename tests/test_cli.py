@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -347,3 +352,58 @@ def test_bench_needs_time(capsys: pytest.CaptureFixture[str], seconds: str) -> N
     status, out, err = run(capsys, "bench", f"--seconds={seconds}")
     assert (status, out) == (2, "")
     assert err.startswith("facecore: InvalidParameter: --seconds")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
+def test_names_that_the_output_cannot_encode_are_escaped(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    answers = ({"user_id": "\u5c0f\u660e"}, 0, ["\u5c0f\u660e", "folder \udce9"])
+    monkeypatch.setattr(cli, "_parser", lambda: OneAnswer(answers))
+    assert cli.main([]) == 0
+    assert raw.getvalue() == b"\\u5c0f\\u660e\nfolder \\udce9\n".replace(b"\n", os.linesep.encode())
+
+
+class OneAnswer:
+    """A parser whose only command gives an answer that is ready."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def parse_args(self, _: object) -> Any:
+        return argparse.Namespace(run=lambda _: self.answer, json=False)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pipe that closes")
+def test_a_closed_pipe_and_a_full_disk_are_no_tracebacks() -> None:
+    code = (
+        "import sys, argparse, facecore.cli as cli\n"
+        "class P:\n"
+        "    def parse_args(self, _):\n"
+        "        answer = {}, 0, ['line'] * 100_000\n"
+        "        return argparse.Namespace(run=lambda _: answer, json=False)\n"
+        "cli._parser = P\n"
+        "sys.exit(cli.main([]))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=environment,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(10)
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), errors) == (2, b"")
+    if os.path.exists("/dev/full"):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(
+                [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, env=environment
+            )
+        assert done.returncode == 2
+        assert done.stderr.startswith(b"facecore: OutputNotWritten: ")
+        assert done.stderr.count(b"\n") == 1

@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 __all__ = ["quiet", "strict_pillow"]
 
@@ -61,9 +62,9 @@ def _silence() -> Callable[[], None]:
     """
     import cv2
 
-    logging = cv2.utils.logging
+    logging: Any = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging  # before OpenCV 5
     level = logging.getLogLevel()
-    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    logging.setLogLevel(0)
     place, nowhere = _c_stderr()
     before = None
     if place is not None:

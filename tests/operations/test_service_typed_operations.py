@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import os
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +43,49 @@ def test_face_compare(service: FaceService, alice: list[Any], requests: Requests
     assert found.quality is not None
     assert found.quality["TargetFaceQualityScore"] > 0
     assert not service.face_compare(other, requests.symbols.data("@bob1")).passed
+
+
+@pytest.mark.parametrize("alphabet", [base64.b64encode, base64.urlsafe_b64encode])
+def test_pictures_as_text(
+    service: FaceService, requests: Requests, alphabet: Callable[[bytes], bytes]
+) -> None:
+    data = requests.symbols.data("@alice1")
+    text = alphabet(data).decode()
+    lines = "\n".join(text[i : i + 76] for i in range(0, len(text), 76))
+    escaped = urllib.parse.quote(text)
+    for given in (
+        text, lines, text.rstrip("="), f"data:image/jpeg;base64,{text}", f"DATA:;base64,{escaped}",
+    ):  # fmt: skip
+        assert service.face_compare(given, data).passed
+    for wrong in (f"data:image/jpeg;base64,{text}*", "data:image/jpeg,plain", "/9j/no-such-file"):
+        with pytest.raises(OperationError) as raised:
+            service.face_compare(wrong, data)
+        assert raised.value.code == "InvalidParameter"
+
+
+def test_the_wire_format_names_what_it_does_not_take(
+    service: FaceService, requests: Requests
+) -> None:
+    data = requests.symbols.data("@alice1")
+    standard = base64.b64encode(data).decode()
+    safe = base64.urlsafe_b64encode(data).decode()
+    for given, named in ((f"data:image/jpeg;base64,{standard}", "a data URI"),
+                         (safe, "URL-safe base64")):  # fmt: skip
+        request = requests.build(BASE["FaceCompare"]) | {"SourceFacePicture": given}
+        request.pop("SourceFacePictureUrl", None)
+        answer = service.call("FaceCompare", request)
+        assert answer.status == 400
+        assert named in answer.body["Message"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_named_pipe_is_refused_at_once(
+    service: FaceService, requests: Requests, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(OperationError) as raised:
+        service.face_compare(tmp_path / "pipe.jpg", requests.symbols.data("@alice1"))
+    assert raised.value.code == "InvalidParameter"
 
 
 def test_cross_compare(service: FaceService, requests: Requests) -> None:
