@@ -27,6 +27,7 @@ def main() -> int:
     )
     parser.add_argument("--count", type=int, default=1_000_000, help="pictures (default: 1000000)")
     parser.add_argument("--seconds", type=float, default=600, help="stop then (default: 600)")
+    parser.add_argument("--first", type=int, default=0, help="go on from this number")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--detect", action="store_true", help="through FaceEngine.detect")
     parser.add_argument("--show", type=int, metavar="NUMBER", help="write this picture and stop")
@@ -42,14 +43,18 @@ def main() -> int:
         except fuzzing.FacecoreError as error:
             print(f"{error.code}: {error}")
         return 0
-    report = fuzzing.run(args.count, seed=args.seed, seconds=args.seconds, detect=args.detect)
+    report = fuzzing.run(
+        args.count, seed=args.seed, first=args.first, seconds=args.seconds, detect=args.detect
+    )
     facts = machine(("opencv-python-headless", "pillow", "numpy"))
     print(describe(facts))
     rate = sum(report.outcomes.values()) / max(report.processor, 1e-9)
-    print(f"{report.count:,} pictures of seed {args.seed} in {report.seconds:.0f} s; {rate:,.0f} a "
+    done = report.count - args.first
+    print(f"{done:,} pictures of seed {args.seed} in {report.seconds:.0f} s; {rate:,.0f} a "
           f"second of processor time; the slowest took {report.slowest:.2f} s of it")  # fmt: skip
+    read = max(sum(report.outcomes.values()), 1)
     for name, number in report.outcomes.most_common():
-        print(f"| {name} | {number:,} | {100 * number / report.count:.1f} % |")
+        print(f"| {name} | {number:,} | {100 * number / read:.1f} % |")
     for name in ("crashes", "hangs", "too_much_memory", "foreign"):
         found = getattr(report, name)
         print(f"| {name.replace('_', ' ')} | {len(found)} | {found[:5] or ''} |")

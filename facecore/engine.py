@@ -82,7 +82,8 @@ class FaceEngine:
     isolate_decoding : bool, default False
         Decode encoded images in one or two processes beside this one, with limits on memory and
         processor time.  A picture that crashes a decoder is then an `UnreadableImage`.  Costs
-        about a millisecond a picture, 0.2 s at the first one, and 50 MB a process.  A
+        about a millisecond a small picture, half a second at the first one, and 60 MB a process
+        (docs/pictures.md).  A
         ``PIL.Image`` is decoded in this process all the same.
 
     Raises

@@ -154,7 +154,7 @@ class _Child:
                 env={**os.environ, **alone, "MALLOC_ARENA_MAX": "1"},
                 start_new_session=True,  # Ctrl-C is for the parent, which ends it
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:  # no interpreter: a TypeError
             self._socket.close()
             raise FacecoreError(
                 f"no decoding process can be started: {error}",

@@ -6,10 +6,19 @@ from dataclasses import dataclass, fields
 
 from facecore.errors import ImageTooLarge, InvalidParameter, UnreadableImage
 
-__all__ = ["DEFAULT_LIMITS", "Limits", "check_bytes", "check_memory", "check_pixels"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Limits",
+    "check_bytes",
+    "check_memory",
+    "check_parts",
+    "check_pixels",
+]
 
 # JPEG's own maximum. Decoders allocate several rows at once, so that a row must stay small.
 _MAX_SIDE = 65_535
+# Chunks or segments of a file. Encoders write a few thousand at most.
+_MAX_PARTS = 65_536
 # A file may take this much memory whatever its size, and for each byte of it so much more:
 # deflate expands at most 1032 times, and a pixel's conversion holds at most four copies.
 _FREE_MEMORY = 64 * 2**20
@@ -39,7 +48,8 @@ class Limits:
 
     Notes
     -----
-    Two more limits are fixed. No side is longer than 65,535 pixels. And memory must bear a
+    Three more limits are fixed. No side is longer than 65,535 pixels. A file has no more than
+    65,536 chunks or segments. And memory must bear a
     relation to the file: beyond 64 MiB, a file gets 4096 bytes of memory for each of its own.
     """
 
@@ -73,6 +83,12 @@ def check_pixels(size: tuple[int, int], limits: Limits) -> None:
             f"{width * height:,} pixels ({width}×{height}) exceed the limit of "
             f"{limits.max_pixels:,}"
         )
+
+
+def check_parts(count: int) -> None:
+    """Raise ImageTooLarge where a container has more parts than any encoder writes."""
+    if count > _MAX_PARTS:
+        raise ImageTooLarge(f"more than {_MAX_PARTS:,} chunks in one file", "save it again")
 
 
 def check_memory(

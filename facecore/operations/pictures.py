@@ -53,6 +53,8 @@ __all__ = [
 ]
 
 _MIB = 2**20
+# To decode one picture of a request, which has up to three: 44 million pixels of JPEG or PNG.
+_MEMORY = 256 * _MIB
 
 # A file is known by what it starts with, whatever its name says.
 _MAGIC = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
@@ -275,8 +277,9 @@ def _decoded(
     most = engine.limits.max_pixels
     if rules.most:  # before the pixels are decoded, not after
         most = min(most, rules.most[0] * rules.most[1])
+    limits = Limits(rules.max_bytes, most, min(engine.limits.max_memory, _MEMORY))
     try:
-        picture = engine.open(data, limits=Limits(rules.max_bytes, most))
+        picture = engine.open(data, limits=limits)
     except (UnreadableImage, ImageTooLarge) as error:
         raise OperationError(rules.unreadable, f"{name}: {error.message}.") from error
     height, width = picture.height, picture.width

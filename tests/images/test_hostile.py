@@ -22,6 +22,7 @@ from facecore.images.formats import read_still
 from tests.images import hostile
 from tests.images.fuzzing import LIMITS, corpus, run
 
+PLAIN = corpus()[0]
 KEPT = sorted(path.name for path in hostile.FOLDER.iterdir())
 
 
@@ -200,9 +201,21 @@ def test_a_few_bytes_never_get_hundreds_of_megabytes() -> None:
                 open_picture(data)
 
 
-# --- unlucky files --------------------------------------------------------------------------
+def test_a_file_of_a_million_empty_parts_is_refused() -> None:
+    chunks = hostile.chunk(b"tEXt") * 70_000
+    jpeg = PLAIN[:2] + b"\xff\xfe\0\2" * 70_000 + PLAIN[2:]
+    webp = b"EXIF\0\0\0\0" * 70_000
+    for data in (
+        hostile.png(hostile.header(48, 48), chunks, hostile.chunk(b"IDAT", hostile.rows(0))),
+        jpeg,
+        b"RIFF" + struct.pack("<I", len(webp) + 4) + b"WEBP" + webp,
+        b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x08free" * 70_000,
+    ):
+        with pytest.raises(ImageTooLarge, match="65,536 chunks"):
+            load(data)
 
-PLAIN = corpus()[0]
+
+# --- unlucky files --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import base64
 import io
 import os
 import urllib.parse
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from operations.cases import Requests
 
 from facecore import FaceEngine, Gallery
 from facecore.operations import FaceService, OperationError
+from tests.images import hostile
 
 MakeService = Callable[..., FaceService]
 
@@ -76,6 +78,17 @@ def test_the_wire_format_names_what_it_does_not_take(
         answer = service.call("FaceCompare", request)
         assert answer.status == 400
         assert named in answer.body["Message"]
+
+
+def test_a_picture_of_a_request_has_a_budget_of_memory(
+    service: FaceService, requests: Requests
+) -> None:
+    side, packer = 4200, zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(1 + 8 * side)) for _ in range(side)) + packer.flush()
+    wide = hostile.png(hostile.header(side, side, 16, 6), hostile.chunk(b"IDAT", rows))
+    with pytest.raises(OperationError) as raised:
+        service.compare_faces(wide, requests.symbols.data("@alice1"))
+    assert "MiB" in raised.value.message
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")

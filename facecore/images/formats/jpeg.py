@@ -7,7 +7,7 @@ import struct
 
 from facecore.errors import ImageTooLarge, UnreadableImage
 from facecore.images.formats.still import Still, opencv_memory, orientation_of
-from facecore.images.limits import Limits, check_memory, check_pixels
+from facecore.images.limits import Limits, check_memory, check_parts, check_pixels
 
 __all__ = ["read_jpeg"]
 
@@ -37,10 +37,12 @@ def read_jpeg(data: bytes, limits: Limits) -> Still:
     progressive = jfif = adobe = False
     exif: bytes | None = None
     xmp = b""
-    position, scans = 2, 0
+    position, scans, segments = 2, 0, 0
     problem = "the JPEG is cut off: it has no end-of-image marker"
     while marker := _MARKER.search(data, position):
         kind, start = data[marker.end() - 1], marker.end()
+        segments += 1
+        check_parts(segments)
         if scans:
             parts.append(data[position : marker.start()])
         if kind == _END:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from facecore.errors import ImageTooLarge, UnreadableImage
 from facecore.images.formats.still import Still
-from facecore.images.limits import Limits, check_memory, check_pixels
+from facecore.images.limits import Limits, check_memory, check_parts, check_pixels
 
 __all__ = ["read_jpeg2000"]
 
@@ -64,7 +64,9 @@ def read_jpeg2000(data: bytes, limits: Limits) -> Still:
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, bytes]]:
+    count = 0
     while start + 8 <= end:
+        check_parts(count := count + 1)
         length, kind = struct.unpack_from(">I4s", data, start)
         first = start + 8
         if length == 1:

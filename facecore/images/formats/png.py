@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from facecore.errors import UnreadableImage
 from facecore.images.formats.still import Still, opencv_memory, orientation_of
-from facecore.images.limits import Limits, check_memory, check_pixels
+from facecore.images.limits import Limits, check_memory, check_parts, check_pixels
 
 __all__ = ["read_png"]
 
@@ -99,7 +99,7 @@ def read_png(data: bytes, limits: Limits) -> Still:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    view, position = memoryview(data), len(_SIGNATURE)
+    view, position, count = memoryview(data), len(_SIGNATURE), 0
     while (end := position + 12 + int.from_bytes(view[position : position + 4])) <= len(data):
         kind = data[position + 4 : position + 8]
         if zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
@@ -107,7 +107,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         yield kind, view[position + 8 : end - 4]
         if kind == b"IEND":
             return
-        position = end
+        position, count = end, count + 1
+        check_parts(count)
     raise UnreadableImage("the PNG is cut off: its last chunk is missing")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from facecore.errors import UnreadableImage
 from facecore.images.formats.still import Still, opencv_memory, orientation_of
-from facecore.images.limits import Limits, check_memory, check_pixels
+from facecore.images.limits import Limits, check_memory, check_parts, check_pixels
 
 __all__ = ["read_webp"]
 
@@ -67,7 +67,9 @@ def read_webp(data: bytes, limits: Limits) -> Still:
 
 
 def _chunks(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, bytes]]:
+    count = 0
     while start + 8 <= end:
+        check_parts(count := count + 1)
         size = int.from_bytes(data[start + 4 : start + 8], "little")
         if start + 8 + size > end:
             raise UnreadableImage("the WebP is cut off inside a chunk")
