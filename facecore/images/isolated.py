@@ -48,7 +48,7 @@ class IsolatedDecoder:
         Most processes; memory for decoding is bounded by so many times ``limits.max_memory``.
     limits : Limits, optional
         ``max_memory`` bounds the memory of each process, beside what its libraries take.
-    seconds : float, default 20
+    seconds : float, default 10
         Processor time for one picture; the wall clock may show three times as much.
 
     Raises
@@ -58,7 +58,7 @@ class IsolatedDecoder:
     """
 
     def __init__(
-        self, processes: int = 2, limits: Limits = DEFAULT_LIMITS, seconds: float = 20.0
+        self, processes: int = 2, limits: Limits = DEFAULT_LIMITS, seconds: float = 10.0
     ) -> None:
         if os.name != "posix":
             raise InvalidParameter(
@@ -238,7 +238,7 @@ def _receive_into(connection: socket.socket, place: memoryview) -> None:
     while len(place):
         count = connection.recv_into(place)
         if not count:
-            raise EOFError("the connection was closed")
+            raise ConnectionError("the connection was closed")
         place = place[count:]
 
 
@@ -258,7 +258,7 @@ def _serve(descriptor: int, memory: int, seconds: int) -> None:
         length = bytearray(_HEADER)
         try:
             _receive_into(connection, memoryview(length))
-        except EOFError:  # the parent has ended, or needs this process no more
+        except ConnectionError:  # the parent has ended, or needs this process no more
             return
         text = bytearray(int.from_bytes(length))
         _receive_into(connection, memoryview(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -70,6 +71,24 @@ def test_a_picture_that_ends_the_process_is_an_error_and_the_next_one_is_read(
     monkeypatch.undo()
     assert np.array_equal(load(corpus()[0], decoder=decoder), load(corpus()[0]))
     assert decoder._idle[0] is not child
+
+
+def test_a_process_that_ends_after_it_has_read_all_is_an_error_of_the_connection(
+    decoder: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours, pytest.raises(ConnectionError):
+        isolated._receive_into(ours, memoryview(bytearray(1)))
+
+    def closed(*_: object) -> None:
+        raise ConnectionError("closed")
+
+    load(corpus()[0], decoder=decoder)
+    decoder._idle[0]._process.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(isolated, "_receive_into", closed)
+    with pytest.raises(UnreadableImage, match="decoding process"):
+        load(corpus()[0], decoder=decoder)
 
 
 def test_a_process_that_died_between_two_pictures_is_replaced(decoder: IsolatedDecoder) -> None:
