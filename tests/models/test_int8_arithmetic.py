@@ -1,0 +1,80 @@
+"""`compact-int8` computes the same on a processor without VNNI as on this one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from facecore import FaceEngine
+from facecore.models import registry
+
+QEMU = shutil.which("qemu-x86_64")
+
+pytestmark = [
+    pytest.mark.skipif(QEMU is None, reason="qemu-x86_64 (Debian's qemu-user) is not installed"),
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="emulates an x86-64 processor"),
+]
+
+# Runs in the emulated process: only NumPy and ONNX Runtime, as every import is slow there.
+CHILD = """
+import sys
+import numpy as np, onnxruntime as ort
+ort.set_default_logger_severity(3)
+_, model, given, out = sys.argv
+options = ort.SessionOptions()
+options.intra_op_num_threads = 1
+session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+answers = session.run(None, {session.get_inputs()[0].name: np.load(given)})
+np.savez(out, **{o.name: a for o, a in zip(session.get_outputs(), answers)})
+"""
+
+
+def run(
+    model: Path, given: NDArray[np.float32], folder: Path, *, haswell: bool = False
+) -> dict[str, NDArray[np.float32]]:
+    """The outputs of a model by name, computed by this processor or as a Haswell would."""
+    assert QEMU is not None
+    source, out = folder / "given.npy", folder / "answers.npz"
+    np.save(source, given)
+    emulator = [QEMU, "-cpu", "Haswell"] if haswell else []
+    command = [*emulator, os.path.realpath(sys.executable), "-c", CHILD, model, source, out]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=300)
+    with np.load(out) as answers:
+        return dict(answers)
+
+
+def test_vectors(astronaut: NDArray[np.uint8], tmp_path: Path) -> None:
+    crop = FaceEngine().sample(astronaut).crop
+    faces = np.stack([crop, crop[:, ::-1], np.roll(crop, 6, axis=1), crop // 2])
+    rgb = (faces[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 127.5
+    root = registry.shipped_root()
+    (plain,) = run(root / "compact/embedder.onnx", rgb, tmp_path).values()
+    for haswell in (False, True):
+        model = root / "compact-int8/embedder.int8.onnx"
+        (vectors,) = run(model, rgb, tmp_path, haswell=haswell).values()
+        lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(plain, axis=1)
+        assert ((vectors * plain).sum(axis=1) / lengths).min() >= 0.985
+
+
+def test_boxes(astronaut: NDArray[np.uint8], tmp_path: Path) -> None:
+    picture = cv2.resize(astronaut, (320, 320), interpolation=cv2.INTER_AREA)
+    bgr = picture.transpose(2, 0, 1)[None].astype(np.float32)
+    model = registry.shipped_root() / "compact-int8/detector.int8.onnx"
+    here, there = (run(model, bgr, tmp_path, haswell=haswell) for haswell in (False, True))
+    for stride in (8, 16, 32):
+        seen = here[f"cls_{stride}"] * here[f"obj_{stride}"] > 0.25
+        for part in ("cls", "obj", "bbox", "kps"):
+            name = f"{part}_{stride}"
+            near = here[name][seen[..., 0]], there[name][seen[..., 0]]
+            np.testing.assert_allclose(*near, atol=0.02)  # of a cell, or of a probability
+    assert any((here[f"cls_{s}"] * here[f"obj_{s}"] > 0.25).any() for s in (8, 16, 32))
