@@ -1,4 +1,4 @@
-"""Where the faces are: boxes and five landmarks from a YuNet-family network."""
+"""Where the faces are: boxes and five landmarks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from facecore.face.decoders import FAMILIES, Candidates, Passes
 from facecore.models.inference import run, to_tensor
 
 if TYPE_CHECKING:
@@ -16,10 +17,7 @@ if TYPE_CHECKING:
     from facecore.models.inference import Session
     from facecore.models.manifest import DetectorSpec
 
-__all__ = ["Detector", "Face", "decode", "non_maximum_suppression"]
-
-Candidates = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Points (N, 7, 2), two corners of the box and five landmarks, and scores (N,)."""
+__all__ = ["Detector", "Face", "non_maximum_suppression"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +32,8 @@ class Face:
         Right eye, left eye, nose tip, right and left mouth corner (the subject's right) in
         pixels of the upright image.
     confidence : float
-        0..1; geometric mean of the network's class and objectness probabilities.
+        0..1, as the network states it; YuNet's is the geometric mean of its class and objectness
+        probabilities.
     """
 
     box: NDArray[np.float32]
@@ -46,56 +45,6 @@ class Face:
         """Square root of the box's area, in pixels."""
         width, height = self.box[2:] - self.box[:2]
         return float(np.sqrt(max(width, 0) * max(height, 0)))
-
-
-def decode(
-    outputs: Sequence[NDArray[np.float32]],
-    width: int,
-    strides: tuple[int, ...],
-    threshold: float,
-) -> Candidates:
-    """Turn the head tensors of one image into candidate faces.
-
-    A cell at (column, row) of stride S says: score = sqrt(cls * obj), centre =
-    (column + dx, row + dy) * S, size = exp(dw, dh) * S, landmark = (column + x, row + y) * S
-    (YuNet: Wu et al. 2023, doi:10.1007/s11633-023-1423-y).
-
-    Parameters
-    ----------
-    outputs : sequence of ndarray, float32
-        cls (1, A, 1), obj (1, A, 1), bbox (1, A, 4) and kps (1, A, 10), each for every stride.
-    width : int
-        Of the network's input, a multiple of the largest stride.
-    strides : tuple of int
-        Pixels per cell of each feature map.
-    threshold : float
-        Candidates below it, above 0, are dropped before anything else is computed.
-
-    Returns
-    -------
-    points : ndarray, shape (N, 7, 2), float32
-        Top left and bottom right corner of the box, and five landmarks, in pixels of the input.
-    scores : ndarray, shape (N,), float32
-        0..1.
-    """
-    found = [np.empty((0, 15), np.float32)]
-    for k, stride in enumerate(strides):
-        cls, obj, bbox, kps = (head[0] for head in outputs[k :: len(strides)])
-        # No factor within 0..1 is less than its product with another; a NaN passes no comparison.
-        (likely,) = np.nonzero(np.minimum(cls, obj)[:, 0] >= 0.99 * threshold**2)
-        if not likely.size:
-            continue
-        scores = np.sqrt(cls[likely].clip(0, 1) * obj[likely].clip(0, 1))
-        cell = np.stack([likely % (width // stride), likely // (width // stride)], axis=1)
-        cell = cell.astype(np.float32)
-        box, points = bbox[likely], kps[likely]
-        centre = (cell + box[:, :2]) * stride
-        half = np.exp(np.minimum(box[:, 2:], 10.0)) * (stride / 2)
-        points = (points + np.tile(cell, 5)) * stride
-        rows = np.concatenate([centre - half, centre + half, points, scores], axis=1)
-        found.append(rows[scores[:, 0] >= threshold])
-    rows = np.concatenate(found)
-    return rows[:, :14].reshape(-1, 7, 2), rows[:, 14]
 
 
 def non_maximum_suppression(
@@ -135,49 +84,50 @@ def _area(sides: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pass:
-    """What the network said of an image, and how its input lies in the image."""
+    """The network's outputs for an image, and how its input lies in the image."""
 
     outputs: Sequence[NDArray[np.float32]]
-    width: int
+    size: tuple[int, int]
     margin: int
     ratio: NDArray[np.float32]
 
 
 class Detector:
-    """Finds faces from 20 pixels up to ones that overrun the picture.
+    """Finds the faces of a picture, also ones that overrun its frame.
 
     Parameters
     ----------
     session : Session
-        A network with YuNet's heads.
+        A network with the heads of a family in `facecore.face.decoders.FAMILIES`.
     spec : DetectorSpec
-        The manifest's part on it.
+        The detector's section of the manifest.
 
     Notes
     -----
-    Three passes, each only where it can add something.  The coarse one shows the network the
-    picture reduced to `COARSE` pixels (or enlarged to `SMALL`), where a face of any ordinary
-    share of the picture is found.  The fine one, at up to `FINE` pixels, adds the small faces
-    of large pictures; in a picture larger than that, 20 pixels are counted after its reduction.
-    Where neither finds a face, the wide one adds a margin around a small copy, so that a face
-    which overruns the frame has its centre in a cell and something on all sides.
+    There are three passes, and each runs only where it can add something.  The coarse one reduces
+    or enlarges the picture to the size at which the network finds faces of any ordinary share of
+    the picture.  The fine one adds the small faces of large pictures.  Where neither finds a face,
+    the wide one adds a margin around a small copy, so that a face which overruns the frame has its
+    centre in a cell and something on all sides.  Their sizes are a property of the family.
 
-    Several cells see the same face.  The ones whose boxes overlap the best one's by more than
-    `BLEND` are averaged, weighted by their scores (Bazarevsky et al. 2019, arXiv:1907.05047):
-    with YuNet, whose landmarks jitter from cell to cell, that parts genuine from impostor
-    comparisons more widely.
+    A network of a fixed input size sees each picture reduced into that canvas, so the coarse pass
+    is as large as the canvas and there is no fine one.
+
+    Several cells see the same face.  A family may average the ones that overlap the best,
+    weighted by their scores (Bazarevsky et al. 2019, arXiv:1907.05047).
     """
-
-    COARSE = 320
-    SMALL = 160
-    FINE = 1920
-    WIDE = 160
-    OVERLAP = 0.3
-    BLEND = 0.5
 
     def __init__(self, session: Session, spec: DetectorSpec) -> None:
         self._session = session
         self._spec = spec
+        self._family = FAMILIES[spec.architecture]
+        self._passes = self._family.passes
+        self._canvas: tuple[int, int] | None = None
+        if spec.input.height:
+            self._canvas = spec.input.height, spec.input.width
+            shortest = min(self._canvas)
+            small = min(self._passes.small, shortest)
+            self._passes = Passes(shortest, small, shortest, shortest // 2)
 
     def detect(self, image: Picture) -> list[Face]:
         """All faces of a picture, largest first."""
@@ -194,7 +144,7 @@ class Detector:
     def largest_each(self, images: Sequence[Picture]) -> list[Face | None]:
         """The largest face of each image, as from `largest`.
 
-        All coarse passes come first: what reads their outputs then runs from the caches.
+        All coarse passes come first: the code that reads their outputs then runs from the caches.
         """
         outputs = [self._forward(image, self.coarse_scale(image)) for image in images]
         coarse = [self._decode(passed) for passed in outputs]
@@ -204,31 +154,36 @@ class Detector:
             if not faces:
                 faces = self._complete(image, found)
                 if len(images) > 1:
-                    image.release_pixels()  # what was decoded for it alone
+                    image.release_pixels()  # the finer pixels that this pass alone needed
             largest.append(next(iter(faces), None))
         return largest
 
     def _complete(self, image: Picture, coarse: Candidates) -> list[Face]:
-        longest = max(image.height, image.width)
         passes = [coarse]
-        if longest > self.COARSE:
+        if self.fine_scale(image) > self.coarse_scale(image):
             passes.append(self._candidates(image, self.fine_scale(image)))
         if faces := self._select(passes):
             return faces
-        wide = self._candidates(image, self.WIDE / longest, margin=self.WIDE // 2)
-        return self._select([wide])
+        side = self._passes.wide
+        scale = side / max(image.height, image.width)
+        return self._select([self._candidates(image, scale, margin=side // 2)])
 
     def _coarse(self, image: Picture) -> Candidates:
         return self._candidates(image, self.coarse_scale(image))
 
     def coarse_scale(self, image: Picture) -> float:
-        """Of the pass that comes first."""
+        """Scale of the pass that comes first."""
         longest = max(image.height, image.width)
-        return float(min(max(1.0, self.SMALL / longest), self.COARSE / longest))
+        if self._canvas is not None:
+            fitting = min(self._canvas[0] / image.height, self._canvas[1] / image.width)
+            return float(min(max(1.0, self._passes.small / longest), fitting))
+        return float(min(max(1.0, self._passes.small / longest), self._passes.coarse / longest))
 
     def fine_scale(self, image: Picture) -> float:
-        """Of the pass for small faces."""
-        return min(1.0, self.FINE / max(image.height, image.width))
+        """Scale of the pass for small faces; no larger than the coarse one where there is none."""
+        if self._canvas is not None:
+            return self.coarse_scale(image)
+        return min(1.0, self._passes.fine / max(image.height, image.width))
 
     def _candidates(self, image: Picture, scale: float, margin: int = 0) -> Candidates:
         return self._decode(self._forward(image, scale, margin))
@@ -240,24 +195,28 @@ class Detector:
         # Of a reduced picture the last pixels may reach beyond the whole one.
         height, width = (reduction * side for side in pixels.shape[:2])
         inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
+        if self._canvas is not None:
+            inner_height = min(inner_height, self._canvas[0])
+            inner_width = min(inner_width, self._canvas[1])
         if (inner_height, inner_width) != pixels.shape[:2]:
             # Up to a factor of two bilinear sampling skips no pixel, and takes a fifth of the time.
             kind = cv2.INTER_AREA if 2 * inner_width < pixels.shape[1] else cv2.INTER_LINEAR
             resized = cv2.resize(pixels, (inner_width, inner_height), interpolation=kind)
             pixels = np.asarray(resized, np.uint8)
-        step = max(self._spec.output.strides)
-        outer_width = -(-(inner_width + 2 * margin) // step) * step
-        outer_height = -(-(inner_height + 2 * margin) // step) * step
-        canvas = outer_height, outer_width
+        canvas = self._canvas
+        if canvas is None:
+            step = max(self._spec.output.strides)
+            outer_width = -(-(inner_width + 2 * margin) // step) * step
+            canvas = -(-(inner_height + 2 * margin) // step) * step, outer_width
         tensor = to_tensor(pixels[None], self._spec.input, canvas=canvas, margin=margin)
         feed = {self._spec.input.name: tensor}
         outputs = run(self._session, self._spec.output.names, feed, self._spec.file)
         ratio = np.array([width / inner_width, height / inner_height], np.float32)
-        return _Pass(outputs, outer_width, margin, ratio)
+        return _Pass(outputs, canvas, margin, ratio)
 
     def _decode(self, passed: _Pass) -> Candidates:
-        points, scores = decode(
-            passed.outputs, passed.width, self._spec.output.strides, self._spec.threshold
+        points, scores = self._family.decode(
+            passed.outputs, passed.size, self._spec.output.strides, self._spec.threshold
         )
         return (points - passed.margin) * passed.ratio, scores
 
@@ -265,10 +224,13 @@ class Detector:
         points, scores = (np.concatenate(parts) for parts in zip(*passes, strict=True))
         values = points.reshape(-1, 14)
         faces = []
-        for best, overlaps in non_maximum_suppression(values[:, :4], scores, self.OVERLAP):
-            same = overlaps > self.BLEND
-            same[best] = True  # a box without an area overlaps nothing, not even itself
-            weights = scores[same]
-            mean = (weights @ values[same]) / weights.sum()
+        overlap, blend = self._family.overlap, self._family.blend
+        for best, overlaps in non_maximum_suppression(values[:, :4], scores, overlap):
+            mean = values[best]
+            if blend is not None:
+                same = overlaps > blend
+                same[best] = True  # a box without an area overlaps nothing, not even itself
+                weights = scores[same]
+                mean = (weights @ values[same]) / weights.sum()
             faces.append(Face(mean[:4], mean[4:].reshape(5, 2), float(scores[best])))
         return sorted(faces, key=lambda face: face.size, reverse=True)

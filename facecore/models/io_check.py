@@ -9,17 +9,20 @@ import numpy as np
 from facecore.errors import FacecoreError, PackCorrupt
 from facecore.models.inference import Session, run
 from facecore.models.manifest import (
-    DETECTOR_HEADS,
     AttributesSpec,
     EmbedderSpec,
     LivenessSpec,
     ModelSpec,
+    numbers_per_output,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from types import EllipsisType
 
     from facecore.models.specs import InputSpec
+
+    Shape = Sequence[int | EllipsisType | None]
 
 __all__ = ["check_io", "expected_outputs"]
 
@@ -30,7 +33,7 @@ _ANY_SIDE = 64
 
 def expected_outputs(
     model: ModelSpec,
-) -> dict[str, Sequence[int | None] | None]:
+) -> dict[str, Shape | None]:
     """Return what `check_io` is to expect of a pack's model: output name -> shape."""
     if isinstance(model, EmbedderSpec):
         return {model.output.name: (None, model.output.dimension)}
@@ -38,15 +41,15 @@ def expected_outputs(
         return {model.output.name: (None, 1)}
     if isinstance(model, AttributesSpec):
         return {model.output.age: (None, model.output.ages), model.output.gender: (None,)}
-    # Head by head, and inside a head by stride: (image, cell, number).
-    numbers = [n for n in DETECTOR_HEADS[model.architecture] for _ in model.output.strides]
-    return {name: (None, None, n) for name, n in zip(model.output.names, numbers, strict=True)}
+    numbers = numbers_per_output(model.architecture, len(model.output.strides))
+    # (image, candidate, number), where some exports leave the image out.
+    return {name: (..., n) for name, n in zip(model.output.names, numbers, strict=True)}
 
 
 def check_io(
     session: Session,
     spec: InputSpec,
-    outputs: Mapping[str, Sequence[int | None] | None],
+    outputs: Mapping[str, Shape | None],
     *,
     name: str,
     max_batch: int = 1,
@@ -61,8 +64,9 @@ def check_io(
         The one input that the model must have, as float32 of rank 4.
     outputs : mapping of str to sequence of (int or None), or None
         The outputs that it must have, as float32: the shape, None for a dimension that may be
-        anything; None instead of a shape when nothing is known about it. Where the graph
-        leaves open a dimension that is demanded here, one run on zeros decides.
+        anything, ``...`` in front for any dimensions before; None in the place of a shape of which
+        nothing is known.  Where the graph leaves open a dimension that is demanded here, one run
+        on zeros decides.
     name : str
         What the error messages call the model.
     max_batch : int
@@ -114,10 +118,12 @@ def _check_type(tensor: Any, where: str) -> None:
         raise PackCorrupt(f"{where}: is {tensor.type}, expected tensor(float)")
 
 
-def _agrees(found: Sequence[Any], wanted: Sequence[int | None], where: str) -> bool:
+def _agrees(found: Sequence[Any], wanted: Shape, where: str) -> bool:
     """Tell whether `found` is `wanted`, or False when `found` leaves it open; raise when not."""
     if not found and wanted:
         return False  # ONNX Runtime also says [] for a rank that it does not know
+    if wanted and wanted[0] is Ellipsis:
+        wanted = (*[None] * (len(found) - len(wanted) + 1), *wanted[1:])
     sure = len(found) == len(wanted)
     for have, want in zip(found, wanted, strict=False):
         if want is not None and not _is_fixed(have):
@@ -129,7 +135,7 @@ def _agrees(found: Sequence[Any], wanted: Sequence[int | None], where: str) -> b
 
 
 def _check_by_running(
-    session: Session, spec: InputSpec, outputs: Mapping[str, Sequence[int | None]], name: str
+    session: Session, spec: InputSpec, outputs: Mapping[str, Shape], name: str
 ) -> None:
     height, width = spec.height or _ANY_SIDE, spec.width or _ANY_SIDE
     shape = (1, 3, height, width) if spec.layout == "NCHW" else (1, height, width, 3)
@@ -147,4 +153,8 @@ def _is_fixed(dimension: Any) -> bool:
 
 
 def _show(shape: Sequence[Any]) -> str:
-    return "(" + ", ".join("any" if side is None else str(side) for side in shape) + ")"
+    return (
+        "("
+        + ", ".join("any" if side is None else "…" if side is ... else str(side) for side in shape)
+        + ")"
+    )

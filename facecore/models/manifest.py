@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypeAlias
 
 from facecore.models.compatibility import InterchangeSpec
 from facecore.models.schema import is_file_name, is_pack_name, parse, read_toml, require
@@ -20,17 +21,18 @@ from facecore.models.specs import (
     LivenessOutput,
 )
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 MANIFEST_NAME = "pack.toml"
 
 # Alignment name -> side of the square crop in pixels.
 ALIGNMENTS = {"arcface-5pt-112": 112}
 
-# Detector architecture -> numbers per cell of each head; every head has one output per stride.
-# YuNet: class, objectness, box, five landmarks.
-DETECTOR_HEADS = {"yunet": (1, 1, 4, 10)}
+# Detector architecture -> numbers of each head for one candidate face.
+# YuNet: class, objectness, box, five landmarks.  SCRFD: score, box, landmarks.
+# RetinaFace: box, probabilities of background and face, landmarks.
+DETECTOR_HEADS = {"yunet": (1, 1, 4, 10), "scrfd": (1, 4, 10), "retinaface": (4, 2, 10)}
+
+# These have one output per head; the others have one per head and stride.
+JOINED_STRIDES = frozenset({"retinaface"})
 
 # Liveness architecture -> side of the square patches at native sampling that it looks at.
 LIVENESS_PATCHES = {"native-patches-112": 112}
@@ -38,7 +40,7 @@ LIVENESS_PATCHES = {"native-patches-112": 112}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 # Protobuf, and so ONNX in one file, ends at 2 GiB. It also bounds what is read into memory.
-_MAX_MODEL_BYTES = 2**31 - 1
+MAX_MODEL_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,9 @@ class ModelFile:
         Which decoder reads the outputs.
     license, source, training_data, caveat : str
         Where the model comes from and on what terms; only `caveat` may be empty.
+    folder : str, optional
+        Absolute path of the folder that holds the file; left out, the pack's own folder.
+        ``facecore weights adopt`` writes it, so that a user's file need not be copied.
     """
 
     file: str
@@ -67,14 +72,17 @@ class ModelFile:
     source: str
     training_data: str
     caveat: str
+    folder: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         require(is_file_name(self.file), "file", "must be a bare file name")
         require(self.file.lower() != MANIFEST_NAME, "file", "is the manifest's own name")
-        require(0 < self.size <= _MAX_MODEL_BYTES, "size", f"must be within 1..{_MAX_MODEL_BYTES}")
+        require(0 < self.size <= MAX_MODEL_BYTES, "size", f"must be within 1..{MAX_MODEL_BYTES}")
         require(bool(_SHA256.fullmatch(self.sha256)), "sha256", "must be 64 hexadecimal digits")
-        for field in ("architecture", "license", "source", "training_data"):
-            require(bool(getattr(self, field).strip()), field, "must not be empty")
+        for name in ("architecture", "license", "source", "training_data"):
+            require(bool(getattr(self, name).strip()), name, "must not be empty")
+        if self.folder is not None:
+            require(Path(self.folder).is_absolute(), "folder", "must be an absolute path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +105,21 @@ class DetectorSpec(ModelFile):
         known = ", ".join(DETECTOR_HEADS)
         require(self.architecture in DETECTOR_HEADS, "architecture", f"must be one of {known}")
         require(0 < self.threshold < 1, "threshold", "must lie between 0 and 1")
-        wanted = len(DETECTOR_HEADS[self.architecture]) * len(self.output.strides)
+        wanted = len(numbers_per_output(self.architecture, len(self.output.strides)))
         found = len(self.output.names)
         require(found == wanted, "output.names", f"must name {wanted} outputs, names {found}")
+        fixed = self.architecture not in JOINED_STRIDES or self.output.strides == (8, 16, 32)
+        require(fixed, "output.strides", f"must be [8, 16, 32] for {self.architecture}")
+        height, width, step = self.input.height, self.input.width, max(self.output.strides)
+        require(bool(height) == bool(width), "input.height", "and width must both be 0, or neither")
+        for name, side in (("height", height), ("width", width)):
+            require(side % step == 0, f"input.{name}", f"must be a multiple of {step}")
+
+
+def numbers_per_output(architecture: str, strides: int) -> tuple[int, ...]:
+    """Numbers for one candidate in each output of a detector with so many strides, in order."""
+    repeat = 1 if architecture in JOINED_STRIDES else strides
+    return tuple(n for n in DETECTOR_HEADS[architecture] for _ in range(repeat))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +132,8 @@ class EmbedderSpec(ModelFile):
         Which crop it was trained on, one of `ALIGNMENTS`.
     max_batch : int
         Most faces in one run; 0 means any.
-    calibration : CalibrationSpec
-        Photographs against photographs.
+    calibration : CalibrationSpec, optional
+        Photographs against photographs; without it the pack gives similarities but no scores.
     id_portrait_calibration : CalibrationSpec, optional
         Portraits from an identity card's chip against photographs.
     interchange : InterchangeSpec, optional
@@ -125,7 +145,7 @@ class EmbedderSpec(ModelFile):
     max_batch: int
     input: InputSpec
     output: EmbedderOutput
-    calibration: CalibrationSpec
+    calibration: CalibrationSpec | None = None
     id_portrait_calibration: CalibrationSpec | None = None
     interchange: InterchangeSpec | None = None
 
@@ -133,6 +153,14 @@ class EmbedderSpec(ModelFile):
         ModelFile.__post_init__(self)
         _check_alignment(self.alignment, self.input)
         require(0 <= self.max_batch <= 4096, "max_batch", "must be within 0..4096")
+        whole = self.calibration is not None or self.id_portrait_calibration is None
+        require(whole, "calibration", "must be there where id_portrait_calibration is")
+        for name in ("calibration", "id_portrait_calibration"):
+            table: CalibrationSpec | None = getattr(self, name)
+            if table is None:
+                continue
+            another = "is of another embedder: the table does not hold for this one, measure again"
+            require(table.embedder in (None, self.sha256), f"{name}.embedder", another)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +231,8 @@ def _check_alignment(alignment: str, tensor: InputSpec) -> None:
 
 
 def _check_side(tensor: InputSpec, side: int, wanted_by: str) -> None:
-    for field, value in (("height", tensor.height), ("width", tensor.width)):
-        require(value == side, f"input.{field}", f"must be {side} for {wanted_by}")
+    for name, value in (("height", tensor.height), ("width", tensor.width)):
+        require(value == side, f"input.{name}", f"must be {side} for {wanted_by}")
 
 
 ModelSpec: TypeAlias = DetectorSpec | EmbedderSpec | LivenessSpec | AttributesSpec

@@ -78,7 +78,7 @@ class Pack:
 
     def path(self, model: ModelFile) -> Path:
         """Where the file of one of its models is."""
-        return _path(self.manifest, self.folder, model.file)
+        return _path(self.manifest, self.folder, model)
 
     @property
     def contract_id(self) -> str:
@@ -196,15 +196,17 @@ def read_model(pack: Pack, model: ModelFile) -> bytes:
 
 def missing_files(manifest: Manifest, folder: Path) -> list[str]:
     """Return the names of the model files that are neither in `folder` nor shared."""
-    files = (model.file for model in manifest.models.values())
-    return [file for file in files if not _path(manifest, folder, file).is_file()]
+    models = manifest.models.values()
+    return [model.file for model in models if not _path(manifest, folder, model).is_file()]
 
 
-def _path(manifest: Manifest, folder: Path, file: str) -> Path:
-    own = folder / file
+def _path(manifest: Manifest, folder: Path, model: ModelFile) -> Path:
+    if model.folder is not None:
+        return Path(model.folder) / model.file
+    own = folder / model.file
     if manifest.shares is None or own.is_file():
         return own
-    return folder.parent / manifest.shares / file
+    return folder.parent / manifest.shares / model.file
 
 
 def _as_path(value: object) -> Path:
@@ -226,11 +228,12 @@ def _from_folder(folder: Path) -> Pack:
 
 def _from_name(name: str) -> Pack | None:
     entry = registry.read_registry().get(name)
-    if entry is None:  # not published by facecore, but its owner may have put it there
+    if entry is None:  # not published by facecore, but adopted, or put there by hand
         cached = registry.cache_root() / name
         if not (cached / MANIFEST_NAME).is_file():
             return None
-        return _complete(Pack(_named(cached / MANIFEST_NAME, name), cached))
+        again = f"restore the file, or adopt it again: facecore weights adopt FILE --name {name}"
+        return _complete(Pack(_named(cached / MANIFEST_NAME, name), cached, again))
     shipped = registry.shipped_root() / name
     if not (shipped / MANIFEST_NAME).is_file():
         raise PackNotFound(f"the pack {name} is not part of this installation", REINSTALL)
@@ -256,7 +259,7 @@ def _named(path: Path, name: str) -> Manifest:
 
 
 def _complete(pack: Pack) -> Pack:
-    for file in missing_files(pack.manifest, pack.folder):
-        path = _path(pack.manifest, pack.folder, file)
-        raise PackCorrupt(f"{path}: the model file is missing", pack.hint)
+    for model in pack.manifest.models.values():
+        if not (path := pack.path(model)).is_file():
+            raise PackCorrupt(f"{path}: the model file is missing", pack.hint)
     return pack

@@ -47,7 +47,8 @@ class InputSpec:
     channels : {"BGR", "RGB"}
         Order of the colour channels; `mean` and `std` are in this order too.
     height, width : int
-        In pixels; 0 means any (for a detector, any multiple of its largest stride).
+        In pixels.  0 means any size, for a detector any multiple of its largest stride.
+        A detector of a fixed size sees every picture fitted into a canvas of that size.
     mean, std : tuple of float
         Per channel, in units of 0–255 pixels.
     """
@@ -76,7 +77,9 @@ class DetectorOutput:
     Parameters
     ----------
     names : tuple of str
-        Names in the ONNX graph: head by head, and inside a head by rising stride.
+        Names in the ONNX graph: head by head, and inside a head by rising stride.  The heads of
+        ``yunet`` are class, objectness, box and landmarks, those of ``scrfd`` score, box and
+        landmarks.  ``retinaface`` has one output for all strides: box, probabilities, landmarks.
     strides : tuple of int
         Pixels of the input per cell of each feature map, rising.
     """
@@ -235,6 +238,8 @@ class CalibrationSpec:
     knots : tuple of Knot
         By rising score; holds FAR 1 %, 0.1 % and 0.01 % at the scores 70, 80 and 90.  Those
         that were measured come first.
+    embedder : str, optional
+        SHA-256 of the embedder that the table was measured for; a pack with another refuses it.
     """
 
     dataset: str
@@ -245,6 +250,7 @@ class CalibrationSpec:
     tail: str
     tail_scale: float
     knots: tuple[Knot, ...]
+    embedder: str | None = None
 
     def __post_init__(self) -> None:
         for field in ("identities", "genuine", "impostor"):

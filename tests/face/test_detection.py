@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from skimage import data
 
 from facecore import Face, FaceEngine
-from facecore.face.detection import decode, non_maximum_suppression
+from facecore.face.decoders import yunet
+from facecore.face.detection import non_maximum_suppression
 
 Array = np.ndarray[Any, Any]
 STRIDES = (8, 16, 32)
@@ -48,7 +49,7 @@ def test_decode_is_what_the_paper_says() -> None:
             landmarks.append([[(column + px) * stride, (row + py) * stride] for px, py in points])
             scores.append(score)
     assert 10 < len(scores) < sum(cells)
-    points, found = decode(outputs, width, STRIDES, threshold)
+    points, found = yunet(outputs, (height, width), STRIDES, threshold)
     answers = points[:, :2].reshape(-1, 4), points[:, 2:], found
     for answer, wanted in zip(answers, (boxes, landmarks, scores), strict=True):
         assert answer.dtype == np.float32
@@ -57,7 +58,7 @@ def test_decode_is_what_the_paper_says() -> None:
 
 def test_decode_of_nothing_has_the_right_shapes() -> None:
     outputs = [np.zeros((1, n, d), np.float32) for d in (1, 1, 4, 10) for n in (16, 4, 1)]
-    shapes = [part.shape for part in decode(outputs, 32, STRIDES, 0.5)]
+    shapes = [part.shape for part in yunet(outputs, (32, 32), STRIDES, 0.5)]
     assert shapes == [(0, 7, 2), (0,)]
 
 

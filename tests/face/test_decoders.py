@@ -1,0 +1,131 @@
+"""Each head family finds the faces that a small network of it encodes, on every canvas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+
+from networks import (
+    FACES,
+    SCORES,
+    detector,
+    retinaface_outputs,
+    scrfd_outputs,
+    yunet_outputs,
+)
+
+from facecore.errors import PackCorrupt
+from facecore.face.decoders import FAMILIES
+from facecore.face.detection import Detector
+from facecore.images.picture import Picture
+from facecore.models.manifest import DetectorSpec
+from facecore.models.recognise import recognise
+from facecore.models.session import open_model
+from facecore.models.specs import DetectorOutput, InputSpec
+
+SIZE = (160, 192)
+OUTPUTS: dict[str, Any] = {
+    "yunet": yunet_outputs,
+    "scrfd": scrfd_outputs,
+    "retinaface": retinaface_outputs,
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_a_decoder_reads_what_was_encoded(name: str) -> None:
+    outputs = list(OUTPUTS[name](SIZE).values())
+    points, scores = FAMILIES[name].decode(outputs, SIZE, (8, 16, 32), 0.5)
+    order = np.argsort(-scores)
+    np.testing.assert_allclose(scores[order], SCORES, atol=1e-5)
+    np.testing.assert_allclose(points[order].reshape(-1, 14), FACES, atol=1e-3)
+    assert points.dtype == scores.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_nothing_above_the_threshold(name: str) -> None:
+    outputs = list(OUTPUTS[name](SIZE).values())
+    points, scores = FAMILIES[name].decode(outputs, SIZE, (8, 16, 32), 0.95)
+    assert points.shape == (0, 7, 2)
+    assert scores.shape == (0,)
+
+
+def test_scrfd_with_a_batch_axis_is_the_same() -> None:
+    plain, batched = scrfd_outputs(SIZE), scrfd_outputs(SIZE, batched=True)
+    wanted = FAMILIES["scrfd"].decode(list(plain.values()), SIZE, (8, 16, 32), 0.5)
+    found = FAMILIES["scrfd"].decode(list(batched.values()), SIZE, (8, 16, 32), 0.5)
+    for a, b in zip(wanted, found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["scrfd", "retinaface"])
+def test_outputs_of_another_size_are_refused(name: str) -> None:
+    outputs = list(OUTPUTS[name](SIZE).values())
+    with pytest.raises(PackCorrupt, match="do not fit an input of 256x160"):
+        FAMILIES[name].decode(outputs, (160, 256), (8, 16, 32), 0.5)
+
+
+def spec_of(path: Path) -> DetectorSpec:
+    found = recognise(path)
+    return DetectorSpec(
+        file=path.name,
+        size=found.size,
+        sha256=found.sha256,
+        architecture=found.heads,
+        license="MIT",
+        source="a test",
+        training_data="none",
+        caveat="",
+        threshold=0.5,
+        input=InputSpec("input", "NCHW", "BGR", found.height, found.width, (0.0,) * 3, (1.0,) * 3),
+        output=DetectorOutput(found.outputs, found.strides),
+    )
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize("shape", [SIZE, (320, 384), (80, 96), (320, 200)])
+def test_a_fixed_canvas_is_letterboxed(tmp_path: Path, name: str, shape: tuple[int, int]) -> None:
+    """The network's faces lie in its canvas; the answer lies in the picture."""
+    path = detector(tmp_path / "fixed.onnx", OUTPUTS[name](SIZE), (1, 3, *SIZE))
+    spec = spec_of(path)
+    assert spec.architecture == name
+    found = Detector(open_model(spec, path.read_bytes(), threads=1), spec)
+    picture = Picture.of(np.zeros((*shape, 3), np.uint8))
+    scale = found.coarse_scale(picture)
+    assert shape[0] * scale <= SIZE[0] + 0.5
+    assert shape[1] * scale <= SIZE[1] + 0.5
+    assert found.fine_scale(picture) == scale  # there is no finer pass
+    faces = found.detect(picture)
+    assert len(faces) == 2
+    for face, wanted, score in zip(faces, FACES, SCORES, strict=True):
+        values = np.concatenate([face.box, face.landmarks.ravel()])
+        np.testing.assert_allclose(values, wanted / scale, rtol=0.01, atol=0.6)
+        assert face.confidence == pytest.approx(score, abs=1e-5)
+    largest = found.largest(picture)
+    assert largest is not None
+    np.testing.assert_allclose(largest.box, faces[0].box, atol=1e-4)
+
+
+def test_a_fixed_canvas_keeps_the_shape_of_the_picture(tmp_path: Path) -> None:
+    """The picture is scaled by one factor, and the rest of the canvas is black."""
+    path = detector(tmp_path / "fixed.onnx", yunet_outputs(SIZE), (1, 3, *SIZE))
+    spec = spec_of(path)
+    seen: list[Any] = []
+    session = open_model(spec, path.read_bytes(), threads=1)
+
+    class Watching:
+        def run(self, names: Any, feed: Any) -> Any:
+            seen.append(feed["input"])
+            return session.run(names, feed)
+
+    Detector(Watching(), spec).detect(Picture.of(np.full((400, 240, 3), 200, np.uint8)))  # type: ignore[arg-type]
+    (tensor,) = seen
+    assert tensor.shape == (1, 3, *SIZE)
+    lit = tensor[0, 0] > 0
+    assert lit.any(axis=1).sum() == 160
+    assert lit.any(axis=0).sum() == 96
+    assert (tensor[0, :, :, 96:] == 0).all()
