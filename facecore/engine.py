@@ -98,7 +98,8 @@ class FaceEngine:
     Attributes
     ----------
     calibration : Calibration
-        Of photographs against photographs.
+        Of photographs against photographs.  Where the pack has none, similarities are given as
+        ever, and `Calibration.is_missing` is true: scores and thresholds raise `NotCalibrated`.
     id_portrait_calibration : Calibration or None
         Of portraits from an identity card's chip against photographs; None where the pack
         has no such table.
@@ -132,8 +133,7 @@ class FaceEngine:
             images.IsolatedDecoder(processes, limits) if isolate_decoding else images.decode_still
         )
         self.calibration, self.id_portrait_calibration = _tables(self.pack, calibration)
-        default = self.calibration.threshold()
-        self.threshold = default if threshold is None else _check_threshold(threshold)
+        self._threshold = None if threshold is None else _check_threshold(threshold)
         threads = max(1, usable_cpus() // 2) if threads is None else threads
         self._loaded, self._threads = loaded, threads
         self._options: dict[str, Any] = {"providers": providers, "allow_fallback": allow_fallback}
@@ -146,7 +146,28 @@ class FaceEngine:
         self._lock = Lock()
 
     def __repr__(self) -> str:
+        if self.calibration.is_missing:
+            return f"FaceEngine(pack={self.pack.name!r}, not calibrated)"
         return f"FaceEngine(pack={self.pack.name!r}, threshold={self.threshold:g})"
+
+    @property
+    def threshold(self) -> float:
+        """Score from which a comparison passes, 0..100.
+
+        Raises
+        ------
+        NotCalibrated
+            The pack has no calibration, so it gives no scores.
+        """
+        default = self.calibration.threshold()
+        return default if self._threshold is None else self._threshold
+
+    def _limit(self, threshold: float | None) -> float | None:
+        """The threshold of a comparison; None where there are no scores to hold against it."""
+        given = None if threshold is None else _check_threshold(threshold)
+        if self.calibration.is_missing:
+            return None
+        return self.threshold if given is None else given
 
     @property
     def contract_id(self) -> str:
@@ -412,7 +433,7 @@ class FaceEngine:
             The message names the image.  InvalidParameter also where `id_portrait` is asked for
             and the pack has no table for it.
         """
-        limit = self.threshold if threshold is None else _check_threshold(threshold)
+        limit = self._limit(threshold)
         table = self.calibration_for(id_portrait)
         first, second = self._templates(face, a=a, b=b)
         return comparison.compare(first, second, table, limit)
@@ -445,7 +466,7 @@ class FaceEngine:
         """
         if mode not in ("chain", "loop"):
             raise InvalidParameter(f"mode is {mode!r}", 'use "chain" or "loop"')
-        limit = self.threshold if threshold is None else _check_threshold(threshold)
+        limit = self._limit(threshold)
         table = self.calibration_for(id_portrait)
         first, second, third = self._templates(face, a=a, b=b, c=c)
         return comparison.cross_compare(first, second, third, table, limit, mode)
@@ -546,7 +567,9 @@ def _tables(
 ) -> tuple[Calibration, Calibration | None]:
     """The tables for photographs and for ID portraits: the pack's, or a user's own."""
     own, contract = pack.embedder, pack.contract_id
-    table = Calibration.from_spec(own.calibration, contract)
+    table = Calibration.missing(pack.name, contract)
+    if own.calibration is not None:
+        table = Calibration.from_spec(own.calibration, contract)
     portrait: Calibration | None = None
     if own.id_portrait_calibration is not None:
         portrait = Calibration.from_spec(own.id_portrait_calibration, contract)

@@ -20,6 +20,7 @@ __all__ = [
     "InvalidParameter",
     "MissingExtra",
     "NoFaceDetected",
+    "NotCalibrated",
     "PackCorrupt",
     "PackNotFound",
     "ProviderUnavailable",
@@ -104,6 +105,12 @@ class InvalidParameter(FacecoreError, ValueError):
 
 class MissingExtra(FacecoreError, ImportError):
     """A package that this part of facecore needs, and the rest does not, is not installed."""
+
+
+class NotCalibrated(FacecoreError):
+    """The pack has no table from similarities to scores; similarities are still given."""
+
+    hint_default = "measure a table on pictures of people: facecore calibrate DIR"
 
 
 class PackNotFound(FacecoreError):

@@ -228,7 +228,7 @@ def measure(
     _refuse_one_picture_twice(similarity, same, [paths[row] for row in rows])
     made = _fit(genuine, impostor, skipped, fit)
     made = _bootstrapped(made, similarity, people, ~np.eye(len(people), dtype=bool), "")
-    doubtful = _doubtful(engine, similarity, ~same & above, [paths[row] for row in rows])
+    doubtful = _doubtful(engine, made, similarity, ~same & above, [paths[row] for row in rows])
 
     portrait = None
     if id_portraits:
@@ -326,12 +326,17 @@ def _refuse_one_picture_twice(
 
 def _doubtful(
     engine: FaceEngine,
+    made: Calibration,
     similarity: NDArray[np.float32],
     compared: NDArray[np.bool_],
     paths: Sequence[Path],
 ) -> tuple[Doubt, ...]:
-    """Impostor pairs that the pack's own table expects less than once in a hundred such sets."""
-    table = Calibration.from_spec(engine.pack.embedder.calibration)
+    """Impostor pairs that the pack's table expects less than once in a hundred such sets.
+
+    A pack without a table is judged by the one that was just `made`.
+    """
+    own = engine.pack.embedder.calibration
+    table = made if own is None else Calibration.from_spec(own)
     far = max(_DOUBTFUL / np.count_nonzero(compared), float(table.far(100.0)))
     limit = float(table.similarity(table.threshold(far)))
     pairs = np.argwhere(compared & (similarity >= limit))

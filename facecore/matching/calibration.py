@@ -12,7 +12,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from facecore.errors import InvalidParameter
+from facecore.errors import InvalidParameter, NotCalibrated
 from facecore.matching.intervals import wilson_interval
 from facecore.models.specs import LEAST_TAIL_SCALE, CalibrationSpec, Knot, MeasuredRate
 
@@ -58,6 +58,13 @@ class Calibration:
         the slope between the last two knots goes on.
     contract : str
         Vector space in which the similarities were measured; empty where it is not known.
+    pack : str
+        Name of the pack, for error messages; empty where it is not known.
+
+    Raises
+    ------
+    NotCalibrated
+        By every method of a table without knots (`missing`), and by nothing else.
 
     Notes
     -----
@@ -81,6 +88,25 @@ class Calibration:
     impostor: int = 0
     tail_scale: float | None = None
     contract: str = ""
+    pack: str = ""
+
+    @classmethod
+    def missing(cls, pack: str, contract: str = "") -> Calibration:
+        """Stand in for the table of a pack that has none: it refuses every question."""
+        return cls((), contract=contract, pack=pack)
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no table, so that every method raises `NotCalibrated`."""
+        return not self.knots
+
+    def _require(self) -> None:
+        if not self.knots:
+            raise NotCalibrated(
+                f"the pack {self.pack} has no calibration, so it gives similarities and no scores",
+                f"measure one: facecore calibrate DIR --pack {self.pack} --out FILE, and give "
+                "--calibration FILE; DIR holds a folder of pictures per person",
+            )
 
     @classmethod
     def from_spec(cls, spec: CalibrationSpec, contract: str = "") -> Calibration:
@@ -96,8 +122,15 @@ class Calibration:
             contract,
         )
 
-    def to_spec(self) -> CalibrationSpec:
-        """What is written into a manifest or a file."""
+    def to_spec(self, embedder: str | None = None) -> CalibrationSpec:
+        """Table to write into a manifest or a file.
+
+        Parameters
+        ----------
+        embedder : str, optional
+            SHA-256 of the embedder that was measured, which binds the table to it.
+        """
+        self._require()
         return CalibrationSpec(
             self.dataset,
             self.method,
@@ -107,6 +140,7 @@ class Calibration:
             TAIL,
             self._tail_scale,
             self.knots,
+            embedder,
         )
 
     @classmethod
@@ -251,6 +285,7 @@ class Calibration:
 
     @cached_property
     def _curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        self._require()
         similarity = [-1.0, *(knot.similarity for knot in self.knots), 1.0]
         score = [0.0, *(knot.score for knot in self.knots), 100.0]
         return np.array(similarity), np.array(score)
@@ -282,6 +317,7 @@ class Calibration:
         Beyond the last measured knot it is an extrapolation, which `is_extrapolated` tells.
         At score 0 the rate is 1.
         """
+        self._require()
         scores = np.array([0.0, *(knot.score for knot in self.knots)])
         rates = np.log([1.0, *(knot.far for knot in self.knots)])
         value = np.asarray(score, np.float64)
@@ -297,6 +333,7 @@ class Calibration:
     @property
     def rarest_measured(self) -> Knot:
         """The last knot whose rate was counted and not extrapolated."""
+        self._require()
         return [knot for knot in self.knots if knot.measured][-1]
 
     @overload
@@ -323,6 +360,7 @@ class Calibration:
     def _threshold(self, far: float) -> float:
         if not 0 < far <= 1:
             raise InvalidParameter(f"far is {far!r}, must be above 0 and at most 1")
+        self._require()
         for knot in self.knots:  # exact at the knots, whatever the logarithm rounds to
             if knot.far == far:
                 return knot.score

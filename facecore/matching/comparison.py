@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from facecore.errors import NotCalibrated
 from facecore.face.detection import Face
 from facecore.matching.calibration import Calibration
 from facecore.matching.similarity import cosine
@@ -50,6 +51,12 @@ class Comparison:
         Threshold by false accept rate.
     faces : tuple of Face
         The face that was compared in each image.
+
+    Raises
+    ------
+    NotCalibrated
+        By `score`, `passed`, `threshold` and `far_thresholds` where the pack has no calibration;
+        `similarity` and `faces` are always there.
     """
 
     score: float
@@ -58,6 +65,44 @@ class Comparison:
     threshold: float
     far_thresholds: Mapping[float, float]
     faces: tuple[Face, Face]
+
+
+class _Unscored(Comparison):
+    """A comparison by a pack without a calibration."""
+
+    __slots__ = ("_calibration",)
+
+    def __init__(
+        self, similarity: float, faces: tuple[Face, Face], calibration: Calibration
+    ) -> None:
+        for name, value in (
+            ("similarity", similarity),
+            ("faces", faces),
+            ("_calibration", calibration),
+        ):
+            object.__setattr__(self, name, value)
+
+    def _refuse(self) -> NoReturn:
+        try:
+            self._calibration.score(self.similarity)
+        except NotCalibrated as error:
+            raise NotCalibrated(
+                f"the similarity is {self.similarity:.4f}, but {error.message}", error.hint
+            ) from None
+        raise AssertionError("the calibration has a table")
+
+    score = passed = threshold = far_thresholds = property(_refuse)  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Comparison(similarity={self.similarity!r}, not calibrated)"
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
+
+    def __reduce__(self) -> tuple[type[_Unscored], tuple[object, ...]]:
+        return _Unscored, (self.similarity, self.faces, self._calibration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +126,16 @@ class CrossComparison:
         return all(pair.passed for pair in (self.ab, self.bc, self.ca) if pair is not None)
 
 
-def compare(a: Template, b: Template, calibration: Calibration, threshold: float) -> Comparison:
-    """Compare two templates of one contract; swapping them swaps the faces, nothing else."""
+def compare(
+    a: Template, b: Template, calibration: Calibration, threshold: float | None
+) -> Comparison:
+    """Compare two templates of one contract; swapping them swaps the faces, nothing else.
+
+    `threshold` may be None only where the calibration is missing.
+    """
     similarity = float(cosine(a.vector, b.vector))
+    if calibration.is_missing or threshold is None:
+        return _Unscored(similarity, (a.face, b.face), calibration)
     score = float(calibration.score(similarity))
     return Comparison(
         score=score,
@@ -100,7 +152,7 @@ def cross_compare(
     b: Template,
     c: Template,
     calibration: Calibration,
-    threshold: float,
+    threshold: float | None,
     mode: Literal["chain", "loop"] = "chain",
 ) -> CrossComparison:
     """Compare A with B and B with C, and in a loop also C with A."""

@@ -126,8 +126,10 @@ def calibration_lines(section: str, spec: CalibrationSpec) -> list[str]:
         f"impostor = {spec.impostor}",
         f"tail = {_text(spec.tail)}",
         f"tail_scale = {spec.tail_scale!r}",
-        "knots = [",
     ]
+    if spec.embedder is not None:
+        lines.append(f"embedder = {_text(spec.embedder)}")
+    lines.append("knots = [")
     for knot in spec.knots:
         fields = ", ".join(
             f"{name} = {getattr(knot, name)!r}"

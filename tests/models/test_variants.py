@@ -180,3 +180,7 @@ def test_new_tables_leave_the_other_models_in_the_manifest(tmp_path: Path) -> No
     assert read_manifest(path).embedder.calibration.identities == 1467
     replace_tables(path, old)
     assert path.read_text() == before
+    replace_tables(path, [])  # as before a measurement of new weights
+    assert read_manifest(path).embedder.calibration is None
+    replace_tables(path, old)
+    assert path.read_text() == before

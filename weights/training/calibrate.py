@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import tomllib
 from pathlib import Path
 
 from data import data_root, photographs
@@ -40,6 +41,12 @@ def main() -> None:
 
 def calibrate(folder: Path) -> list[str]:
     """Measure a pack's tables, put them into its manifest, and return them for people."""
+    manifest = folder / "pack.toml"
+    # The tables of another embedder, whose weights these replaced, are refused: they go first.
+    embedder = tomllib.loads(manifest.read_text("utf-8"))["embedder"]
+    digest = embedder["sha256"]
+    if embedder.get("calibration", {}).get("embedder", digest) != digest:
+        replace_tables(manifest, [])
     # A pack that was pulled has its models in the cache: it is named, not pointed at.
     shipped = any(folder.glob("*.onnx"))
     engine = FaceEngine(folder if shipped else folder.name)
@@ -52,22 +59,30 @@ def calibrate(folder: Path) -> list[str]:
         raise SystemExit("a pack's table must be measured down to its rarest rate")
     tables = [
         COMMENT,
-        *calibration_lines("embedder.calibration", result.calibration.to_spec()),
+        *calibration_lines("embedder.calibration", result.calibration.to_spec(digest)),
         "",
-        *calibration_lines("embedder.id_portrait_calibration", portrait.to_spec()),
+        *calibration_lines("embedder.id_portrait_calibration", portrait.to_spec(digest)),
     ]
-    replace_tables(folder / "pack.toml", [f"  {line}".rstrip() for line in tables])
+    replace_tables(manifest, [f"  {line}".rstrip() for line in tables])
     return result.lines()
 
 
 def replace_tables(manifest: Path, tables: list[str]) -> None:
-    """Put the lines of both tables where the old ones are; all other sections stay."""
+    """Put the lines of both tables where the old ones are, or last in the embedder's section.
+
+    All other sections stay.
+    """
     lines = manifest.read_text(encoding="utf-8").splitlines()
-    start = next(i for i, line in enumerate(lines) if line.strip() == "[embedder.calibration]")
+    first = lines.index("[embedder]") + 1
+    # The next model's section, or the comment above it, begins in the first column.
+    end = next((i for i in range(first, len(lines)) if lines[i][:1] in ("[", "#")), len(lines))
+    places = (i for i in range(first, end) if lines[i].strip() == "[embedder.calibration]")
+    start = next(places, end)
     if lines[start - 1].lstrip().startswith("#"):
         start -= 1  # the comment before the first table goes with them
-    # The next model's section, or the comment above it, begins in the first column.
-    end = next((i for i in range(start, len(lines)) if lines[i][:1] in ("[", "#")), len(lines))
+    while not lines[start - 1]:
+        start -= 1
+    tables = ["", *tables] if tables else []
     rest = ["", *lines[end:]] if end < len(lines) else []
     partial = manifest.with_suffix(".new")
     partial.write_text("\n".join([*lines[:start], *tables, *rest]) + "\n", encoding="utf-8")
