@@ -5,18 +5,61 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from facecore.cli.common import NO, OK, Answer, Commands
+
+if TYPE_CHECKING:
+    from facecore.models.specs import CalibrationSpec
+
+_ADOPT = """\
+Make a pack of your own ONNX files: InsightFace, OpenCV Zoo and others.
+
+Each file's role is found by its tensors, and published files are known by their SHA-256.
+The files stay where they are.  With --people, the preprocessing of an unknown embedder is
+tried on them, and the table that turns similarities into scores is measured (46 people or
+more); without them, the pack of an unmeasured embedder gives similarities and no scores.
+
+example:
+  facecore weights adopt ~/.insightface/models/buffalo_l --people staff-photos
+"""
 
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this module."""
-    verbs = commands.group("weights", "model packs: list, pull, verify")
-    verbs.add("list", _list, "Every known pack with its licences and caveats.")
+    verbs = commands.group("weights", "model packs: list, pull, verify, adopt, remove")
+    verbs.add("list", _list, "Every pack with its licences, caveats and calibration.")
     pull = verbs.add("pull", _pull, "Download a pack into the cache.")
     pull.add_argument("name", metavar="NAME", help="a name from: facecore weights list")
     verify = verbs.add("verify", _verify, "Hash the files of installed packs.")
     verify.add_argument("name", metavar="NAME", nargs="?", help="one pack (default: all)")
+    adopt = verbs.add("adopt", _adopt, _ADOPT)
+    adopt.add_argument(
+        "sources", metavar="PATH", nargs="+", type=Path, help="ONNX files, or a folder of them"
+    )
+    adopt.add_argument("--name", help="of the pack (default: the folder's, or the embedder's)")
+    adopt.add_argument(
+        "--people", metavar="DIR", type=Path, help="holds a folder of pictures per person"
+    )
+    adopt.add_argument(
+        "--face",
+        choices=("largest", "central"),
+        default="largest",
+        help="which face stands for a picture (default: %(default)s)",
+    )
+    adopt.add_argument(
+        "--detector", metavar="PACK", help="use the detector of a pack, such as compact, or a file"
+    )
+    adopt.add_argument("--channels", choices=("RGB", "BGR"), help="of the embedder, if you know")
+    adopt.add_argument(
+        "--normalisation",
+        metavar="NAME",
+        help="of the embedder, if you know: 127.5/127.5, 127.5/128, 0/1, 0/255 or imagenet",
+    )
+    remove = verbs.add("remove", _remove, "Remove an adopted or pulled pack from the cache.")
+    remove.add_argument("name", metavar="NAME", help="a name from: facecore weights list")
 
 
 def _list(args: argparse.Namespace) -> Answer:
@@ -25,13 +68,16 @@ def _list(args: argparse.Namespace) -> Answer:
     answer, lines = {}, []
     for pack in list_packs():
         models = dict(pack.manifest.models) if pack.manifest else {}
+        table = pack.manifest.embedder.calibration if pack.manifest else None
         answer[pack.name] = {
             "summary": pack.summary,
             "shipped": pack.shipped,
+            "adopted": pack.adopted,
             "installed": pack.installed,
             "folder": str(pack.folder) if pack.folder else None,
             "bytes": pack.size,
             "problem": pack.problem,
+            "calibration": table and asdict(table),
             "models": {
                 role: {
                     "file": model.file,
@@ -44,23 +90,45 @@ def _list(args: argparse.Namespace) -> Answer:
             },
         }
         state = f"installed in {pack.folder}" if pack.installed else "not installed"
-        lines.append(f"{pack.name}  {pack.size / 1e6:.1f} MB, {state}")
+        kind = ", adopted" if pack.adopted else ""
+        lines.append(f"{pack.name}  {pack.size / 1e6:.1f} MB{kind}, {state}")
         lines.append(f"  {pack.problem or pack.summary}")
         for role, model in models.items():
             lines.append(f"  {role}: {model.file}, licence {model.license}")
             for label in ("source", "training_data", "caveat"):
                 if text := getattr(model, label):
-                    lines += textwrap.wrap(
-                        f"{label.replace('_', ' ')}: {text}",
-                        width=96,
-                        initial_indent="    ",
-                        subsequent_indent="      ",
-                        break_long_words=False,
-                        break_on_hyphens=False,
-                    )
-        if not pack.installed and not pack.shipped:
+                    lines += _wrapped(f"{label.replace('_', ' ')}: {text}", "    ")
+        if models:
+            lines += _wrapped(_calibration(table), "  ")
+        if not (pack.installed or pack.shipped or pack.adopted):
             lines.append(f"  to install: facecore weights pull {pack.name}")
     return answer, OK, lines
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        width=96,
+        initial_indent=indent,
+        subsequent_indent=indent + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _calibration(table: CalibrationSpec | None) -> str:
+    """One sentence on what was measured."""
+    if table is None:
+        return "not calibrated: it gives similarities and no scores"
+    knots = ", ".join(
+        f"{knot.score:g} at {knot.similarity:.3f}" + ("" if knot.measured else " (extrapolated)")
+        for knot in table.knots
+        if knot.score >= 70
+    )
+    return (
+        f"calibrated on {table.identities:,} people, {table.impostor:,} pairs of different people "
+        f"({table.dataset}): score {knots}"
+    )
 
 
 def _pull(args: argparse.Namespace) -> Answer:
@@ -102,3 +170,37 @@ def _verify(args: argparse.Namespace) -> Answer:
         ],
     }
     return answer, NO if wrong else OK, lines
+
+
+def _adopt(args: argparse.Namespace) -> Answer:
+    from facecore import demo
+    from facecore.evaluation.adoption import adopt
+
+    pictures = None
+    if args.people is None:
+        shown = demo.pictures()
+        pictures = {name: shown[name] for name in ("astronaut", "hopper")}
+    sources = args.sources[0] if len(args.sources) == 1 else args.sources
+    made = adopt(
+        sources,
+        name=args.name,
+        people=args.people,
+        detector=args.detector,
+        channels=args.channels,
+        normalisation=args.normalisation,
+        face=args.face,
+        pictures=pictures,
+        progress=sys.stderr.isatty(),
+    )
+    return (
+        made.as_dict(),
+        OK,
+        [*made.lines(), f"to use it: facecore compare A B --pack {made.name}"],
+    )
+
+
+def _remove(args: argparse.Namespace) -> Answer:
+    from facecore.models.adopt import remove
+
+    folder = remove(args.name)
+    return {"name": args.name, "folder": str(folder)}, OK, [f"{args.name}: removed {folder}"]

@@ -1,4 +1,4 @@
-"""The packs that facecore knows: list them and verify them."""
+"""The packs of this machine: list them and verify them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from facecore.errors import FacecoreError, PackCorrupt, PackNotFound
 from facecore.models import packs, registry
+from facecore.models.adopt import adopted_packs
 from facecore.models.manifest import MANIFEST_NAME, Manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class PackInfo:
     Parameters
     ----------
     name, summary : str
-        From the registry.
+        From the registry; of an adopted pack, from its manifest.
     shipped : bool
         Whether it travels inside facecore; if not, it is pulled.
     installed : bool
@@ -39,6 +40,8 @@ class PackInfo:
         Licences, sources, training data and caveats of its models, by ``manifest.models``.
     problem : str
         Why there is no manifest; empty when there is.
+    adopted : bool
+        Whether it was made of a user's own files.
     """
 
     name: str
@@ -49,6 +52,7 @@ class PackInfo:
     size: int
     manifest: Manifest | None
     problem: str
+    adopted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class FileCheck:
 
 
 def list_packs() -> tuple[PackInfo, ...]:
-    """Describe every pack that facecore knows by name, without hashing anything.
+    """Describe every pack that facecore knows by name, and every adopted one, without hashing.
 
     Examples
     --------
@@ -88,7 +92,8 @@ def list_packs() -> tuple[PackInfo, ...]:
     >>> [pack.name for pack in facecore.list_packs() if pack.shipped]
     ['compact', 'compact-int8']
     """
-    return tuple(_describe(entry) for entry in registry.read_registry().values())
+    listed = [_describe(entry) for entry in registry.read_registry().values()]
+    return (*listed, *(_describe_adopted(name) for name in adopted_packs()))
 
 
 def verify(name_or_path: str | os.PathLike[str] | None = None) -> tuple[FileCheck, ...]:
@@ -97,7 +102,7 @@ def verify(name_or_path: str | os.PathLike[str] | None = None) -> tuple[FileChec
     Parameters
     ----------
     name_or_path : str or PathLike, optional
-        One pack; see `facecore.models.packs.find_pack`. All known packs if left out.
+        One pack; see `facecore.models.packs.find_pack`.  Left out, all of `list_packs`.
 
     Returns
     -------
@@ -110,25 +115,18 @@ def verify(name_or_path: str | os.PathLike[str] | None = None) -> tuple[FileChec
         The name is of no known pack. A bad pack is a result and never an error.
     """
     if name_or_path is None:
-        names = registry.read_registry()
+        names = (*registry.read_registry(), *adopted_packs())
         return tuple(check for name in names for check in _verify_one(name))
     return tuple(_verify_one(name_or_path))
 
 
 def _describe(entry: RegistryEntry) -> PackInfo:
-    manifest, folder, problem = None, None, ""
+    manifest, problem = None, ""
     try:
         manifest = read_manifest(registry.shipped_root() / entry.name / MANIFEST_NAME)
-        pack = packs.find_pack(entry.name)
-        folder = pack.folder
-        for model in manifest.models.values():
-            if pack.path(model).stat().st_size != model.size:
-                folder = None
-                break
-    except (FacecoreError, OSError) as error:
-        folder = None
-        if manifest is None:
-            problem = str(error)
+    except FacecoreError as error:
+        problem = str(error)
+    folder = _whole(entry.name) if manifest else None
     size = sum(model.size for model in manifest.models.values()) if manifest else 0
     return PackInfo(
         name=entry.name,
@@ -140,6 +138,40 @@ def _describe(entry: RegistryEntry) -> PackInfo:
         manifest=manifest,
         problem=problem,
     )
+
+
+def _describe_adopted(name: str) -> PackInfo:
+    manifest, problem, folder = None, "", None
+    try:
+        manifest = read_manifest(registry.cache_root() / name / MANIFEST_NAME)
+        folder = _whole(name)
+        if folder is None:
+            problem = "a model file is missing or has another size; adopt it again"
+    except FacecoreError as error:
+        problem = str(error)
+    return PackInfo(
+        name=name,
+        summary=manifest.summary if manifest else "",
+        shipped=False,
+        installed=folder is not None,
+        folder=folder,
+        size=sum(model.size for model in manifest.models.values()) if manifest else 0,
+        manifest=manifest,
+        problem=problem,
+        adopted=True,
+    )
+
+
+def _whole(name: str) -> Path | None:
+    """Folder of a pack whose files are all here, with the right sizes."""
+    try:
+        pack = packs.find_pack(name)
+        sizes = all(
+            pack.path(model).stat().st_size == model.size for model in pack.manifest.models.values()
+        )
+    except (FacecoreError, OSError):
+        return None
+    return pack.folder if sizes else None
 
 
 def _verify_one(name_or_path: str | os.PathLike[str]) -> Iterator[FileCheck]:

@@ -1,0 +1,149 @@
+"""Packs of a user's own models in the cache: write the manifest, publish, remove."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from facecore._utils import atomic_dir
+from facecore.errors import InvalidParameter, PackNotFound
+from facecore.models import registry
+from facecore.models.calibration_file import calibration_lines
+from facecore.models.manifest import MANIFEST_NAME, Manifest, read_manifest
+from facecore.models.schema import is_pack_name
+from facecore.models.specs import CalibrationSpec
+
+__all__ = ["adopted_packs", "check_name", "manifest_text", "remove", "staged_pack"]
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no pack may have, or that a pack of facecore has.
+
+    Raises
+    ------
+    InvalidParameter
+    """
+    if not is_pack_name(name):
+        raise InvalidParameter(
+            f"{name!r:.80} cannot name a pack", "use lower-case letters, digits, _ and -"
+        )
+    if name in registry.read_registry():
+        raise InvalidParameter(f"{name} is a pack of facecore", "give another name: --name NAME")
+
+
+def adopted_packs() -> tuple[str, ...]:
+    """Names of the packs in the cache that are not in the registry, in order."""
+    known, root = registry.read_registry(), registry.cache_root()
+    try:
+        found = sorted(entry.name for entry in root.iterdir() if (entry / MANIFEST_NAME).is_file())
+    except OSError:
+        return ()
+    return tuple(name for name in found if is_pack_name(name) and name not in known)
+
+
+@contextmanager
+def staged_pack(name: str) -> Iterator[tuple[Path, Callable[[], Path]]]:
+    """Give a folder for a new pack, and the function that puts it into the cache.
+
+    Nothing is left where the function is not called.  A pack of that name is replaced in one step.
+
+    Raises
+    ------
+    InvalidParameter
+        The cache cannot be written.
+    """
+    target = registry.cache_root() / name
+    try:
+        with atomic_dir.exclusive(target), atomic_dir.staged(target) as folder:
+
+            def publish() -> Path:
+                read_manifest(folder / MANIFEST_NAME)
+                atomic_dir.publish(folder, target, lambda: False)
+                return target
+
+            yield folder, publish
+    except OSError as error:
+        raise InvalidParameter(
+            f"the pack {name} cannot be stored in {target}: {error.strerror or error}",
+            f"point {registry.CACHE_VARIABLE} at a folder that you can write to",
+        ) from error
+
+
+def remove(name: str) -> Path:
+    """Remove an adopted or pulled pack from the cache; model files outside it stay.
+
+    Returns
+    -------
+    Path
+        The folder that was removed.
+
+    Raises
+    ------
+    PackNotFound
+        It is not in the cache.
+    InvalidParameter
+        It ships with facecore, or the folder cannot be removed.
+    """
+    entry = registry.read_registry().get(name)
+    if entry is not None and entry.shipped:
+        raise InvalidParameter(f"the pack {name} ships with facecore and cannot be removed")
+    target = registry.cache_root() / name
+    if not is_pack_name(name) or not target.is_dir():
+        raise PackNotFound(
+            f"there is no pack {name!r:.80} in {registry.cache_root()}",
+            "the names are in: facecore weights list",
+        )
+    try:
+        with atomic_dir.exclusive(target):
+            aside = target.parent / f".{target.name}.tmp-removed"
+            atomic_dir.remove(aside)
+            target.rename(aside)
+            atomic_dir.remove(aside)
+    except OSError as error:
+        raise InvalidParameter(f"{target} cannot be removed: {error.strerror or error}") from error
+    return target
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """Write a manifest as TOML that `read_manifest` reads as an equal one."""
+    lines = _fields(manifest)
+    for role, model in manifest.models.items():
+        lines += ["", f"[{role}]", *_fields(model)]
+        for field in dataclasses.fields(model):
+            value = getattr(model, field.name)
+            section = f"{role}.{field.name}"
+            if isinstance(value, CalibrationSpec):
+                lines += ["", *calibration_lines(section, value)]
+            elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+                lines += ["", f"[{section}]", *_fields(value)]
+    return "\n".join(lines) + "\n"
+
+
+def _fields(part: Any) -> list[str]:
+    """The lines of the fields that are no tables."""
+    lines = []
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if value is not None and not dataclasses.is_dataclass(value):
+            lines.append(f"{field.name} = {_value(value)}")
+    return lines
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        table: Mapping[str, Any] = {
+            f.name: getattr(value, f.name) for f in dataclasses.fields(value)
+        }
+        given = (f"{name} = {_value(item)}" for name, item in table.items() if item is not None)
+        return "{ " + ", ".join(given) + " }"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value)
