@@ -147,7 +147,7 @@ def retinaface_outputs(size: tuple[int, int], *, softmax: bool = True) -> dict[s
         kps[0, i] = (face[4:] - np.tile(middle, 5)) / (0.1 * side)
         confidence[0, i] = 1 - score, score
     if not softmax:
-        confidence = 5 * confidence - 2
+        confidence = 5 * confidence - 1
     return {"loc": box, "conf": confidence, "landms": kps}
 
 

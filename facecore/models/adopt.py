@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from facecore._utils import atomic_dir
+from facecore._utils import atomic_files
 from facecore.errors import InvalidParameter, PackNotFound
 from facecore.models import registry
 from facecore.models.calibration_file import calibration_lines
@@ -58,11 +58,11 @@ def staged_pack(name: str) -> Iterator[tuple[Path, Callable[[], Path]]]:
     """
     target = registry.cache_root() / name
     try:
-        with atomic_dir.exclusive(target), atomic_dir.staged(target) as folder:
+        with atomic_files.exclusive(target), atomic_files.staged(target) as folder:
 
             def publish() -> Path:
                 read_manifest(folder / MANIFEST_NAME)
-                atomic_dir.publish(folder, target, lambda: False)
+                atomic_files.publish(folder, target, lambda: False)
                 return target
 
             yield folder, publish
@@ -98,11 +98,11 @@ def remove(name: str) -> Path:
             "the names are in: facecore weights list",
         )
     try:
-        with atomic_dir.exclusive(target):
+        with atomic_files.exclusive(target):
             aside = target.parent / f".{target.name}.tmp-removed"
-            atomic_dir.remove(aside)
+            atomic_files.remove(aside)
             target.rename(aside)
-            atomic_dir.remove(aside)
+            atomic_files.remove(aside)
     except OSError as error:
         raise InvalidParameter(f"{target} cannot be removed: {error.strerror or error}") from error
     return target
