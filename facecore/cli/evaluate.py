@@ -148,6 +148,7 @@ def _evaluate(args: argparse.Namespace) -> Answer:
         check_writable(wanted.html)
         check_writable(wanted.json)
     engine = engine_of(args)
+    _ = engine.threshold  # NotCalibrated is raised before the work, not after it
     options = {name: getattr(args, name) for name in ("labels", "names") if hasattr(args, name)}
     progress = sys.stderr.isatty() if args.progress is None else args.progress
     protocol = getattr(protocols, args.test_set)

@@ -71,6 +71,7 @@ class _Unscored(Comparison):
     """A comparison by a pack without a calibration."""
 
     __slots__ = ("_calibration",)
+    _calibration: Calibration
 
     def __init__(
         self, similarity: float, faces: tuple[Face, Face], calibration: Calibration
@@ -91,7 +92,7 @@ class _Unscored(Comparison):
             ) from None
         raise AssertionError("the calibration has a table")
 
-    score = passed = threshold = far_thresholds = property(_refuse)  # type: ignore[assignment]
+    score = passed = threshold = far_thresholds = property(_refuse)
 
     def __repr__(self) -> str:
         return f"Comparison(similarity={self.similarity!r}, not calibrated)"

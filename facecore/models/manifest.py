@@ -50,15 +50,22 @@ class ModelFile:
     Parameters
     ----------
     file : str
-        Bare name of the ONNX file in the pack's folder.
+        Bare name of the ONNX file.
     size : int
         Bytes.
     sha256 : str
         64 lower-case hexadecimal digits.
     architecture : str
-        Which decoder reads the outputs.
-    license, source, training_data, caveat : str
-        Where the model comes from and on what terms; only `caveat` may be empty.
+        For a detector the family of its heads, ``yunet``, ``scrfd`` or ``retinaface``; for a
+        liveness model ``native-patches-112``; for others a word for people.
+    license : str
+        Terms of use, as an SPDX name where there is one.
+    source : str
+        Where the file was published.
+    training_data : str
+        Data sets that the model learnt from.
+    caveat : str
+        Warning to a user; may be empty, which the other texts may not.
     folder : str, optional
         Absolute path of the folder that holds the file; left out, the pack's own folder.
         ``facecore weights adopt`` writes it, so that a user's file need not be copied.
@@ -93,6 +100,10 @@ class DetectorSpec(ModelFile):
     ----------
     threshold : float
         Least confidence of a face, 0–1.
+    input : InputSpec
+        Section of its own.
+    output : DetectorOutput
+        Section of its own.
     """
 
     threshold: float
@@ -129,9 +140,13 @@ class EmbedderSpec(ModelFile):
     Parameters
     ----------
     alignment : str
-        Which crop it was trained on, one of `ALIGNMENTS`.
+        Crop that it was trained on: ``arcface-5pt-112``.
     max_batch : int
         Most faces in one run; 0 means any.
+    input : InputSpec
+        Section of its own.
+    output : EmbedderOutput
+        Section of its own.
     calibration : CalibrationSpec, optional
         Photographs against photographs; without it the pack gives similarities but no scores.
     id_portrait_calibration : CalibrationSpec, optional
@@ -174,9 +189,13 @@ class LivenessSpec(ModelFile):
     bpcer : float
         Share of genuine presentations at or above the threshold, 0–1, as measured.
     bpcer_dataset : str
-        On which pictures.
+        Pictures that `bpcer` was measured on.
+    input : InputSpec
+        Section of its own.
+    output : LivenessOutput
+        Section of its own.
     cues : CueModel
-        Joins the network's answer with the cues.
+        Joins the network's answer with the cues; a section of its own.
     """
 
     threshold: float
@@ -208,7 +227,11 @@ class AttributesSpec(ModelFile):
     Parameters
     ----------
     alignment : str
-        Which crop it was trained on, one of `ALIGNMENTS`.
+        Crop that it was trained on: ``arcface-5pt-112``.
+    input : InputSpec
+        Section of its own.
+    output : AttributesOutput
+        Section of its own.
     """
 
     alignment: str
@@ -244,6 +267,14 @@ class Manifest:
 
     Parameters
     ----------
+    format : int
+        1.
+    name : str
+        Lower-case letters, digits, ``_`` and ``-``; the name of the pack's folder.
+    version, summary : str
+        For people.
+    detector, embedder, liveness, attributes
+        The models, each a section of its own.
     shares : str, optional
         Name of the pack, in the folder beside this one, that holds the model files which this
         one's folder lacks: the same bytes are not shipped twice.

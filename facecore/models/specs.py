@@ -96,7 +96,15 @@ class DetectorOutput:
 
 @dataclass(frozen=True, slots=True)
 class EmbedderOutput:
-    """The embedder's output tensor: its name and the length of one vector."""
+    """The embedder's output tensor.
+
+    Parameters
+    ----------
+    name : str
+        Name in the ONNX graph.
+    dimension : int
+        Length of one vector.
+    """
 
     name: str
     dimension: int
@@ -108,7 +116,13 @@ class EmbedderOutput:
 
 @dataclass(frozen=True, slots=True)
 class LivenessOutput:
-    """The liveness network's output tensor: the log odds of an attack, one per patch."""
+    """The liveness network's output tensor.
+
+    Parameters
+    ----------
+    name : str
+        Name in the ONNX graph of the log odds of an attack, one per patch.
+    """
 
     name: str
 
@@ -126,12 +140,13 @@ class CueModel:
     Parameters
     ----------
     names : tuple of str
-        All of `LIVENESS_CUES`, in their order.
+        All cues of `facecore.face.pad_features`, in their order.
     mean, scale, weight : tuple of float
         Of each cue.
     network : float
         Weight of the network's log odds.
     bias : float
+        Constant term.
     """
 
     names: tuple[str, ...]
@@ -160,6 +175,7 @@ class AttributesOutput:
     gender : str
         Name of the probability of being female, (N,).
     ages : int
+        Number of those ages.
     """
 
     age: str
@@ -174,7 +190,13 @@ class AttributesOutput:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRate:
-    """A measured rate, 0–1, and its 95 % confidence interval."""
+    """A measured rate and its 95 % confidence interval.
+
+    Parameters
+    ----------
+    value, low, high : float
+        0–1.
+    """
 
     value: float
     low: float
@@ -227,8 +249,10 @@ class CalibrationSpec:
 
     Parameters
     ----------
-    dataset, method : str
-        What was measured, and how.
+    dataset : str
+        Name of the pictures that were measured.
+    method : str
+        How they were measured.
     identities, genuine, impostor : int
         People, genuine comparisons and impostor comparisons in the measurement of every knot.
     tail : {"exponential"}
