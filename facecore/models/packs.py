@@ -10,6 +10,7 @@ from pathlib import Path
 
 from facecore.errors import InvalidParameter, PackCorrupt, PackNotFound
 from facecore.models import registry
+from facecore.models.adopt import adopted_packs
 from facecore.models.manifest import (
     MANIFEST_NAME,
     AttributesSpec,
@@ -143,8 +144,11 @@ def find_pack(name_or_path: str | os.PathLike[str]) -> Pack:
             return pack
     if name_or_path and (Path(name_or_path) / MANIFEST_NAME).is_file():
         return _from_folder(Path(name_or_path))
-    known = ", ".join(registry.read_registry())
-    raise PackNotFound(f"there is no pack named {name_or_path!r:.80}", f"known packs: {known}")
+    known = ", ".join((*registry.read_registry(), *adopted_packs()))
+    raise PackNotFound(
+        f"there is no pack named {name_or_path!r:.80}",
+        f"known packs: {known}; make one of your own files: facecore weights adopt FOLDER",
+    )
 
 
 def load_pack(name_or_path: str | os.PathLike[str] | Pack) -> LoadedPack:
@@ -221,7 +225,8 @@ def _as_path(value: object) -> Path:
 def _from_folder(folder: Path) -> Pack:
     if not (folder / MANIFEST_NAME).is_file():
         raise PackNotFound(
-            f"{folder} is not a pack: it has no {MANIFEST_NAME}", "give a folder that has one"
+            f"{folder} is not a pack: it has no {MANIFEST_NAME}",
+            "give a folder that has one, or make a pack of ONNX files: facecore weights adopt FOLDER",
         )
     return _complete(Pack(read_manifest(folder / MANIFEST_NAME), folder))
 
