@@ -23,7 +23,7 @@ from facecore.models.known import KnownModel, licence_in_words, read_known
 from facecore.models.manifest import MANIFEST_NAME, DetectorSpec, EmbedderSpec, Manifest
 from facecore.models.packs import find_pack
 from facecore.models.recognise import Candidate, PassedOver, recognise
-from facecore.models.specs import DetectorOutput, EmbedderOutput, InputSpec
+from facecore.models.specs import CalibrationSpec, DetectorOutput, EmbedderOutput, InputSpec
 
 __all__ = ["NORMALISATIONS", "Adoption", "Trial", "adopt"]
 
@@ -202,6 +202,7 @@ def adopt(
             passed_over[candidate.path.name] = "another detector was asked for"
         found["detector"] = []
     name = _name(name, sources, embedding)
+    album = None if people is None else calibrate.find_pictures(Path(people))
     known = read_known()
     notes: list[str] = []
     with store.staged_pack(name) as (folder, publish):
@@ -212,8 +213,8 @@ def adopt(
         spec = _embedder(embedding, entry, channels, normalisation)
         manifest = Manifest(1, name, "1", _summary(finder, embedding), finder, spec)
         engine = _engine(manifest, folder)
-        album = None if people is None else calibrate.find_pictures(Path(people))
         crops, persons = _crops(engine, album, pictures, face)
+        spec = _check_batches(embedding, spec, crops, notes)
         trials: tuple[Trial, ...] = ()
         if entry is None or channels or normalisation:
             if len(crops):
@@ -224,19 +225,16 @@ def adopt(
                 given = bool(album or pictures)
                 why = "no face was found in the pictures" if given else "no pictures were given"
                 notes.append(f"{why} to try the preprocessing on: it is assumed")
-        spec = _check_batches(embedding, spec, crops, notes)
         manifest = dataclasses.replace(manifest, embedder=spec)
         measurement = None
         if album is not None:
             manifest, measurement = _calibrated(
                 manifest, folder, album, str(people), face, notes, progress
             )
-        elif (
-            entry is not None and entry.calibration is not None and not (channels or normalisation)
-        ):
-            spec = dataclasses.replace(spec, calibration=entry.calibration)
+        elif (table := _known_table(embedding, entry, spec)) is not None:
+            spec = dataclasses.replace(spec, calibration=table)
             manifest = dataclasses.replace(manifest, embedder=spec)
-            notes.append(f"calibrated by facecore's own table: {entry.calibration.dataset}")
+            notes.append(f"calibrated by facecore's own table: {table.dataset}")
         if manifest.embedder.calibration is None:
             notes.append(
                 "not calibrated: it gives similarities and no scores; to measure a table, "
@@ -423,6 +421,15 @@ def _embedder(
         ),
         output=EmbedderOutput(candidate.outputs[0], candidate.dimension),
     )
+
+
+def _known_table(
+    candidate: Candidate, entry: KnownModel | None, spec: EmbedderSpec
+) -> CalibrationSpec | None:
+    """The table that comes with facecore, which holds for the publisher's preprocessing only."""
+    if entry is None or spec.input != _embedder(candidate, entry, None, None).input:
+        return None
+    return entry.calibration
 
 
 def _write(manifest: Manifest, folder: Path) -> None:

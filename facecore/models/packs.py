@@ -226,7 +226,7 @@ def _from_folder(folder: Path) -> Pack:
     if not (folder / MANIFEST_NAME).is_file():
         raise PackNotFound(
             f"{folder} is not a pack: it has no {MANIFEST_NAME}",
-            "give a folder that has one, or make a pack of ONNX files: facecore weights adopt FOLDER",
+            "give a folder that has one; of ONNX files make one: facecore weights adopt FOLDER",
         )
     return _complete(Pack(read_manifest(folder / MANIFEST_NAME), folder))
 

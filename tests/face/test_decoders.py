@@ -129,3 +129,72 @@ def test_a_fixed_canvas_keeps_the_shape_of_the_picture(tmp_path: Path) -> None:
     assert lit.any(axis=1).sum() == 160
     assert lit.any(axis=0).sum() == 96
     assert (tensor[0, :, :, 96:] == 0).all()
+
+
+class Blank:
+    """A network of open input size that finds nothing, and remembers the sizes that it saw."""
+
+    def __init__(self, family: str) -> None:
+        self.family = family
+        self.seen: list[tuple[int, int]] = []
+
+    def run(self, names: Any, feed: Any) -> Any:
+        size = feed["input"].shape[2:]
+        self.seen.append(size)
+        return BLANK[self.family](size)
+
+
+def blank_yunet(size: tuple[int, int]) -> list[Any]:
+    cells = [(size[0] // s) * (size[1] // s) for s in (8, 16, 32)]
+    return [np.zeros((1, n, d), np.float32) for d in (1, 1, 4, 10) for n in cells]
+
+
+def blank_scrfd(size: tuple[int, int]) -> list[Any]:
+    cells = [(size[0] // s) * (size[1] // s) for s in (8, 16, 32)]
+    return [np.zeros((2 * n, d), np.float32) for d in (1, 4, 10) for n in cells]
+
+
+def blank_retinaface(size: tuple[int, int]) -> list[Any]:
+    cells = 2 * sum((size[0] // s) * (size[1] // s) for s in (8, 16, 32))
+    return [np.zeros((1, cells, d), np.float32) for d in (4, 2, 10)]
+
+
+BLANK = {"yunet": blank_yunet, "scrfd": blank_scrfd, "retinaface": blank_retinaface}
+NAMES = {
+    "yunet": tuple(yunet_outputs(SIZE)),
+    "scrfd": tuple(scrfd_outputs(SIZE)),
+    "retinaface": tuple(retinaface_outputs(SIZE)),
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "shape", "sizes"),
+    [
+        # Coarse, fine, and wide with its margin; sides are rounded up to multiples of 32.
+        ("yunet", (1200, 2400), [(160, 320), (960, 1920), (256, 320)]),
+        ("scrfd", (1200, 2400), [(320, 640), (640, 1280), (480, 640)]),
+        ("retinaface", (1200, 2400), [(320, 640), (640, 1280), (480, 640)]),
+        ("yunet", (250, 250), [(256, 256), (320, 320)]),
+        ("scrfd", (250, 250), [(640, 640), (640, 640)]),  # enlarged, as its publisher does
+    ],
+)
+def test_passes_belong_to_the_family(
+    family: str, shape: tuple[int, int], sizes: list[tuple[int, int]]
+) -> None:
+    spec = DetectorSpec(
+        file="blank.onnx",
+        size=1,
+        sha256="0" * 64,
+        architecture=family,
+        license="MIT",
+        source="a test",
+        training_data="none",
+        caveat="",
+        threshold=0.5,
+        input=InputSpec("input", "NCHW", "BGR", 0, 0, (0.0,) * 3, (1.0,) * 3),
+        output=DetectorOutput(NAMES[family], (8, 16, 32)),
+    )
+    network = Blank(family)
+    found = Detector(network, spec)  # type: ignore[arg-type]
+    assert found.detect(Picture.of(np.zeros((*shape, 3), np.uint8))) == []
+    assert network.seen == sizes
