@@ -22,7 +22,7 @@ from networks import (
 from onnx import TensorProto, helper
 
 from facecore.models.known import licence_in_words, read_known
-from facecore.models.listing import known_packs
+from facecore.models.listing import list_packs
 from facecore.models.recognise import PassedOver, recognise
 
 OPEN = ("N", 3, "H", "W")
@@ -162,7 +162,7 @@ def test_known_models() -> None:
 
 
 def test_packs_that_nobody_ran_say_so_and_agree_with_what_is_known() -> None:
-    known, listed = read_known(), {pack.name: pack for pack in known_packs()}
+    known, listed = read_known(), {pack.name: pack for pack in list_packs()}
     for name in ("sface", "sface-int8", "auraface"):
         pack = listed[name]
         assert "not calibrated: never run here" in pack.summary
@@ -177,7 +177,7 @@ def test_packs_that_nobody_ran_say_so_and_agree_with_what_is_known() -> None:
 
 
 def test_every_table_that_ships_is_bound_to_its_embedder() -> None:
-    for pack in known_packs():
+    for pack in list_packs():
         assert pack.manifest is not None
         table = pack.manifest.embedder.calibration
         if table is not None:
