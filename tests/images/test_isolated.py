@@ -18,6 +18,7 @@ from facecore import FaceEngine
 from facecore.errors import FacecoreError, ImageTooLarge, InvalidParameter, UnreadableImage
 from facecore.images import IsolatedDecoder, Limits, isolated, load, open_picture
 from facecore.images.formats import Still
+from tests.images import hostile
 from tests.images.fuzzing import LIMITS, corpus
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs limits on processes")
@@ -114,8 +115,6 @@ def test_a_process_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_of_the_process_is_limited() -> None:
     decoder = IsolatedDecoder(1, Limits(max_memory=2**20))
     # As if the header had not told: 900 MB of pixels.
-    from tests.images import hostile
-
     wide = hostile.png(hostile.header(15_000, 15_000, 8, 6), hostile.chunk(b"IDAT", bytes(9)))
     with pytest.raises((ImageTooLarge, UnreadableImage)):
         decoder(Still("PNG", wide, 15_000, 15_000, 0), 1)
@@ -163,10 +162,10 @@ def test_a_fork_has_processes_of_its_own_and_they_end_with_their_parent() -> Non
         "load(corpus()[1], decoder=decoder)\n"
         "print(first)\n"
     )
-    root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=root, capture_output=True, text=True,
-        timeout=300, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])},
+        [sys.executable, "-W", "ignore", "-c", code], cwd=hostile.FOLDER,
+        capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     with pytest.raises(ProcessLookupError):

@@ -32,8 +32,8 @@ def heif_kind(data: bytes) -> str | None:
 def read_heif(data: bytes, limits: Limits) -> Still:
     """Check the size of a HEIC or AVIF picture.
 
-    The container is handed over as it is: libheif has limits on its parts. Decode untrusted
-    files in another process (``FaceEngine(isolate_decoding=True)``).
+    The container is handed over as it is: libheif and libavif have limits on its parts. Decode
+    untrusted files in another process (``FaceEngine(isolate_decoding=True)``).
     """
     with quiet, strict_pillow:
         size = open_heif(data).size
@@ -47,10 +47,11 @@ def open_heif(data: bytes) -> PIL.Image.Image:
     """The picture, not decoded yet; its orientation stands in its EXIF data, if anywhere."""
     kind = heif_kind(data) or "HEIC"
     try:
+        # Pillow reads AVIF by itself, but the extra is the choice to let such files in: their
+        # containers are not rebuilt.
+        plugin, reader = import_module("pillow_heif"), "HeifImageFile"
         if kind == "AVIF":
             plugin, reader = import_module("PIL.AvifImagePlugin"), "AvifImageFile"
-        else:
-            plugin, reader = import_module("pillow_heif"), "HeifImageFile"
     except ImportError as error:
         way = "pip install 'facecore[heif]'"
         raise UnreadableImage(
