@@ -18,8 +18,8 @@ Answer the documented operations over HTTP, on this machine.
 
 Requests are signed with the access keys of a file; the vendor's own clients do that.  Without
 keys the server is for programs on this machine alone.  HTTP is not encrypted: beyond this
-machine put a reverse proxy with TLS before it.  Standard error holds one line of JSON for each
-request.  SIGTERM and Ctrl+C finish the requests that are there.
+machine put a reverse proxy with TLS before it.  Standard error gets one line of JSON for each
+request.  SIGTERM and Ctrl+C stop the server once the current requests are answered.
 
 example:
   facecore serve --gallery staff.gallery --keys keys.txt --port 8080
@@ -29,12 +29,17 @@ example:
 def add_commands(commands: Commands) -> None:
     """Add the command of this module."""
     serve = commands.add("serve", _serve, _SERVE, MODELS)
-    serve.add_argument("--gallery", metavar="DIR", required=True, help="made where it is missing")
+    serve.add_argument("--gallery", metavar="DIR", required=True, help="created if it is missing")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
     serve.add_argument("--port", type=int, default=8080, help="0 for a free one (%(default)s)")
     access = serve.add_mutually_exclusive_group(required=True)
-    access.add_argument("--keys", metavar="FILE", type=Path, help="a line per key: its id, secret")
+    access.add_argument(
+        "--keys", metavar="FILE", type=Path, help="a line per key: id, secret, options"
+    )
     access.add_argument("--no-auth", action="store_true", help="no signatures; loopback only")
+    serve.add_argument(
+        "--acs3-only", action="store_true", help="refuse the older signature, HMAC-SHA1"
+    )
     serve.add_argument(
         "--allow-private-addresses",
         action="store_true",
@@ -43,7 +48,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _serve(args: argparse.Namespace) -> Answer:
-    # Whatever the options got wrong is told before the models are loaded.
+    # Wrong options are reported before the models are loaded.
     from facecore.server.keys import read_keys
     from facecore.server.uvicorn_server import Server, bind
 
@@ -64,9 +69,10 @@ def _serve(args: argparse.Namespace) -> Answer:
         with Gallery(args.gallery, engine) as gallery:
             config = ServiceConfig(allow_private_addresses=args.allow_private_addresses)
             warm(engine)
-            server = Server(Application(FaceService(engine, gallery, config), keys))
-            # From here on uvicorn ends the server at these signals, and raises them again when
-            # it is done; the gallery has to be closed after that.
+            service = FaceService(engine, gallery, config)
+            server = Server(Application(service, keys, acs3_only=args.acs3_only))
+            # uvicorn stops at these signals, and raises them again at its end; the gallery has
+            # to be closed after that.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: None)
             server.run([sock])
@@ -88,4 +94,4 @@ def _log_lines() -> None:
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("facecore.server").setLevel(logging.INFO)
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every odd byte
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of each odd request

@@ -14,7 +14,11 @@ from facecore.errors import GroupExists, GroupNotFound, InvalidParameter
 from facecore.face.sample import FaceSample
 from facecore.gallery import records
 from facecore.gallery.gallery import Gallery
-from facecore.operations.codes import INVALID_PARAMETER, OperationError
+from facecore.operations.codes import (
+    INVALID_PARAMETER,
+    RAM_USER_ACCESS_DENIED,
+    OperationError,
+)
 from facecore.operations.config import ServiceConfig
 from facecore.operations.parameters import Values
 from facecore.operations.pictures import PictureRules, find_faces, read_pictures
@@ -38,6 +42,8 @@ class Context:
     engine : FaceEngine
     gallery : Gallery
     config : ServiceConfig
+    allowed : frozenset of str, optional
+        The groups that the caller may use; None for all.
     registering : threading.Lock
         Held from a search to the registration that depends on it: of two requests with the
         same new face only one finds that it is new.
@@ -46,7 +52,23 @@ class Context:
     engine: FaceEngine
     gallery: Gallery
     config: ServiceConfig
+    allowed: frozenset[str] | None = None
     registering: threading.Lock = field(default_factory=threading.Lock)
+
+    def may_use(self, code: str) -> bool:
+        """Whether the caller may use a group."""
+        return self.allowed is None or code in self.allowed
+
+    def check_access(self, code: str) -> None:
+        """Refuse a group that the caller may not use, whether it exists or not.
+
+        Raises
+        ------
+        OperationError
+            Forbidden.RAMUserAccessDenied.
+        """
+        if not self.may_use(code):
+            raise OperationError(RAM_USER_ACCESS_DENIED, "The caller may not use this group.")
 
     def faces(self, values: Values, rules: PictureRules) -> list[FaceSample]:
         """The largest face of every picture of a request, in the table's order."""
@@ -55,13 +77,14 @@ class Context:
         return find_faces(self.engine, pictures, rules)
 
     def check_group(self, code: str) -> None:
-        """Refuse the code of a group that does not exist.
+        """Refuse the code of a group that the caller may not use, or that does not exist.
 
         Raises
         ------
         OperationError
-            InvalidParameter.
+            Forbidden.RAMUserAccessDenied, InvalidParameter.
         """
+        self.check_access(code)
         with refusing():
             self.gallery.group(code)
 
@@ -79,7 +102,7 @@ class Context:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """What a gallery refuses, because of what the request holds, becomes InvalidParameter."""
+    """Turn a gallery's refusal of what a request holds into InvalidParameter."""
     try:
         yield
     except (GroupExists, GroupNotFound, InvalidParameter) as error:

@@ -54,6 +54,7 @@ class GroupsResult:
 def create_group(context: Context, params: Mapping[str, object]) -> GroupsResult:
     """CreateFaceGroup, an operation of our own; ``Data`` is the new group's Id."""
     values = read(CREATE_FACE_GROUP, params)
+    context.check_access(values["GroupCode"])
     with refusing():
         group = context.gallery.create_group(
             values["GroupCode"], title=values["Name"], description=values["Description"]
@@ -66,8 +67,8 @@ def query_groups(context: Context, params: Mapping[str, object]) -> GroupsResult
     values = read(QUERY_FACE_GROUP, params)
     with refusing():
         groups = context.gallery.groups(title=values["Name"] or None)
-    if code := values["GroupCode"]:
-        groups = [group for group in groups if group.name == code]
+    code = values["GroupCode"]
+    groups = [group for group in groups if code in ("", group.name) and context.may_use(group.name)]
     page, size = int(values["CurrentPage"]), int(values["PageSize"])
     chosen = groups[(page - 1) * size : page * size]
     return _page(values, len(groups), [_group(group) for group in chosen])
@@ -116,7 +117,9 @@ def delete_record(context: Context, params: Mapping[str, object]) -> GroupsResul
     values = read(DELETE_FACE_RECORD, params)
     try:
         record = context.gallery.record_by_id(int(values["Id"]))
-        removed = context.gallery.remove(record.group, face_id=record.face_id)
+        removed = 0
+        if context.may_use(record.group):
+            removed = context.gallery.remove(record.group, face_id=record.face_id)
     except (RecordNotFound, GroupNotFound):
         removed = 0
     return GroupsResult({"Data": removed})
@@ -133,7 +136,7 @@ def delete_record_v2(context: Context, params: Mapping[str, object]) -> GroupsRe
     try:
         for code in [group] if group else gallery.users_groups(user_id):
             with suppress(GroupNotFound):  # deleted meanwhile, with every face in it
-                if gallery.remove(code, user_id=user_id):
+                if context.may_use(code) and gallery.remove(code, user_id=user_id):
                     deleted.append(code)
     except InvalidParameter:  # an id that cannot be stored is nobody's
         pass
@@ -146,9 +149,12 @@ def delete_record_v2(context: Context, params: Mapping[str, object]) -> GroupsRe
 def _with_group(
     context: Context, values: Values, change: Callable[[Group], object]
 ) -> GroupsResult:
-    """Data 1 where the group was there and was changed, 0 where it was not."""
+    """Data 1 where a group was changed; 0 where there is none that the caller may use."""
     try:
-        change(context.gallery.group_by_id(int(values["Id"])))
+        group = context.gallery.group_by_id(int(values["Id"]))
+        if not context.may_use(group.name):
+            return GroupsResult({"Data": 0})
+        change(group)
     except GroupNotFound:
         return GroupsResult({"Data": 0})
     return GroupsResult({"Data": 1})

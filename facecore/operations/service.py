@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
+import tempfile
 import traceback
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from facecore.engine import FaceEngine
-from facecore.errors import DownloadFailed, GroupNotFound
+from facecore.errors import (
+    DownloadFailed,
+    GalleryLocked,
+    GalleryNotWritable,
+    GalleryUnavailable,
+    GroupNotFound,
+)
 from facecore.gallery.gallery import Gallery
 from facecore.operations import (
     add_face_record,
@@ -22,8 +30,10 @@ from facecore.operations import (
 )
 from facecore.operations.codes import (
     COMPARE_INTERNAL_ERROR,
+    DOCUMENTED,
     INTERNAL_ERROR,
     INVALID_PARAMETER,
+    SERVICE_UNAVAILABLE,
     UNKNOWN_ACTION,
     OperationError,
 )
@@ -32,6 +42,8 @@ from facecore.operations.context import Context, OperationResult
 from facecore.operations.typed_operations import TypedOperations
 
 __all__ = ["FaceService", "Response"]
+
+CHECKED_BYTES = 1 << 16  # written and deleted to see whether the disk has room
 
 _log = logging.getLogger("facecore.operations")
 
@@ -89,7 +101,13 @@ class FaceService(TypedOperations):
         self.config = config or ServiceConfig()
         self._context = Context(engine, gallery, self.config)
 
-    def call(self, name: str, params: Mapping[str, object]) -> Response:
+    def call(
+        self,
+        name: str,
+        params: Mapping[str, object],
+        *,
+        groups: frozenset[str] | None = None,
+    ) -> Response:
         """Carry out an operation.
 
         Parameters
@@ -99,6 +117,9 @@ class FaceService(TypedOperations):
         params : mapping of str to object
             By the documented names: text, or numbers, which count as the text they print.
             ``FacePictureFileObject`` takes bytes or a binary file.
+        groups : frozenset of str, optional
+            The groups that the caller may use; None for all.  Requests that name another group
+            are refused with Forbidden.RAMUserAccessDenied; ids in other groups are not found.
 
         Returns
         -------
@@ -107,24 +128,51 @@ class FaceService(TypedOperations):
         """
         request_id = str(uuid.uuid4()).upper()
         try:
-            members = self._perform(name, params, request_id).to_response()
+            members = self._perform(name, params, request_id, groups).to_response()
         except OperationError as error:
             return Response(error.status, error_body(error, request_id))
         return Response(
             200, {"RequestId": request_id, "Code": "Success", "Message": "success", **members}
         )
 
+    def check(self) -> None:
+        """Check that the gallery can be written, and that its server, if it has one, answers.
+
+        Raises
+        ------
+        GalleryNotWritable
+            The disk is full or failing, or the folder is missing or cannot be written.
+        GalleryUnavailable
+            The Milvus server does not answer.
+        """
+        gallery = self._context.gallery
+        if "://" in gallery.address:
+            gallery.groups(limit=1)
+            return
+        try:
+            with tempfile.TemporaryFile(dir=gallery.address) as file:
+                file.write(bytes(CHECKED_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise GalleryNotWritable(f"the folder cannot be written: {error.strerror}") from error
+
     def _perform(
-        self, name: str, params: Mapping[str, object], request_id: str = ""
+        self,
+        name: str,
+        params: Mapping[str, object],
+        request_id: str = "",
+        groups: frozenset[str] | None = None,
     ) -> OperationResult:
-        """Carry out an operation; whatever fails is an `OperationError`."""
+        """Carry out an operation; every failure is an `OperationError`."""
         run = OPERATIONS.get(name)
         if run is None:
             raise OperationError(UNKNOWN_ACTION)
         try:
             if self.config.gate is not None:
                 self.config.gate(name)
-            return run(self._context, params)
+            context = self._context if groups is None else replace(self._context, allowed=groups)
+            return run(context, params)
         except OperationError as error:
             cause = error.__cause__
             if error.status >= 500 and cause is not None and not isinstance(cause, DownloadFailed):
@@ -132,6 +180,13 @@ class FaceService(TypedOperations):
             raise
         except GroupNotFound as error:  # deleted since it was checked
             raise OperationError(INVALID_PARAMETER, f"{error.message}.") from error
+        except (GalleryLocked, GalleryNotWritable, GalleryUnavailable) as error:
+            _log_failure(name, request_id, error)
+            known = SERVICE_UNAVAILABLE in DOCUMENTED[name]
+            raise OperationError(
+                SERVICE_UNAVAILABLE if known else INTERNAL_ERROR,
+                f"The gallery cannot be used at present ({error.code}).",
+            ) from error
         except Exception as error:
             _log_failure(name, request_id, error)
             failed = COMPARE_INTERNAL_ERROR if name == "CompareFaces" else INTERNAL_ERROR

@@ -2,5 +2,5 @@
 
 from facecore._utils.extras import require_extra
 
-for _module in ("starlette", "uvicorn", "python_multipart"):
+for _module in ("starlette", "uvicorn"):
     require_extra(_module, "serve")

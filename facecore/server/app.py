@@ -1,11 +1,11 @@
-"""The ASGI application: bodies within limits, work within threads, one line of log per request."""
+"""The ASGI application: heads checked before bodies, bodies within limits, work in threads."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,24 +15,28 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from facecore._utils.cpus import usable_cpus
-from facecore.errors import InvalidParameter
+from facecore.errors import FacecoreError, InvalidParameter
+from facecore.server.access_log import AccessLog
+from facecore.server.forms import read_form
+from facecore.server.keys import Key
 from facecore.server.refusals import Refusal
-from facecore.server.router import Answer, Dispatcher, Service, refuse
-from facecore.server.signatures import Received, Verifier
+from facecore.server.router import Admitted, Answer, Dispatcher, Service, refuse
+from facecore.server.signatures import Head, Verifier
 
 __all__ = ["Application", "ServerLimits"]
 
 RETRY_AFTER_MS = 1000
-# What is too large is read on for a while and thrown away: a client that is still sending does
-# not see an answer.
-DRAINED = 4
-
-access = logging.getLogger("facecore.server.access")
+# The body of a refused request is read and thrown away, up to these limits: a client that is
+# still sending does not see an answer.
+DRAIN_SECONDS = 3.0
+DRAIN_BYTES = 32 * 2**20
+HEALTH_SECONDS = 5.0  # for which a look at the disk counts
+HEALTH_WAIT = 2.0  # for a disk that does not answer
 
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """What requests may take of this machine.
+    """What clients may take of this machine.
 
     Attributes
     ----------
@@ -41,12 +45,23 @@ class ServerLimits:
     body_seconds : float
         For one body to arrive.
     held_bytes : int
-        Of all bodies that are read or wait.
+        Of all bodies that are being read or wait.
     workers : int
-        Requests that are worked on at a time; 0 for one per usable processor, at least 4, as
+        Requests that are carried out at a time; 0 for one per usable processor, at least 4:
         some of them only wait for a download.
     queue : int
         Requests that wait, per worker.
+    connections : int
+        Open at a time.
+    address_connections : int
+        Of them from one address; loopback, where a reverse proxy connects from, has no limit of
+        its own.
+    connection_requests : int
+        Requests on one connection before it is closed.
+    head_seconds : float
+        For the head of a request to arrive, and for which an idle connection stays open.
+    write_seconds : float
+        For the client to take an answer.
 
     Raises
     ------
@@ -59,9 +74,14 @@ class ServerLimits:
     held_bytes: int = 128 * 2**20
     workers: int = 0
     queue: int = 8
+    connections: int = 512
+    address_connections: int = 64
+    connection_requests: int = 1000
+    head_seconds: float = 15.0
+    write_seconds: float = 15.0
 
     def __post_init__(self) -> None:
-        for name in ("body_bytes", "body_seconds", "held_bytes", "workers", "queue"):
+        for name in self.__slots__:
             value, least = getattr(self, name), 0 if name in ("workers", "queue") else 1e-3
             if not value >= least:
                 raise InvalidParameter(f"{name} is {value!r:.80}, must be at least {least:g}")
@@ -72,35 +92,46 @@ class _Held:
     """What one request holds of the bytes that all may hold together."""
 
     size: int = 0
+    whole: bool = False  # the body has been read to its end
 
 
 class Application:
-    """Serves the operations at ``/`` and its own state at ``/health``.
+    """Serves the operations at ``/`` and the state of the server at ``/health``.
 
     Parameters
     ----------
     service : Service
         Answers the operations; usually a `facecore.operations.FaceService`.
-    keys : mapping of str to str, optional
-        Secrets by access key id.  Without them no request has to be signed: for programs on
-        this machine alone.
+    keys : mapping of str to Key or str, optional
+        Access keys by id; a text is the secret of a key that may do everything.  Without keys no
+        request has to be signed: for programs on this machine alone.
     limits : ServerLimits, optional
+    acs3_only : bool, default False
+        Refuse the older signature, ``HMAC-SHA1``.
     """
 
     def __init__(
         self,
         service: Service,
-        keys: Mapping[str, str] | None = None,
+        keys: Mapping[str, Key] | Mapping[str, str] | None = None,
         limits: ServerLimits = ServerLimits(),
+        *,
+        acs3_only: bool = False,
     ) -> None:
-        self._dispatcher = Dispatcher(service, None if keys is None else Verifier(keys))
-        self._limits = limits
+        self.limits = limits
+        self.log = AccessLog()
+        self._service = service
+        verifier = None if keys is None else Verifier(keys, acs3_only=acs3_only)
+        self._dispatcher = Dispatcher(service, verifier)
         workers = limits.workers or max(4, usable_cpus())
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="facecore-request")
         self._most = workers * (1 + limits.queue)
-        self._pending = 0
+        # One of several keys never takes all places.
+        self._share = self._most if keys is None or len(keys) < 2 else -(-self._most // 2)
+        self._pending: Counter[str] = Counter()
         self._held = 0
         self._stopping = False
+        self._health = _Health(service)
 
     def stop(self) -> None:
         """Answer no further request; those that are here are finished."""
@@ -109,6 +140,7 @@ class Application:
     def close(self) -> None:
         """Wait for the threads, after the last request."""
         self._threads.shutdown()
+        self._health.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
@@ -117,18 +149,21 @@ class Application:
         started = time.perf_counter()
         request = Request(scope, receive)
         held = _Held()
+        headers = {}
         try:
             answer = await self._answer(request, held)
         except Refusal as refusal:
             answer = refuse(refusal)
+            if not (held.whole or await _drain(request)):
+                headers["connection"] = "close"
         except ClientDisconnect:
             answer = Answer(499, b"", "ClientDisconnected", "")
-        headers = {}
         if answer.code == "Throttling.Api":
             headers["x-acs-retry-after"] = str(RETRY_AFTER_MS)
-        if answer.code in ("RequestTooLarge", "RequestTimeout"):
-            headers["connection"] = "close"  # the rest of the body is still on its way
-        log_request(scope["method"], answer, held.size, time.perf_counter() - started)
+        answered = scope.get("state", {}).get("answered", 0)
+        if answered + 1 >= self.limits.connection_requests:
+            headers["connection"] = "close"
+        self.log.write(scope["method"], answer, held.size, time.perf_counter() - started)
         response = Response(answer.body, answer.status, headers, answer.media_type)
         await response(scope, receive, send)
 
@@ -137,71 +172,119 @@ class Application:
             raise Refusal("ServiceUnavailable")
         path, method = request.scope["path"], request.method
         if path == "/health" and method == "GET":
-            return Answer(200, b'{"status": "ok"}', "Success", "", "Health")
+            return await self._health.answer()
         if path != "/":
             raise Refusal("InvalidApi.NotFound")
         if method not in ("GET", "POST"):
             raise Refusal("UnsupportedHTTPMethod")
+        length = self._length(request)
+        admitted = self._admit(request, length > 0)
+        self._check_places(admitted.proven)
         try:
-            body = await self._body(request, held)
-            if self._pending >= self._most:
-                raise Refusal("Throttling.Api")
-            self._pending += 1
+            bodies: list[bytes | bytearray] = [await self._body(request, held)]
+            self._check_places(admitted.proven)
+            self._pending[admitted.proven] += 1
             try:
-                headers: dict[str, list[str]] = {}
-                for name, value in request.headers.items():
-                    headers.setdefault(name, []).append(value)
-                return await asyncio.get_running_loop().run_in_executor(
-                    self._threads,
-                    self._dispatcher.answer,
-                    Received(method, (), headers=headers, body=body),
-                    request.scope["query_string"],
-                    request.scope.get("scheme", "http"),
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(
+                    self._threads, self._dispatcher.answer, admitted, bodies
                 )
             finally:
-                self._pending -= 1
+                self._pending[admitted.proven] -= 1
         finally:
             self._held -= held.size
 
-    async def _body(self, request: Request, held: _Held) -> bytes:
-        """The body, if it is within the limits."""
-        limits = self._limits
-        chunks: list[bytes] = []
-        refusal: Refusal | None = None
-        thrown = 0
+    def _length(self, request: Request) -> int:
+        """Bytes of the body, as the head states them."""
+        headers = request.headers
+        if "transfer-encoding" in headers:
+            # Two statements of a length are how requests are smuggled past a proxy, and a body
+            # in chunks of a byte costs more than it holds.
+            raise Refusal("InvalidRequest" if "content-length" in headers else "LengthRequired")
+        length = int(headers.get("content-length", "0"))  # digits: h11 has seen to it
+        if length > self.limits.body_bytes:
+            raise Refusal("RequestTooLarge")
+        return length
+
+    def _admit(self, request: Request, has_body: bool) -> Admitted:
+        headers: dict[str, list[str]] = {}
+        for name, value in request.headers.items():
+            headers.setdefault(name, []).append(value)
+        head = Head(request.method, read_form(request.scope["query_string"]), headers)
+        return self._dispatcher.admit(head, has_body, request.scope.get("scheme", "http"))
+
+    def _check_places(self, owner: str) -> None:
+        if self._pending.total() >= self._most or self._pending[owner] >= self._share:
+            raise Refusal("Throttling.Api")
+
+    async def _body(self, request: Request, held: _Held) -> bytearray:
+        """The body, if there is room for it."""
+        body = bytearray()
         try:
-            async with asyncio.timeout(limits.body_seconds):
+            async with asyncio.timeout(self.limits.body_seconds):
                 async for chunk in request.stream():
-                    if refusal is None and held.size + len(chunk) > limits.body_bytes:
-                        refusal = Refusal("RequestTooLarge")
-                    elif refusal is None and self._held + len(chunk) > limits.held_bytes:
-                        refusal = Refusal("Throttling.Api")
-                    if refusal is None:
-                        held.size += len(chunk)
-                        self._held += len(chunk)
-                        chunks.append(chunk)
-                        continue
-                    chunks.clear()
-                    thrown += len(chunk)
-                    if thrown > DRAINED * limits.body_bytes:
-                        break
+                    if self._held + len(chunk) > self.limits.held_bytes:
+                        raise Refusal("Throttling.Api")
+                    held.size += len(chunk)
+                    self._held += len(chunk)
+                    body += chunk
         except TimeoutError:
-            raise refusal or Refusal("RequestTimeout") from None
-        if refusal is not None:
-            raise refusal
-        return b"".join(chunks)
+            raise Refusal("RequestTimeout") from None
+        held.whole = True
+        return body
 
 
-def log_request(method: str, answer: Answer, size: int, seconds: float) -> None:
-    """One line of JSON; never a picture, a vector, a user's id or a secret."""
-    line = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "method": method if method in ("GET", "POST") else "other",
-        "operation": answer.operation or None,
-        "status": answer.status,
-        "code": answer.code,
-        "bytes": size,
-        "ms": round(seconds * 1000, 1),
-        "request_id": answer.request_id or None,
-    }
-    access.info(json.dumps(line))
+async def _drain(request: Request) -> bool:
+    """Throw the rest of a body away; whether all of it came."""
+    headers = request.headers
+    if "transfer-encoding" in headers or "expect" in headers:
+        return False
+    if int(headers.get("content-length", "0")) > DRAIN_BYTES:
+        return False
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while (message := await request.receive())["type"] == "http.request":
+                if not message.get("more_body", False):
+                    return True
+    except TimeoutError:
+        pass
+    return False
+
+
+class _Health:
+    """Whether the gallery can be written, looked at every few seconds at most."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        # A disk that does not answer holds this thread, and no request's.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="facecore-health")
+        self._look: asyncio.Future[str] | None = None
+        self._looked = 0.0
+
+    def close(self) -> None:
+        """Leave a look that does not come back behind."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def answer(self) -> Answer:
+        """The answer to ``GET /health``: 200, or 503 with what is wrong."""
+        fresh = time.monotonic() - self._looked < HEALTH_SECONDS
+        if self._look is None or (self._look.done() and not fresh):
+            loop = asyncio.get_running_loop()
+            self._look = loop.run_in_executor(self._thread, self._problem)
+            self._looked = time.monotonic()
+        try:
+            problem = await asyncio.wait_for(asyncio.shield(self._look), HEALTH_WAIT)
+        except TimeoutError:
+            problem = "GalleryUnavailable"
+        status = {"status": problem or "ok"}
+        code = problem or "Success"
+        return Answer(503 if problem else 200, json.dumps(status).encode(), code, "", "Health")
+
+    def _problem(self) -> str:
+        try:
+            self._service.check()
+        except FacecoreError as error:
+            return error.code
+        except Exception as error:
+            return type(error).__name__
+        return ""

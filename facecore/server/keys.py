@@ -1,31 +1,72 @@
-"""The file of access keys: who may send requests, and with which secret they are signed."""
+"""The file of access keys: who may send requests, with which secret, and what each key may do."""
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from facecore.errors import InvalidParameter
+from facecore.errors import FacecoreError, InvalidParameter
+from facecore.gallery.records import check_name
+from facecore.operations import DOCUMENTED
 
-__all__ = ["read_keys"]
+__all__ = ["Key", "read_keys"]
 
 FILE_BYTES = 1 << 20
 SECRET_LENGTH = 16  # characters at least: a signature that was overheard can be tried offline
 # Others must not read the secrets; the group may, as service managers hand out such files.
 FORBIDDEN_MODE = stat.S_IRWXO | stat.S_IWGRP
 
-HINT = "write one key per line: its id, a space, its secret; see docs/serving.md"
+HINT = "write one key per line: id, secret, options, separated by spaces; see docs/serving.md"
+
+_LINE = re.compile(r"\s*([A-Za-z0-9._-]{1,128})\s+([!-~]{1,256})((?:\s+\S+)*)\s*")
 
 
-def read_keys(path: str | os.PathLike[str]) -> Mapping[str, str]:
-    """Secrets by access key id.
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An access key and what it may do.
 
-    A line holds an id (letters, digits, ``.``, ``_``, ``-``), white space, and a secret of at
-    least 16 printable ASCII characters.  Empty lines and those that begin with ``#`` count as
-    comments.
+    Attributes
+    ----------
+    id, secret : str
+    operations : frozenset of str, optional
+        The operations that it may call; None for all.
+    groups : frozenset of str, optional
+        The face groups that it may read and change; None for all.
+    until : datetime.date, optional
+        The last day (UTC) on which it is accepted.
+    rate : float, optional
+        Requests per second.
+    """
+
+    id: str
+    secret: str = field(repr=False)
+    operations: frozenset[str] | None = None
+    groups: frozenset[str] | None = None
+    until: datetime.date | None = None
+    rate: float | None = None
+
+    def expired(self, now: float) -> bool:
+        """Whether the last day is over at a time in seconds since 1970."""
+        if self.until is None:
+            return False
+        return now >= (self.until - datetime.date(1970, 1, 1)).days * 86400 + 86400
+
+    def allows(self, operation: str) -> bool:
+        """Whether the key may call an operation."""
+        return self.operations is None or operation in self.operations
+
+
+def read_keys(path: str | os.PathLike[str]) -> Mapping[str, Key]:
+    """Access keys by id.
+
+    A line holds an id (letters, digits, ``.``, ``_``, ``-``), a secret of at least 16 printable
+    ASCII characters, and options: ``operations=A,B``, ``groups=a,b``, ``until=2026-12-31``,
+    ``rate=5``.  Empty lines and lines that begin with ``#`` are comments.
 
     Parameters
     ----------
@@ -34,7 +75,7 @@ def read_keys(path: str | os.PathLike[str]) -> Mapping[str, str]:
     Raises
     ------
     InvalidParameter
-        The file cannot be read, others on this machine can read it, or a line has another form.
+        The file cannot be read, others on this machine can read it, or a line is malformed.
     """
     file = Path(path)
     try:
@@ -51,24 +92,86 @@ def read_keys(path: str | os.PathLike[str]) -> Mapping[str, str]:
         )
     if len(data) > FILE_BYTES:
         raise InvalidParameter(f"{file} has more than {FILE_BYTES} bytes", HINT)
-    keys: dict[str, str] = {}
+    keys: dict[str, Key] = {}
     for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        match = re.fullmatch(r"\s*([A-Za-z0-9._-]{1,128})\s+([!-~]{1,256})\s*", line)
-        # The line itself is never part of a message: it holds a secret.
-        if match is None:
-            raise InvalidParameter(f"{file}, line {number}: no key and secret", HINT)
-        if len(match[2]) < SECRET_LENGTH:
-            raise InvalidParameter(
-                f"{file}, line {number}: the secret has fewer than {SECRET_LENGTH} characters",
-                'make one: python -c "import secrets; print(secrets.token_urlsafe(32))"',
-            )
-        if match[1] in keys:
-            raise InvalidParameter(
-                f"{file}, line {number}: the key {match[1]} is there twice", HINT
-            )
-        keys[match[1]] = match[2]
+        key = _read_line(line, f"{file}, line {number}")
+        if key.id in keys:
+            raise InvalidParameter(f"{file}, line {number}: the key {key.id} is there twice", HINT)
+        keys[key.id] = key
     if not keys:
         raise InvalidParameter(f"{file} holds no key", HINT)
     return keys
+
+
+def _read_line(line: str, place: str) -> Key:
+    """One key.  No message quotes the line or an option: both may be a misplaced secret."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise InvalidParameter(f"{place}: there is no id with a secret", HINT)
+    if len(match[2]) < SECRET_LENGTH:
+        raise InvalidParameter(
+            f"{place}: the secret has fewer than {SECRET_LENGTH} characters",
+            'make one: python -c "import secrets; print(secrets.token_urlsafe(32))"',
+        )
+    options: dict[str, str] = {}
+    for option in match[3].split():
+        name, equals, value = option.partition("=")
+        if name not in ("operations", "groups", "until", "rate") or not equals or name in options:
+            raise InvalidParameter(
+                f"{place}: an option is unknown or there twice",
+                "the options are operations=, groups=, until= and rate=",
+            )
+        options[name] = value
+    try:
+        return Key(
+            match[1],
+            match[2],
+            operations=_operations(options.get("operations")),
+            groups=_groups(options.get("groups")),
+            until=_date(options.get("until")),
+            rate=_rate(options.get("rate")),
+        )
+    except ValueError as error:
+        raise InvalidParameter(f"{place}: {error}", HINT) from None
+
+
+def _operations(text: str | None) -> frozenset[str] | None:
+    if text is None:
+        return None
+    names = frozenset(text.split(","))
+    if not names <= DOCUMENTED.keys():
+        raise ValueError("operations= names an operation that does not exist")
+    return names
+
+
+def _groups(text: str | None) -> frozenset[str] | None:
+    if text is None:
+        return None
+    names = frozenset(text.split(","))
+    try:
+        for name in names:
+            check_name(name)
+    except FacecoreError:
+        raise ValueError("groups= holds a name that no group can have") from None
+    return names
+
+
+def _date(text: str | None) -> datetime.date | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII):
+        raise ValueError("until= is not a date like 2026-12-31")
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise ValueError("until= is not a date of the calendar") from None
+
+
+def _rate(text: str | None) -> float | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,3})?", text, re.ASCII) or not float(text):
+        raise ValueError("rate= is not a positive number of requests per second")
+    return float(text)

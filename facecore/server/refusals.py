@@ -1,7 +1,7 @@
-"""What the server itself answers with, before or instead of an operation.
+"""The codes of the server itself, for requests that reach no operation.
 
-The names and statuses are those of the vendor's gateways where those have one; the rest is ours
-and stands in docs/serving.md.
+Names and statuses are those of the vendor's gateways where those have one; docs/serving.md lists
+all of them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ __all__ = ["REFUSALS", "Refusal"]
 
 REFUSALS: dict[str, tuple[int, str]] = {
     # Form
-    "InvalidRequest": (400, "This is no HTTP request that can be read."),
+    "InvalidRequest": (400, "This is not a well-formed HTTP request."),
     "InvalidParameter": (400, "The query or the form cannot be read."),
     "MissingParameter": (400, "The operation is missing: header x-acs-action, or Action."),
     "NoSuchVersion": (400, "The version is not one of this server's."),
@@ -18,18 +18,25 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "InvalidAction.NotFound": (404, "There is no such operation."),
     "UnsupportedHTTPMethod": (405, "The method is not one of this operation's."),
     "RequestTimeout": (408, "The request did not arrive in time."),
+    "LengthRequired": (411, "A body needs a Content-Length; Transfer-Encoding is not read."),
     "RequestTooLarge": (413, "The request is too large."),
-    "UnsupportedMediaType": (415, "The body is no form."),
+    "UnsupportedMediaType": (415, "The body is not a form."),
     # Signatures
     "IncompleteSignature": (400, "The request is not signed, or not all of it is."),
     "InvalidSignatureMethod": (400, "The signature is neither ACS3-HMAC-SHA256 nor HMAC-SHA1."),
     "InvalidAccessKeyId.NotFound": (404, "There is no such access key."),
+    "InvalidAccessKeyId.Inactive": (400, "The access key has expired."),
     "InvalidTimeStamp.Format": (400, "The time stamp is not of the form 2026-01-31T12:00:00Z."),
     "InvalidTimeStamp.Expired": (400, "The time stamp is not within 15 minutes of this clock."),
     "SignatureDoesNotMatch": (400, "The signature is not the one that the secret gives."),
     "SignatureNonceUsed": (400, "A request with this nonce has been answered already."),
     # Access
-    "Forbidden.CrossOrigin": (403, "Without signatures, web pages and other hosts are refused."),
+    "Forbidden.CrossOrigin": (
+        403,
+        "The request is a web page's, or for another host name.",
+    ),
+    "Forbidden.RAMUserAccessDenied": (403, "The access key may not call this operation."),
+    "Error.NoPermissionAccess": (403, "The access key may not call this operation."),
     # Load
     "Throttling.Api": (403, "The server is busy."),
     "InternalError": (500, "The request could not be processed."),

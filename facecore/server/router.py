@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from facecore.server.forms import merge, read_form
+from facecore.server.keys import Key
 from facecore.server.refusals import Refusal
-from facecore.server.signatures import Received, Verifier
+from facecore.server.signatures import Claim, Head, Verifier
 from facecore.server.uploads import Uploads, permission, read_upload
 
-__all__ = ["Answer", "Dispatcher", "Service", "refuse"]
+__all__ = ["Admitted", "Answer", "Dispatcher", "Service", "refuse"]
 
 VERSIONS = ("2022-08-09", "2019-03-07")
 UPLOAD, UPLOAD_VERSION = "AuthorizeFileUpload", "2019-12-19"
-BY_GET = ("QueryFaceGroup", "QueryFaceRecord", UPLOAD)
+BY_GET = ("QueryFaceGroup", "QueryFaceRecord")
 HOST_ID = "facecore"
 
 logger = logging.getLogger(__name__)
@@ -28,8 +29,13 @@ logger = logging.getLogger(__name__)
 class Service(Protocol):
     """What `facecore.operations.FaceService` is to this server."""
 
-    def call(self, name: str, params: Mapping[str, Any], /) -> Any:
-        """A response with a status and a body."""
+    def call(
+        self, name: str, params: Mapping[str, Any], /, *, groups: frozenset[str] | None = None
+    ) -> Any:
+        """A response with a status and a body; `groups` are those that it may use, None all."""
+
+    def check(self) -> None:
+        """Raise a FacecoreError where the gallery cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ class Answer:
         Of the operation, or of the refusal.
     request_id : str
     operation : str
-        "" where it is unknown: a name that a client made up is nothing for a log.
+        "" where it is unknown: a name that a client made up does not belong in a log.
     """
 
     status: int
@@ -68,15 +74,45 @@ def refuse(refusal: Refusal, operation: str = "") -> Answer:
     return Answer(refusal.status, data, refusal.code, body["RequestId"], operation)
 
 
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request whose head was accepted.
+
+    Attributes
+    ----------
+    head : Head
+    claim : Claim or None
+        None without access keys, and for an upload.
+    is_upload : bool
+        The body is a multipart form with a file, not a form.
+    scheme : {"http", "https"}
+    """
+
+    head: Head
+    claim: Claim | None
+    is_upload: bool
+    scheme: str
+
+    @property
+    def owner(self) -> str:
+        """Id of the access key that the request names; "" where it names none."""
+        return self.claim.key.id if self.claim else ""
+
+    @property
+    def proven(self) -> str:
+        """The same, where the head alone proves that the key's holder has sent it."""
+        return self.claim.key.id if self.claim and self.claim.body_hash else ""
+
+
 class Dispatcher:
-    """Reads, checks and answers requests, one at a time or in many threads.
+    """Checks and answers requests, one at a time or in many threads.
 
     Parameters
     ----------
     service : Service
     verifier : Verifier or None
-        None where requests carry no signature; such a server is for programs on this machine, so
-        that other hosts' names and web pages are refused.
+        None where requests carry no signature.  Such a server is for programs on this machine:
+        it refuses requests for other host names and those of web pages.
     """
 
     def __init__(self, service: Service, verifier: Verifier | None) -> None:
@@ -84,44 +120,55 @@ class Dispatcher:
         self._verifier = verifier
         self._uploads = Uploads()
 
-    def answer(self, request: Received, query: bytes, scheme: str = "http") -> Answer:
+    def admit(self, head: Head, has_body: bool, scheme: str = "http") -> Admitted:
+        """Check a head, before any of the body is read.
+
+        Raises
+        ------
+        Refusal
+            The body has another media type; the signature, or what it needs, is missing or
+            wrong; no upload is expected.
+        """
+        media_type = head.header("content-type").partition(";")[0].strip().lower()
+        is_upload = media_type == "multipart/form-data" and head.method == "POST"
+        if has_body and not (is_upload or media_type in ("", "application/x-www-form-urlencoded")):
+            raise Refusal("UnsupportedMediaType")
+        if self._verifier is None:
+            _check_local(head)
+        if is_upload and not self._uploads.expects():
+            raise Refusal("InvalidParameter", "No upload is expected.")
+        claim = None if is_upload or self._verifier is None else self._verifier.admit(head)
+        return Admitted(head, claim, is_upload, scheme)
+
+    def answer(self, request: Admitted, bodies: list[bytes | bytearray]) -> Answer:
         """Carry out a request; every failure is an answer too.
 
         Parameters
         ----------
-        request : Received
-            Without query and form, which are read here.
-        query : bytes
-            As it stands in the request.
-        scheme : {"http", "https"}
+        request : Admitted
+        bodies : list of bytes
+            The body, which is taken out of the list: so it is released once it has been read.
         """
         operation = ""
         try:
-            media_type = request.header("content-type").partition(";")[0].strip().lower()
-            if media_type == "multipart/form-data" and request.method == "POST":
-                return self._upload(request)
-            if request.body and media_type not in ("", "application/x-www-form-urlencoded"):
-                raise Refusal("UnsupportedMediaType")
-            request = Received(
-                request.method,
-                read_form(query),
-                read_form(request.body),
-                request.headers,
-                request.body,
-            )
-            if self._verifier is None:
-                _check_local(request)
-                owner = ""
-            else:
-                owner = self._verifier.verify(request)
-            params: dict[str, Any] = dict(merge([*request.query, *request.form]))
-            operation = _operation(request, params)
+            if request.is_upload:
+                return self._upload(request.head, bodies.pop())
+            key, fields = self._read(request, bodies.pop())
+            params: dict[str, Any] = dict(merge(fields))
+            del fields
+            operation = _operation(request.head, params, has_keys=self._verifier is not None)
+            groups = None
+            if key is not None:
+                _check_role(key, operation)
+                groups = key.groups
             if operation == UPLOAD:
-                allowed = permission(self._uploads.allow(owner), request.header("host"), scheme)
+                allowed = permission(
+                    self._uploads.allow(request.owner), request.head.header("host"), request.scheme
+                )
                 return _answer(200, {"RequestId": str(uuid.uuid4()).upper(), **allowed}, operation)
             if address := params.get("FacePictureFile"):
-                params["FacePictureFile"] = self._uploads.take(address, owner) or address
-            response = self._service.call(operation, params)
+                params["FacePictureFile"] = self._uploads.take(address, request.owner) or address
+            response = self._service.call(operation, params, groups=groups)
             return _answer(response.status, response.body, operation)
         except Refusal as refusal:
             return refuse(refusal, operation)
@@ -134,38 +181,58 @@ class Dispatcher:
             logger.error("%s at %s", type(error).__name__, at)
             return refuse(Refusal("InternalError"), operation)
 
-    def _upload(self, request: Received) -> Answer:
-        key, data = read_upload(request.header("content-type"), request.body)
+    def _read(
+        self, request: Admitted, body: bytes | bytearray
+    ) -> tuple[Key | None, list[tuple[str, str]]]:
+        """The key that signed a request, and its parameters."""
+        key = None
+        if self._verifier is not None and request.claim is not None:
+            key = self._verifier.accept(request.claim, request.head, body)
+        return key, [*request.head.query, *read_form(body)]
+
+    def _upload(self, head: Head, body: bytes | bytearray) -> Answer:
+        key, data = read_upload(head.header("content-type"), body)
         self._uploads.put(key, data)
-        body = b"<?xml version='1.0' encoding='UTF-8'?><PostResponse><Key/></PostResponse>"
-        return Answer(201, body, "Success", str(uuid.uuid4()).upper(), "Upload", "application/xml")
+        xml = b"<?xml version='1.0' encoding='UTF-8'?><PostResponse><Key/></PostResponse>"
+        return Answer(201, xml, "Success", str(uuid.uuid4()).upper(), "Upload", "application/xml")
 
 
-def _operation(request: Received, params: Mapping[str, str]) -> str:
-    header, name = request.header("x-acs-action"), params.get("Action", "")
+def _operation(head: Head, params: Mapping[str, str], has_keys: bool) -> str:
+    header, name = head.header("x-acs-action"), params.get("Action", "")
     if header and name and header != name:
         raise Refusal("InvalidParameter", "x-acs-action and Action name two operations.")
     operation = header or name
     if not operation:
         raise Refusal("MissingParameter")
-    version = request.header("x-acs-version") or params.get("Version", "")
+    version = head.header("x-acs-version") or params.get("Version", "")
     known = (UPLOAD_VERSION,) if operation == UPLOAD else VERSIONS
     if version and version not in known:
         raise Refusal("NoSuchVersion", f"The version must be {' or '.join(known)}.")
-    if request.method != "POST" and operation not in BY_GET:
+    # The vendor's client asks for an upload by GET.  So does an image tag of any web page, which
+    # only a signature tells apart.
+    by_get = operation in BY_GET or (operation == UPLOAD and has_keys)
+    if head.method != "POST" and not by_get:
         raise Refusal("UnsupportedHTTPMethod")
     return operation
 
 
-def _check_local(request: Received) -> None:
-    """Refuse what a browser sends for a page of another origin, or to a name bound anew."""
-    host = request.header("host").rpartition("://")[2].rstrip("/")
+def _check_role(key: Key, operation: str) -> None:
+    if not key.allows("AddFaceRecord" if operation == UPLOAD else operation):
+        compares = operation == "CompareFaces"
+        raise Refusal("Error.NoPermissionAccess" if compares else "Forbidden.RAMUserAccessDenied")
+
+
+def _check_local(head: Head) -> None:
+    """Refuse what a browser sends for a web page, and what is for another host name."""
+    host = head.header("host").rpartition("://")[2].rstrip("/").lower()
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
     try:
         local = ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
-        local = name == "localhost"
-    if not local or "origin" in request.headers:
+        local = name.removesuffix(".") == "localhost"
+    # Browsers name the page's site in every request to this machine; "none" is a typed address.
+    site = head.headers.get("sec-fetch-site", ["none"])
+    if not local or "origin" in head.headers or site != ["none"]:
         raise Refusal("Forbidden.CrossOrigin")
 
 

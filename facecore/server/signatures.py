@@ -3,6 +3,10 @@
 ``ACS3-HMAC-SHA256`` signs method, path, query, headers and the body's hash; ``HMAC-SHA1``
 (signature version 1.0) signs method, query and form.  Both sign a time stamp and a nonce, so that
 a request that was overheard cannot be sent again.
+
+A request is checked in two steps.  `Verifier.admit` sees the head alone and refuses all that can
+be refused without the body; with ``ACS3-HMAC-SHA256`` that includes the signature.
+`Verifier.accept` checks the body.
 """
 
 from __future__ import annotations
@@ -17,10 +21,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from facecore.server.forms import escape, escape_twice, split_form, unescape
+from facecore.server.keys import Key
 from facecore.server.refusals import Refusal
 
-__all__ = ["Nonces", "Received", "Verifier"]
+__all__ = ["Claim", "Head", "Nonces", "RateLimit", "Verifier"]
 
 WINDOW = 15 * 60  # seconds that a client's clock may differ
 NONCES = 1 << 17  # 70 requests per second, over the 30 minutes that a time stamp can be good for
@@ -30,35 +37,53 @@ _ACS3 = re.compile(
     r"(?P<method>[A-Z0-9-]+)\s+Credential=(?P<key>[^,\s]+),\s*"
     r"SignedHeaders=(?P<names>[a-z0-9;-]+),\s*Signature=(?P<signature>[0-9a-f]+)"
 )
-_UNSAFE = re.compile(rb"[^A-Za-z0-9_.~-]")
-_ESCAPES = {bytes([code]): b"%%%02X" % code for code in range(256)}
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
-    """A request as it came, before anything in it is believed.
+class Head:
+    """A request without its body, before anything in it is believed.
 
     Attributes
     ----------
     method : str
-    query, form : sequence of (str, str)
-        Decoded, in their order.
+    query : sequence of (str, str)
+        Decoded, in its order.
     headers : mapping of str to sequence of str
         Names in lower case.
-    body : bytes
     """
 
     method: str
     query: Sequence[tuple[str, str]]
-    form: Sequence[tuple[str, str]] = ()
     headers: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
-    body: bytes = field(default=b"", repr=False)
 
     def header(self, name: str) -> str:
         """The only value of a header; "" where there is none, or more than one."""
         values = self.headers.get(name, ())
         return values[0].strip() if len(values) == 1 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a head says about its signature, and what is left to check.
+
+    Attributes
+    ----------
+    key : Key
+    made : int
+        Time stamp, in seconds since 1970.
+    nonce : str
+    body_hash : str
+        SHA-256 of the body, which the head has signed; "" with ``HMAC-SHA1``.
+    signature : bytes
+        With ``HMAC-SHA1``, which signs the form: the signature to compare with.
+    """
+
+    key: Key
+    made: int
+    nonce: str
+    body_hash: str = ""
+    signature: bytes = b""
 
 
 class Verifier:
@@ -68,104 +93,131 @@ class Verifier:
 
     Parameters
     ----------
-    keys : mapping of str to str
-        Secrets by access key id.
+    keys : mapping of str to Key or str
+        Keys by id; a text is the secret of a key that may do everything.
+    acs3_only : bool, default False
+        Refuse ``HMAC-SHA1``.
     clock : callable, default time.time
         Seconds since 1970.
+    ticks : callable, default time.monotonic
+        Seconds of a clock that nobody sets.
     nonces : int, default 131,072
-        How many requests are remembered at most.
+        How many requests of one key are remembered at most.
     """
 
     def __init__(
         self,
-        keys: Mapping[str, str],
+        keys: Mapping[str, Key] | Mapping[str, str],
         *,
+        acs3_only: bool = False,
         clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
         nonces: int = NONCES,
     ) -> None:
-        self._keys = dict(keys)
+        known = [Key(name, key) if isinstance(key, str) else key for name, key in keys.items()]
+        self._keys = {key.id: key for key in known}
+        self._acs3_only = acs3_only
         self._clock = clock
-        self._nonces = Nonces(nonces)
+        self._nonces = {name: Nonces(nonces, ticks) for name in self._keys}
+        self._rates = {key.id: RateLimit(key.rate, ticks) for key in known if key.rate}
 
-    def verify(self, request: Received) -> str:
-        """Id of the access key that a request is signed with.
+    def admit(self, head: Head) -> Claim:
+        """Check all that stands in the head.
 
-        A security token says nothing here, and is ignored: the keys are this machine's own.
+        A security token (STS) is ignored: the keys are this machine's own.
 
         Raises
         ------
         Refusal
-            The signature is missing, wrong, too old or used already.
+            The signature is missing or of another method; the key is unknown or expired; the
+            time stamp is too old; with ``ACS3-HMAC-SHA256``, the signature is wrong.
         """
-        if request.header("authorization"):
-            return self._acs3(request)
-        return self._hmac_sha1(request)
+        claim = self._acs3(head) if head.header("authorization") else self._hmac_sha1(head)
+        self._nonces[claim.key.id].check(claim.nonce, claim.made, self._clock())
+        return claim
 
-    def _acs3(self, request: Received) -> str:
-        match = _ACS3.fullmatch(request.header("authorization"))
+    def accept(self, claim: Claim, head: Head, body: bytes | bytearray) -> Key:
+        """Check the body of a request whose head was admitted, and use its nonce up.
+
+        Raises
+        ------
+        Refusal
+            The body is not the one that was signed; the request was answered already; the key
+            sends too many requests.
+        """
+        if claim.body_hash:
+            if not hmac.compare_digest(claim.body_hash, hashlib.sha256(body).hexdigest()):
+                raise Refusal("SignatureDoesNotMatch", "x-acs-content-sha256 is not the body's.")
+        elif not hmac.compare_digest(claim.signature, _sign_sha1(claim.key, head, body)):
+            raise Refusal("SignatureDoesNotMatch")
+        if rate := self._rates.get(claim.key.id):
+            rate.take()
+        self._nonces[claim.key.id].use(claim.nonce, claim.made, self._clock())
+        return claim.key
+
+    def _acs3(self, head: Head) -> Claim:
+        match = _ACS3.fullmatch(head.header("authorization"))
         if match is None:
             raise Refusal("IncompleteSignature", "The Authorization header cannot be read.")
         if match["method"] != "ACS3-HMAC-SHA256":
             raise Refusal("InvalidSignatureMethod")
         names = match["names"].split(";")
-        required = {"host", *(name for name in request.headers if name.startswith("x-acs-"))}
+        required = {"host", *(name for name in head.headers if name.startswith("x-acs-"))}
         if not required <= set(names) or names != sorted(set(names)):
             raise Refusal("IncompleteSignature", "A header is not among those that are signed.")
-        hashed = hashlib.sha256(request.body).hexdigest()
-        if request.header("x-acs-content-sha256") != hashed:
-            raise Refusal("SignatureDoesNotMatch", "x-acs-content-sha256 is not the body's.")
-        secret = self._secret(match["key"])
+        body_hash = head.header("x-acs-content-sha256")
+        if not re.fullmatch("[0-9a-f]{64}", body_hash):
+            raise Refusal("IncompleteSignature", "x-acs-content-sha256 is not a SHA-256.")
+        key = self._key(match["key"])
         headers = "".join(
-            f"{name}:{','.join(sorted(value.strip() for value in request.headers.get(name, ())))}\n"
+            f"{name}:{','.join(sorted(value.strip() for value in head.headers.get(name, ())))}\n"
             for name in names
         )
+        query = b"&".join(
+            escape(name.encode()) + b"=" + escape(value.encode())
+            for name, value in sorted(head.query)
+        )
         canonical = "\n".join(
-            [request.method, "/", _canonical(request.query), headers, match["names"], hashed]
+            [head.method, "/", query.decode(), headers, match["names"], body_hash]
         )
         text = "ACS3-HMAC-SHA256\n" + hashlib.sha256(canonical.encode()).hexdigest()
-        expected = hmac.digest(secret.encode(), text.encode(), "sha256").hex()
-        self._accept(
-            match["key"],
-            hmac.compare_digest(expected, match["signature"]),
-            request.header("x-acs-date"),
-            request.header("x-acs-signature-nonce"),
-        )
-        return match["key"]
+        expected = hmac.digest(key.secret.encode(), text.encode(), "sha256").hex()
+        if not hmac.compare_digest(expected, match["signature"]):
+            raise Refusal("SignatureDoesNotMatch")
+        made = self._made(head.header("x-acs-date"))
+        nonce = _check_nonce(head.header("x-acs-signature-nonce"))
+        return Claim(key, made, nonce, body_hash=body_hash)
 
-    def _hmac_sha1(self, request: Received) -> str:
-        pairs = [*request.query, *request.form]
-        signed = [pair for pair in pairs if pair[0] != "Signature"]
-        given = dict(pairs)
+    def _hmac_sha1(self, head: Head) -> Claim:
+        given = dict(head.query)
+        if len(given) != len(head.query):
+            raise Refusal("InvalidParameter", "A name is given twice.")
+        if self._acs3_only and "Signature" in given:
+            raise Refusal("InvalidSignatureMethod", "This server takes ACS3-HMAC-SHA256 alone.")
         # Headers are not signed here, so that Action and Version have to be parameters.
         needed = ("Signature", "SignatureNonce", "Timestamp", "AccessKeyId", "Action", "Version")
-        if not all(given.get(name) for name in needed):
+        if self._acs3_only or not all(given.get(name) for name in needed):
             raise Refusal("IncompleteSignature")
         if given.get("SignatureMethod") != "HMAC-SHA1" or given.get("SignatureVersion") != "1.0":
             raise Refusal("InvalidSignatureMethod")
-        secret = self._secret(given["AccessKeyId"])
-        text = f"{request.method}&%2F&{_encode(_canonical(signed))}"
-        expected = hmac.digest(f"{secret}&".encode(), text.encode(), "sha1")
+        key = self._key(given["AccessKeyId"])
+        made = self._made(given["Timestamp"])
+        nonce = _check_nonce(given["SignatureNonce"])
         try:
             signature = base64.b64decode(given["Signature"], validate=True)
         except (binascii.Error, ValueError):
-            signature = b""
-        self._accept(
-            given["AccessKeyId"],
-            hmac.compare_digest(expected, signature),
-            given["Timestamp"],
-            given["SignatureNonce"],
-        )
-        return given["AccessKeyId"]
+            raise Refusal("SignatureDoesNotMatch") from None
+        return Claim(key, made, nonce, signature=signature)
 
-    def _secret(self, key: str) -> str:
-        if key not in self._keys:
+    def _key(self, name: str) -> Key:
+        key = self._keys.get(name)
+        if key is None:
             raise Refusal("InvalidAccessKeyId.NotFound")
-        return self._keys[key]
+        if key.expired(self._clock()):
+            raise Refusal("InvalidAccessKeyId.Inactive")
+        return key
 
-    def _accept(self, key: str, matches: bool, stamp: str, nonce: str) -> None:
-        """Believe a time stamp and a nonce only if the signature over them matches."""
-        if not matches:
-            raise Refusal("SignatureDoesNotMatch")
+    def _made(self, stamp: str) -> int:
         match = _TIME.fullmatch(stamp)
         if match is None:
             raise Refusal("InvalidTimeStamp.Format")
@@ -173,31 +225,41 @@ class Verifier:
         if not (year >= 1970 and 1 <= month <= 12 and 1 <= day <= 31):
             raise Refusal("InvalidTimeStamp.Format")
         made = calendar.timegm((year, month, day, *clock))
-        now = self._clock()
-        if abs(made - now) > WINDOW:
+        if abs(made - self._clock()) > WINDOW:
             raise Refusal("InvalidTimeStamp.Expired")
-        if not 0 < len(nonce) <= NONCE_LENGTH:
-            raise Refusal("IncompleteSignature", "The nonce is missing or too long.")
-        self._nonces.use(f"{key}\n{nonce}", made, now)
+        return made
 
 
 class Nonces:
-    """Remembers which requests were answered, for as long as their time stamps are good.
+    """Remembers the answered requests of one key while their time stamps are good.
 
-    A request can only be repeated with the time stamp that was signed, so it is looked for among
-    those of its own minute; a minute that is over is forgotten whole.
+    A request can only be repeated with the time stamp that was signed, so its nonce is kept under
+    the minute of that stamp, and a minute is forgotten as a whole.  The machine's clock may be
+    set forward and back meanwhile.  So a minute is forgotten only when the clock says that it is
+    over and as much time has really passed; afterwards its stamps, and all earlier ones, are
+    refused whatever the clock says.
 
     Parameters
     ----------
     limit : int
         Beyond it requests are refused, not forgotten: a forgotten one could be sent again.
+    ticks : callable, default time.monotonic
+        Seconds of a clock that nobody sets.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, ticks: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
+        self._ticks = ticks
         self._minutes: dict[int, set[bytes]] = {}
+        self._keep: dict[int, float] = {}  # minute -> tick until which it is kept
+        self._forgotten = -1  # the latest minute that was forgotten
         self._count = 0
         self._lock = threading.Lock()
+
+    def check(self, nonce: str, made: int, now: float) -> None:
+        """Refuse a nonce that `use` would refuse, without using it up."""
+        with self._lock:
+            self._check(_digest(nonce), made // 60, now)
 
     def use(self, nonce: str, made: int, now: float) -> None:
         """Remember a nonce.
@@ -211,29 +273,94 @@ class Nonces:
         Raises
         ------
         Refusal
-            It was used before (SignatureNonceUsed), or there are too many (Throttling.Api).
+            It was used before (SignatureNonceUsed); its minute was forgotten
+            (InvalidTimeStamp.Expired); there are too many (Throttling.Api).
         """
-        digest = hashlib.blake2b(nonce.encode(), digest_size=16).digest()
+        digest, minute = _digest(nonce), made // 60
         with self._lock:
-            for minute in [m for m in self._minutes if (m + 1) * 60 + WINDOW < now]:
-                self._count -= len(self._minutes.pop(minute))
-            used = self._minutes.setdefault(made // 60, set())
-            if digest in used:
-                raise Refusal("SignatureNonceUsed")
-            if self._count >= self._limit:
-                raise Refusal("Throttling.Api", "Too many signed requests within 30 minutes.")
-            used.add(digest)
+            self._check(digest, minute, now)
+            self._minutes.setdefault(minute, set()).add(digest)
+            last = self._ticks() + max((minute + 1) * 60 + WINDOW - now, 0)
+            self._keep[minute] = max(self._keep.get(minute, last), last)
             self._count += 1
 
+    def _check(self, digest: bytes, minute: int, now: float) -> None:
+        tick = self._ticks()
+        over = [m for m in self._minutes if (m + 1) * 60 + WINDOW < now and self._keep[m] < tick]
+        for m in over:
+            self._count -= len(self._minutes.pop(m))
+            del self._keep[m]
+            self._forgotten = max(self._forgotten, m)
+        if minute <= self._forgotten:
+            raise Refusal("InvalidTimeStamp.Expired")
+        if digest in self._minutes.get(minute, ()):
+            raise Refusal("SignatureNonceUsed")
+        if self._count >= self._limit:
+            raise Refusal("Throttling.Api", "Too many signed requests within 30 minutes.")
 
-def _canonical(pairs: Iterable[tuple[str, str]]) -> str:
-    return "&".join(f"{_encode(name)}={_encode(value)}" for name, value in sorted(pairs))
 
+class RateLimit:
+    """At most so many requests per second, and as many (at least one) at once.
 
-def _encode(text: str) -> str:
-    """Percent encoding of RFC 3986, in which only letters, digits and ``-_.~`` stay.
+    Safe to share between threads.
 
-    Three times as fast as `urllib.parse.quote` on base64, which comes here before it is known
-    whether the request is anybody's.
+    Parameters
+    ----------
+    rate : float
+        Requests per second.
+    ticks : callable, default time.monotonic
+        Seconds.
     """
-    return _UNSAFE.sub(lambda match: _ESCAPES[match[0]], text.encode()).decode()
+
+    def __init__(self, rate: float, ticks: Callable[[], float] = time.monotonic) -> None:
+        self._rate = rate
+        self._most = max(rate, 1.0)
+        self._left = self._most
+        self._ticks = ticks
+        self._at = ticks()
+        self._lock = threading.Lock()
+
+    def take(self) -> None:
+        """Count one request.
+
+        Raises
+        ------
+        Refusal
+            Throttling.Api.
+        """
+        with self._lock:
+            now = self._ticks()
+            self._left = min(self._most, self._left + (now - self._at) * self._rate)
+            self._at = now
+            if self._left < 1:
+                raise Refusal("Throttling.Api", "This key sends too many requests.")
+            self._left -= 1
+
+
+def _digest(nonce: str) -> bytes:
+    return hashlib.blake2b(nonce.encode(), digest_size=16).digest()
+
+
+def _check_nonce(nonce: str) -> str:
+    if not 0 < len(nonce) <= NONCE_LENGTH:
+        raise Refusal("IncompleteSignature", "The nonce is missing or too long.")
+    return nonce
+
+
+def _sign_sha1(key: Key, head: Head, body: bytes | bytearray) -> bytes:
+    """The HMAC-SHA1 over method, query and form, block by block: neither is held twice."""
+    signed: dict[bytes, Iterable[bytes]] = {}
+    fields: list[tuple[bytes, Iterable[bytes]]] = [
+        (name.encode(), (value.encode(),)) for name, value in head.query if name != "Signature"
+    ]
+    fields += [(b"".join(unescape(name)), unescape(value)) for name, value in split_form(body)]
+    for name, blocks in fields:
+        if name in signed:
+            raise Refusal("InvalidParameter", "A name is given twice.")
+        signed[name] = blocks
+    mac: Any = hmac.new(f"{key.secret}&".encode(), f"{head.method}&%2F&".encode(), "sha1")
+    for number, name in enumerate(sorted(signed)):
+        mac.update((b"%26" if number else b"") + escape_twice(name) + b"%3D")
+        for block in signed[name]:
+            mac.update(escape_twice(block))
+    return bytes(mac.digest())

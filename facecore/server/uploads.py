@@ -7,24 +7,27 @@ memory for the request that names it.
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.message import Message
 from typing import Any
-
-import python_multipart
-from python_multipart.exceptions import FormParserError
 
 from facecore.server.refusals import Refusal
 
 __all__ = ["Uploads", "permission", "read_upload"]
 
 SECONDS = 60.0  # from the permission to the request that names the file
-WAITING = 64  # permissions at a time; each is good for one file
 PARTS = 16  # the vendor's clients send 7
+OWN_WAITING = 16  # permissions of one access key at a time; each is good for one file
+OWN_BYTES = 32 * 2**20  # of the files of one access key that wait
 BYTES = 64 * 2**20  # of all files that wait
+HEAD_BYTES = 1024  # of the headers of a part
+
+_NAME = re.compile(rb'^content-disposition:[^\r\n]*; ?name="?([^";\r\n]*)', re.M | re.I)
 
 
 @dataclass(slots=True)
@@ -56,15 +59,21 @@ class Uploads:
         Raises
         ------
         Refusal
-            Throttling.Api: too many are waiting.
+            Throttling.Api: too many of this holder are waiting.
         """
         with self._lock:
             self._forget()
-            if len(self._places) >= WAITING:
+            if sum(place.owner == owner for place in self._places.values()) >= OWN_WAITING:
                 raise Refusal("Throttling.Api", "Too many uploads are waiting.")
             key = secrets.token_hex(16)
             self._places[key] = _Place(owner, self._clock() + SECONDS)
             return key
+
+    def expects(self) -> bool:
+        """Whether a file may come: without a permission no upload's body is read."""
+        with self._lock:
+            self._forget()
+            return any(not place.data for place in self._places.values())
 
     def put(self, key: str, data: bytes) -> None:
         """Keep a file; the key is the permission, as it is a secret of 128 bits.
@@ -80,7 +89,9 @@ class Uploads:
             place = self._places.get(key)
             if place is None or place.data or not data:
                 raise Refusal("InvalidParameter", "No upload is expected under this key.")
-            if sum(len(p.data) for p in self._places.values()) + len(data) > BYTES:
+            own = sum(len(p.data) for p in self._places.values() if p.owner == place.owner)
+            every = sum(len(p.data) for p in self._places.values())
+            if own + len(data) > OWN_BYTES or every + len(data) > BYTES:
                 raise Refusal("Throttling.Api", "Too many uploads are waiting.")
             place.data = data
 
@@ -134,44 +145,37 @@ def permission(key: str, host: str, scheme: str) -> dict[str, Any]:
     }
 
 
-def read_upload(content_type: str, body: bytes) -> tuple[str, bytes]:
+def read_upload(content_type: str, body: bytes | bytearray) -> tuple[str, bytes]:
     """Key and file of a multipart form.
+
+    Starlette's reader would write a file of more than 1 MiB to the disk, and walks over some
+    bytes one by one in Python.
 
     Raises
     ------
     Refusal
         InvalidParameter: it cannot be read, or lacks one of the two.
     """
-    _, options = python_multipart.multipart.parse_options_header(content_type)
-    fields: dict[bytes, bytes] = {}
-    # The parser reports runs of bytes; a part's name stands in its Content-Disposition.
-    header, value, name, content = bytearray(), bytearray(), bytearray(), bytearray()
-
-    def end_header() -> None:
-        if bytes(header).lower() == b"content-disposition":
-            _, parts = python_multipart.multipart.parse_options_header(bytes(value))
-            name[:] = parts.get(b"name", b"")
-        header.clear()
-        value.clear()
-
-    def end_part() -> None:
-        if len(fields) >= PARTS:
-            raise Refusal("InvalidParameter", f"There are more than {PARTS} parts.")
-        fields[bytes(name)] = bytes(content)
-        content.clear()
-        name.clear()
-
-    callbacks: Any = {
-        "on_header_field": lambda data, start, end: header.extend(data[start:end]),
-        "on_header_value": lambda data, start, end: value.extend(data[start:end]),
-        "on_header_end": end_header,
-        "on_part_data": lambda data, start, end: content.extend(data[start:end]),
-        "on_part_end": end_part,
-    }
+    message = Message()
+    message["content-type"] = content_type
+    boundary = str(message.get_param("boundary") or "")
+    if not 0 < len(boundary) <= 70 or not boundary.isascii():
+        raise Refusal("InvalidParameter", "The upload has no boundary.")
+    # A boundary begins a line; the first one begins the body.
+    parts: list[bytes] = bytes(body).split(b"\r\n--" + boundary.encode(), PARTS + 1)
+    if len(parts) > PARTS + 1:
+        raise Refusal("InvalidParameter", f"There are more than {PARTS} parts.")
+    if parts[0].startswith(b"--" + boundary.encode()):
+        parts[0] = parts[0][len(boundary) + 2 :]
+    fields: dict[str, bytes] = {}
+    for part in parts:
+        if part.startswith(b"--"):
+            break
+        end = part.find(b"\r\n\r\n", 0, HEAD_BYTES)
+        name = _NAME.search(part, 0, max(end, 0))
+        if name:
+            fields[name[1].decode("latin-1")] = part[end + 4 :]
     try:
-        parser = python_multipart.MultipartParser(options.get(b"boundary", b""), callbacks)
-        parser.write(body)
-        parser.finalize()
-        return fields[b"key"].decode(), fields[b"file"]
-    except (FormParserError, KeyError, UnicodeDecodeError):
+        return fields["key"].decode(), fields["file"]
+    except (KeyError, UnicodeDecodeError):
         raise Refusal("InvalidParameter", "The upload has no key, or no file.") from None

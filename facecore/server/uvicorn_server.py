@@ -1,31 +1,41 @@
-"""uvicorn, with answers in JSON even to what is no HTTP, and time limits before a request."""
+"""uvicorn, with JSON answers to malformed requests, and limits on connections.
+
+uvicorn's own limits do not cover the documented ones: it waits without end for a first head and
+for a client that does not read, counts no connections per address, and answers in plain text.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import logging
+import re
 import socket
+from collections.abc import Collection
 from typing import Any
 
 import h11
 import uvicorn
+from h11._receivebuffer import ReceiveBuffer
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from facecore.errors import InvalidParameter
-from facecore.server.app import RETRY_AFTER_MS, Application, log_request
+from facecore.server.app import RETRY_AFTER_MS, Application
 from facecore.server.refusals import Refusal
 from facecore.server.router import Answer, refuse
 
 __all__ = ["Server", "bind"]
 
-CONNECTIONS = 512  # at a time; each costs a file descriptor
-HEAD_SECONDS = 15.0  # for the head of a request, and for an idle connection
 STOP_SECONDS = 30  # for requests that are here when the server is told to stop
+# What the kernel keeps for a connection: clients that never read cost no more than this.
+SEND_BUFFER = 64 * 2**10
+RECEIVE_BUFFER = 256 * 2**10
+OWN_FILES = 128  # descriptors for the gallery, downloads and libraries
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that nobody is connected to yet: it listens only when the server runs.
+    """Bind a socket; it listens only when the server runs.
 
     Raises
     ------
@@ -43,6 +53,8 @@ def bind(host: str, port: int) -> socket.socket:
         raise InvalidParameter(f"there is no address {host!r:.80}, port {port}") from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         sock.bind(address)
     except OSError as error:
         sock.close()
@@ -51,6 +63,30 @@ def bind(host: str, port: int) -> socket.socket:
             f"port {port} of {host} cannot be used: {reason}", "choose another with --port"
         ) from error
     return sock
+
+
+def reserve_files(connections: int) -> None:
+    """Raise the limit on open files as far as these connections need.
+
+    Raises
+    ------
+    InvalidParameter
+        The system does not allow as many.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    needed = connections + OWN_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise InvalidParameter(
+            f"{connections} connections need {needed} open files, and {hard} are allowed",
+            "raise the limit: ulimit -Hn, or LimitNOFILE= in a systemd unit",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 logger = logging.getLogger("facecore.server")
@@ -62,10 +98,16 @@ class Server(uvicorn.Server):
     Parameters
     ----------
     application : Application
+
+    Raises
+    ------
+    InvalidParameter
+        The process may not open as many files as there may be connections.
     """
 
     def __init__(self, application: Application) -> None:
         self._application = application
+        reserve_files(application.limits.connections)
         super().__init__(
             uvicorn.Config(
                 application,
@@ -76,12 +118,12 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=STOP_SECONDS,
-                timeout_keep_alive=int(HEAD_SECONDS),
+                timeout_keep_alive=max(1, round(application.limits.head_seconds)),
             )
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
+        """Listen, and log the address."""
         await super().startup(sockets)
         for sock in sockets or ():
             host, port = sock.getsockname()[:2]
@@ -95,20 +137,71 @@ class Server(uvicorn.Server):
         self._application.close()
 
 
-class _Protocol(H11Protocol):
-    """A connection; uvicorn's own answers are plain text, and it waits for a head for ever."""
+class _StrictBuffer(ReceiveBuffer):
+    """h11's buffer, without the heads that another reader could read differently.
 
-    _head: asyncio.TimerHandle | None = None
+    Line breaks without a carriage return, and headers that go on in the next line, are obsolete
+    (RFC 9112, 2.2 and 5.2); here they are refused.
+    """
+
+    _LOOSE = re.compile(rb"(?<!\r)\n|\n[ \t]|\r(?!\n)")
+    _reads_head = False
+
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        self._reads_head = True
+        try:
+            return super().maybe_extract_lines()
+        finally:
+            self._reads_head = False
+
+    def _extract(self, count: int) -> bytearray:
+        data = super()._extract(count)
+        if self._reads_head and self._LOOSE.search(data):
+            raise h11.RemoteProtocolError("bare line break or folded header")
+        return data
+
+
+class _Protocol(H11Protocol):
+    """A connection, which may keep the server waiting only for so long."""
+
+    def __init__(self, config: uvicorn.Config, *args: Any, **options: Any) -> None:
+        super().__init__(config, *args, **options)
+        application = config.app
+        assert isinstance(application, Application)
+        self._limits = application.limits
+        self._log = application.log
+        self.conn._receive_buffer = _StrictBuffer()
+        # Of this connection alone; the application reads it in the scope's state.
+        self.app_state = {"answered": 0}
+        self._since = self.loop.time()  # when the server began to wait for this client
+        self._timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self.origin = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next move is the client's: a head, the rest of a body, or reading."""
+        idle = self.cycle is None or self.cycle.response_complete
+        return idle or self.cycle.more_body or self.flow.write_paused
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # then a pause is a client that does not read
+        self.origin = _origin(self.client[0] if self.client else "")
         self._await_head()
-        if len(self.connections) > CONNECTIONS:
-            self._refuse(Refusal("Throttling.Api", "Too many connections."))
+        others = [
+            other
+            for other in self.connections
+            if isinstance(other, _Protocol) and other is not self
+        ]
+        own = [other for other in others if self.origin and other.origin == self.origin]
+        if len(own) >= self._limits.address_connections:
+            self._make_room(own)
+        elif len(others) >= self._limits.connections:
+            self._make_room(others)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._head is not None:
-            self._head.cancel()
+        self._cancel_timers()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -124,16 +217,45 @@ class _Protocol(H11Protocol):
         return True
 
     def on_response_complete(self) -> None:
+        self.app_state["answered"] += 1
         self._await_head()
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(Refusal("InvalidRequest"))
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._since = self.loop.time()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(
+                self._limits.write_seconds, self.transport.abort
+            )
+
+    def resume_writing(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        super().resume_writing()
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def _make_room(self, others: Collection[_Protocol]) -> None:
+        """Close the connection that has kept the server waiting the longest, else this one."""
+        waiting = [other for other in others if other.waits]
+        closed = min(waiting, key=lambda other: other._since, default=self)
+        closed._refuse(Refusal("Throttling.Api", "Too many connections."))
+        if closed.flow.write_paused:  # the answer would wait for the client too
+            closed.transport.abort()
+
     def _await_head(self) -> None:
-        if self._head is not None:
-            self._head.cancel()
-        self._head = self.loop.call_later(HEAD_SECONDS, self._no_head)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._since = self.loop.time()
+        self._timer = self.loop.call_later(self._limits.head_seconds, self._no_head)
 
     def _no_head(self) -> None:
         if self.transport.is_closing() or (self.cycle and not self.cycle.response_complete):
@@ -151,7 +273,7 @@ class _Protocol(H11Protocol):
             pass
         else:
             if self.cycle is None or self.cycle.response_complete:  # it logs its own end
-                log_request("", answer, 0, 0.0)
+                self._log.write("", answer, 0, 0.0)
         self.transport.close()
 
     def _send(self, answer: Answer) -> None:
@@ -168,6 +290,19 @@ class _Protocol(H11Protocol):
             h11.EndOfMessage(),
         ):
             self.transport.write(self.conn.send(event) or b"")
+
+
+def _origin(address: str) -> str:
+    """What has a share of the connections: an address, of IPv6 its /64; "" for loopback."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:  # a socket that is not of the internet
+        return ""
+    if ip.is_loopback:
+        return ""
+    if ip.version == 4:
+        return str(ip)
+    return str(ip.ipv4_mapped or ipaddress.IPv6Network((int(ip) >> 64 << 64, 64)))
 
 
 class LineFormatter(logging.Formatter):

@@ -25,8 +25,13 @@ class Switch:
 
     service: FaceService
 
-    def call(self, name: str, params: Mapping[str, Any], /) -> Response:
-        return self.service.call(name, params)
+    def check(self) -> None:
+        self.service.check()
+
+    def call(
+        self, name: str, params: Mapping[str, Any], /, *, groups: frozenset[str] | None = None
+    ) -> Response:
+        return self.service.call(name, params, groups=groups)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from facecore.server.app import Application, ServerLimits
+from facecore.server.keys import Key
 from facecore.server.router import Service
 from facecore.server.uvicorn_server import Server, bind
 
@@ -32,17 +33,28 @@ class Echo:
 
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
+    groups: list[frozenset[str] | None] = field(default_factory=list)
+    problem: Exception | None = None
+
+    def check(self) -> None:
+        if self.problem is not None:
+            raise self.problem
 
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def call(self, name: str, params: Mapping[str, Any], /) -> Answered:
+    def call(
+        self, name: str, params: Mapping[str, Any], /, *, groups: frozenset[str] | None = None
+    ) -> Answered:
         self.calls.append((name, dict(params)))
+        self.groups.append(groups)
         self.gate.wait(10)
         if name == "Fail":
             raise RuntimeError("user-17")
         if name == "NotANumber":
             return Answered(200, {"Score": float("nan")})
+        if name == "Large":
+            return Answered(200, {"Code": "Success", "Message": "x" * 65536})
         if name == "Unknown":
             return Answered(404, {"Code": "InvalidAction.NotFound", "RequestId": "R"})
         if name == "Throttle":
@@ -88,7 +100,7 @@ class Running:
             connection.close()
 
     def raw(self, data: bytes, *, seconds: float = 5) -> bytes:
-        """Whatever comes back until the server hangs up, or for some seconds."""
+        """All that comes back until the server hangs up, or for some seconds."""
         with socket.create_connection(("127.0.0.1", self.port), seconds) as sock:
             with contextlib.suppress(OSError):
                 sock.sendall(data)
@@ -109,11 +121,12 @@ def reply(response: http.client.HTTPResponse) -> Reply:
 @contextlib.contextmanager
 def running(
     service: Service,
-    keys: Mapping[str, str] | None = None,
+    keys: Mapping[str, str] | Mapping[str, Key] | None = None,
     limits: ServerLimits = DEFAULT,
+    **options: Any,
 ) -> Iterator[Running]:
     sock = bind("127.0.0.1", 0)
-    server = Server(Application(service, keys, limits))
+    server = Server(Application(service, keys, limits, **options))
     thread = threading.Thread(target=server.run, args=([sock],))
     thread.start()
     while not server.started and thread.is_alive():

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import datetime
+import hashlib
 import http.client
 import json
 import logging
+import os
 import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
+from alibabacloud_tea_openapi.utils import Utils
 from server.serving import Echo, Reply, Running, reply, running
 
-from facecore import InvalidParameter
+from facecore import GalleryNotWritable, InvalidParameter
+from facecore.server import access_log, app
 from facecore.server import uvicorn_server as runs
 from facecore.server.app import ServerLimits
+from facecore.server.keys import Key
 from facecore.server.refusals import REFUSALS
 from facecore.server.uvicorn_server import bind
 
@@ -74,6 +83,7 @@ def test_what_is_refused_before_an_operation(server: Running, echo: Echo) -> Non
     refused(server.send({"Action": "One"}, x_acs_action="Two"), "InvalidParameter")
     refused(server.send({"Action": "One", "A": "1"}, "A=2"), "InvalidParameter")
     refused(server.send(b"Action=One&A=%ff"), "InvalidParameter")
+    refused(server.send(b"Action=One&A=%zz"), "InvalidParameter")
     refused(server.send(b"&".join([b"A=1"] * 101)), "InvalidParameter")
     refused(server.send({"Action": "One", "Version": "2017-01-01"}), "NoSuchVersion")
     refused(server.send(b"{}", content_type="application/json"), "UnsupportedMediaType")
@@ -100,13 +110,23 @@ def test_queries_by_get(server: Running, echo: Echo) -> None:
         {"host": "127.0.0.1.evil.test"},
         {"host": "192.168.0.2"},
         {"host": ""},
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-origin"},
+        {"sec_fetch_site": "none, cross-site"},
     ],
 )
 def test_without_signatures_pages_and_other_names_are_refused(
     server: Running, echo: Echo, header: dict[str, str]
 ) -> None:
     refused(server.send({"Action": "One"}, **header), "Forbidden.CrossOrigin")
-    for host in ("localhost", f"localhost:{server.port}", "[::1]:80", "[::1]", "127.0.0.2"):
+    for host in (
+        "localhost",
+        f"LocalHost:{server.port}",
+        "localhost.",
+        "[::1]:80",
+        "[::1]",
+        "127.0.0.2",
+    ):
         assert server.send({"Action": "One"}, host=host).status == 200
 
 
@@ -127,9 +147,40 @@ def test_an_unexpected_failure_is_an_answer_and_tells_nothing(
     assert "user-17" not in caplog.text
 
 
-def test_health(server: Running) -> None:
+def test_a_page_is_refused_before_its_body_is_read(server: Running, echo: Echo) -> None:
+    """Nothing of the body has come when the answer does; the server then waits for it in vain."""
+    head = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: null\r\nContent-Length: 9\r\n"
+    assert b"Forbidden.CrossOrigin" in server.raw(head + b"Expect: 100-continue\r\n\r\n")
+
+
+def test_health(server: Running, echo: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "HEALTH_SECONDS", 0.0)
     answer = server.send(method="GET", path="/health")
     assert (answer.status, answer.body) == (200, {"status": "ok"})
+    for problem in (GalleryNotWritable("no room at user-17"), RuntimeError("user-17")):
+        monkeypatch.setattr(echo, "problem", problem)
+        answer = server.send(method="GET", path="/health")
+        assert (answer.status, answer.body) == (503, {"status": type(problem).__name__})
+    monkeypatch.setattr(echo, "problem", None)
+    assert server.send(method="GET", path="/health").status == 200
+    monkeypatch.setattr(app, "HEALTH_SECONDS", 60.0)
+    monkeypatch.setattr(echo, "problem", RuntimeError())
+    assert server.send(method="GET", path="/health").status == 200  # looked at a moment ago
+
+
+def test_health_of_a_disk_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = threading.Event()
+    echo = Echo()
+    monkeypatch.setattr(app, "HEALTH_WAIT", 0.05)
+    monkeypatch.setattr(echo, "check", stuck.wait, raising=False)
+    with running(echo) as server:
+        try:
+            for _ in range(2):
+                answer = server.send(method="GET", path="/health")
+                assert (answer.status, answer.body["status"]) == (503, "GalleryUnavailable")
+            assert server.send({"Action": "One"}).status == 200
+        finally:
+            stuck.set()
 
 
 @pytest.mark.parametrize(
@@ -144,6 +195,14 @@ def test_health(server: Running) -> None:
         b"GET / HTTP/1.1\r\nHost a\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n",  # a folded header
+        b"GET / HTTP/1.1\r\nHost: a\r\n\tb\r\n\r\n",
+        b"GET / HTTP/1.1\nHost: a\n\n",  # bare line feeds
+        b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: b\rY: c\r\n\r\n",  # a bare carriage return
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
@@ -157,10 +216,15 @@ def test_no_http_is_answered_in_json(server: Running, data: bytes) -> None:
     assert json.loads(body)["Code"] in REFUSALS
 
 
-def test_bodies_of_other_forms(server: Running, echo: Echo) -> None:
+@pytest.mark.parametrize("more", [b"", b"Content-Length: 5\r\n"])
+def test_bodies_of_no_stated_length(server: Running, echo: Echo, more: bytes) -> None:
+    """Not one request more comes out of it than the client sent, and none of them is answered."""
     chunks = b"6\r\nAction\r\n4\r\n=One\r\n0\r\n\r\n"
-    head = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
-    assert b"Success" in server.raw(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+    head = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + more
+    answer = server.raw(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert (b"InvalidRequest" if more else b"LengthRequired") in answer
+    assert echo.calls == []
 
 
 def test_a_client_that_hangs_up(
@@ -198,9 +262,9 @@ def test_bodies_over_the_limit(small: tuple[Running, Echo]) -> None:
     server, echo = small
     assert server.send(b"Action=One&A=" + bytes(b"x" * 900)).status == 200
     refused(server.send(b"Action=One&A=" + bytes(b"x" * 1000)), "RequestTooLarge")
-    head = b"POST /?Action=One HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
-    endless = b"".join(b"3e8\r\n" + bytes(1000) + b"\r\n" for _ in range(100))
-    assert b"RequestTooLarge" in server.raw(head + endless)
+    head = b"POST /?Action=One HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n"
+    for length in (1001, 10**9, 10**18):
+        assert b"RequestTooLarge" in server.raw(head % length + bytes(2000), seconds=1)
     assert len(echo.calls) == 1
 
 
@@ -214,7 +278,13 @@ def test_bodies_that_do_not_come(small: tuple[Running, Echo]) -> None:
 
 
 def test_limits_that_let_nothing_pass() -> None:
-    for wrong in ({"body_bytes": 0}, {"body_seconds": float("nan")}, {"workers": -1}):
+    for wrong in (
+        {"body_bytes": 0},
+        {"body_seconds": float("nan")},
+        {"workers": -1},
+        {"connections": 0},
+        {"write_seconds": -1},
+    ):
         with pytest.raises(InvalidParameter, match=next(iter(wrong))):
             ServerLimits(**wrong)  # type: ignore[arg-type]
 
@@ -229,7 +299,7 @@ def test_busy(small: tuple[Running, Echo]) -> None:
     ]
     for thread in threads:
         thread.start()
-    while server.server._application._pending < 2:
+    while server.server._application._pending.total() < 2:
         time.sleep(0.005)
     answer = server.send({"Action": "One"})
     refused(answer, "Throttling.Api")
@@ -292,27 +362,48 @@ def test_a_request_while_stopping(server: Running, echo: Echo) -> None:
         application._stopping = False
 
 
-def test_connections_that_say_nothing_are_closed(
-    server: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runs, "HEAD_SECONDS", 0.1)
-    assert server.raw(b"") == b""
-    assert b"RequestTimeout" in server.raw(b"POST / HTTP/1.1\r\nHost:")
-    whole = b"POST /?Action=One HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-    assert server.raw(whole).endswith(b"}")  # answered, then idle, then closed
-    assert b"RequestTimeout" in server.raw(whole + b"POST ")
+WHOLE = b"POST /?Action=One HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
-def test_a_second_head_has_its_own_time(
-    server: Running, echo: Echo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runs, "HEAD_SECONDS", 0.05)
-    echo.gate.clear()
-    threading.Timer(0.3, echo.gate.set).start()  # the first request outlasts the first head's time
-    whole = b"POST /?Action=One HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-    answer = server.raw(whole + b"POST ")
-    assert b"Success" in answer
-    assert b"RequestTimeout" in answer
+def test_connections_that_say_nothing_are_closed() -> None:
+    with running(Echo(), limits=ServerLimits(head_seconds=0.1)) as server:
+        assert server.raw(b"") == b""
+        assert b"RequestTimeout" in server.raw(b"POST / HTTP/1.1\r\nHost:")
+        assert server.raw(WHOLE).endswith(b"}")  # answered, then idle, then closed
+        assert b"RequestTimeout" in server.raw(WHOLE + b"POST ")
+
+
+def test_a_second_head_has_its_own_time() -> None:
+    echo = Echo()
+    with running(echo, limits=ServerLimits(head_seconds=0.05)) as server:
+        echo.gate.clear()
+        threading.Timer(0.3, echo.gate.set).start()  # longer than the first head has
+        answer = server.raw(WHOLE + b"POST ")
+        assert b"Success" in answer
+        assert b"RequestTimeout" in answer
+
+
+def test_clients_that_never_read_are_hung_up_on(caplog: pytest.LogCaptureFixture) -> None:
+    """And what the server and the kernel hold for them meanwhile is little."""
+    caplog.set_level(logging.INFO, "facecore.server.access")
+    echo = Echo()
+    limits = ServerLimits(write_seconds=0.3, connection_requests=10**6)
+    with running(echo, limits=limits) as server:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", server.port))
+            sock.settimeout(20)
+            with pytest.raises(ConnectionError):  # not a timeout: the server ends it
+                sock.sendall(WHOLE.replace(b"One", b"Large") * 10**6)
+        assert len(echo.calls) < 32
+        assert server.send({"Action": "One"}).status == 200
+
+
+def test_a_connection_answers_so_many_requests() -> None:
+    with running(Echo(), limits=ServerLimits(connection_requests=3)) as server:
+        answer = server.raw(WHOLE * 5)
+        assert answer.count(b"HTTP/1.1 200") == 3
+        assert answer.count(b"connection: close") == 1
 
 
 def test_a_client_that_has_said_all_still_gets_its_answer(server: Running, echo: Echo) -> None:
@@ -327,16 +418,224 @@ def test_a_client_that_has_said_all_still_gets_its_answer(server: Running, echo:
     assert b"Success" in answer
 
 
-def test_too_many_connections(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "CONNECTIONS", 2)
-    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
-    try:
-        answer = server.raw(b"")
+def connect(server: Running, data: bytes = b"") -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", server.port), 10)
+    sock.sendall(data)
+    return sock
+
+
+def until_closed(sock: socket.socket) -> bytes:
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        while chunk := sock.recv(1 << 16):
+            answer += chunk
+    return answer
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"",
+        b"POST / HTTP/1.1\r\nHo",  # a slow head
+        b"POST /?Action=One HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nA",
+    ],
+)
+def test_slow_clients_make_room_for_others(start: bytes) -> None:
+    """The connection that has kept the server waiting the longest is closed, not the new one."""
+    with running(Echo(), limits=ServerLimits(connections=3)) as server, contextlib.ExitStack() as s:
+        slow = [s.enter_context(contextlib.closing(connect(server, start))) for _ in range(3)]
+        while len(server.server.server_state.connections) < 3:
+            time.sleep(0.005)
+        assert server.send({"Action": "One"}).status == 200
+        assert server.send(method="GET", path="/health").status == 200
+        answer = until_closed(slow[0])
         assert b"Throttling.Api" in answer
         assert b"x-acs-retry-after: 1000" in answer
-    finally:
-        for sock in idle:
-            sock.close()
+
+
+def test_connections_at_work_stay() -> None:
+    echo = Echo()
+    with running(echo, limits=ServerLimits(connections=1)) as server:
+        echo.gate.clear()
+        with contextlib.closing(connect(server, WHOLE)) as first:
+            while not echo.calls:
+                time.sleep(0.005)
+            assert b"Throttling.Api" in server.raw(b"")
+            echo.gate.set()
+            first.shutdown(socket.SHUT_WR)
+            assert b"Success" in until_closed(first)
+
+
+def test_an_address_has_a_share_of_the_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_origin", lambda address: "192.0.2.1")
+    limits = ServerLimits(address_connections=2)
+    with running(Echo(), limits=limits) as server, contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(contextlib.closing(connect(server))) for _ in range(3)]
+        assert b"Throttling.Api" in until_closed(idle[0])
+        assert len(server.server.server_state.connections) <= 2
+
+
+@pytest.mark.parametrize(
+    ("address", "origin"),
+    [
+        ("127.0.0.1", ""),
+        ("::1", ""),
+        ("", ""),
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_who_shares(address: str, origin: str) -> None:
+    assert runs._origin(address) == origin
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX's limits")
+def test_as_many_files_as_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    raised: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, values: raised.append(values))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 100))
+    with pytest.raises(InvalidParameter, match="open files, and 100 are allowed"):
+        runs.reserve_files(50)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 4096))
+    runs.reserve_files(512)
+    assert raised == [(512 + runs.OWN_FILES, 4096)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (4096, 4096))
+    runs.reserve_files(512)
+    assert len(raised) == 1
+
+
+def test_no_flood_of_lines(
+    server: Running, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "facecore.server.access")
+    monkeypatch.setattr(access_log, "REFUSALS", 3)
+    monkeypatch.setattr(access_log.time, "monotonic", lambda: 5.0)
+    for _ in range(5):
+        server.send(path="/elsewhere")
+    for _ in range(2):
+        server.send({"Action": "One"})
+    lines = [json.loads(r.getMessage()) for r in caplog.records if "access" in r.name]
+    assert [line["status"] for line in lines] == [404, 404, 404, 200, 200]
+    assert [line.get("left_out") for line in lines] == [None, None, None, 2, None]
+
+
+SECRET = "s3cret-s3cret-s3cret"
+
+
+def signed(
+    server: Running,
+    operation: str,
+    form: Mapping[str, str] | bytes = b"",
+    *,
+    key: str = "door-1",
+    secret: str = SECRET,
+) -> Reply:
+    body = form if isinstance(form, bytes) else urlencode(form).encode()
+    hashed = hashlib.sha256(body).hexdigest()
+    headers = {
+        "host": f"127.0.0.1:{server.port}",
+        "x-acs-action": operation,
+        "x-acs-version": "2019-12-19" if operation == "AuthorizeFileUpload" else "2022-08-09",
+        "x-acs-date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "x-acs-signature-nonce": os.urandom(8).hex(),
+        "x-acs-content-sha256": hashed,
+    }
+    request = SimpleNamespace(method="POST", pathname="/", query={}, headers=headers)
+    headers["authorization"] = Utils.get_authorization(
+        request, "ACS3-HMAC-SHA256", hashed, key, secret
+    )
+    return server.send(body, **{name.replace("-", "_"): value for name, value in headers.items()})
+
+
+def test_what_a_key_may_do() -> None:
+    echo = Echo()
+    keys = {
+        "door-1": Key("door-1", SECRET, operations=frozenset({"FaceCompare", "QueryFaceGroup"})),
+        "desk": Key("desk", SECRET, groups=frozenset({"staff"})),
+        "old": Key("old", SECRET, until=datetime.date(2020, 1, 1)),
+        "slow": Key("slow", SECRET, rate=0.001),
+    }
+    with running(echo, keys) as server:
+        assert signed(server, "FaceCompare").status == 200
+        assert signed(server, "QueryFaceGroup").status == 200
+        for operation in ("DeleteFaceGroup", "AddFaceRecord", "AuthorizeFileUpload"):
+            refused(signed(server, operation), "Forbidden.RAMUserAccessDenied")
+        refused(signed(server, "CompareFaces"), "Error.NoPermissionAccess")
+        assert signed(server, "AddFaceRecord", key="desk").status == 200
+        assert signed(server, "AuthorizeFileUpload", key="desk").status == 200
+        refused(signed(server, "FaceCompare", key="old"), "InvalidAccessKeyId.Inactive")
+        assert signed(server, "FaceCompare", key="slow").status == 200
+        refused(signed(server, "FaceCompare", key="slow"), "Throttling.Api")
+    assert echo.groups == [None, None, frozenset({"staff"}), None]
+
+
+def test_one_key_does_not_take_all_places() -> None:
+    echo = Echo()
+    keys = dict.fromkeys(("door-1", "door-2"), SECRET)
+    with running(echo, keys, ServerLimits(workers=1, queue=3)) as server:
+        echo.gate.clear()
+        replies: list[Reply] = []
+        threads = [
+            threading.Thread(target=lambda: replies.append(signed(server, "FaceCompare")))
+            for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        while server.server._application._pending["door-1"] < 2:
+            time.sleep(0.005)
+        refused(signed(server, "FaceCompare"), "Throttling.Api")
+        other = threading.Thread(
+            target=lambda: replies.append(signed(server, "FaceCompare", key="door-2"))
+        )
+        other.start()
+        while server.server._application._pending["door-2"] < 1:
+            time.sleep(0.005)
+        echo.gate.set()
+        for thread in (*threads, other):
+            thread.join()
+    assert [answer.status for answer in replies] == [200, 200, 200]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"x_acs_action": "FaceCompare"},
+        {"authorization": "ACS3-HMAC-SHA256 Credential=door-2,SignedHeaders=host,Signature=00"},
+        {"authorization": "ACS3-HMAC-SHA256 Credential=door-1,SignedHeaders=host,Signature=00"},
+        {"content_type": "multipart/form-data; boundary=b"},
+        {"content_type": "text/plain"},
+    ],
+)
+def test_an_unsigned_body_is_never_held(
+    change: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    echo = Echo()
+    with running(echo, {"door-1": SECRET}) as server:
+        application = server.server._application
+        monkeypatch.setattr(application, "_body", lambda *_: pytest.fail("the body was read"))
+        answer = server.send(b"%" * 2**20, **change)
+        assert answer.status == REFUSALS[answer.body["Code"]][0] < 500
+        assert answer.body["Code"] != "InternalError"
+    assert echo.calls == []
+
+
+def test_a_signed_body_that_was_changed() -> None:
+    """The head proves the key; the body is held, hashed and refused without being decoded."""
+    echo = Echo()
+    with running(echo, {"door-1": SECRET}) as server:
+        whole = server.send
+
+        def changed(body: bytes, **headers: str) -> Reply:
+            return whole(b"%" * len(body), **headers)
+
+        server.send = changed  # type: ignore[method-assign, assignment]
+        refused(signed(server, "FaceCompare", b"A=1"), "SignatureDoesNotMatch")
+    assert echo.calls == []
 
 
 def test_the_log(server: Running, echo: Echo, caplog: pytest.LogCaptureFixture) -> None:

@@ -27,7 +27,12 @@ class Given:
         self.answer = Answered(200, {})
         self.calls: list[tuple[str, dict[str, Any]]] = []
 
-    def call(self, name: str, params: Mapping[str, Any], /) -> Answered:
+    def check(self) -> None:
+        pass
+
+    def call(
+        self, name: str, params: Mapping[str, Any], /, *, groups: frozenset[str] | None = None
+    ) -> Answered:
         self.calls.append((name, dict(params)))
         return self.answer
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, quote_plus, unquote_plus, urlencode
+import contextlib
+import re
+import sys
+import tracemalloc
+from types import FrameType
+from typing import Any
+from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urlencode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facecore.server.forms import FIELDS, merge, read_form
+from facecore.server import forms
+from facecore.server.forms import FIELDS, escape, escape_twice, merge, read_form
 from facecore.server.refusals import Refusal
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -19,22 +26,77 @@ def test_what_was_encoded_comes_back(fields: list[tuple[str, str]]) -> None:
     assert read_form(urlencode(fields).encode()) == fields
 
 
-@given(st.text("%2BbFf3D+ &=/a\r\n_", max_size=24))
-def test_odd_escapes_are_read_as_the_standard_library_reads_them(text: str) -> None:
-    try:
-        expected = parse_qsl(text, keep_blank_values=True, errors="strict")
-    except UnicodeDecodeError:
-        with pytest.raises(Refusal, match="UTF-8"):
-            read_form(text.encode())
-        return
-    assert read_form(text.encode()) == expected
+@given(st.text("%2BbFf3D+ &=/a\r\n_", max_size=24), st.sampled_from([8, 1 << 16]))
+def test_escapes_are_read_as_the_standard_library_reads_them(text: str, block: int) -> None:
+    """Also where an escape lies across two blocks; an escape that is none is refused."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forms, "BLOCK", block)
+        if re.search("%(?![0-9A-Fa-f]{2})", text):
+            with pytest.raises(Refusal, match="hexadecimal"):
+                read_form(text.encode())
+            return
+        try:
+            expected = parse_qsl(text, keep_blank_values=True, errors="strict")
+        except UnicodeDecodeError:
+            with pytest.raises(Refusal, match="UTF-8"):
+                read_form(text.encode())
+            return
+        assert read_form(text.encode()) == expected
+
+
+@pytest.mark.parametrize("value", ["%252B", "%2b", "%3D%26", "+%2B+", "%0D%0A", "\n=="])
+def test_escapes_within_escapes(value: str) -> None:
+    assert read_form(b"a=" + value.encode()) == [("a", unquote_plus(value))]
+
+
+@pytest.mark.parametrize("value", ["%", "%2", "%%2B", "%2B%zz", "%2%2BB", "%\n2B", "%ü", "a%"])
+def test_broken_escapes_are_refused(value: str) -> None:
+    for field in (f"a={value}", f"{value}=a", f"b=%41&a={value}"):
+        with pytest.raises(Refusal, match="hexadecimal"):
+            read_form(field.encode())
+
+
+@given(st.binary(max_size=40))
+def test_values_are_escaped_as_signatures_want_them(data: bytes) -> None:
+    once = quote(data, safe="")
+    assert escape(data).decode() == once
+    assert escape_twice(data).decode() == quote(once, safe="")
 
 
 @pytest.mark.parametrize(
-    "value", ["%252B", "%2%2BB", "%2b", "%", "%%2B", "%2B%zz", "+%2B+", "%\n2B", "a%\r\n"]
+    "unit", [b"%", b"%zz", b"%41", b"+", b"=", b"a", b"%f0%9f%98%80", b"\xff", b"%00"]
 )
-def test_escapes_within_escapes(value: str) -> None:
-    assert read_form(b"a=" + value.encode()) == [("a", unquote_plus(value))]
+def test_a_body_costs_no_step_of_python_per_byte(unit: bytes) -> None:
+    """Lines run and memory taken grow with blocks of 64 KiB, whatever the bytes are."""
+    size = 4 * 2**20
+    body = b"a=" + unit * (size // len(unit))
+    lines = 0
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return trace
+
+    tracemalloc.start()
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with contextlib.suppress(Refusal):
+            read_form(body)
+    finally:
+        sys.settrace(before)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert lines < 200 + 60 * size // forms.BLOCK
+    assert peak < 2.5 * size
+
+
+def test_long_values_are_ascii() -> None:
+    """One character outside makes Python store up to four bytes for every other one."""
+    value = "a" * forms.TEXT_BYTES
+    assert read_form(b"a=" + value.encode()) == [("a", value)]
+    with pytest.raises(Refusal, match="not ASCII"):
+        read_form(b"a=" + quote_plus(value + "\U0001f600").encode())
 
 
 def test_bytes_that_are_no_text() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from pathlib import Path
 
 import pytest
 
 from facecore import InvalidParameter
-from facecore.server.keys import read_keys
+from facecore.server.keys import Key, read_keys
 
 SECRET = "s3cret-s3cret-s3cret"
 
@@ -22,7 +23,31 @@ def keys_file(folder: Path, text: str, mode: int = 0o600) -> Path:
 
 def test_keys_and_comments(tmp_path: Path) -> None:
     path = keys_file(tmp_path, f"# doors\n\n door-1\t{SECRET} \nback.door {SECRET}+/=\n")
-    assert read_keys(path) == {"door-1": SECRET, "back.door": SECRET + "+/="}
+    assert read_keys(path) == {
+        "door-1": Key("door-1", SECRET),
+        "back.door": Key("back.door", SECRET + "+/="),
+    }
+
+
+def test_what_a_key_may_do(tmp_path: Path) -> None:
+    options = "operations=FaceCompare,AddFaceRecord groups=staff,visitors until=2026-12-31 rate=2.5"
+    key = read_keys(keys_file(tmp_path, f"door-1 {SECRET} {options}\n"))["door-1"]
+    assert key == Key(
+        "door-1",
+        SECRET,
+        operations=frozenset({"FaceCompare", "AddFaceRecord"}),
+        groups=frozenset({"staff", "visitors"}),
+        until=datetime.date(2026, 12, 31),
+        rate=2.5,
+    )
+    assert key.allows("FaceCompare")
+    assert not key.allows("DeleteFaceGroup")
+    assert SECRET not in repr(key)
+    end = datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC).timestamp()
+    assert not key.expired(end - 1)
+    assert key.expired(end)
+    assert not Key("a", SECRET).expired(end)
+    assert Key("a", SECRET).allows("DeleteFaceGroup")
 
 
 @pytest.mark.parametrize(
@@ -39,6 +64,21 @@ def test_keys_and_comments(tmp_path: Path) -> None:
         f"a:{SECRET}\n",
         "a " + "x" * 300 + SECRET,
         "a " * (1 << 20),
+        f"a {SECRET} b",
+        f"a {SECRET} until",
+        f"a {SECRET} until=",
+        f"a {SECRET} until=2026-02-30",
+        f"a {SECRET} until=20261231",
+        f"a {SECRET} rate=0",
+        f"a {SECRET} rate=-1",
+        f"a {SECRET} rate=nan",
+        f"a {SECRET} rate=1 rate=2",
+        f"a {SECRET} groups=",
+        f"a {SECRET} groups=a,",
+        f"a {SECRET} operations=",
+        f"a {SECRET} operations=FaceCompare,facecompare",
+        f"a {SECRET} opertions=FaceCompare",
+        f"a short {SECRET}",
     ],
 )
 def test_other_forms_are_refused_without_naming_a_secret(tmp_path: Path, text: str) -> None:

@@ -62,15 +62,33 @@ def test_a_permission_is_for_one_file_and_a_minute() -> None:
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     files = Uploads(clock)
-    keys = [files.allow("") for _ in range(uploads.WAITING)]
+    monkeypatch.setattr(uploads, "OWN_BYTES", 10)
+    monkeypatch.setattr(uploads, "BYTES", 15)
+    keys = [files.allow("a") for _ in range(uploads.OWN_WAITING)]
     with pytest.raises(Refusal, match="Throttling"):
-        files.allow("")
-    monkeypatch.setattr(uploads, "BYTES", 10)
-    files.put(keys[0], b"123456")
+        files.allow("a")
+    others = [files.allow("b") for _ in range(2)]  # one key never takes another's places
+    files.put(keys[0], b"1234567")
     with pytest.raises(Refusal, match="Throttling"):
-        files.put(keys[1], b"123456")
+        files.put(keys[1], b"1234567")
+    files.put(others[0], b"1234567")
+    with pytest.raises(Refusal, match="Throttling"):
+        files.put(others[1], b"12")
     clock.now = 61
-    files.put(files.allow(""), b"123456")
+    files.put(files.allow("a"), b"1234567")
+
+
+def test_files_are_expected_only_after_a_permission() -> None:
+    clock = Clock()
+    files = Uploads(clock)
+    assert not files.expects()
+    key = files.allow("")
+    assert files.expects()
+    files.put(key, b"x")
+    assert not files.expects()
+    files.allow("")
+    clock.now = 61
+    assert not files.expects()
 
 
 @pytest.mark.parametrize(
@@ -132,8 +150,13 @@ def test_too_many_parts() -> None:
 
 
 def test_over_http(server: Running, echo: Echo) -> None:
+    kind, early = multipart({"key": b"k", "file": b"x"})
+    assert server.send(early, content_type=kind).body["Code"] == "InvalidParameter"
+    assert (
+        server.send(method="GET", x_acs_action="AuthorizeFileUpload").body["Code"]
+        == "UnsupportedHTTPMethod"  # an image tag of any web page does as much
+    )
     allowed = server.send(
-        method="GET",
         x_acs_action="AuthorizeFileUpload",
         x_acs_version="2019-12-19",
         host=f"127.0.0.1:{server.port}",
