@@ -1,9 +1,9 @@
-"""A picture behind an http(s) address that somebody else chose.
+"""The address of a picture that somebody else chose.
 
-Whoever may name an address could use this machine as a probe into the network it stands in
-(server-side request forgery).  So an address is parsed once, strictly; every answer of the name
-service is checked before a connection is opened, and the connection goes to the very answer that
-was checked; a redirect is a new address, to which all of this applies again.
+A sender of addresses could use this machine as a probe into its own network (server-side request
+forgery).  So an address is parsed once, strictly; every answer of the name service is checked
+before a connection is opened, and the connection goes to the answer that was checked; a redirect
+is a new address, to which all of this applies again.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ __all__ = ["Address", "Deadline", "is_public", "parse", "resolve"]
 URL_LENGTH = 8192  # characters; signed addresses of object stores take one or two thousand
 PORTS = {"http": 80, "https": 443}
 
-# What is not the public internet, https://www.iana.org/assignments/iana-ipv4-special-registry.
-# A list of our own, as the standard library's `is_global` differs between patch releases.
+# Networks off the public internet, https://www.iana.org/assignments/iana-ipv4-special-registry.
+# The standard library's `is_global` differs between patch releases.
 _NOT_PUBLIC_4 = [
     ipaddress.IPv4Network(network)
     for network in (
@@ -32,6 +32,7 @@ _NOT_PUBLIC_4 = [
         "10.0.0.0/8",
         "100.64.0.0/10",  # carrier-grade NAT; metadata services of some clouds
         "127.0.0.0/8",
+        "168.63.129.16/32",  # a public number, behind which Azure serves each virtual machine
         "169.254.0.0/16",  # link-local; metadata services of most clouds
         "172.16.0.0/12",
         "192.0.0.0/24",
@@ -45,8 +46,8 @@ _NOT_PUBLIC_4 = [
         "240.0.0.0/4",  # reserved, broadcast
     )
 ]
-# Outside 2000::/3 lies all that is local, and all that embeds an IPv4 address in another way than
-# those of the second list: ::ffff:0:0/96 (mapped), 64:ff9b::/96 and 64:ff9b:1::/48 (NAT64).
+# Outside 2000::/3 lie all local networks, and those that embed an IPv4 address: ::ffff:0:0/96
+# (mapped), 64:ff9b::/96 and 64:ff9b:1::/48 (NAT64).  The second list has those inside.
 _PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
 _NOT_PUBLIC_6 = [
     ipaddress.IPv6Network(network)
@@ -80,7 +81,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The moment at which a download has to be over, whatever it is waiting for.
+    """The moment at which a download has to be over.
 
     Parameters
     ----------
@@ -108,9 +109,8 @@ class Deadline:
 def parse(url: str) -> Address:
     """The parts of an address.
 
-    Stricter than browsers are, so that no two parsers can read one address differently: no
-    credentials, no white space or backslash, no zone, and an IPv4 address only as four decimal
-    numbers.
+    Stricter than browsers, so that no two parsers read one address differently: no credentials,
+    no white space or backslash, no zone, and an IPv4 address only as four decimal numbers.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def parse(url: str) -> Address:
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port
-    except ValueError as error:  # brackets that do not match, a port that is none
+    except ValueError as error:  # unmatched brackets, a port that is not a number
         raise AddressRefused(f"the address cannot be read: {error}") from None
     if parts.scheme not in PORTS:
         raise AddressRefused("the address does not begin with http:// or https://")
@@ -176,12 +176,13 @@ def resolve(host: str, port: int, deadline: Deadline, *, allow_private: bool) ->
     Raises
     ------
     AddressRefused
-        One of them is not public, and `allow_private` is not set.
+        One of them is not public, or is this machine or its neighbour, and `allow_private` is
+        not set.
     DownloadFailed
         The name is unknown, or the name service takes too long.
     """
     found = _lookup(host, port, deadline)
-    if not allow_private and not all(map(is_public, found)):
+    if not allow_private and not all(is_public(ip) and not _is_near(ip) for ip in found):
         raise AddressRefused(
             "the address leads to a machine that is not on the public internet",
             "send the picture itself, or allow private addresses in the configuration",
@@ -190,11 +191,39 @@ def resolve(host: str, port: int, deadline: Deadline, *, allow_private: bool) ->
 
 
 def is_public(ip: str) -> bool:
-    """Whether an IP address belongs to the public internet, and embeds no other address."""
-    address = ipaddress.ip_address(ip)
+    """Whether text is an IP address of the public internet that embeds no other address."""
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return False
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_4)
+    # ISATAP (RFC 5214, 6.1) embeds an IPv4 address behind 0:5efe or 200:5efe, in any network.
+    if int(address) >> 32 & 0xFFFFFFFF in (0x00005EFE, 0x02005EFE):
+        return False
     return address in _PUBLIC_6 and not any(address in network for network in _NOT_PUBLIC_6)
+
+
+def _is_near(ip: str) -> bool:
+    """Whether a public address is this machine's, or in an IPv6 network (/64) that it is in."""
+    address = ipaddress.ip_address(ip)
+    source = _source(ip)
+    if source is None or source.version != address.version:
+        return False
+    if address.version == 4:
+        return source == address
+    return int(source) >> 64 == int(address) >> 64
+
+
+def _source(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address of this machine that packets to another one would come from, if any."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect((ip, 9))  # asks the routing table; a datagram socket sends nothing here
+            return ipaddress.ip_address(sock.getsockname()[0].partition("%")[0])
+    except (OSError, ValueError):  # there is no route
+        return None
 
 
 def _lookup(host: str, port: int, deadline: Deadline) -> list[str]:
@@ -211,6 +240,8 @@ def _lookup(host: str, port: int, deadline: Deadline) -> list[str]:
             answers.append(list(dict.fromkeys(str(row[4][0]) for row in rows)))
         except OSError as error:
             answers.append(error)
+        except UnicodeError:  # a name that the C library does not take
+            answers.append([])
 
     asking = threading.Thread(target=ask, name="facecore-lookup", daemon=True)
     asking.start()

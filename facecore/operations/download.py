@@ -37,30 +37,30 @@ class Redirect:
 def fetch(url: str, *, limit: int, timeout: float = 5.0, allow_private: bool = False) -> bytes:
     """The bytes behind an http or https address.
 
-    No proxy, cookie or credential is used, whatever the environment names, and bytes are taken
-    as they are: a compressed answer is refused, not unpacked.
+    No proxy, cookie or credential of the environment is used.  A compressed answer is refused,
+    not unpacked.
 
     Parameters
     ----------
     url : str
-        Names in other scripts than Latin are encoded (IDNA 2003); a fragment is left out.
+        Names in other scripts are encoded (IDNA 2003); a fragment is left out.
     limit : int
-        Most bytes that are read.
+        The most bytes to read.
     timeout : float, default 5.0
         Seconds for all of it: name service, connections, redirects and every byte.
     allow_private : bool, default False
-        Also take addresses that are not public: loopback, private and link-local ones, say.
+        Also take addresses that are not public, such as loopback and private ones.
 
     Raises
     ------
     AddressRefused
-        It is no http(s) address, carries credentials, or leads (by itself, by the name service
-        or by a redirect) to a machine that is not on the public internet.
+        It is not an http(s) address, carries credentials, or leads (by itself, by the name
+        service or by a redirect) to a machine that is not on the public internet.
     ImageTooLarge
         There are more than `limit` bytes.
     DownloadFailed
-        Name unknown, connection refused, time over, status other than 2xx, more than 3
-        redirects, or an answer that is cut or no HTTP.
+        Unknown name, refused connection, no time left, a status other than 2xx, more than 3
+        redirects, or an answer that breaks off or is not HTTP.
     """
     deadline = Deadline(timeout)
     address = addresses.parse(url)
@@ -146,7 +146,7 @@ class _Checked(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         found = addresses.resolve(host, port, self._deadline, allow_private=self._allow_private)
         for tried, ip in enumerate(found):
-            # A share of the time each: one that never answers must not spend that of the others.
+            # A share of the time each: one that never answers must not use up that of the others.
             share = self._deadline.remaining() / (len(found) - tried)
             try:
                 stream = self._sockets.connect_tcp(ip, port, share)
@@ -157,7 +157,7 @@ class _Checked(httpcore.NetworkBackend):
 
 
 class _Timed(httpcore.NetworkStream):
-    """A stream in which every step ends at the deadline, be it the thousandth small one."""
+    """A stream in which every step ends at the deadline, however many there are."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: Deadline) -> None:
         self._stream = stream
@@ -187,8 +187,8 @@ class _Timed(httpcore.NetworkStream):
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
-    # The machine's authorities, where an administrator may have added some, and the well-known
-    # ones, as a small image often has none.
+    # The machine's authorities, to which an administrator may have added some, and the well-known
+    # ones: a small container image often has none.
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     return context

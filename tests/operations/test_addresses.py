@@ -272,7 +272,9 @@ def test_redirects_are_checked_like_addresses(
     assert Hostile.seen[before:] == [(f"/{path}", f"public.test:{port}")]
 
 
-def test_a_connection_goes_to_the_answer_that_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_goes_to_the_answer_that_was_checked(
+    sources: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rebinding: a second answer of the name service would be another machine."""
     answers = iter([["93.184.216.34"], ["127.0.0.1"]])
     monkeypatch.setattr(addresses, "_lookup", lambda *args: next(answers))
@@ -289,7 +291,9 @@ def test_a_connection_goes_to_the_answer_that_was_checked(monkeypatch: pytest.Mo
         fetch("http://rebinding.test/", limit=LIMIT)
 
 
-def test_one_private_answer_refuses_the_name(names: dict[str, list[str]]) -> None:
+def test_one_private_answer_refuses_the_name(
+    names: dict[str, list[str]], sources: dict[str, str]
+) -> None:
     names["both.test"] = ["93.184.216.34", "192.168.1.1"]
     with pytest.raises(AddressRefused):
         fetch("http://both.test/", limit=LIMIT)
@@ -350,6 +354,9 @@ def test_certificates_are_checked_by_the_name_and_not_by_the_address(
         "http://192.168.0.1/",
         "http://169.254.169.254/latest/meta-data/",
         "http://100.100.100.200/latest/meta-data/",
+        "http://168.63.129.16/machine",
+        "http://[2606:4700::5efe:7f00:1]/",
+        "http://[2606:4700::200:5efe:a00:1]/",
         "http://224.0.0.1/",
         "http://255.255.255.255/",
         "http://①②⑦.⓪.⓪.①/",  # compatibility characters that IDNA folds to 127.0.0.1
@@ -362,6 +369,77 @@ def test_machines_off_the_internet_are_refused(url: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", connect)
     with pytest.raises(AddressRefused):
         fetch(url, limit=LIMIT)
+
+
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The routing table: target -> the address of this machine that packets come from."""
+    table: dict[str, str] = {}
+
+    def source(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+        return ipaddress.ip_address(table[ip]) if ip in table else None
+
+    monkeypatch.setattr(addresses, "_source", source)
+    return table
+
+
+@pytest.mark.parametrize(
+    ("ip", "source", "is_near"),
+    [
+        ("93.184.216.34", "93.184.216.34", True),  # this machine's own public address
+        ("93.184.216.34", "93.184.216.35", False),
+        ("93.184.216.34", "192.168.0.2", False),
+        ("2606:4700::1", "2606:4700::1", True),
+        ("2606:4700::1", "2606:4700::ffff:2", True),  # a neighbour
+        ("2606:4700::1", "2606:4700:0:1::1", False),
+        ("2606:4700::1", "", False),  # no route
+    ],
+)
+def test_this_machine_and_its_neighbours_are_refused(
+    ip: str,
+    source: str,
+    is_near: bool,
+    names: dict[str, list[str]],
+    sources: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def connect(self: object, host: str, *args: object) -> httpcore.NetworkStream:
+        assert not is_near
+        return httpcore.MockStream([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"])
+
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", connect)
+    names["public.test"] = [ip]
+    if source:
+        sources[ip] = source
+    if is_near:
+        with pytest.raises(AddressRefused):
+            fetch("http://public.test/", limit=LIMIT)
+    else:
+        assert fetch("http://public.test/", limit=LIMIT) == b"ok"
+
+
+def test_the_routing_table_knows_this_machine() -> None:
+    assert str(addresses._source("127.0.0.1")) == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "answer", ["", "public.test", "fe80::1%eth0", "1.2.3", "::g", "0x7f000001"]
+)
+def test_odd_answers_of_a_name_service_are_refused(
+    answer: str, names: dict[str, list[str]], sources: dict[str, str]
+) -> None:
+    names["odd.test"] = [answer]
+    with pytest.raises(AddressRefused):
+        fetch("http://odd.test/", limit=LIMIT)
+
+
+def test_a_name_that_the_system_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **rest: object) -> list[object]:
+        raise UnicodeError("label too long")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(DownloadFailed, match="unknown"):
+        fetch("http://odd.test/", limit=LIMIT)
 
 
 @pytest.mark.parametrize(

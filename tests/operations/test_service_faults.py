@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,15 @@ import pytest
 from operations.base import BASE
 from operations.cases import Requests
 
-from facecore import FaceEngine, Gallery, InvalidParameter
+from facecore import (
+    FacecoreError,
+    FaceEngine,
+    Gallery,
+    GalleryLocked,
+    GalleryNotWritable,
+    GalleryUnavailable,
+    InvalidParameter,
+)
 from facecore.operations import CODES, DOCUMENTED, FaceService, OperationError, ServiceConfig
 from facecore.operations.service import OPERATIONS
 
@@ -157,6 +167,64 @@ def test_liveness_that_cannot_be_checked_is_an_error(
     assert service.call("FaceDuplicationCheckIntl", requests.build(wrong)).status == 400
     request["Liveness"] = "0"
     assert service.call("FaceDuplicationCheckIntl", requests.build(request)).status == 200
+
+
+CHANGES: dict[str, tuple[str, int, str]] = {
+    "CreateFaceGroup": ("create_group", 503, "ServiceUnavailable"),
+    "ModifyFaceGroup": ("update_group", 503, "ServiceUnavailable"),
+    "DeleteFaceGroup": ("delete_group", 503, "ServiceUnavailable"),
+    "DeleteFaceRecord": ("remove", 503, "ServiceUnavailable"),
+    "DeleteFaceRecordV2": ("remove", 503, "ServiceUnavailable"),
+    "AddFaceRecord": ("add", 503, "ServiceUnavailable"),
+    "FaceDuplicationCheckIntl": ("add", 500, "InternalError"),  # its document has no 503
+}
+
+
+@pytest.mark.parametrize("error", [GalleryNotWritable, GalleryLocked, GalleryUnavailable])
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_gallery_that_cannot_be_changed(
+    name: str,
+    error: type[FacecoreError],
+    service: FaceService,
+    gallery: Gallery,
+    requests: Requests,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    group = gallery.create_group("g1")
+    vector = np.zeros((1, gallery.engine.pack.embedder.output.dimension), np.float32)
+    vector[0, 0] = 1
+    (record,) = gallery.add_templates("g1", vector, ["u1"], contract=gallery.contract_id)
+    number = gallery.record(record.face_id).id if name == "DeleteFaceRecord" else group.id
+    method, status, code = CHANGES[name]
+
+    def fail(*_: object, **__: object) -> None:
+        raise error("no room in /srv/secret/folder")
+
+    monkeypatch.setattr(Gallery, method, fail)
+    request = {**BASE[name], "VerifyModel": "0", "AutoRegistration": "0"}
+    request |= {"FaceRegisterGroupCode": "g1", "MerchantUserId": "u1"}
+    if "Id" in request:
+        request["Id"] = str(number)
+    response = service.call(name, requests.build(request))
+    assert (response.status, response.body["Code"]) == (status, code)
+    assert error.__name__ in response.body["Message"]
+    assert "secret" not in str(response.body)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is Linux's")
+def test_a_full_disk_and_a_missing_folder_are_told(
+    service: FaceService, gallery: Gallery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = sorted(path.name for path in Path(gallery.address).iterdir())
+    service.check()
+    assert sorted(path.name for path in Path(gallery.address).iterdir()) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryFile", lambda dir: open("/dev/full", "wb"))  # noqa: SIM115
+        with pytest.raises(GalleryNotWritable, match="No space left"):
+            service.check()
+    monkeypatch.setattr(gallery, "address", str(tmp_path / "gone"))
+    with pytest.raises(GalleryNotWritable, match="No such file"):
+        service.check()
 
 
 def test_operation_error() -> None:

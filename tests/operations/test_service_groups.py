@@ -247,3 +247,49 @@ def test_parameters(
     response = service.call(name, {**BASE[name], **change})
     assert response.body["Code"] == code
     assert response.status == (200 if code == "Success" else 400)
+
+
+def test_a_caller_of_some_groups(service: FaceService, people: Gallery, requests: Requests) -> None:
+    """Whatever names, numbers or omits a group: the others are neither shown nor changed."""
+    allowed = frozenset({"g1"})
+    ids = {group.name: group.id for group in people.groups()}
+    other = people.records("g2")[0]
+
+    def ask(name: str, **params: Any) -> Any:
+        return service.call(name, params, groups=allowed)
+
+    page = {"CurrentPage": 1, "PageSize": 10}
+    shown = ask("QueryFaceGroup", **page).body
+    assert [item["Code"] for item in shown["Items"]] == ["g1"]
+    assert shown["TotalCount"] == 1
+    assert ask("QueryFaceGroup", GroupCode="g2", **page).body["Items"] == []
+    check = requests.build({**BASE["FaceDuplicationCheckIntl"], "VerifyModel": "0"})
+    face = requests.build(BASE["AddFaceRecord"])
+    registers = {"AutoRegistration": "0", "FaceRegisterGroupCode": "g2", "FaceGroupCodes": "g1"}
+    for code in ("g2", "there is none"):
+        for response in (
+            ask("CreateFaceGroup", GroupCode=code),
+            ask("QueryFaceRecord", FaceGroupCode=code, **page),
+            ask("DeleteFaceRecordV2", MerchantUserId="u1", FaceGroupCode=code),
+            ask("AddFaceRecord", **{**face, "FaceGroupCode": code}),
+            ask("FaceDuplicationCheckIntl", **{**check, "FaceGroupCodes": f"g1, {code}"}),
+            ask("FaceDuplicationCheckIntl", **{**check, **registers}),
+        ):
+            assert response.status == 403
+            assert response.body["Code"] == "Forbidden.RAMUserAccessDenied"
+    for name, number in (
+        ("ModifyFaceGroup", ids["g2"]),
+        ("DeleteFaceGroup", ids["g2"]),
+        ("DeleteFaceRecord", other.id),
+    ):
+        assert ask(name, Id=str(number), Name="mine").body["Data"] == 0
+    assert (
+        ask("QueryFaceRecord", FaceGroupCode="g1", FaceId=other.face_id, **page).body["Items"] == []
+    )
+    result = ask("DeleteFaceRecordV2", MerchantUserId="u1").body["Result"]
+    assert result == {"Deleted": "Y", "DeletedGroupCodes": "g1"}
+    assert [record.face_id for record in people.records("g2")] == [other.face_id]
+    assert people.group("g2").title == "title g2"
+    assert ask("ModifyFaceGroup", Id=str(ids["g1"]), Name="mine").body["Data"] == 1
+    assert ask("DeleteFaceGroup", Id=str(ids["g1"])).body["Data"] == 1
+    assert ask("CreateFaceGroup", GroupCode="g1").status == 200
