@@ -81,29 +81,32 @@ def on_processor(*processes: int) -> float:
     return nanoseconds / 1e9
 
 
+def sign(port: int, operation: str, body: bytes) -> dict[str, str]:
+    """Headers of a request with the key of `serving`, signed with ACS3-HMAC-SHA256."""
+    hashed = hashlib.sha256(body).hexdigest()
+    headers = {
+        "host": f"127.0.0.1:{port}",
+        "x-acs-action": operation,
+        "x-acs-version": "2022-08-09",
+        "x-acs-date": Utils.get_timestamp(),
+        "x-acs-signature-nonce": Utils.get_nonce(),
+        "x-acs-content-sha256": hashed,
+        "content-type": "application/x-www-form-urlencoded",
+    }
+    request = SimpleNamespace(method="POST", pathname="/", query={}, headers=headers)
+    headers["authorization"] = Utils.get_authorization(
+        request, "ACS3-HMAC-SHA256", hashed, KEY, SECRET
+    )
+    return headers
+
+
 class Signed:
     """Sends requests that were signed beforehand, on one connection."""
 
     def __init__(self, port: int, body: str, count: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port)
         self._body = body.encode()
-        hashed = hashlib.sha256(self._body).hexdigest()
-        self._headers = []
-        for _ in range(count):
-            headers = {
-                "host": f"127.0.0.1:{port}",
-                "x-acs-action": "FaceCompare",
-                "x-acs-version": "2022-08-09",
-                "x-acs-date": Utils.get_timestamp(),
-                "x-acs-signature-nonce": Utils.get_nonce(),
-                "x-acs-content-sha256": hashed,
-                "content-type": "application/x-www-form-urlencoded",
-            }
-            request = SimpleNamespace(method="POST", pathname="/", query={}, headers=headers)
-            headers["authorization"] = Utils.get_authorization(
-                request, "ACS3-HMAC-SHA256", hashed, KEY, SECRET
-            )
-            self._headers.append(headers)
+        self._headers = [sign(port, "FaceCompare", self._body) for _ in range(count)]
 
     def __call__(self, turn: int) -> dict[str, Any]:
         self._connection.request("POST", "/", self._body, self._headers[turn])
