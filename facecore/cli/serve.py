@@ -71,10 +71,14 @@ def _serve(args: argparse.Namespace) -> Answer:
             warm(engine)
             service = FaceService(engine, gallery, config)
             server = Server(Application(service, keys, acs3_only=args.acs3_only))
-            # uvicorn stops at these signals, and raises them again at its end; the gallery has
-            # to be closed after that.
+
+            def stop(*_: object) -> None:
+                server.should_exit = True
+
+            # uvicorn has handlers while it runs, and raises a signal again at its end.  This one
+            # is for the moments around that: the signal counts, and the gallery is closed.
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: None)
+                signal.signal(number, stop)
             server.run([sock])
     count = server.server_state.total_requests
     return {"requests": count}, OK, [f"stopped after {count:,} requests"]

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from facecore import FaceEngine, cli
 from facecore.operations import FaceService, Response
+from facecore.server.uvicorn_server import Server
 from facecore.server.warmup import warm
 
 SECRET = "s3cret-s3cret-s3cret"
@@ -77,6 +79,33 @@ def test_start_and_stop(tmp_path: Path, number: int) -> None:
     lines = [json.loads(line) for line in rest.splitlines()]
     assert [line["code"] for line in lines] == [expected]
     assert SECRET not in rest
+
+
+def test_a_signal_just_before_the_server_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, gave_up = Server.run, []
+
+    def late(self: Server, sockets: Any) -> None:
+        def give_up() -> None:
+            gave_up.append(True)
+            self.should_exit = True
+
+        timer = threading.Timer(20, give_up)
+        timer.start()
+        signal.raise_signal(signal.SIGTERM)
+        run(self, sockets)
+        timer.cancel()
+
+    monkeypatch.setattr(Server, "run", late)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        folder = str(tmp_path / "gallery")
+        assert cli.main(["serve", "--no-auth", "--port", "0", "--gallery", folder]) == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert not gave_up
 
 
 def test_warming_reaches_every_part(

@@ -318,9 +318,9 @@ def test_a_clock_that_goes_wrong_for_a_while_locks_nobody_out() -> None:
     verify(acs3(), by)
     clock.now += 3600
     verify(acs3(x_acs_date="2026-01-31T13:00:00Z", x_acs_signature_nonce="n2"), by)
-    clock.sleep(60)
+    clock.sleep(10)
     clock.now -= 3600
-    verify(acs3(x_acs_date="2026-01-31T12:01:00Z", x_acs_signature_nonce="n3"), by)
+    verify(acs3(x_acs_date="2026-01-31T12:00:10Z", x_acs_signature_nonce="n3"), by)
 
 
 def test_one_key_does_not_use_up_the_nonces_of_another() -> None:
