@@ -30,9 +30,9 @@ class AddFaceRecordResult:
     passed : bool
         Whether the face was stored.
     face_quality : {"HIGH", "MEDIUM", "LOW"}
-        LOW where there was no face.
+        LOW if there was no face.
     face_id : str
-        Of the new record; "" where there is none.  The document has no place for it, so it is
+        Of the new record; "" if there is none.  The document has no place for it, so it is
         not in the response's body.
     """
 
@@ -74,7 +74,7 @@ def run(context: Context, params: Mapping[str, object]) -> AddFaceRecordResult:
 
 
 def _picture_name(given: Given) -> str:
-    """Name of an address or a file without its ending; "" where the picture has none."""
+    """Name of an address or a file without its ending; "" if the picture has none."""
     if isinstance(given.value, Upload):
         return given.value.name
     if given.kind != "url":

@@ -1,4 +1,4 @@
-"""The address of a picture that somebody else chose.
+"""Addresses of pictures, which the sender of a request chooses.
 
 A sender of addresses could use this machine as a probe into its own network (server-side request
 forgery).  So an address is parsed once, strictly; every answer of the name service is checked
@@ -62,7 +62,7 @@ _NOT_PUBLIC_6 = [
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The parts of an http(s) address, as they go onto the wire (ASCII)."""
+    """The parts of an http(s) address, in the ASCII form of the wire."""
 
     scheme: str
     host: str  # lower case; an IPv6 address without brackets
@@ -152,10 +152,10 @@ def _host(netloc: str, name: str) -> str:
     try:
         host = name.encode("idna").decode("ascii").lower().removesuffix(".")
     except UnicodeError:
-        raise AddressRefused("the host is no name that can be looked up") from None
+        raise AddressRefused("the host is not a name that can be looked up") from None
     labels = host.split(".")
     if not host or len(host) > 253 or not all(map(_is_label, labels)):
-        raise AddressRefused("the host is missing, or is no name that can be looked up")
+        raise AddressRefused("the host is missing, or is not a name that can be looked up")
     # The C library also reads 2130706433, 127.1 and 0177.0.0.1 as addresses; others do not.
     if labels[-1].isdigit() or labels[-1].startswith("0x"):
         try:
@@ -166,7 +166,7 @@ def _host(netloc: str, name: str) -> str:
 
 
 def _is_label(label: str) -> bool:
-    # The underscore is no host name's, but object stores do answer to such names.
+    # Host names have no underscore, but some object stores' names do.
     return 0 < len(label) <= 63 and all(c.isalnum() or c in "-_" for c in label)
 
 
@@ -222,7 +222,7 @@ def _source(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.connect((ip, 9))  # asks the routing table; a datagram socket sends nothing here
             return ipaddress.ip_address(sock.getsockname()[0].partition("%")[0])
-    except (OSError, ValueError):  # there is no route
+    except (OSError, ValueError):  # no route
         return None
 
 

@@ -20,11 +20,11 @@ class Code:
     Attributes
     ----------
     name : str
-        What stands in ``Code``.
+        The response's ``Code``.
     status : int
         HTTP status.
     message : str
-        What stands in ``Message`` where nothing closer can be said.
+        The response's ``Message``, unless the failure has a closer one.
     """
 
     name: str
@@ -59,7 +59,7 @@ THROTTLING = Code("Throttling.Api", 403, "Too many requests.")
 INTERNAL_ERROR = Code("InternalError", 500, "The request could not be processed.")
 SERVICE_UNAVAILABLE = Code("ServiceUnavailable", 503, "The service cannot be used at present.")
 
-# CompareFaces has codes of its own
+# CompareFaces alone
 IMAGE_TYPE_EMPTY = Code("InvalidParam.ImageTypeEmpty", 400, "An image type is missing or empty.")
 IMAGE_TYPE_INVALID = Code(
     "InvalidParam.ImageTypeInvalid", 400, "An image type is neither FacePic nor IDPic."
@@ -113,7 +113,7 @@ DOCUMENTED: dict[str, tuple[Code, ...]] = {
     "DeleteFaceRecord": _GROUPS,
     "DeleteFaceRecordV2": _GROUPS,
 }
-"""The codes of each operation; an error of the device itself has the last 500 among them."""
+"""The codes of each operation; a failure of the device gets the last 500 among them."""
 
 CODES: dict[str, Code] = {
     code.name: code for codes in (*DOCUMENTED.values(), (UNKNOWN_ACTION,)) for code in codes
@@ -124,14 +124,14 @@ CODES: dict[str, Code] = {
 class OperationError(FacecoreError):
     """An operation was not carried out; `code` and `status` are the document's.
 
-    An application's gate raises it too: ``raise OperationError("Throttling.Api")``.
+    An application's gate may raise it: ``raise OperationError("Throttling.Api")``.
 
     Parameters
     ----------
     code : str or Code
         A documented code, or its name.
     message : str, optional
-        What was wrong; the code's own message by default.
+        What was wrong; by default the code's message.
 
     Attributes
     ----------
@@ -154,10 +154,10 @@ class OperationError(FacecoreError):
     def __init__(self, code: str | Code, message: str = "") -> None:
         name = code.name if isinstance(code, Code) else code
         if name not in CODES:
-            raise InvalidParameter(f"{name!r:.80} is no documented code", "see operations.CODES")
+            raise InvalidParameter(f"{name!r:.80} is not a documented code", "see operations.CODES")
         self._code = CODES[name]
         super().__init__(message or self._code.message)
-        self.args = (name, self.message)  # what a pickled copy is made from
+        self.args = (name, self.message)  # a pickled copy is made from these
 
     @property
     def code(self) -> str:

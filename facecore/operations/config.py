@@ -1,4 +1,4 @@
-"""How a service behaves where the document leaves it open."""
+"""Settings of a service, for all that the document leaves open."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ class ServiceConfig:
     download_timeout : float, default 5.0
         Seconds for the download of one picture, all of it.
     gate : callable, optional
-        Called with the operation's name before anything else is looked at; it lets a request
-        pass by returning, and refuses it by raising `OperationError` with a documented code.
+        Called with the operation's name before anything else is checked.  To let a request pass
+        it returns; to refuse it, it raises `OperationError` with a documented code.
     threshold : float, optional
         Score from which two faces are one person's, 0..100; the engine's by default.
     search_far : float, default 0.01
-        A stored face counts as found from `threshold`, or from the score that this share of
-        new people would reach with any face of the searched groups: whichever is higher.  The
-        more faces are stored, the stricter the search.
+        A stored face counts as found from the higher of two scores: `threshold`, and the score
+        that this share of new people would reach with any face of the searched groups.  The more
+        faces are stored, the stricter the search.
     liveness_threshold : float, optional
         Attack score from which a picture is an attack, 0..100; the engine's by default.
     any_orientation : bool, default False
-        Take the bounds of a picture's resolution for its longer and its shorter side, not for
-        height and width: landscape pictures have the same limits as portraits then.
+        Apply the bounds of a picture's resolution to its longer and shorter side, not to height
+        and width: landscape pictures then have the same limits as portraits.
     exact_biz_id : bool, default True
-        FaceCrossCompareIntl takes a MerchantBizId of exactly 32 characters, as its document
-        says; otherwise 1 to 32, as the other operations do.
+        FaceCrossCompareIntl takes a MerchantBizId of exactly 32 characters, which is the rule of
+        its document; otherwise 1 to 32, like the other operations.
 
     Raises
     ------
     InvalidParameter
-        A value makes no sense.
+        A value is out of range or of another type.
     """
 
     allow_private_addresses: bool = False

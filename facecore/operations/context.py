@@ -1,4 +1,4 @@
-"""What every operation works with."""
+"""Engine, gallery and settings, which every operation works with."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Context", "OperationResult", "new_transaction_id", "refusing"]
 
 
 class OperationResult(Protocol):
-    """What an operation found."""
+    """The typed result of an operation."""
 
     def to_response(self) -> dict[str, Any]:
         """Members of the response's body, under their documented names and in their types."""
@@ -102,7 +102,7 @@ class Context:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Turn a gallery's refusal of what a request holds into InvalidParameter."""
+    """Report a value that the gallery refuses as InvalidParameter."""
     try:
         yield
     except (GroupExists, GroupNotFound, InvalidParameter) as error:

@@ -1,8 +1,8 @@
 """One GET over a connection to an address that was checked, until a deadline.
 
-httpcore does the HTTP.  Its network backend is the place where a host becomes a connection: there
-the name is looked up, checked and pinned, while the URL, and so the Host header, SNI and the name
-in the certificate, keep the host.
+httpcore does the HTTP.  Its network backend turns a host into a connection: there the name is
+looked up, checked and pinned.  The URL, and with it the Host header, SNI and the name in the
+certificate, keeps the host.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _answer(response: httpcore.Response, limit: int) -> bytes | Redirect:
     if response.status // 100 != 2:
         raise DownloadFailed(f"the address answers with HTTP status {response.status}")
     if headers.get(b"content-encoding", "identity").strip().lower() not in ("", "identity"):
-        raise DownloadFailed("the address answers with compressed bytes that nobody asked for")
+        raise DownloadFailed("the address answers with compressed bytes")
     body = bytearray()
     for chunk in response.iter_stream():
         body += chunk

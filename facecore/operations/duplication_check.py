@@ -67,7 +67,7 @@ class DuplicationCheckResult:
     registered : bool or None
         None where registration was not attempted; False where the user was there already.
     face_id : str
-        Of the new record; "" where there is none.
+        Of the new record; "" if there is none.
     age : int or None
         In years; None where it was not asked for or cannot be told.
     gender : {"M", "F"} or None
@@ -180,7 +180,7 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
 
 
 def _check(context: Context, values: Values) -> tuple[list[str], bool]:
-    """What the table cannot say; the groups to search, and whether to register."""
+    """Check what the table cannot; return the groups to search, and whether to register."""
     codes = []
     if text := values["FaceGroupCodes"]:
         codes = list(dict.fromkeys(filter(None, map(str.strip, re.split(_COMMAS, text)))))
@@ -196,7 +196,7 @@ def _check(context: Context, values: Values) -> tuple[list[str], bool]:
         context.check_group(values["FaceRegisterGroupCode"])
         context.check_user_id(values["MerchantUserId"])
     if values["Liveness"] == "1" and context.engine.pack.liveness is None:
-        # Never "no attack": nobody has looked.
+        # Never "no attack", which was not checked.
         message = f"the pack {context.engine.pack.name} has no liveness model"
         _log.error("Liveness=1 cannot be answered: %s", message)
         raise OperationError(INTERNAL_ERROR, f"Liveness=1 cannot be answered: {message}.")
@@ -223,7 +223,7 @@ def _search(
 
 
 def _register(context: Context, values: Values, source: FaceSample) -> FaceRecord | None:
-    """The new record; None where the user is in the group and is to stay as he is."""
+    """The new record; None if the user is in the group and is not to be replaced."""
     replaces = values["UpdateFaceIfUserExists"] == "Y"
     try:
         return context.gallery.add(

@@ -52,7 +52,7 @@ class GroupsResult:
 
 
 def create_group(context: Context, params: Mapping[str, object]) -> GroupsResult:
-    """CreateFaceGroup, an operation of our own; ``Data`` is the new group's Id."""
+    """CreateFaceGroup, which the vendor does not have; ``Data`` is the new group's Id."""
     values = read(CREATE_FACE_GROUP, params)
     context.check_access(values["GroupCode"])
     with refusing():
@@ -75,7 +75,7 @@ def query_groups(context: Context, params: Mapping[str, object]) -> GroupsResult
 
 
 def modify_group(context: Context, params: Mapping[str, object]) -> GroupsResult:
-    """ModifyFaceGroup: new words for people to read; the code stays."""
+    """ModifyFaceGroup: another name and description; the code stays."""
     values = read(MODIFY_FACE_GROUP, params)
 
     def change(group: Group) -> None:
@@ -107,7 +107,7 @@ def query_records(context: Context, params: Mapping[str, object]) -> GroupsResul
     try:
         count = context.gallery.count(group, **filters)
         records = context.gallery.records(group, (page - 1) * size, size, **filters)
-    except InvalidParameter:  # an id that cannot be stored is nobody's
+    except InvalidParameter:  # no user has an id that cannot be stored
         count, records = 0, []
     return _page(values, count, [_record(record) for record in records])
 
@@ -138,7 +138,7 @@ def delete_record_v2(context: Context, params: Mapping[str, object]) -> GroupsRe
             with suppress(GroupNotFound):  # deleted meanwhile, with every face in it
                 if context.may_use(code) and gallery.remove(code, user_id=user_id):
                     deleted.append(code)
-    except InvalidParameter:  # an id that cannot be stored is nobody's
+    except InvalidParameter:  # no user has an id that cannot be stored
         pass
     result = {"Deleted": "Y" if deleted else "N"}
     if not group:
@@ -149,7 +149,7 @@ def delete_record_v2(context: Context, params: Mapping[str, object]) -> GroupsRe
 def _with_group(
     context: Context, values: Values, change: Callable[[Group], object]
 ) -> GroupsResult:
-    """Data 1 where a group was changed; 0 where there is none that the caller may use."""
+    """Data 1 if a group was changed, 0 if there is none that the caller may use."""
     try:
         group = context.gallery.group_by_id(int(values["Id"]))
         if not context.may_use(group.name):

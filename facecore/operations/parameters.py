@@ -1,4 +1,4 @@
-"""What a request may hold: how a table of parameters is read.
+"""Reads a request by its operation's table of parameters.
 
 The tables themselves stand in `tables`, a row per parameter of the document.
 """
@@ -45,7 +45,7 @@ class Parameter:
     ignored : bool
         Reserved: accepted in every value, and without effect.
     missing, invalid : Code
-        What a violation is answered with.
+        Codes of a violation.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Parameter:
     invalid: Code = INVALID_PARAMETER
 
     def check(self, value: str | None) -> None:
-        """Refuse a value that is there and not accepted; None is one that is no text."""
+        """Refuse a value that is given and not accepted; None is a value that is not text."""
         if value is not None and self.allowed and value not in self.allowed:
             raise OperationError(
                 self.invalid, f"{self.name} is {value!r:.80}, must be {' or '.join(self.allowed)}."
@@ -81,13 +81,13 @@ class PictureParameter:
     name : str
         How messages call it.
     text, url : str
-        Parameters that hold it as base64, and its address; "" where there is none.
+        Parameters that hold it as base64, and its address; "" if there is none.
     files : tuple of str
         Parameters that hold the file itself, or the address it was uploaded to.
     when : mapping of str to tuple of str
         As of a `Parameter`; a picture that is looked at is required.
     missing : Code
-        What its absence is answered with.
+        Code of its absence.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Upload:
 
     @property
     def name(self) -> str:
-        """The file's name without its folder and ending; "" where there is none."""
+        """The file's name without its folder and ending; "" if there is none."""
         name = self.source if isinstance(self.source, (str, os.PathLike)) else None
         if name is None:
             name = getattr(self.source, "name", "")
@@ -127,7 +127,7 @@ class Given:
     parameter : str
     kind : {"text", "url", "file"}
     value : object
-        Text; an `Upload` where the kind is "file".  Anything else was no picture.
+        Text; an `Upload` if the kind is "file".  All else is not a picture.
     """
 
     parameter: str
@@ -198,7 +198,7 @@ def read(table: Sequence[Parameter | PictureParameter], params: Mapping[str, obj
 
 
 def _text(value: object) -> str | None:
-    """Text as it is, numbers as the wire carries them, "" for what is absent, None for the rest."""
+    """Text unchanged, numbers as their text, "" for absent values, None for all others."""
     if value is None or isinstance(value, str):
         return value or ""
     try:

@@ -67,7 +67,7 @@ OPERATIONS: dict[str, Run] = {
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What goes back to a caller.
+    """The answer to a caller.
 
     Attributes
     ----------
@@ -84,8 +84,8 @@ class Response:
 class FaceService(TypedOperations):
     """The documented operations on one engine and one gallery.
 
-    A service is safe to share between threads.  Besides `call`, which takes and gives what goes
-    over the wire, each of the five operations is a method with Python's own types.
+    A service is safe to share between threads.  `call` takes and gives the documented fields; each
+    of the five operations is also a method with Python's types.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ class FaceService(TypedOperations):
         Returns
         -------
         Response
-            Nothing is raised: what fails is answered with its documented status and code.
+            Nothing is raised: a failure is a response with its documented status and code.
         """
         request_id = str(uuid.uuid4()).upper()
         try:
@@ -204,7 +204,7 @@ def error_body(error: OperationError, request_id: str) -> dict[str, Any]:
 
 
 def _log_failure(name: str, request_id: str, error: BaseException) -> None:
-    """Where and why, as text: the frames hold pictures, and a log handler might keep them."""
+    """Log where and why as text: frames hold pictures, and a log handler might keep them."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     _log.error(
         "%s failed, request %s: %s: %.300s\n%s",

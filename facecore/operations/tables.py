@@ -107,7 +107,7 @@ COMPARE_FACES_VALUES = (
     PictureParameter("Target", "TargetImageValue", missing=PARAM_MISSING),
 )
 
-# Groups come from the vendor's console; here they need an operation of their own.
+# The vendor's groups come from its console; here an operation creates them.
 CREATE_FACE_GROUP = (
     Parameter("GroupCode", required=True, pattern=LISTED_CODE),
     Parameter("Name"),

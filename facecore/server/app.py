@@ -89,9 +89,10 @@ class ServerLimits:
 
 @dataclass(slots=True)
 class _Held:
-    """What one request holds of the bytes that all may hold together."""
+    """One request's share of the bytes that all requests may hold."""
 
     size: int = 0
+    unproven: int = 0
     whole: bool = False  # the body has been read to its end
 
 
@@ -130,11 +131,14 @@ class Application:
         self._share = self._most if keys is None or len(keys) < 2 else -(-self._most // 2)
         self._pending: Counter[str] = Counter()
         self._held = 0
+        self._unproven = 0  # of the held bytes, those whose sender only the body can prove
+        # Nobody fills the room for bodies with no more than the id of a key.
+        self._most_unproven = limits.held_bytes // (1 if keys is None else 2)
         self._stopping = False
         self._health = _Health(service)
 
     def stop(self) -> None:
-        """Answer no further request; those that are here are finished."""
+        """Refuse further requests; current ones are finished."""
         self._stopping = True
 
     def close(self) -> None:
@@ -181,7 +185,9 @@ class Application:
         admitted = self._admit(request, length > 0)
         self._check_places(admitted.proven)
         try:
-            bodies: list[bytes | bytearray] = [await self._body(request, held)]
+            body = await self._body(request, held, is_proven=bool(admitted.proven))
+            bodies: list[bytes | bytearray] = [body]
+            del body  # the list has the only reference
             self._check_places(admitted.proven)
             self._pending[admitted.proven] += 1
             try:
@@ -193,6 +199,7 @@ class Application:
                 self._pending[admitted.proven] -= 1
         finally:
             self._held -= held.size
+            self._unproven -= held.unproven
 
     def _length(self, request: Request) -> int:
         """Bytes of the body, as the head states them."""
@@ -217,16 +224,22 @@ class Application:
         if self._pending.total() >= self._most or self._pending[owner] >= self._share:
             raise Refusal("Throttling.Api")
 
-    async def _body(self, request: Request, held: _Held) -> bytearray:
+    async def _body(self, request: Request, held: _Held, *, is_proven: bool) -> bytearray:
         """The body, if there is room for it."""
         body = bytearray()
         try:
             async with asyncio.timeout(self.limits.body_seconds):
                 async for chunk in request.stream():
-                    if self._held + len(chunk) > self.limits.held_bytes:
+                    unproven = 0 if is_proven else len(chunk)
+                    if (
+                        self._held + len(chunk) > self.limits.held_bytes
+                        or self._unproven + unproven > self._most_unproven
+                    ):
                         raise Refusal("Throttling.Api")
                     held.size += len(chunk)
+                    held.unproven += unproven
                     self._held += len(chunk)
+                    self._unproven += unproven
                     body += chunk
         except TimeoutError:
             raise Refusal("RequestTimeout") from None
@@ -266,7 +279,7 @@ class _Health:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def answer(self) -> Answer:
-        """The answer to ``GET /health``: 200, or 503 with what is wrong."""
+        """The answer to ``GET /health``: 200, or 503 with the error."""
         fresh = time.monotonic() - self._looked < HEALTH_SECONDS
         if self._look is None or (self._look.done() and not fresh):
             loop = asyncio.get_running_loop()

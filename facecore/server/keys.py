@@ -18,7 +18,7 @@ __all__ = ["Key", "read_keys"]
 
 FILE_BYTES = 1 << 20
 SECRET_LENGTH = 16  # characters at least: a signature that was overheard can be tried offline
-# Others must not read the secrets; the group may, as service managers hand out such files.
+# Others must not read the secrets; the group may, because service managers hand out such files.
 FORBIDDEN_MODE = stat.S_IRWXO | stat.S_IWGRP
 
 HINT = "write one key per line: id, secret, options, separated by spaces; see docs/serving.md"

@@ -1,4 +1,4 @@
-"""From the parts of an HTTP request to the answer of an operation; no network here."""
+"""Routes the parts of an HTTP request to an operation; knows nothing of the network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class Service(Protocol):
-    """What `facecore.operations.FaceService` is to this server."""
+    """The part of `facecore.operations.FaceService` that this server uses."""
 
     def call(
         self, name: str, params: Mapping[str, Any], /, *, groups: frozenset[str] | None = None
@@ -40,13 +40,13 @@ class Service(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes back to the client, and into the log.
+    """The answer to a client, and its facts for the log.
 
     Attributes
     ----------
     status : int
     body : bytes
-        JSON; XML after an upload alone, as the vendor's clients parse that.
+        JSON; after an upload XML, which the vendor's clients parse.
     code : str
         Of the operation, or of the refusal.
     request_id : str
@@ -63,7 +63,7 @@ class Answer:
 
 
 def refuse(refusal: Refusal, operation: str = "") -> Answer:
-    """The answer that a refusal is."""
+    """The answer that reports a refusal."""
     body = {
         "RequestId": str(uuid.uuid4()).upper(),
         "HostId": HOST_ID,
@@ -223,7 +223,7 @@ def _check_role(key: Key, operation: str) -> None:
 
 
 def _check_local(head: Head) -> None:
-    """Refuse what a browser sends for a web page, and what is for another host name."""
+    """Refuse the requests of web pages, and those for other host names."""
     host = head.header("host").rpartition("://")[2].rstrip("/").lower()
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
     try:

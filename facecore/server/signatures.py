@@ -58,14 +58,14 @@ class Head:
     headers: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
 
     def header(self, name: str) -> str:
-        """The only value of a header; "" where there is none, or more than one."""
+        """The only value of a header; "" if there is none, or more than one."""
         values = self.headers.get(name, ())
         return values[0].strip() if len(values) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a head says about its signature, and what is left to check.
+    """The signature of a head, and what the body still has to prove.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ class Verifier:
     clock : callable, default time.time
         Seconds since 1970.
     ticks : callable, default time.monotonic
-        Seconds of a clock that nobody sets.
+        Seconds of a clock that cannot be set.
     nonces : int, default 131,072
         How many requests of one key are remembered at most.
     """
@@ -237,14 +237,14 @@ class Nonces:
     the minute of that stamp, and a minute is forgotten as a whole.  The machine's clock may be
     set forward and back meanwhile.  So a minute is forgotten only when the clock says that it is
     over and as much time has really passed; afterwards its stamps, and all earlier ones, are
-    refused whatever the clock says.
+    refused at any setting of the clock.
 
     Parameters
     ----------
     limit : int
         Beyond it requests are refused, not forgotten: a forgotten one could be sent again.
     ticks : callable, default time.monotonic
-        Seconds of a clock that nobody sets.
+        Seconds of a clock that cannot be set.
     """
 
     def __init__(self, limit: int, ticks: Callable[[], float] = time.monotonic) -> None:

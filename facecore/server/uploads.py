@@ -1,8 +1,8 @@
 """Files that a client uploads first and names in a request later (the vendor's Advance calls).
 
-Such a client asks for permission (AuthorizeFileUpload), posts the file to the host it is told, and
-sends the operation with the file's address.  Here that host is this server, and the file waits in
-memory for the request that names it.
+Such a client asks for permission (AuthorizeFileUpload), posts the file to the host in the answer,
+and sends the operation with the file's address.  Here that host is this server, and the file waits
+in memory for the request that names it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Uploads:
             return any(not place.data for place in self._places.values())
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep a file; the key is the permission, as it is a secret of 128 bits.
+        """Keep a file.  The key is a secret of 128 bits, and so the permission.
 
         Raises
         ------
@@ -96,7 +96,7 @@ class Uploads:
             place.data = data
 
     def take(self, address: str, owner: str) -> bytes | None:
-        """The file whose key ends an address, once; None where none waits."""
+        """The file whose key ends an address, once; None if none waits."""
         key = address.rpartition("/")[2]
         with self._lock:
             self._forget()

@@ -28,7 +28,7 @@ from facecore.server.router import Answer, refuse
 __all__ = ["Server", "bind"]
 
 STOP_SECONDS = 30  # for requests that are here when the server is told to stop
-# What the kernel keeps for a connection: clients that never read cost no more than this.
+# Bytes that the kernel keeps for a connection: clients that never read cost no more.
 SEND_BUFFER = 64 * 2**10
 RECEIVE_BUFFER = 256 * 2**10
 OWN_FILES = 128  # descriptors for the gallery, downloads and libraries
@@ -309,7 +309,7 @@ class LineFormatter(logging.Formatter):
     """Log records as lines of JSON; a request's line is JSON already."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; no traceback, as its values may be parts of a request."""
+        """The line; no traceback, because its values may be parts of a request."""
         text = record.getMessage()
         if record.name == "facecore.server.access":
             return text

@@ -238,7 +238,7 @@ def test_operation_error() -> None:
         "slower",
     )
     assert OperationError("Throttling.Api").message == "Too many requests."
-    with pytest.raises(InvalidParameter, match="no documented code"):
+    with pytest.raises(InvalidParameter, match="not a documented code"):
         OperationError("TooManyRequests")
 
 

@@ -624,6 +624,25 @@ def test_an_unsigned_body_is_never_held(
     assert echo.calls == []
 
 
+def test_bodies_that_only_name_a_key_leave_room_for_others() -> None:
+    named = (
+        "Action=FaceCompare&Version=2022-08-09&AccessKeyId=door-1&Signature=AAAA&SignatureNonce=n"
+        "&SignatureMethod=HMAC-SHA1&SignatureVersion=1.0&Timestamp="
+        + time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    )
+    limits = ServerLimits(held_bytes=2000)
+    head = f"POST /?{named} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n".encode()
+    with running(Echo(), {"door-1": SECRET}, limits) as server:
+        application = server.server._application
+        with contextlib.closing(connect(server, head + b"x" * 999)):
+            while application._unproven < 999:
+                time.sleep(0.005)
+            refused(server.send(b"x" * 1000, named), "Throttling.Api")
+            assert signed(server, "FaceCompare", b"A=" + b"x" * 900).status == 200
+        while application._unproven or application._held:
+            time.sleep(0.005)
+
+
 def test_a_signed_body_that_was_changed() -> None:
     """The head proves the key; the body is held, hashed and refused without being decoded."""
     echo = Echo()
