@@ -1,4 +1,4 @@
-"""From what a request holds to faces: every check of a picture, in the document's order."""
+"""Turns the pictures of a request into faces, with every check in the document's order."""
 
 from __future__ import annotations
 
@@ -56,18 +56,18 @@ _MIB = 2**20
 # To decode one picture of a request, which has up to three: 44 million pixels of JPEG or PNG.
 _MEMORY = 256 * _MIB
 
-# A file is known by what it starts with, whatever its name says.
+# The first bytes of a file tell its format; names may lie.
 _MAGIC = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
 
 
 @dataclass(frozen=True, slots=True)
 class PictureRules:
-    """What one operation accepts as a picture, and how it answers what it does not.
+    """The pictures that one operation accepts, and its codes for all others.
 
     Attributes
     ----------
     formats : tuple of str
-        Accepted formats; empty where the engine's are.
+        Accepted formats; empty for all that the engine reads.
     max_bytes : int
         Of the file, inclusive.
     max_text : int or None
@@ -75,9 +75,9 @@ class PictureRules:
     least, most : (int, int) or None
         Height and width in pixels of the upright picture, inclusive.
     twice, not_base64, address, download, too_large, unreadable, no_face : Code
-        Given in two ways; text that is no base64; no address that may be fetched; nothing to be
-        had there; too many characters or bytes; no picture, or none of an accepted format and
-        resolution; no face on it.
+        Codes for: a picture given in two ways; text that is not base64; an address that may not
+        be fetched; a failed download; too many characters or bytes; a file that is not a picture
+        of an accepted format and resolution; a picture without a face.
     """
 
     formats: tuple[str, ...]
@@ -148,9 +148,8 @@ def read_pictures(
 ) -> dict[str, Picture]:
     """All pictures of a request, decoded, by the parameter that held them.
 
-    One check after the other, each over all pictures, so that what is cheap to find is found
-    first: given twice; text, address and download, picture by picture; bytes; format and
-    resolution.
+    One check after the other, each over all pictures, cheap checks first: given twice; text,
+    address and download, picture by picture; bytes; format and resolution.
 
     Parameters
     ----------

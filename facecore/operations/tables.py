@@ -1,6 +1,6 @@
 """The parameters of every operation, a row each, in the document's order.
 
-What a row cannot say stands with its operation: that a group exists, that a list has at most ten
+The operations check what a row cannot express: that a group exists, that a list has at most ten
 codes.
 """
 
