@@ -6,7 +6,6 @@ anybody is known to have sent it, so that its bytes must not cost a step of Pyth
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -23,8 +22,7 @@ BLOCK = 1 << 16
 
 Field = tuple[memoryview, memoryview]
 
-_BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_DIGIT = np.zeros(256, np.uint8)  # value of a hexadecimal digit
+_DIGIT = np.full(256, 255, np.uint8)  # value of a hexadecimal digit; 255 for all other bytes
 for _value in range(16):
     _DIGIT[ord(f"{_value:x}")] = _DIGIT[ord(f"{_value:X}")] = _value
 
@@ -35,12 +33,10 @@ def split_form(data: bytes | bytearray) -> list[Field]:
     Raises
     ------
     Refusal
-        InvalidParameter: more than 100 fields, or a ``%`` without two hexadecimal digits.
+        InvalidParameter: more than 100 fields.
     """
     if data.count(b"&") >= FIELDS:
         raise Refusal("InvalidParameter", f"There are more than {FIELDS} fields.")
-    if _BROKEN.search(data):
-        raise Refusal("InvalidParameter", "A % is not followed by two hexadecimal digits.")
     fields = []
     with memoryview(data) as view:
         start = 0
@@ -61,8 +57,8 @@ def read_form(data: bytes | bytearray) -> list[tuple[str, str]]:
     Raises
     ------
     Refusal
-        InvalidParameter: as in `split_form`; text that is not UTF-8; a value of more than 64 KiB
-        that is not ASCII.
+        InvalidParameter: as in `split_form` and `unescape`; text that is not UTF-8; a value of
+        more than 64 KiB that is not ASCII.
     """
     return [(_text(name), _text(value)) for name, value in split_form(data)]
 
@@ -83,22 +79,34 @@ def merge(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def unescape(data: memoryview | bytes) -> Iterator[bytes]:
-    """Decoded blocks of a name or value whose escapes are complete; ``+`` is a space."""
+    """Decoded blocks of a name or value; ``+`` is a space.
+
+    Raises
+    ------
+    Refusal
+        InvalidParameter: a ``%`` without two hexadecimal digits.
+    """
     start = 0
     while start < len(data):
         block = bytes(data[start : start + BLOCK])
-        if (cut := block.find(b"%", BLOCK - 2)) >= 0:  # an escape goes on in the next block
+        cut = block.find(b"%", BLOCK - 2)
+        if cut >= 0 and start + BLOCK < len(data):  # an escape goes on in the next block
             block = block[:cut]
         start += len(block)
         block = block.replace(b"+", b" ")
-        if b"%" in block:
-            codes = np.frombuffer(block, np.uint8).copy()
-            at = np.flatnonzero(codes == ord("%"))
-            codes[at] = _DIGIT[codes[at + 1]] << 4 | _DIGIT[codes[at + 2]]
-            kept = np.ones(len(codes), np.bool_)
-            kept[at + 1] = kept[at + 2] = False
-            block = codes[kept].tobytes()
-        yield block
+        yield _decode(block) if b"%" in block else block
+
+
+def _decode(block: bytes) -> bytes:
+    codes = np.frombuffer(block + b"  ", np.uint8).copy()  # room for digits that are missing
+    at = np.flatnonzero(codes == ord("%"))
+    high, low = _DIGIT[codes[at + 1]], _DIGIT[codes[at + 2]]
+    if max(high.max(), low.max()) > 15:
+        raise Refusal("InvalidParameter", "A % is not followed by two hexadecimal digits.")
+    codes[at] = high << 4 | low
+    kept = np.ones(len(codes), np.bool_)
+    kept[at + 1] = kept[at + 2] = kept[-2:] = False
+    return codes[kept].tobytes()
 
 
 def _escapes(prefix: bytes) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
