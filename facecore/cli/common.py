@@ -94,7 +94,7 @@ class Commands:
         return Commands(self._commands.add_parser(name, help=text), title, metavar)
 
 
-def engine(args: argparse.Namespace) -> FaceEngine:
+def engine(args: argparse.Namespace, *, isolate_decoding: bool = False) -> FaceEngine:
     """The engine that the options describe."""
     from facecore import FaceEngine
 
@@ -105,6 +105,7 @@ def engine(args: argparse.Namespace) -> FaceEngine:
         args.threads,
         threshold=threshold,
         calibration=getattr(args, "calibration", None),
+        isolate_decoding=isolate_decoding,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -65,7 +66,8 @@ def _serve(args: argparse.Namespace) -> Answer:
         from facecore.server.warmup import warm
 
         _log_lines()
-        engine = engine_of(args)
+        # Strangers send the pictures: one that crashes a decoder must not end the server.
+        engine = engine_of(args, isolate_decoding=os.name == "posix")
         with Gallery(args.gallery, engine) as gallery:
             config = ServiceConfig(allow_private_addresses=args.allow_private_addresses)
             warm(engine)

@@ -30,7 +30,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 def test_wrong_options_are_told_before_any_model_is_loaded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli.serve, "engine_of", lambda args: pytest.fail("models were loaded"))
+    monkeypatch.setattr(cli.serve, "engine_of", lambda args, **_: pytest.fail("models were loaded"))
     folder = str(tmp_path / "gallery")
     for host in ("0.0.0.0", "::", "192.168.0.1", "example.com"):
         error = complaint(capsys, "--gallery", folder, "--no-auth", "--host", host)
