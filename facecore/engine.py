@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from operator import length_hint
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,15 @@ from facecore.models.calibration_file import read_calibration
 from facecore.models.packs import load_pack
 from facecore.models.registry import DEFAULT_PACK
 from facecore.models.session import open_model
-from facecore.pipeline import FaceChoice, FaceInput, Pipeline, open_pipeline, translate_errors
+from facecore.pipeline import (
+    FaceChoice,
+    FaceInput,
+    IfMany,
+    Pipeline,
+    check_alone,
+    open_pipeline,
+    translate_errors,
+)
 
 if TYPE_CHECKING:
     from facecore.face.attributes import AttributeEstimator, Attributes
@@ -40,7 +48,9 @@ if TYPE_CHECKING:
     from facecore.models.packs import Pack
     from facecore.models.session import Provider
 
-__all__ = ["FaceChoice", "FaceEngine", "FaceInput"]
+__all__ = ["FaceChoice", "FaceEngine", "FaceInput", "IfMany"]
+
+T = TypeVar("T")
 
 # Imported where they are used: a comparison needs neither them nor the measures of quality.
 _OPTIONAL = {
@@ -270,6 +280,59 @@ class FaceEngine:
         _check_choice(face)
         return self._pipeline.sample(image, face)
 
+    def samples(self, image: FaceInput) -> list[FaceSample]:
+        """Every face of an image, largest first, aligned and embedded in one run.
+
+        A face whose landmarks allow no alignment is left out.
+
+        Parameters
+        ----------
+        image : image or FaceSample
+            As in `detect`; a sample answers with itself alone.
+
+        Returns
+        -------
+        list of FaceSample
+            Empty where there is no face.
+
+        Raises
+        ------
+        UnreadableImage, ImageTooLarge, InvalidParameter
+            See `facecore.images.load`.
+
+        Examples
+        --------
+        >>> import facecore, numpy as np, skimage.data
+        >>> engine = facecore.FaceEngine()
+        >>> astronaut = skimage.data.astronaut()[..., ::-1]
+        >>> len(engine.samples(np.hstack([astronaut, astronaut])))
+        2
+        """
+        return self._pipeline.samples(image)
+
+    def samples_many(
+        self, images: Iterable[FaceInput], batch_size: int = 32, progress: bool = False
+    ) -> Iterator[list[FaceSample] | FacecoreError]:
+        """`samples` of many images, in their order, while the images are still being read.
+
+        Parameters
+        ----------
+        images, batch_size, progress
+            As in `embed_many`.
+
+        Yields
+        ------
+        list of FaceSample, or FacecoreError
+            The error stands in the place of an image that cannot be read.
+
+        Raises
+        ------
+        InvalidParameter
+            `batch_size` makes no sense.
+        """
+        pipeline = self._worker_pipeline()
+        return _streamed(pipeline, images, batch_size, progress, None, pipeline.samples_of)
+
     def embed(self, image: FaceInput, *, face: FaceChoice = "largest") -> NDArray[np.float32]:
         """Vector of one face of an image.
 
@@ -301,6 +364,7 @@ class FaceEngine:
         progress: bool = False,
         *,
         face: FaceChoice = "largest",
+        if_many: IfMany = "largest",
     ) -> Iterator[NDArray[np.float32] | FacecoreError]:
         """Vectors of many images, in their order, while the images are still being read.
 
@@ -315,6 +379,8 @@ class FaceEngine:
             Show a progress bar on standard error.
         face : {"largest", "central"}
             Which face stands for an image.
+        if_many : {"largest", "refuse"}
+            As in `compare`; the error SeveralFacesDetected stands in the place of such an image.
 
         Yields
         ------
@@ -325,21 +391,13 @@ class FaceEngine:
         Raises
         ------
         InvalidParameter
-            `batch_size` or `face` makes no sense.
+            `batch_size`, `face` or `if_many` makes no sense.
         """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise InvalidParameter(f"batch_size is {batch_size!r}, must be an integer from 1")
-        if isinstance(images, (str, bytes, bytearray, os.PathLike)):
-            raise InvalidParameter("images is a single image", "give a list, or use embed")
         _check_choice(face)
-        vectors = self._worker_pipeline().stream(images, batch_size, face)
-        if not progress:
-            return vectors
-        from tqdm import tqdm
-
-        return iter(
-            tqdm(vectors, total=length_hint(images) or None, unit="image", desc="embedding")
-        )
+        _check_if_many(if_many)
+        pipeline = self._worker_pipeline()
+        work = partial(pipeline.vectors_of, choice=face, if_many=if_many)
+        return _streamed(pipeline, images, batch_size, progress, face, work)
 
     def quality(self, image: FaceInput, *, face: FaceChoice = "largest") -> Quality:
         """How far the picture of one face will serve for comparison.
@@ -411,6 +469,7 @@ class FaceEngine:
         face: FaceChoice = "largest",
         threshold: float | None = None,
         id_portrait: bool = False,
+        if_many: IfMany = "largest",
     ) -> Comparison:
         """Whether the faces of two images show the same person.
 
@@ -426,17 +485,64 @@ class FaceEngine:
             One of the images, whichever, is the small portrait of an identity card's chip
             (102×126 pixels).  The score then comes from the table that was measured on such
             portraits, and means the same: 80 is what 0.1 % of pairs of different people reach.
+        if_many : {"largest", "refuse"}
+            Where an image shows several faces: compare the largest (`Comparison.others` counts
+            the others), or raise SeveralFacesDetected.
 
         Raises
         ------
+        SeveralFacesDetected
+            An image shows several faces, and `if_many` is "refuse".
         NoFaceDetected, UnreadableImage, ImageTooLarge, InvalidParameter
             The message names the image.  InvalidParameter also where `id_portrait` is asked for
             and the pack has no table for it.
         """
         limit = self._limit(threshold)
+        _check_if_many(if_many)
         table = self.calibration_for(id_portrait)
-        first, second = self._templates(face, a=a, b=b)
+        first, second = self._templates(face, if_many, a=a, b=b)
         return comparison.compare(first, second, table, limit)
+
+    def compare_all(
+        self,
+        reference: FaceInput,
+        image: FaceInput,
+        *,
+        threshold: float | None = None,
+        id_portrait: bool = False,
+    ) -> list[Comparison]:
+        """Compare the largest face of a reference with every face of an image, best first.
+
+        Each score is that of one comparison.  A picture with n faces gives a stranger n chances:
+        the chance that one of them passes is up to n times the threshold's false accept rate.
+
+        Parameters
+        ----------
+        reference, image : image or FaceSample
+            As in `samples`.
+        threshold, id_portrait
+            As in `compare`.
+
+        Returns
+        -------
+        list of Comparison
+            ``faces[1]`` is the face of `image`; empty where `image` shows none.
+
+        Raises
+        ------
+        NoFaceDetected
+            The reference shows no face.
+        UnreadableImage, ImageTooLarge, InvalidParameter
+            As in `compare`.
+        """
+        limit = self._limit(threshold)
+        table = self.calibration_for(id_portrait)
+        (first,) = self._templates("largest", "largest", reference=reference)
+        found = [
+            comparison.compare(first, self._as_template(sample), table, limit)
+            for sample in self.samples(image)
+        ]
+        return sorted(found, key=lambda one: one.similarity, reverse=True)
 
     def cross_compare(
         self,
@@ -468,7 +574,7 @@ class FaceEngine:
             raise InvalidParameter(f"mode is {mode!r}", 'use "chain" or "loop"')
         limit = self._limit(threshold)
         table = self.calibration_for(id_portrait)
-        first, second, third = self._templates(face, a=a, b=b, c=c)
+        first, second, third = self._templates(face, "largest", a=a, b=b, c=c)
         return comparison.cross_compare(first, second, third, table, limit, mode)
 
     def calibration_for(self, id_portrait: bool = False) -> Calibration:
@@ -522,20 +628,27 @@ class FaceEngine:
             found = classifier.assess(sample.pixels, sample.face)
         return found if limit is None else replace(found, threshold=limit)
 
-    def _templates(self, face: FaceChoice, **named: FaceInput) -> list[Template]:
-        tasks = [partial(self._template, name, image, face) for name, image in named.items()]
+    def _templates(self, face: FaceChoice, if_many: IfMany, **named: FaceInput) -> list[Template]:
+        tasks = [
+            partial(self._template, name, image, face, if_many) for name, image in named.items()
+        ]
         given = named.values()
         shared = all(isinstance(i, FaceSample) or images.is_independent(i) for i in given)
         contract = self._pipeline.contract
         known = all(isinstance(i, FaceSample) and contract in i.vectors for i in given)
         return at_once(tasks) if shared and not known else [task() for task in tasks]
 
-    def _template(self, name: str, image: FaceInput, face: FaceChoice) -> Template:
+    def _template(self, name: str, image: FaceInput, face: FaceChoice, if_many: IfMany) -> Template:
         try:
             sample = self.sample(image, face=face)
+            check_alone((sample.face, *sample.others), if_many)
         except FacecoreError as error:
             raise type(error)(f"image {name}: {error.message}", error.hint) from error
-        return Template(sample.face, self._pipeline.embed([sample])[0])
+        return self._as_template(sample)
+
+    def _as_template(self, sample: FaceSample) -> Template:
+        vector = self._pipeline.embed([sample])[0]
+        return Template(sample.face, vector, len(sample.others))
 
     def _optional(self, role: Literal["liveness", "attributes"], what: str) -> Any:
         """A model that not every pack has, opened at the first use: few pay for it."""
@@ -595,6 +708,31 @@ def _tables(
             f"measure again: facecore calibrate DIR --pack {pack.name}",
         )
     return table, portrait
+
+
+def _streamed(
+    pipeline: Pipeline,
+    images: Iterable[FaceInput],
+    batch_size: int,
+    progress: bool,
+    choice: FaceChoice | None,
+    work: Callable[[list[FaceInput | FacecoreError]], list[T]],
+) -> Iterator[T]:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InvalidParameter(f"batch_size is {batch_size!r}, must be an integer from 1")
+    if isinstance(images, (str, bytes, bytearray, os.PathLike)):
+        raise InvalidParameter("images is a single image", "give a list, or use embed")
+    answers = pipeline.stream(images, batch_size, choice, work)
+    if not progress:
+        return answers
+    from tqdm import tqdm
+
+    return iter(tqdm(answers, total=length_hint(images) or None, unit="image", desc="embedding"))
+
+
+def _check_if_many(if_many: str) -> None:
+    if if_many not in get_args(IfMany):
+        raise InvalidParameter(f"if_many is {if_many!r}", 'use "largest" or "refuse"')
 
 
 def _check_choice(choice: str) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "PackNotFound",
     "ProviderUnavailable",
     "RecordNotFound",
+    "SeveralFacesDetected",
     "UnreadableImage",
     "UserExists",
 ]
@@ -91,6 +92,12 @@ class NoFaceDetected(FacecoreError):
     """No face was found, or none whose landmarks allow an alignment."""
 
     hint_default = "use a picture that shows the whole face, at least 20 pixels wide"
+
+
+class SeveralFacesDetected(FacecoreError):
+    """The picture shows more than one face, and if_many="refuse" was given."""
+
+    hint_default = "use a picture of one person, or cut the face out"
 
 
 class FaceTooSmall(FacecoreError):

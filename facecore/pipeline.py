@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from facecore import images
 from facecore._utils import malloc
 from facecore._utils.cpus import usable_cpus
-from facecore.errors import FacecoreError, NoFaceDetected
+from facecore.errors import FacecoreError, NoFaceDetected, SeveralFacesDetected
 from facecore.face.alignment import align
 from facecore.face.detection import Detector, Face
 from facecore.face.embedding import Embedder
@@ -27,11 +27,22 @@ from facecore.models.session import CPU, open_model
 if TYPE_CHECKING:
     from facecore.models.packs import LoadedPack
 
-__all__ = ["FaceChoice", "FaceInput", "Pipeline", "open_pipeline", "translate_errors"]
+__all__ = [
+    "FaceChoice",
+    "FaceInput",
+    "IfMany",
+    "Pipeline",
+    "check_alone",
+    "open_pipeline",
+    "translate_errors",
+]
 
 FaceChoice = Literal["largest", "central"]
+IfMany = Literal["largest", "refuse"]
 FaceInput: TypeAlias = Union[ImageInput, FaceSample]  # noqa: UP007 - ImageInput is a string
 """An image, or one whose face has been found already."""
+
+T = TypeVar("T")
 
 # Decoded bytes that `vectors_of` holds before it looks for their faces.
 _TOGETHER = 2**23
@@ -96,21 +107,19 @@ class Pipeline:
 
     def find(self, image: ImageInput, choice: FaceChoice) -> Face:
         """The face that stands for an image; raises NoFaceDetected."""
-        return self.choose(self.open(image, choice), choice)
+        return self.choose(self.open(image, choice), choice)[0]
 
-    def choose(self, picture: Picture, choice: FaceChoice) -> Face:
-        """The face that stands for a picture; raises NoFaceDetected."""
-        found: Face | None
+    def choose(self, picture: Picture, choice: FaceChoice) -> list[Face]:
+        """The face that stands for a picture, then the others; raises NoFaceDetected."""
         with translate_errors(picture):
             if choice == "largest":
-                found = self.detector.largest(picture)
+                found = self.detector.prominent_each([picture])[0]
             else:
                 middle = np.array([picture.width, picture.height]) / 2
-                found = min(
-                    self.detector.detect(picture),
-                    key=lambda face: float(np.linalg.norm(face.box.reshape(2, 2).mean(0) - middle)),
-                    default=None,
-                )
+                found = self.detector.detect(picture)
+                distances = [np.linalg.norm(f.box.reshape(2, 2).mean(0) - middle) for f in found]
+                if found:
+                    found.insert(0, found.pop(int(np.argmin(distances))))
         return _there(found, picture)
 
     def sample(self, image: FaceInput, choice: FaceChoice) -> FaceSample:
@@ -118,11 +127,28 @@ class Pipeline:
         if isinstance(image, FaceSample):
             return image
         picture = self.open(image, choice)
-        found = self.choose(picture, choice)
+        face, *others = self.choose(picture, choice)
         with translate_errors(picture):
-            crop = align(picture, found.landmarks)
+            crop = align(picture, face.landmarks)
         picture.release_pixels()
-        return FaceSample(picture, found, crop)
+        return FaceSample(picture, face, crop, tuple(others))
+
+    def samples(self, image: FaceInput) -> list[FaceSample]:
+        """Every face that can be aligned, largest first, embedded in one run."""
+        if isinstance(image, FaceSample):
+            samples = [image]
+        else:
+            picture, samples = self.open(image, None), []
+            with translate_errors(picture):
+                faces = self.detector.detect(picture)
+                for i, face in enumerate(faces):
+                    with contextlib.suppress(NoFaceDetected):
+                        crop = align(picture, face.landmarks)
+                        others = (*faces[:i], *faces[i + 1 :])
+                        samples.append(FaceSample(picture, face, crop, others))
+            picture.release_pixels()
+        self.embed(samples)
+        return samples
 
     def embed(self, samples: Sequence[FaceSample]) -> list[NDArray[np.float32]]:
         """Vectors of samples, in one run for those that have none yet."""
@@ -134,7 +160,10 @@ class Pipeline:
         return [sample.vectors[self.contract] for sample in samples]
 
     def vectors_of(
-        self, sources: Sequence[FaceInput | FacecoreError], choice: FaceChoice
+        self,
+        sources: Sequence[FaceInput | FacecoreError],
+        choice: FaceChoice,
+        if_many: IfMany = "largest",
     ) -> list[NDArray[np.float32] | FacecoreError]:
         """Vectors of several images, an error in the place of each that has none.
 
@@ -150,6 +179,7 @@ class Pipeline:
                 if isinstance(image, FacecoreError):
                     found[i] = image
                 elif isinstance(image, FaceSample):
+                    check_alone((image.face, *image.others), if_many)
                     found[i] = image.crop
                 else:
                     pictures[i] = self.open(image, choice)
@@ -157,17 +187,33 @@ class Pipeline:
                 found[i] = _without_frames(error)
             last = i == len(sources) - 1
             if pictures and (last or sum(p.nbytes for p in pictures.values()) > _TOGETHER):
-                crops = self._crop_each(list(pictures.values()), choice)
+                crops = self._crop_each(list(pictures.values()), choice, if_many)
                 found.update(zip(pictures, crops, strict=True))
                 pictures.clear()
         crops = [found[i] for i in range(len(sources))]
         vectors = iter(self._embed_each([c for c in crops if not isinstance(c, FacecoreError)]))
         return [c if isinstance(c, FacecoreError) else next(vectors) for c in crops]
 
+    def samples_of(
+        self, sources: Sequence[FaceInput | FacecoreError]
+    ) -> list[list[FaceSample] | FacecoreError]:
+        """`samples` of several images, an error in the place of each that cannot be read."""
+        answers: list[list[FaceSample] | FacecoreError] = []
+        for image in sources:
+            try:
+                answers.append(image if isinstance(image, FacecoreError) else self.samples(image))
+            except FacecoreError as error:
+                answers.append(_without_frames(error))
+        return answers
+
     def stream(
-        self, sources: Iterable[FaceInput], batch_size: int, choice: FaceChoice
-    ) -> Iterator[NDArray[np.float32] | FacecoreError]:
-        """`vectors_of` for many images, in their order, read at most two batches ahead.
+        self,
+        sources: Iterable[FaceInput],
+        batch_size: int,
+        choice: FaceChoice | None,
+        work: Callable[[list[FaceInput | FacecoreError]], list[T]],
+    ) -> Iterator[T]:
+        """Apply `work` to many images, in their order, read at most two batches ahead.
 
         Decoding and the models release the GIL, so each worker keeps a processor busy if it does
         everything for its images, with models of one thread.  Splitting the operators among
@@ -178,7 +224,7 @@ class Pipeline:
         workers = usable_cpus()
         share = -(-batch_size // workers)
         remaining = iter(sources)
-        waiting: deque[Future[list[NDArray[np.float32] | FacecoreError]]] = deque()
+        waiting: deque[Future[list[T]]] = deque()
         with ThreadPoolExecutor(workers) as pool:
             try:
                 while True:
@@ -186,14 +232,14 @@ class Pipeline:
                         more = [self._read(image, choice) for image in islice(remaining, share)]
                         if not more:
                             break
-                        waiting.append(pool.submit(self.vectors_of, more, choice))
+                        waiting.append(pool.submit(work, more))
                     if not waiting:
                         return
                     yield from waiting.popleft().result()
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _read(self, image: FaceInput, choice: FaceChoice) -> FaceInput | FacecoreError:
+    def _read(self, image: FaceInput, choice: FaceChoice | None) -> FaceInput | FacecoreError:
         """What other threads may read; open files and Pillow's images are read here."""
         if isinstance(image, FaceSample) or images.is_independent(image):
             return image
@@ -203,19 +249,20 @@ class Pipeline:
             return _without_frames(error)
 
     def _crop_each(
-        self, pictures: list[Picture], choice: FaceChoice
+        self, pictures: list[Picture], choice: FaceChoice, if_many: IfMany
     ) -> list[NDArray[np.uint8] | FacecoreError]:
-        faces: list[Face | None] | None = None
+        faces: list[list[Face]] | None = None
         if choice == "largest":
             # If that fails, one by one, so that the error stays with its picture.
             with contextlib.suppress(FacecoreError), translate_errors(pictures[0]):
-                faces = self.detector.largest_each(pictures)
+                faces = self.detector.prominent_each(pictures)
         answers: list[NDArray[np.uint8] | FacecoreError] = []
         for i, picture in enumerate(pictures):
             try:
                 found = self.choose(picture, choice) if faces is None else faces[i]
+                check_alone(_there(found, picture), if_many)
                 with translate_errors(picture):
-                    answers.append(align(picture, _there(found, picture).landmarks))
+                    answers.append(align(picture, found[0].landmarks))
             except FacecoreError as error:
                 answers.append(_without_frames(error))
             picture.release_pixels()  # a small face was decoded finer, and there may be many
@@ -252,10 +299,20 @@ def open_pipeline(
     return Pipeline(detector, embedder, pack.contract_id, limits, decoder), on_cpu
 
 
-def _there(face: Face | None, picture: Picture) -> Face:
-    if face is None:
+def check_alone(faces: Sequence[Face], if_many: IfMany) -> None:
+    """Refuse a picture with more than one face where `if_many` is "refuse"."""
+    if if_many == "refuse" and len(faces) > 1:
+        first, second = sorted((face.size for face in faces), reverse=True)[:2]
+        raise SeveralFacesDetected(
+            f"{len(faces)} faces were found; the largest two measure {first:.0f} "
+            f"and {second:.0f} pixels"
+        )
+
+
+def _there(faces: list[Face], picture: Picture) -> list[Face]:
+    if not faces:
         raise NoFaceDetected(f"no face was found in the picture of {_size(picture)} pixels")
-    return face
+    return faces
 
 
 def _size(picture: Picture) -> str:

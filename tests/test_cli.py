@@ -407,3 +407,22 @@ def test_a_closed_pipe_and_a_full_disk_are_no_tracebacks() -> None:
         assert done.returncode == 2
         assert done.stderr.startswith(b"facecore: OutputNotWritten: ")
         assert done.stderr.count(b"\n") == 1
+
+
+def test_compare_with_every_face(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, face: str, hopper: np.ndarray
+) -> None:
+    party = str(tmp_path / "party.png")
+    cv2.imwrite(party, np.hstack([cv2.resize(cv2.imread(face), (512, 600)), hopper]))
+    status, out, _ = run(capsys, "compare", face, party)
+    assert status == 1
+    assert f"2 faces on {party}; the largest was used" in out
+    status, out, _ = run(capsys, "compare", face, party, "--all")
+    assert status == 0
+    assert "same person" in out.splitlines()[0]
+    assert "NOT" in out.splitlines()[1]
+    status, out, _ = run(capsys, "compare", face, party, "--all", "--json")
+    assert [c["passed"] for c in json.loads(out)["comparisons"]] == [True, False]
+    status, _, err = run(capsys, "compare", face, party, "--if-many", "refuse")
+    assert status == 2
+    assert "SeveralFacesDetected" in err

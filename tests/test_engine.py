@@ -27,6 +27,7 @@ from facecore.errors import (
     NoFaceDetected,
     PackCorrupt,
     PackNotFound,
+    SeveralFacesDetected,
     UnreadableImage,
 )
 from facecore.face.alignment import TEMPLATE
@@ -572,3 +573,77 @@ def test_another_choice_of_face_is_refused(
         }
         with pytest.raises(InvalidParameter, match="face is 'smallest'"):
             calls[call](face="smallest")
+
+
+@pytest.fixture
+def both(astronaut: Array, hopper: Array) -> Array:
+    """Two people on one picture: the astronaut, and Grace Hopper, whose face is the larger."""
+    small = cv2.resize(astronaut, (512, 600))
+    return np.hstack([small, hopper])
+
+
+def test_samples_are_all_faces_largest_first(
+    engine: FaceEngine, both: Array, astronaut: Array, hopper: Array
+) -> None:
+    samples = engine.samples(both)
+    assert [len(sample.others) for sample in samples] == [1, 1]
+    sizes = [sample.face.size for sample in samples]
+    assert sizes == sorted(sizes, reverse=True)
+    for sample, alone in zip(samples, (hopper, astronaut), strict=True):
+        assert engine.compare(sample, alone).similarity > 0.8
+    assert engine.samples(np.zeros((200, 200, 3), np.uint8)) == []
+    assert engine.samples(samples[1]) == [samples[1]]
+
+
+def test_samples_many_keeps_order_and_errors(engine: FaceEngine, both: Array) -> None:
+    first, bad, last = engine.samples_many([both, b"no image", both[:, :512]])
+    assert isinstance(bad, UnreadableImage)
+    assert not isinstance(first, FacecoreError)
+    assert not isinstance(last, FacecoreError)
+    assert (len(first), len(last)) == (2, 1)
+    np.testing.assert_allclose(
+        engine.embed(first[0]), engine.embed(engine.samples(both)[0]), atol=1e-6
+    )
+
+
+def test_compare_all_finds_the_one_who_is_not_the_largest(
+    engine: FaceEngine, both: Array, astronaut: Array
+) -> None:
+    one = engine.compare(astronaut, both)
+    assert not one.passed
+    assert one.others == (0, 1)
+    best, other = engine.compare_all(astronaut, both)
+    assert best.passed
+    assert best.similarity > other.similarity
+    assert best.faces[1].box[0] < 512
+    assert best.others == (0, 1)
+    assert engine.compare_all(astronaut, np.zeros((200, 200, 3), np.uint8)) == []
+    with pytest.raises(NoFaceDetected, match="image reference"):
+        engine.compare_all(np.zeros((200, 200, 3), np.uint8), astronaut)
+
+
+def test_several_faces_are_refused_where_that_is_asked(
+    engine: FaceEngine, both: Array, astronaut: Array
+) -> None:
+    with pytest.raises(SeveralFacesDetected, match=r"image b: 2 faces .* \d+ and \d+ pixels"):
+        engine.compare(astronaut, both, if_many="refuse")
+    with pytest.raises(SeveralFacesDetected):
+        engine.compare(astronaut, engine.sample(both), if_many="refuse")
+    assert engine.compare(astronaut, astronaut, if_many="refuse").passed
+    alone, refused, sample = engine.embed_many(
+        [astronaut, both, engine.sample(both)], if_many="refuse"
+    )
+    assert isinstance(alone, np.ndarray)
+    assert isinstance(refused, SeveralFacesDetected)
+    assert isinstance(sample, SeveralFacesDetected)
+    with pytest.raises(InvalidParameter, match="if_many"):
+        engine.compare(astronaut, both, if_many="all")  # type: ignore[arg-type]
+
+
+def test_quality_says_whether_a_face_is_alone(
+    engine: FaceEngine, both: Array, astronaut: Array
+) -> None:
+    assert engine.quality(astronaut).measures["single_face"] == 100
+    quality = engine.quality(both)
+    first, second = (np.prod(f.box[2:] - f.box[:2]) for f in engine.detect(both))
+    assert quality.measures["single_face"] == pytest.approx(100 * (1 - second / first), abs=1)

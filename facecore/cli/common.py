@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -36,7 +37,7 @@ OUTPUT.add_argument("--json", action="store_true", help="print one JSON object, 
 
 MODELS = argparse.ArgumentParser(add_help=False)
 MODELS.add_argument(
-    "--pack", default="compact", help="name or folder of a model pack (default: %(default)s)"
+    "--pack", help="name or folder of a model pack (default: $FACECORE_PACK, or compact)"
 )
 MODELS.add_argument("--threads", type=int, help="threads per model (default: half the processors)")
 MODELS.add_argument(
@@ -58,8 +59,7 @@ GALLERY = argparse.ArgumentParser(add_help=False)
 GALLERY.add_argument(
     "--gallery",
     metavar="PLACE",
-    required=True,
-    help="folder of the gallery, or milvus+http://host:19530",
+    help="folder of the gallery, or milvus+http://host:19530 (default: $FACECORE_GALLERY)",
 )
 
 
@@ -94,13 +94,23 @@ class Commands:
         return Commands(self._commands.add_parser(name, help=text), title, metavar)
 
 
+def add_if_many(command: argparse._ActionsContainer) -> None:
+    """Add ``--if-many``: what becomes of a picture of several people."""
+    command.add_argument(
+        "--if-many",
+        choices=("largest", "refuse"),
+        default="largest",
+        help="if a picture shows several faces (default: %(default)s)",
+    )
+
+
 def engine(args: argparse.Namespace, *, isolate_decoding: bool = False) -> FaceEngine:
     """The engine that the options describe."""
     from facecore import FaceEngine
 
     threshold = getattr(args, "threshold", None)
     return FaceEngine(
-        args.pack,
+        args.pack or os.environ.get("FACECORE_PACK") or "compact",
         args.provider,
         args.threads,
         threshold=threshold,
@@ -112,13 +122,17 @@ def engine(args: argparse.Namespace, *, isolate_decoding: bool = False) -> FaceE
 def gallery(args: argparse.Namespace, *, read_only: bool = False) -> Gallery:
     """The gallery that the options describe."""
     from facecore import Gallery
+    from facecore.errors import InvalidParameter
     from facecore.gallery.milvus.client import is_milvus
 
+    place = args.gallery or os.environ.get("FACECORE_GALLERY")
+    if not place:
+        raise InvalidParameter("no gallery was named", "give --gallery, or set FACECORE_GALLERY")
     return Gallery(
-        args.gallery,
+        place,
         engine(args),
         # One command is over before an HNSW index would have paid; Milvus keeps its own.
-        index="auto" if is_milvus(args.gallery) else "exact",
+        index="auto" if is_milvus(place) else "exact",
         read_only=read_only,
         progress=sys.stderr.isatty(),
     )

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facecore.cli.common import MODELS, NO, OK, PASSING, Answer, Commands
+from facecore.cli.common import MODELS, NO, OK, PASSING, Answer, Commands, add_if_many
 from facecore.cli.common import engine as engine_of
 
 if TYPE_CHECKING:
@@ -19,10 +19,13 @@ Do two pictures show the same person?
 The largest face of each is compared.  The score runs from 0 to 100; of pairs of
 different people 1 % reach 70, 0.1 % reach 80 and 0.01 % reach 90.
 
+With --all, one face of B that passes is enough.
+
 exit status: 0 same person, 1 not, 2 error
 
-example:
+examples:
   facecore compare passport.jpg selfie.jpg --json
+  facecore compare eileen.jpg party.jpg --all
 """
 
 
@@ -34,6 +37,9 @@ def add_commands(commands: Commands) -> None:
     two.add_argument(
         "--id-portrait", action="store_true", help="one is the portrait of an ID card's chip"
     )
+    many = two.add_mutually_exclusive_group()
+    many.add_argument("--all", action="store_true", help="compare A with every face of B")
+    add_if_many(many)
 
     chain = "Compare three pictures: A with B and B with C."
     three = commands.add("cross-compare", _cross_compare, chain, MODELS, PASSING)
@@ -53,12 +59,19 @@ def add_commands(commands: Commands) -> None:
     demo.add_argument("--draw", metavar="OUT", type=Path, help="write the pictures side by side")
 
 
-def _face(face: Face) -> dict[str, Any]:
+def face_fields(face: Face) -> dict[str, Any]:
+    """A face as JSON can hold it."""
     return {
         "box": [round(float(v), 2) for v in face.box],
         "landmarks": [[round(float(v), 2) for v in point] for point in face.landmarks],
         "confidence": round(face.confidence, 4),
     }
+
+
+def place(face: Face) -> str:
+    """Where a face is, for people to read."""
+    x1, y1, x2, y2 = face.box
+    return f"x {x1:.0f}..{x2:.0f}, y {y1:.0f}..{y2:.0f}"
 
 
 def _comparison(result: Comparison) -> dict[str, Any]:
@@ -68,7 +81,8 @@ def _comparison(result: Comparison) -> dict[str, Any]:
         "similarity": result.similarity,
         "threshold": result.threshold,
         "far_thresholds": {str(far): score for far, score in result.far_thresholds.items()},
-        "faces": [_face(face) for face in result.faces],
+        "faces": [face_fields(face) for face in result.faces],
+        "others": list(result.others),
     }
 
 
@@ -87,9 +101,21 @@ def _verdict(result: Comparison, calibration: Calibration) -> str:
 
 def _compare(args: argparse.Namespace) -> Answer:
     engine = engine_of(args)
-    result = engine.compare(args.a, args.b, id_portrait=args.id_portrait)
     table = engine.id_portrait_calibration if args.id_portrait else engine.calibration
+    if args.all:
+        results = engine.compare_all(args.a, args.b, id_portrait=args.id_portrait)
+        passed = any(result.passed for result in results)
+        lines = [
+            f"{place(result.faces[1])}: {_verdict(result, table or engine.calibration)}"
+            for result in results
+        ]
+        answer = {"passed": passed, "comparisons": [_comparison(result) for result in results]}
+        return answer, OK if passed else NO, lines or [f"no face on {args.b}"]
+    result = engine.compare(args.a, args.b, id_portrait=args.id_portrait, if_many=args.if_many)
     lines = [_verdict(result, table or engine.calibration)]
+    for path, others in zip((args.a, args.b), result.others, strict=True):
+        if others:
+            lines.append(f"{others + 1} faces on {path}; the largest was used (--all uses each)")
     return _comparison(result), OK if result.passed else NO, lines
 
 
@@ -116,9 +142,7 @@ def _detect(args: argparse.Namespace) -> Answer:
     pixels = images.load(args.image)
     faces = engine.detect(pixels)
     lines = [
-        f"{face.size:.0f} px at x {face.box[0]:.0f}..{face.box[2]:.0f}, "
-        f"y {face.box[1]:.0f}..{face.box[3]:.0f}, confidence {face.confidence:.2f}"
-        for face in faces
+        f"{face.size:.0f} px at {place(face)}, confidence {face.confidence:.2f}" for face in faces
     ]
     if args.draw:
         from facecore.drawing import draw_faces, write_image
@@ -127,7 +151,11 @@ def _detect(args: argparse.Namespace) -> Answer:
         lines.append(f"drawn into {args.draw}")
     lines.insert(0, f"{len(faces)} face{'s' * (len(faces) != 1)}")
     height, width = pixels.shape[:2]
-    return {"width": width, "height": height, "faces": [_face(face) for face in faces]}, OK, lines
+    return (
+        {"width": width, "height": height, "faces": [face_fields(face) for face in faces]},
+        OK,
+        lines,
+    )
 
 
 def _demo(args: argparse.Namespace) -> Answer:

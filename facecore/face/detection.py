@@ -139,24 +139,26 @@ class Detector:
         The fine pass runs only where the coarse one found nothing, so the box and landmarks
         may differ by a fraction of a pixel from those of `detect`, which pools both.
         """
-        return self.largest_each([image])[0]
+        return next(iter(self.prominent_each([image])[0]), None)
 
-    def largest_each(self, images: Sequence[Picture]) -> list[Face | None]:
-        """The largest face of each image, as from `largest`.
+    def prominent_each(self, images: Sequence[Picture]) -> list[list[Face]]:
+        """The faces that the first successful pass found in each image, largest first.
 
-        All coarse passes come first: the code that reads their outputs then runs from the caches.
+        The first is the face that `largest` returns.  Small faces beside it may be missing;
+        `detect` finds them.  All coarse passes run first, so that decoding their outputs finds
+        its code and data in the processor's caches.
         """
         outputs = [self._forward(image, self.coarse_scale(image)) for image in images]
         coarse = [self._decode(passed) for passed in outputs]
-        largest: list[Face | None] = []
+        prominent: list[list[Face]] = []
         for image, found in zip(images, coarse, strict=True):
             faces = self._select([found])
             if not faces:
                 faces = self._complete(image, found)
                 if len(images) > 1:
                     image.release_pixels()  # the finer pixels that this pass alone needed
-            largest.append(next(iter(faces), None))
-        return largest
+            prominent.append(faces)
+        return prominent
 
     def _complete(self, image: Picture, coarse: Candidates) -> list[Face]:
         passes = [coarse]

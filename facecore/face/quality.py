@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from facecore.face.measures import MEASURES
-from facecore.face.measures.geometry import geometry
+from facecore.face.measures.geometry import geometry, single_face
 from facecore.face.measures.occlusion import occlusion
 from facecore.face.measures.pixels import photometry, texture
 from facecore.face.sample import FaceSample
@@ -110,6 +110,7 @@ def assess(sample: FaceSample) -> Quality:
         **photometry(sample.crop),
         **geometry(sample.face, sample.picture.height, sample.picture.width),
         **occlusion(sample.crop),
+        "single_face": single_face(sample.face, sample.others),
     }
     measures = {name: measure(raw[name]) for name, measure in MEASURES.items()}
     score = unified_score(measures)

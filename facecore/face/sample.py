@@ -29,11 +29,16 @@ class FaceSample:
         In pixels of the whole picture.
     crop : ndarray, shape (112, 112, 3), uint8, BGR
         The face, aligned.
+    others : tuple of Face
+        The other faces that were found with this one, largest first.  `FaceEngine.samples` finds
+        every face of the picture; `FaceEngine.sample` looks for one, and may miss small faces
+        beside it.
     """
 
     picture: Picture = field(repr=False)
     face: Face
     crop: NDArray[np.uint8] = field(repr=False)
+    others: tuple[Face, ...] = field(default=(), repr=False)
     # The vector by contract id, once a model has made it.
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict, init=False, repr=False)
 

@@ -26,10 +26,13 @@ class Template:
     face : Face
     vector : ndarray, shape (D,), float32
         Of unit length.
+    others : int
+        Other faces that the picture shows.
     """
 
     face: Face
     vector: NDArray[np.float32]
+    others: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +54,14 @@ class Comparison:
         Threshold by false accept rate.
     faces : tuple of Face
         The face that was compared in each image.
+    others : tuple of int
+        How many other faces each image shows; see `FaceSample.others`.
 
     Raises
     ------
     NotCalibrated
         By `score`, `passed`, `threshold` and `far_thresholds` where the pack has no calibration;
-        `similarity` and `faces` are always there.
+        `similarity`, `faces` and `others` are always there.
     """
 
     score: float
@@ -65,6 +70,7 @@ class Comparison:
     threshold: float
     far_thresholds: Mapping[float, float]
     faces: tuple[Face, Face]
+    others: tuple[int, int] = (0, 0)
 
 
 class _Unscored(Comparison):
@@ -74,11 +80,16 @@ class _Unscored(Comparison):
     _calibration: Calibration
 
     def __init__(
-        self, similarity: float, faces: tuple[Face, Face], calibration: Calibration
+        self,
+        similarity: float,
+        faces: tuple[Face, Face],
+        others: tuple[int, int],
+        calibration: Calibration,
     ) -> None:
         for name, value in (
             ("similarity", similarity),
             ("faces", faces),
+            ("others", others),
             ("_calibration", calibration),
         ):
             object.__setattr__(self, name, value)
@@ -103,7 +114,7 @@ class _Unscored(Comparison):
     __hash__ = object.__hash__
 
     def __reduce__(self) -> tuple[type[_Unscored], tuple[object, ...]]:
-        return _Unscored, (self.similarity, self.faces, self._calibration)
+        return _Unscored, (self.similarity, self.faces, self.others, self._calibration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +147,7 @@ def compare(
     """
     similarity = float(cosine(a.vector, b.vector))
     if calibration.is_missing or threshold is None:
-        return _Unscored(similarity, (a.face, b.face), calibration)
+        return _Unscored(similarity, (a.face, b.face), (a.others, b.others), calibration)
     score = float(calibration.score(similarity))
     return Comparison(
         score=score,
@@ -145,6 +156,7 @@ def compare(
         threshold=threshold,
         far_thresholds=calibration.far_thresholds,
         faces=(a.face, b.face),
+        others=(a.others, b.others),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from facecore.face.alignment import TEMPLATE, estimate
 from facecore.face.detection import Face
 
-__all__ = ["geometry", "head_pose"]
+__all__ = ["geometry", "head_pose", "single_face"]
 
 # Eyes, nose tip and mouth corners in eye distances; x to the image's right, y down, z away from
 # the camera: MediaPipe's canonical face model (Apache-2.0), vertices 33+133, 263+362, 1, 61, 291.
@@ -111,3 +112,12 @@ def geometry(face: Face, height: int, width: int) -> dict[str, float]:
         "landmark_fit": residual if math.isfinite(residual) else 1.0,
         "detection": face.confidence,
     }
+
+
+def single_face(face: Face, others: Sequence[Face]) -> float:
+    """Area of the second largest box over that of the largest; 0 for a face alone.
+
+    The measure SingleFacePresent of ISO/IEC 29794-5:2025, as OFIQ computes it.
+    """
+    areas = sorted((float(np.prod(f.box[2:] - f.box[:2])) for f in (face, *others)), reverse=True)
+    return areas[1] / areas[0] if len(areas) > 1 and areas[0] > 0 else 0.0

@@ -173,6 +173,13 @@ _LIST = (
         lambda x: 100 * sigmoid(x, 0.87, 0.015),
     ),
     Measure(
+        "single_face",
+        "area of the second largest face over that of the largest, 0..1",
+        "100 (1 - x)",
+        _OFIQ,
+        lambda x: 100 * (1 - x),
+    ),
+    Measure(
         "landmark_fit",
         "misfit of the landmarks to those of a frontal face, of their spread",
         "200 (1 - S(x, 0, 0.25))",
