@@ -21,14 +21,20 @@ from numba import float32, int32, njit, uintp
 
 from facecore.models.registry import cache_root
 
-__all__ = ["cache_folder", "compile_scan"]
+__all__ = ["PAIRS_HEAD", "cache_folder", "compile_kernel"]
 
 _CHUNK = 128  # rows that stay in the nearest cache while each probe passes over them
-_SIGNATURE = (
+_SCAN_SIGNATURE = (
     "int64(int8[:,::1], float32[::1], float32[::1], int32[::1], boolean[::1], "
     "int16[:,::1], float32[::1], float32[::1], float32[::1], int64, int64, "
     "float32[:,::1], int64[:,::1], float32[:,::1], float32[:,::1], int64[::1])"
 )
+_PAIRS_SIGNATURE = (
+    "int64(int8[:,::1], float32[::1], float32[::1], float32[::1], "
+    "int16[:,::1], float32[::1], float32[::1], float32[::1], "
+    "int64, int64, float32, int32[::1], int32[::1])"
+)
+PAIRS_HEAD = 64  # columns that the pair kernel looks at first
 
 
 @njit(nogil=True)
@@ -72,28 +78,30 @@ def cache_folder() -> Path | None:
     return folder if os.access(folder, os.W_OK) else None
 
 
-def compile_scan(width: int, cache: Path | None = None) -> Callable[..., int]:
-    """Compile the scan of codes of so many columns.
+def compile_kernel(name: str, width: int, cache: Path | None = None) -> Callable[..., int]:
+    """Compile a kernel for codes of so many columns.
 
     Parameters
     ----------
+    name : {"scan", "pairs"}
     width : int
     cache : Path, optional
         Folder that keeps the machine code for the next process.
     """
+    build = {"scan": _build_scan, "pairs": _build_pairs}[name]
     if cache is None:
-        return _build(width, False)
+        return build(width, False)
     config: Any = numba.config
     before = config.CACHE_DIR
     config.CACHE_DIR = str(cache)  # read while the kernel is decorated
     try:
-        return _build(width, True)
+        return build(width, True)
     finally:
         config.CACHE_DIR = before
 
 
-def _build(width: int, cache: bool) -> Callable[..., int]:
-    @njit(_SIGNATURE, nogil=True, cache=cache)
+def _build_scan(width: int, cache: bool) -> Callable[..., int]:
+    @njit(_SCAN_SIGNATURE, nogil=True, cache=cache)
     def scan(
         values: Any,
         scales: Any,
@@ -144,3 +152,51 @@ def _build(width: int, cache: bool) -> Callable[..., int]:
         return start
 
     return scan
+
+
+def _build_pairs(width: int, cache: bool) -> Callable[..., int]:
+    head = min(PAIRS_HEAD, width)
+
+    @njit(_PAIRS_SIGNATURE, nogil=True, cache=cache)
+    def pairs(
+        values: Any,
+        scales: Any,
+        margins: Any,
+        tails: Any,
+        probes: Any,
+        probe_scales: Any,
+        probe_margins: Any,
+        probe_tails: Any,
+        row: int,
+        probe: int,
+        least: float,
+        rows: Any,
+        others: Any,
+    ) -> int:
+        """List the pairs of a tile that may reach `least`; `facecore.matching.pairs` explains.
+
+        The tile's rows have the numbers from `row`, its probes those from `probe`; a pair counts
+        where the row's number is the lower one.
+        """
+        count = 0
+        for start in range(0, len(values), _CHUNK):
+            for j in range(len(probes)):
+                scale, wanted, tail = probe_scales[j], least - probe_margins[j], probe_tails[j]
+                stop = min(start + _CHUNK, len(values), probe + j - row)
+                for i in range(uintp(start), uintp(max(start, stop))):
+                    total = int32(0)
+                    for d in range(head):
+                        product = int32(int32(values[i, d]) * int32(probes[j, d]))
+                        total = int32(total + product)
+                    factor = scales[i] * scale
+                    if float32(total) * factor + margins[i] + tails[i] * tail < wanted:
+                        continue
+                    for d in range(head, width):
+                        product = int32(int32(values[i, d]) * int32(probes[j, d]))
+                        total = int32(total + product)
+                    if float32(total) * factor + margins[i] >= wanted:
+                        rows[count], others[count] = row + i, probe + j
+                        count += 1
+        return count
+
+    return pairs

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from facecore._utils.threads import submit
 from facecore.matching.similarity import Candidates, Codes, Probes, scan_numpy
 from facecore.models.registry import DEFAULT_PACK
 
-__all__ = ["ScanBlock", "scan", "warmup"]
+__all__ = ["ScanBlock", "afford_numpy", "kernel", "scan", "warmup"]
 
 CACHE_SWITCH = "FACECORE_KERNEL_CACHE"
 
@@ -26,7 +27,7 @@ CACHE_SWITCH = "FACECORE_KERNEL_CACHE"
 # `python -m benchmarks search` prints both times.
 _NUMPY_PRODUCTS = 10_000_000
 _ROOM = 1024
-_kernels: dict[int, Callable[..., int]] = {}
+_kernels: dict[tuple[str, int], Callable[..., int]] = {}
 _compiling = threading.Lock()
 _numpy_products = 0  # so far; a lost count of two threads at once does no harm
 
@@ -68,11 +69,12 @@ def scan(
     width = probes.values.shape[1]
     queue = iter(blocks)  # taking the next one is atomic
     found = [Candidates(len(probes), k) for _ in range(max(1, min(threads, len(blocks))))]
-    if width not in _kernels and _afford_numpy(blocks, probes):
+    products = sum(len(block.codes) for block in blocks) * len(probes)
+    if ("scan", width) not in _kernels and afford_numpy(products):
         for block in queue:
             scan_numpy(block.codes, block.groups, allowed, probes, block.first, found[0])
         return found[:1]
-    run = _kernel(width)
+    run = kernel("scan", width)
     asked = [submit(partial(_work, run, queue, allowed, probes, part)) for part in found[1:]]
     helpers = [helper for helper in asked if helper is not None]
     try:
@@ -109,23 +111,26 @@ def warmup(*dimensions: int, cache: bool | None = None) -> None:
 
         dimensions = (find_pack(DEFAULT_PACK).embedder.output.dimension,)
     for dimension in dimensions:
-        _kernel(Codes.width(dimension), cache)
+        kernel("scan", Codes.width(dimension), cache)
 
 
-def _kernel(width: int, cache: bool | None = None) -> Callable[..., int]:
+def kernel(
+    name: Literal["scan", "pairs"], width: int, cache: bool | None = None
+) -> Callable[..., int]:
+    """A kernel of `facecore.matching.kernels` for codes of so many columns, compiled once."""
     if cache is None:
         cache = os.environ.get(CACHE_SWITCH, "") == "1"
     with _compiling:
-        if width not in _kernels:
-            from facecore.matching.kernels import cache_folder, compile_scan
+        if (name, width) not in _kernels:
+            from facecore.matching.kernels import cache_folder, compile_kernel
 
-            _kernels[width] = compile_scan(width, cache_folder() if cache else None)
-        return _kernels[width]
+            _kernels[name, width] = compile_kernel(name, width, cache_folder() if cache else None)
+        return _kernels[name, width]
 
 
-def _afford_numpy(blocks: Sequence[ScanBlock], probes: Probes) -> bool:
+def afford_numpy(products: int) -> bool:
+    """Whether so many products are still cheaper in NumPy than compiling a kernel first."""
     global _numpy_products
-    products = sum(len(block.codes) for block in blocks) * len(probes)
     if _numpy_products + products > _NUMPY_PRODUCTS:
         return False
     _numpy_products += products

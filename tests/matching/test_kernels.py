@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facecore.matching import scanning
-from facecore.matching.kernels import compile_scan
+from facecore.matching.kernels import compile_kernel
 from facecore.matching.scanning import ScanBlock, scan
 from facecore.matching.similarity import (
     Candidates,
@@ -104,7 +104,7 @@ def test_kernel_and_plain_form_find_the_same(dimension: int, filtered: bool) -> 
     plain, fast = Candidates(5, 10), Candidates(5, 10)
     fast.make_room(20000)
     scan_numpy(codes, groups, allowed, probes, 0, plain)
-    run = compile_scan(codes.values.shape[1])
+    run = compile_kernel("scan", codes.values.shape[1])
     arrays = (codes.values, codes.scales, codes.errors, groups, allowed, probes.values)
     spans = (probes.scales, probes.gains, probes.offsets, 0, 0)
     collected = (fast.best, fast.rows, fast.lower, fast.upper, fast.counts)
@@ -159,7 +159,7 @@ def test_an_error_in_a_helper_reaches_the_caller(monkeypatch: pytest.MonkeyPatch
     def broken(*arguments: object) -> int:
         raise RuntimeError("broken")
 
-    monkeypatch.setitem(scanning._kernels, 32, broken)
+    monkeypatch.setitem(scanning._kernels, ("scan", 32), broken)
     codes = encode(unit(0, 10, 32))
     blocks = [ScanBlock(codes, np.zeros(10, np.int32), 0)] * 5
     with pytest.raises(RuntimeError, match="broken"):
@@ -205,7 +205,7 @@ def test_machine_code_is_kept_where_no_other_version_finds_it(tmp_path: Path) ->
 import facecore
 facecore.warmup(16)
 from facecore.matching import scanning
-print(sum(scanning._kernels[32].stats.cache_hits.values()))
+print(sum(scanning._kernels["scan", 32].stats.cache_hits.values()))
 """
     places = {"FACECORE_CACHE": str(tmp_path), "FACECORE_KERNEL_CACHE": "1"}
     assert python(code, **places) == "0"

@@ -1,0 +1,134 @@
+"""Who belongs together: connected sets, average linkage, and at most one face for a person."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore._utils.extras import require_extra
+from facecore.matching.pairs import Pairs
+
+__all__ = ["assign", "average_linkage", "connected"]
+
+# Faces whose similarities are held at once, 8 bytes a pair: 400 MB.
+MOST_DENSE = 10_000
+# By so much the threshold rises until a set that is larger falls apart.
+_STEP = 0.02
+
+
+def connected(count: int, pairs: Pairs) -> NDArray[np.intp]:
+    """For each of `count` vectors, the lowest number among those it is joined with.
+
+    Parameters
+    ----------
+    count : int
+    pairs : Pairs
+        Who is joined with whom.
+
+    Returns
+    -------
+    ndarray, shape (count,), intp
+    """
+    root = list(range(count))
+
+    def find(i: int) -> int:
+        while root[i] != i:
+            root[i] = root[root[i]]
+            i = root[i]
+        return i
+
+    for i, j in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True):
+        a, b = find(i), find(j)
+        root[max(a, b)] = min(a, b)
+    return np.array([find(i) for i in range(count)], np.intp)
+
+
+def average_linkage(vectors: NDArray[np.float32], pairs: Pairs, least: float) -> NDArray[np.intp]:
+    """Group vectors so that two groups are joined while their mean similarity reaches `least`.
+
+    Groups never reach across connected sets of the pairs, so the mean of all similarities is
+    needed within each set alone.  A set of more than 10,000 faces is first divided by a higher
+    threshold.
+
+    Parameters
+    ----------
+    vectors : ndarray, shape (N, D), float32
+        Of unit length.
+    pairs : Pairs
+        All pairs whose similarity is at least `least`.
+    least : float
+        -1..1.
+
+    Returns
+    -------
+    ndarray, shape (N,), intp
+        The lowest number in each vector's group.
+
+    Raises
+    ------
+    MissingExtra
+        SciPy is not installed.
+
+    References
+    ----------
+    .. [1] R. R. Sokal and C. D. Michener, "A statistical method for evaluating systematic
+           relationships", University of Kansas Science Bulletin 38, 1958 (UPGMA)
+    """
+    hierarchy = require_extra("scipy.cluster.hierarchy", "collections")
+    groups = np.arange(len(vectors))
+    waiting = [(np.arange(len(vectors)), pairs, least)]
+    while waiting:
+        members, among, limit = waiting.pop()
+        joined = connected(len(members), among)
+        order = np.argsort(joined, kind="stable")
+        starts = np.flatnonzero(np.diff(joined[order], prepend=-1))
+        for part in np.split(order, starts[1:]):
+            some = members[part]
+            if len(some) > MOST_DENSE:
+                waiting.append((some, _within(part, among, limit + _STEP), limit + _STEP))
+            elif len(some) > 1:
+                similarity = vectors[some] @ vectors[some].T
+                distance = np.clip(1 - similarity[np.triu_indices(len(some), 1)], 0, 2)
+                tree = hierarchy.linkage(distance, "average")
+                labels = hierarchy.fcluster(tree, 1 - least, "distance")
+                first = {label: i for i, label in reversed(list(zip(some, labels, strict=True)))}
+                groups[some] = [first[label] for label in labels]
+    return groups
+
+
+def assign(similarity: NDArray[np.floating], least: float, *, once: bool) -> list[int | None]:
+    """The person that each face shows: the most similar first, and each person at most once.
+
+    Parameters
+    ----------
+    similarity : ndarray, shape (F, P)
+        Of each face with each person.
+    least : float
+        Below it nobody is recognised.
+    once : bool
+        Whether a person can be on the picture only once.
+
+    Returns
+    -------
+    list of int or None, F
+        Number of the person.
+    """
+    answer: list[int | None] = [None] * len(similarity)
+    taken: set[int] = set()
+    for flat in np.argsort(-similarity, axis=None, kind="stable").tolist():
+        face, person = divmod(flat, similarity.shape[1])
+        if similarity[face, person] < least:
+            break
+        if answer[face] is None and not (once and person in taken):
+            answer[face] = person
+            taken.add(person)
+    return answer
+
+
+def _within(part: NDArray[np.intp], pairs: Pairs, least: float) -> Pairs:
+    """The pairs among some vectors, which get new numbers, that reach a higher threshold."""
+    new = np.full(int(part.max()) + 1, -1, np.int32)
+    new[part] = np.arange(len(part))
+    inside = np.isin(pairs.first, part) & np.isin(pairs.second, part)
+    inside &= pairs.similarity >= least
+    return Pairs(new[pairs.first[inside]], new[pairs.second[inside]], pairs.similarity[inside])
