@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         PackNotFound,
         ProviderUnavailable,
         RecordNotFound,
+        SeveralFacesDetected,
         UnreadableImage,
         UserExists,
     )
@@ -43,7 +44,14 @@ if TYPE_CHECKING:
     from facecore.face.quality import Quality
     from facecore.face.sample import FaceSample
     from facecore.gallery.gallery import Gallery
-    from facecore.gallery.records import FaceRecord, GalleryStats, Group, Match
+    from facecore.gallery.records import (
+        FaceRecord,
+        GalleryStats,
+        Group,
+        Identification,
+        Match,
+        Verification,
+    )
     from facecore.matching.comparison import Comparison, CrossComparison
     from facecore.matching.scanning import warmup
     from facecore.models.listing import PackInfo, list_packs
@@ -73,6 +81,7 @@ _NAMES = {
         "PackNotFound",
         "ProviderUnavailable",
         "RecordNotFound",
+        "SeveralFacesDetected",
         "UnreadableImage",
         "UserExists",
     ),
@@ -86,7 +95,9 @@ _NAMES = {
         "FaceRecord",
         "GalleryStats",
         "Group",
+        "Identification",
         "Match",
+        "Verification",
     ),
     "facecore.matching.comparison": (
         "Comparison",
@@ -124,6 +135,7 @@ __all__ = [
     "Group",
     "GroupExists",
     "GroupNotFound",
+    "Identification",
     "ImageTooLarge",
     "InvalidParameter",
     "Liveness",
@@ -137,8 +149,10 @@ __all__ = [
     "ProviderUnavailable",
     "Quality",
     "RecordNotFound",
+    "SeveralFacesDetected",
     "UnreadableImage",
     "UserExists",
+    "Verification",
     "list_packs",
     "warmup",
 ]

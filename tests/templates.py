@@ -11,11 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.errors import InvalidParameter
+from facecore.face.detection import Face
 from facecore.face.quality import Quality
 from facecore.matching.calibration import Calibration
 from facecore.models.packs import load_pack
 
 DIMENSION = load_pack("compact").pack.embedder.output.dimension
+
+
+class TemplateSample(np.ndarray[Any, Any]):
+    """A template in the place of a face that was found."""
+
+    face = Face(np.zeros(4, np.float32), np.zeros((5, 2), np.float32), 1.0)
+    others: tuple[Face, ...] = ()
 
 
 class TemplateEngine:
@@ -25,6 +33,7 @@ class TemplateEngine:
         self.pack = load_pack(pack).pack
         self.contract_id = self.pack.contract_id
         self.calibration = Calibration.from_spec(self.pack.embedder.calibration, self.contract_id)
+        self.threshold = self.calibration.threshold()
 
     def calibration_for(self, id_portrait: bool = False) -> Calibration:
         return self.calibration
@@ -33,10 +42,13 @@ class TemplateEngine:
         shape = (self.pack.embedder.output.dimension,)
         if not isinstance(image, np.ndarray) or image.shape != shape:
             raise InvalidParameter(f"{image!r:.40} is no template")
-        return image
+        return image.view(np.ndarray)
 
     def sample(self, image: Any, *, face: str = "largest") -> Any:
-        return image
+        return self.embed(image).view(TemplateSample)
+
+    def samples(self, image: Any) -> Any:
+        return [self.sample(row) for row in np.atleast_2d(image)]
 
     def quality(self, image: Any) -> Quality:
         return Quality(100.0, "HIGH", {}, {})
@@ -48,6 +60,7 @@ class TemplateEngine:
         progress: bool = False,
         *,
         face: str = "largest",
+        if_many: str = "largest",
     ) -> Iterator[Any]:
         for image in images:
             try:

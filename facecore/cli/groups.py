@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from facecore.cli import transfer
-from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands
+from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands, add_if_many
 from facecore.cli.common import gallery as open_gallery
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ example:
 _SEARCH = """\
 Who is on a picture?  The stored faces most like it, best first.
 
-Without --threshold and --far the best are shown however little they are like it.  With
---far the threshold follows from the number of faces: the more there are, the likelier it
-is that a stranger is like one of them.
+--far is the chance that a person who is in none of the groups finds anybody.  The threshold
+follows from it and the number of faces: the more there are, the likelier it is that a
+stranger is like one of them.  --far none shows the best however little they are like it.
 
 exit status: 0 somebody was found, 1 nobody, 2 error
 
@@ -64,6 +64,7 @@ def add_commands(commands: Commands) -> None:
     create.add_argument("name", metavar="NAME", help="1 to 64 characters")
     create.add_argument("--title", default="", help="for people to read")
     create.add_argument("--description", default="", help="for people to read")
+    create.add_argument("--exist-ok", action="store_true", help="leave a group that is there")
     listing = verbs.add("list", _list, _LIST, MODELS, GALLERY)
     listing.add_argument("name", metavar="NAME", nargs="?", help="a group, for its faces")
     listing.add_argument("--offset", type=int, default=0, help="how many to leave out")
@@ -83,6 +84,7 @@ def add_commands(commands: Commands) -> None:
         default="add",
         help="if the group holds the user already (default: %(default)s another face)",
     )
+    add_if_many(add)
 
     search = commands.add("search", _search, _SEARCH, MODELS, GALLERY)
     search.add_argument("image", metavar="IMG", help="picture")
@@ -91,7 +93,13 @@ def add_commands(commands: Commands) -> None:
     least = search.add_mutually_exclusive_group()
     least.add_argument("--threshold", type=float, help="only faces whose score is at least this")
     least.add_argument(
-        "--far", type=float, help="chance that a person who is in none of the groups finds anybody"
+        "--far",
+        type=_far,
+        default=0.01,
+        help="chance that a stranger finds anybody, or none (default: %(default)s)",
+    )
+    search.add_argument(
+        "--per", choices=("face", "user"), default="face", help="one match for each"
     )
     search.add_argument(
         "--calibration", metavar="FILE", help="a table of your own, from: facecore calibrate"
@@ -106,7 +114,9 @@ def add_commands(commands: Commands) -> None:
 
 def _create(args: argparse.Namespace) -> Answer:
     with open_gallery(args) as gallery:
-        made = gallery.create_group(args.name, title=args.title, description=args.description)
+        made = gallery.create_group(
+            args.name, title=args.title, description=args.description, exist_ok=args.exist_ok
+        )
     return _group(made), OK, [f"{made.name}: created, id {made.id}"]
 
 
@@ -125,7 +135,7 @@ def _list(args: argparse.Namespace) -> Answer:
     lines = [f"{r.face_id}  {r.user_id}  {r.created:%Y-%m-%d %H:%M:%S}Z" for r in records]
     if len(records) < count:
         lines.append(f"{len(records):,} of {count:,}")
-    faces = [_record(record) for record in records]
+    faces = [record_fields(record) for record in records]
     return {"group": args.name, "count": count, "faces": faces}, OK, lines
 
 
@@ -138,18 +148,40 @@ def _delete(args: argparse.Namespace) -> Answer:
 
 def _add(args: argparse.Namespace) -> Answer:
     with open_gallery(args) as gallery:
-        record = gallery.add(args.group, args.image, args.user_id, on_existing=args.on_existing)
-    return _record(record), OK, [f"{record.user_id}: added to {record.group}, {record.face_id}"]
+        record = gallery.add(
+            args.group,
+            args.image,
+            args.user_id,
+            on_existing=args.on_existing,
+            if_many=args.if_many,
+        )
+    lines = [f"{record.user_id}: added to {record.group}, {record.face_id}"]
+    if record.others:
+        lines.append(f"{record.others + 1} faces on {args.image}; the largest was stored")
+    return {**record_fields(record), "others": record.others}, OK, lines
+
+
+def _far(text: str) -> float | None:
+    return None if text == "none" else float(text)
 
 
 def _search(args: argparse.Namespace) -> Answer:
+    far: float | None = args.far if args.threshold is None else None
     with open_gallery(args, read_only=True) as gallery:
         matches = gallery.search(
-            args.image, args.group, args.limit, threshold=args.threshold, far=args.far
+            args.image,
+            args.group,
+            args.limit,
+            threshold=args.threshold,
+            far=far,
+            per=args.per,
         )
-    lines = [f"{m.score:5.1f}  {m.user_id}  {m.group}  {m.face_id}" for m in matches]
-    answer = {"matches": [_match(match) for match in matches]}
-    return answer, OK if matches else NO, lines or ["nobody"]
+        faces = len(gallery) if args.group is None else sum(map(gallery.count, set(args.group)))
+    lines = [f"{m.score:5.1f}  {m.user_id}  {m.group}  {m.face_id}" for m in matches] or ["nobody"]
+    where = f"{faces:,} face{'s' * (faces != 1)} compared"
+    lines.append(f"{where}; a stranger finds somebody in {far:.2%} of searches" if far else where)
+    found = [match_fields(match) for match in matches]
+    return {"matches": found, "faces": faces, "far": far}, OK if matches else NO, lines
 
 
 def _remove(args: argparse.Namespace) -> Answer:
@@ -170,7 +202,8 @@ def _group(group: Group) -> dict[str, Any]:
     }
 
 
-def _record(record: FaceRecord) -> dict[str, Any]:
+def record_fields(record: FaceRecord) -> dict[str, Any]:
+    """A stored face as JSON can hold it."""
     return {
         "face_id": record.face_id,
         "user_id": record.user_id,
@@ -181,7 +214,8 @@ def _record(record: FaceRecord) -> dict[str, Any]:
     }
 
 
-def _match(match: Match) -> dict[str, Any]:
+def match_fields(match: Match) -> dict[str, Any]:
+    """A match as JSON can hold it."""
     return {
         "face_id": match.face_id,
         "user_id": match.user_id,

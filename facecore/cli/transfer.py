@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands
+from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands, add_if_many
 from facecore.cli.common import gallery as open_gallery
 
 _IMPORT = """\
@@ -49,6 +49,7 @@ def add_verbs(group: Commands) -> None:
     import_.add_argument(
         "--report", metavar="CSV", type=Path, help="write image,user_id,code,message of the refused"
     )
+    add_if_many(import_)
     export = group.add("export", _export, _EXPORT, MODELS, GALLERY)
     export.add_argument("file", metavar="OUT", type=Path, help="replaced where it is there")
     export.add_argument("--group", action="append", help="may be repeated (default: all)")
@@ -61,7 +62,12 @@ def _import(args: argparse.Namespace) -> Answer:
 
     with open_gallery(args) as gallery:
         result = import_pictures(
-            gallery, args.group, args.source, report=args.report, progress=sys.stderr.isatty()
+            gallery,
+            args.group,
+            args.source,
+            report=args.report,
+            progress=sys.stderr.isatty(),
+            if_many=args.if_many,
         )
     rate = result.images / result.seconds if result.seconds else 0.0
     lines = [

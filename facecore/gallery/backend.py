@@ -108,9 +108,9 @@ class Backend(Protocol):
         """Those of the ids that a face has."""
 
     def templates(
-        self, group: str | None, batch_size: int
+        self, which: Filter, batch_size: int
     ) -> Iterator[tuple[list[FaceRecord], NDArray[np.float32]]]:
-        """All records with their templates, by id, in batches; each as of one moment."""
+        """Records with their templates, by id, in batches; each as of one moment."""
 
     def comparisons(self, groups: Sequence[str] | None) -> int:
         """Number of faces that a search in these groups compares with."""

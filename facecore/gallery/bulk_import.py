@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import time
 from collections import Counter, deque
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from facecore import images
 from facecore._utils.atomic_files import check_writable, write_whole
+from facecore._utils.csv_text import csv_bytes
 from facecore.errors import FacecoreError, InvalidParameter
 from facecore.gallery.records import check_user_id
 from facecore.images.folders import listed_pictures, pictures_of_people
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from facecore.gallery.gallery import Gallery
+    from facecore.pipeline import IfMany
 
 __all__ = ["ImportResult", "RejectedImage", "face_id_of", "import_pictures"]
 
@@ -128,6 +128,7 @@ def import_pictures(
     *,
     report: Path | None = None,
     progress: bool = False,
+    if_many: IfMany = "largest",
 ) -> ImportResult:
     """Add the faces of a folder of people, or of the pictures that a CSV file lists.
 
@@ -150,6 +151,8 @@ def import_pictures(
         written also when the import is interrupted.
     progress : bool, default False
         Show a progress bar on standard error.
+    if_many : {"largest", "refuse"}
+        As in `Gallery.add`: whether a picture of several faces is refused.
 
     Raises
     ------
@@ -162,7 +165,7 @@ def import_pictures(
     """
     if report is not None:
         check_writable(report)
-    run = _Import(gallery, gallery.group(group).name, _sources(source))
+    run = _Import(gallery, gallery.group(group).name, _sources(source), if_many)
     start = time.perf_counter()
     try:
         run.work(progress)
@@ -177,8 +180,11 @@ def import_pictures(
 class _Import:
     """One attempt: what is on its way through the models, and what came of the rest."""
 
-    def __init__(self, gallery: Gallery, group: str, sources: Sequence[_Source]) -> None:
+    def __init__(
+        self, gallery: Gallery, group: str, sources: Sequence[_Source], if_many: IfMany
+    ) -> None:
         self.gallery, self.group, self.sources = gallery, group, sources
+        self.if_many: IfMany = if_many
         self.added = self.present = 0
         self._refused: dict[int, RejectedImage] = {}
         self._under_way: deque[tuple[int, _Source]] = deque()  # in the order of the vectors
@@ -195,7 +201,7 @@ class _Import:
         # A generator, as no progress bar of its own is asked for.
         answers = cast(
             "Generator[NDArray[np.float32] | FacecoreError]",
-            self.gallery.engine.embed_many(self._pictures(), _BATCH),
+            self.gallery.engine.embed_many(self._pictures(), _BATCH, if_many=self.if_many),
         )
         count = len(self.sources)
         bar = tqdm(total=count, unit="image", desc="importing", disable=not progress)
@@ -264,9 +270,14 @@ class _Import:
 
 def _sources(place: Path) -> list[_Source]:
     if place.is_dir():
+        people = pictures_of_people(place)
+        if people and all(person is None for person, _ in people):
+            raise InvalidParameter(
+                f"{place} holds pictures and no folder of a person",
+                "make a folder per person, named by the user_id, or give a CSV of image,user_id",
+            )
         return [
-            _Source(path, path.relative_to(place).as_posix(), person)
-            for person, path in pictures_of_people(place)
+            _Source(path, path.relative_to(place).as_posix(), person) for person, path in people
         ]
     if not place.is_file():
         raise InvalidParameter(f"{place} is neither a folder nor a file")
@@ -281,11 +292,7 @@ def _relative(path: Path, file: Path) -> str:
 
 
 def _table(refusals: Sequence[RejectedImage]) -> bytes:
-    """CSV in which no cell is a formula (OWASP, CSV injection) and every name can be encoded."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["image", "user_id", "code", "message"])
-    for refusal in refusals:
-        cells = (refusal.image, refusal.user_id, refusal.code, refusal.message)
-        writer.writerow(["'" + c if c.startswith(tuple("=+-@\t\r\n")) else c for c in cells])
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    return csv_bytes(
+        ("image", "user_id", "code", "message"),
+        ((r.image, r.user_id, r.code, r.message) for r in refusals),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -13,19 +14,29 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from facecore.errors import ContractMismatch, FacecoreError, GroupExists, InvalidParameter
+from facecore.errors import (
+    ContractMismatch,
+    FacecoreError,
+    GroupExists,
+    InvalidParameter,
+    RecordNotFound,
+)
 from facecore.gallery import enrolment
 from facecore.gallery.backend import Backend, Filter
+from facecore.gallery.duplicates import DuplicateSet, duplicate_sets
 from facecore.gallery.milvus.client import EXAMPLE, is_milvus
 from facecore.gallery.records import (
     Contract,
     FaceRecord,
     GalleryStats,
     Group,
+    Hit,
+    Identification,
     Match,
     NewFace,
     OnExisting,
     Origin,
+    Verification,
     check_choice,
     check_count,
     check_face_id,
@@ -35,8 +46,10 @@ from facecore.gallery.records import (
     check_user_id,
     new_face_id,
 )
-from facecore.gallery.thresholds import score_threshold
-from facecore.matching.similarity import as_vectors
+from facecore.gallery.thresholds import best_of, check_far, score_threshold
+from facecore.matching.grouping import assign
+from facecore.matching.similarity import as_vectors, cosine
+from facecore.pipeline import IfMany, check_alone
 
 if TYPE_CHECKING:
     from facecore.engine import FaceChoice, FaceEngine, FaceInput
@@ -45,6 +58,7 @@ if TYPE_CHECKING:
 __all__ = ["Gallery"]
 
 IndexChoice = Literal["auto", "exact", "hnsw"]
+Per = Literal["face", "user"]
 
 
 class Gallery:
@@ -172,7 +186,7 @@ class Gallery:
         except GroupExists:
             if not exist_ok:
                 raise
-        return self._backend.group(name)
+            return self._backend.group(name)
 
     def group(self, name: str) -> Group:
         """One group; raises GroupNotFound."""
@@ -215,6 +229,7 @@ class Gallery:
         face: FaceChoice = "largest",
         origin: Origin = "MANUAL",
         on_existing: OnExisting = "add",
+        if_many: IfMany = "largest",
     ) -> FaceRecord:
         """Store the face of an image, and its quality.
 
@@ -231,10 +246,13 @@ class Gallery:
         on_existing : {"add", "refuse", "replace"}
             Where the group holds the user already: add another face, raise UserExists, or
             replace all of the user's faces there.  Decided and done in one step.
+        if_many : {"largest", "refuse"}
+            Where the image shows several faces: store the largest (`FaceRecord.others` counts
+            the others), or raise SeveralFacesDetected.
 
         Raises
         ------
-        GroupNotFound, UserExists
+        GroupNotFound, UserExists, SeveralFacesDetected
         NoFaceDetected, UnreadableImage, ImageTooLarge, InvalidParameter
             As in `facecore.FaceEngine.sample`.
         GalleryLocked, GalleryNotWritable, GalleryCorrupt
@@ -242,12 +260,15 @@ class Gallery:
         """
         check_choice(on_existing, "on_existing", OnExisting)
         check_choice(origin, "origin", Origin)
+        check_choice(if_many, "if_many", IfMany)
         check_user_id(user_id)
         self._backend.group(check_name(group))  # before the models work
         sample = self.engine.sample(image, face=face)
+        check_alone((sample.face, *sample.others), if_many)
         vector, quality = self.engine.embed(sample), self.engine.quality(sample).score
         new = NewFace(user_id, new_face_id(), quality, origin, datetime.now(UTC))
-        return self._backend.add(group, [new], vector[None], on_existing)[0]
+        (record,) = self._backend.add(group, [new], vector[None], on_existing)
+        return replace(record, others=len(sample.others))
 
     def add_many(
         self,
@@ -257,6 +278,7 @@ class Gallery:
         face: FaceChoice = "largest",
         batch_size: int = 32,
         progress: bool = False,
+        if_many: IfMany = "largest",
     ) -> Iterator[FaceRecord | FacecoreError]:
         """Store the faces of many images, in their order, while the images are still being read.
 
@@ -274,6 +296,8 @@ class Gallery:
             Faces in one run of the embedder and in one transaction.
         progress : bool, default False
             Show a bar on standard error.
+        if_many : {"largest", "refuse"}
+            As in `add`.
 
         Yields
         ------
@@ -291,7 +315,7 @@ class Gallery:
         batch_size = check_count(batch_size, "batch_size", 1)
         self._backend.group(check_name(group))
         pairs = enrolment.Pairs(items)
-        vectors = self.engine.embed_many(pairs, batch_size, progress, face=face)
+        vectors = self.engine.embed_many(pairs, batch_size, progress, face=face, if_many=if_many)
         return enrolment.stored(self._backend, group, pairs, vectors, batch_size)
 
     def add_templates(
@@ -354,6 +378,7 @@ class Gallery:
         threshold: float | None = None,
         far: float | None = None,
         id_portrait: bool = False,
+        per: Per = "face",
     ) -> list[Match]:
         """The stored faces most like the face of an image, best first.
 
@@ -375,6 +400,8 @@ class Gallery:
             are compared.  See docs/galleries.md.
         id_portrait : bool, default False
             As in `facecore.FaceEngine.compare`: the image, or every stored face, is an ID portrait.
+        per : {"face", "user"}
+            Whether each face of a user is a match, or each user once, by the best face.
 
         Raises
         ------
@@ -385,9 +412,173 @@ class Gallery:
             As in `facecore.FaceEngine.sample`.
         """
         names = self._check_search(groups, limit, threshold, far)
+        check_choice(per, "per", Per)
         table = self.engine.calibration_for(id_portrait)
         vector = self.engine.embed(image, face=face)
-        return self._matches(vector, names, limit, threshold, far, table)
+        return self._matches(vector, names, limit, threshold, far, table, per)
+
+    def verify(
+        self,
+        image: FaceInput,
+        group: str,
+        user_id: str,
+        *,
+        face: FaceChoice = "largest",
+        threshold: float | None = None,
+        id_portrait: bool = False,
+    ) -> Verification:
+        """Whether the face of an image is a user's, by the best of the user's templates.
+
+        Several templates are several chances for a stranger too; `Verification.score` counts
+        them, so that the same threshold means the same false accept rate.
+
+        Parameters
+        ----------
+        image : image or FaceSample
+        group, user_id : str
+        face : {"largest", "central"}
+            Which face stands for the image.
+        threshold : float, optional
+            Score from which it passes, 0..100; the engine's by default.
+        id_portrait : bool, default False
+            As in `search`.
+
+        Raises
+        ------
+        GroupNotFound
+        RecordNotFound
+            The group holds no face of the user.
+        NoFaceDetected, UnreadableImage, ImageTooLarge, InvalidParameter
+            As in `facecore.FaceEngine.sample`.
+        """
+        limit = self.engine.threshold
+        if threshold is not None:
+            limit = check_number(threshold, "threshold", 0, 100)
+        table = self.engine.calibration_for(id_portrait)
+        which = _filter(group, user_id, None, None)
+        self._backend.group(group)
+        batches = list(self._backend.templates(which, 1000))
+        if not batches:
+            raise RecordNotFound(f"the group {group} holds no face of the user {user_id}")
+        records = [record for some, _ in batches for record in some]
+        templates = np.concatenate([vectors for _, vectors in batches])
+        similarity = cosine(templates, self.engine.embed(image, face=face)[None])
+        best = int(np.argmax(similarity))
+        score = best_of(table, float(similarity[best]), len(records))
+        return Verification(
+            passed=score >= limit,
+            score=score,
+            similarity=float(similarity[best]),
+            threshold=limit,
+            face_id=records[best].face_id,
+            templates=len(records),
+        )
+
+    def identify(
+        self,
+        image: FaceInput,
+        groups: str | Sequence[str] | None = None,
+        far: float = 0.01,
+        *,
+        limit: int = 5,
+        once: bool = True,
+    ) -> list[Identification]:
+        """Who each face of an image is: a user, or nobody.
+
+        Parameters
+        ----------
+        image : image or FaceSample
+        groups : str or sequence of str, optional
+            Where to look; all groups by default.
+        far : float, default 0.01
+            As in `search`, for each face.
+        limit : int, default 5
+            Candidates for each face.
+        once : bool, default True
+            Whether a user can be on the picture only once; the most similar face wins.
+
+        Returns
+        -------
+        list of Identification
+            One a face, largest first.
+
+        Raises
+        ------
+        GroupNotFound
+        InvalidParameter
+            An argument makes no sense, or `far` is rarer than the calibration reaches.
+        UnreadableImage, ImageTooLarge
+            As in `facecore.FaceEngine.samples`.
+        """
+        names = self._check_search(groups, limit, None, far)
+        table = self.engine.calibration
+        least = score_threshold(table, far, self._backend.comparisons(names))
+        samples = self.engine.samples(image)
+        found = [
+            self._matches(self.engine.embed(sample), names, limit, None, None, table, "user")
+            for sample in samples
+        ]
+        users = list({match.user_id: None for some in found for match in some})
+        scores = np.full((len(samples), len(users)), -1.0)
+        for scored, some in zip(scores, found, strict=True):
+            scored[[users.index(match.user_id) for match in some]] = [m.score for m in some]
+        chosen = assign(scores, least, once=once)
+        return [
+            Identification(
+                sample.face,
+                next((m for m in some if i is not None and m.user_id == users[i]), None),
+                tuple(some),
+            )
+            for sample, some, i in zip(samples, found, chosen, strict=True)
+        ]
+
+    def duplicates(
+        self,
+        groups: str | Sequence[str],
+        far: float = 0.001,
+        *,
+        different_users: bool = False,
+        progress: bool = False,
+    ) -> list[DuplicateSet[FaceRecord]]:
+        """Faces of one person in a group, or in several groups: all pairs are compared.
+
+        Parameters
+        ----------
+        groups : str or sequence of str
+            One group: all of its pairs.  Several: pairs of faces in different groups.
+        far : float, default 0.001
+            The chance, above 0 and below 1, that any pair of different people is found, over all
+            pairs together.
+        different_users : bool, default False
+            Leave out pairs of faces of one user.
+        progress : bool, default False
+            Show a bar on standard error.
+
+        Raises
+        ------
+        GroupNotFound
+        InvalidParameter
+            An argument makes no sense, or the rate for one pair is rarer than the calibration
+            reaches.
+        """
+        names = self._check_search(groups, 1, None, far) or []
+        batches = [batch for name in names for batch in self.templates(name, 10_000)]
+        if not batches:
+            return []
+        records = [record for some, _ in batches for record in some]
+        labels: list[list[str]] = []
+        if len(names) > 1:
+            labels.append([record.group for record in records])
+        if different_users:
+            labels.append([record.user_id for record in records])
+        return duplicate_sets(
+            records,
+            np.concatenate([vectors for _, vectors in batches]),
+            self.engine.calibration,
+            far,
+            apart=labels,
+            progress=progress,
+        )
 
     def search_many(
         self,
@@ -495,7 +686,7 @@ class Gallery:
         batch_size = check_count(batch_size, "batch_size", 1)
         if group is not None:
             self._backend.group(check_name(group))
-        return self._backend.templates(group, batch_size)
+        return self._backend.templates(Filter(group), batch_size)
 
     def users_groups(self, user_id: str) -> list[str]:
         """Names of the groups that hold a user, the oldest group first."""
@@ -524,8 +715,8 @@ class Gallery:
             raise InvalidParameter("threshold and far were both given", "give one of them")
         if threshold is not None:
             check_number(threshold, "threshold", 0, 100)
-        if far is not None and check_number(far, "far", 0, 1) in (0, 1):
-            raise InvalidParameter(f"far is {far!r}, must be above 0 and below 1")
+        if far is not None:
+            check_far(far)
         if groups is None:
             return None
         if not isinstance(groups, Iterable):
@@ -541,16 +732,32 @@ class Gallery:
         threshold: float | None,
         far: float | None,
         table: Calibration,
+        per: Per = "face",
     ) -> list[Match]:
         least = 0.0 if threshold is None else threshold
         if far is not None:
             least = score_threshold(table, far, self._backend.comparisons(groups))
         matches = []
-        for hit in self._backend.search(vector, groups, limit):
+        for hit in self._hits(vector, groups, limit, per):
             score, face = float(table.score(hit.similarity)), hit.record
             if score >= least:
                 matches.append(Match(face.face_id, face.user_id, face.group, score, hit.similarity))
         return matches
+
+    def _hits(
+        self, vector: NDArray[np.float32], groups: list[str] | None, limit: int, per: Per
+    ) -> list[Hit]:
+        if per == "face":
+            return self._backend.search(vector, groups, limit)
+        faces = 4 * limit
+        while True:  # more and more faces, until there are enough users
+            hits = self._backend.search(vector, groups, faces)
+            users: dict[str, Hit] = {}
+            for hit in hits:
+                users.setdefault(hit.record.user_id, hit)
+            if len(users) >= limit or len(hits) < faces:
+                return list(users.values())[:limit]
+            faces *= 4
 
 
 def _filter(

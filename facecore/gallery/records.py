@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from facecore.errors import InvalidParameter
+from facecore.face.detection import Face
 
 __all__ = [
     "Contract",
@@ -19,10 +20,12 @@ __all__ = [
     "GalleryStats",
     "Group",
     "Hit",
+    "Identification",
     "Match",
     "NewFace",
     "OnExisting",
     "Origin",
+    "Verification",
     "check_choice",
     "check_count",
     "check_face_id",
@@ -111,6 +114,9 @@ class FaceRecord:
         Whether a caller added it or an operation registered it by itself.
     created : datetime
         UTC.
+    others : int or None
+        How many other faces the picture showed, where `Gallery.add` answers; the gallery does
+        not keep it.
     """
 
     id: int
@@ -120,6 +126,7 @@ class FaceRecord:
     quality: float | None
     origin: Origin
     created: datetime
+    others: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +148,53 @@ class Match:
     group: str
     score: float
     similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Whether a probe shows a user.
+
+    Attributes
+    ----------
+    passed : bool
+        ``score >= threshold``.
+    score : float
+        0..100.  The rate at which strangers reach it counts all of the user's templates: with n
+        of them, ``1 - (1 - p)^n`` for the p of the best comparison.
+    similarity : float
+        Cosine with the best template, -1..1.
+    threshold : float
+        0..100.
+    face_id : str
+        Of the best template.
+    templates : int
+        How many the user has in the group.
+    """
+
+    passed: bool
+    score: float
+    similarity: float
+    threshold: float
+    face_id: str
+    templates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """Who one face of a picture is.
+
+    Attributes
+    ----------
+    face : Face
+    match : Match or None
+        The user, by the best of the user's templates; None for a stranger.
+    candidates : tuple of Match
+        The users most like the face, best first, whatever their scores.
+    """
+
+    face: Face
+    match: Match | None
+    candidates: tuple[Match, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from facecore.errors import InvalidParameter
+from facecore.gallery.records import check_number
 from facecore.matching.calibration import Calibration
 
-__all__ = ["per_comparison", "score_threshold"]
+__all__ = ["best_of", "check_far", "per_comparison", "score_threshold"]
 
 
 def per_comparison(far: float, comparisons: int) -> float:
@@ -26,6 +27,34 @@ def per_comparison(far: float, comparisons: int) -> float:
         N, at least 1.
     """
     return -math.expm1(math.log1p(-far) / comparisons)
+
+
+def best_of(table: Calibration, similarity: float, comparisons: int) -> float:
+    r"""Score of the best of several comparisons with one person.
+
+    A stranger has :math:`n` chances, so that the rate at which strangers reach the similarity
+    is :math:`1 - (1 - p)^n` for the :math:`p` of one comparison, if they are independent, and
+    lower if not, as they are with templates of one person.
+
+    Parameters
+    ----------
+    table : Calibration
+    similarity : float
+        The highest of them, -1..1.
+    comparisons : int
+        n, at least 1.
+    """
+    score = float(table.score(similarity))
+    if comparisons == 1 or not 0 < score < 100:
+        return score
+    rate = -math.expm1(comparisons * math.log1p(-float(table.far(score))))
+    return min(score, table.threshold(rate))
+
+
+def check_far(far: object) -> None:
+    """Refuse what is not a rate above 0 and below 1."""
+    if check_number(far, "far", 0, 1) in (0, 1):
+        raise InvalidParameter(f"far is {far!r}, must be above 0 and below 1")
 
 
 def score_threshold(table: Calibration, far: float, comparisons: int) -> float:

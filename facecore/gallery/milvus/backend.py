@@ -266,10 +266,10 @@ class MilvusBackend:
         return found
 
     def templates(  # noqa: D102
-        self, group: str | None, batch_size: int
+        self, which: Filter, batch_size: int
     ) -> Iterator[tuple[list[FaceRecord], NDArray[np.float32]]]:
         names = self._names()
-        rows = self._rows(self._where(Filter(group), names), [*FACE_FIELDS, "vector"])
+        rows = self._rows(self._where(which, names), [*FACE_FIELDS, "vector"])
         while some := list(islice(rows, batch_size)):
             records = [face_of(row, names[row["group_id"]]) for row in some]
             yield records, np.array([row["vector"] for row in some], np.float32)

@@ -234,12 +234,12 @@ class SqliteBackend:
             return snapshot.known(face_ids)
 
     def templates(  # noqa: D102
-        self, group: str | None, batch_size: int
+        self, which: Filter, batch_size: int
     ) -> Iterator[tuple[list[FaceRecord], NDArray[np.float32]]]:
         last = 0
         while True:
             with self._store.snapshot() as snapshot:
-                where = _where(snapshot, Filter(group))
+                where = _where(snapshot, which)
                 records = snapshot.faces(where, 0, batch_size, last)
                 vectors = snapshot.vectors([record.id for record in records])
             if not records:

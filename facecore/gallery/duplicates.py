@@ -1,0 +1,127 @@
+"""Faces of one person among many, with the threshold that so many comparisons need."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.gallery.thresholds import score_threshold
+from facecore.matching.calibration import Calibration
+from facecore.matching.grouping import connected
+from facecore.matching.pairs import Pairs, pairs_above
+
+__all__ = ["DuplicatePair", "DuplicateSet", "duplicate_sets"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicatePair:
+    """Two faces that are alike.
+
+    Attributes
+    ----------
+    first, second : int
+        Their places in `DuplicateSet.members`.
+    score : float
+        0..100 on the calibrated scale.
+    similarity : float
+        Cosine, -1..1.
+    """
+
+    first: int
+    second: int
+    score: float
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateSet(Generic[T]):
+    """Faces that are joined by pairs which reach the threshold.
+
+    Attributes
+    ----------
+    members : tuple
+        Two or more faces.
+    pairs : tuple of DuplicatePair
+        Best first.  Not every two members need be such a pair.
+    """
+
+    members: tuple[T, ...]
+    pairs: tuple[DuplicatePair, ...]
+
+
+def duplicate_sets(
+    members: Sequence[T],
+    vectors: NDArray[np.float32],
+    table: Calibration,
+    far: float,
+    *,
+    apart: Sequence[Sequence[Hashable]] = (),
+    progress: bool = False,
+) -> list[DuplicateSet[T]]:
+    """Sets of faces that show one person.
+
+    Parameters
+    ----------
+    members : sequence, N
+        What stands for each face.
+    vectors : ndarray, shape (N, D), float32
+        Of unit length.
+    table : Calibration
+    far : float
+        The chance, above 0 and below 1, that any pair of different people passes, over all pairs
+        together; the threshold follows from it and the number of pairs.
+    apart : sequence of sequences, N, optional
+        Labels of the faces; two that share one are not compared: those of one picture, say.
+    progress : bool, default False
+        Show a bar on standard error.
+
+    Returns
+    -------
+    list of DuplicateSet
+        By the first member.
+
+    Raises
+    ------
+    InvalidParameter
+        The rate for one pair is rarer than the calibration reaches.
+    """
+    count = len(members)
+    labels = [_numbers(some) for some in apart]
+    comparisons = count * (count - 1) // 2
+    for some in range(1, 2 ** len(labels)):  # inclusion and exclusion
+        chosen = [label for bit, label in enumerate(labels) if some >> bit & 1]
+        same = np.unique(np.stack(chosen), axis=1, return_counts=True)[1]
+        comparisons += (-1) ** len(chosen) * int((same * (same - 1) // 2).sum())
+    if not comparisons:
+        return []
+    least = score_threshold(table, far, comparisons)
+    found = pairs_above(vectors, float(table.similarity(least)), progress=progress)
+    for label in labels:
+        kept = label[found.first] != label[found.second]
+        found = Pairs(found.first[kept], found.second[kept], found.similarity[kept])
+    sets: dict[int, list[int]] = {}
+    joined = connected(count, found)
+    for number in np.unique(np.concatenate((found.first, found.second))).tolist():
+        sets.setdefault(int(joined[number]), []).append(number)
+    places = {number: place for some in sets.values() for place, number in enumerate(some)}
+    pairs: dict[int, list[DuplicatePair]] = {root: [] for root in sets}
+    scores = table.score(found.similarity)
+    for k in np.argsort(-found.similarity, kind="stable").tolist():
+        i, j = int(found.first[k]), int(found.second[k])
+        pair = DuplicatePair(places[i], places[j], float(scores[k]), float(found.similarity[k]))
+        pairs[int(joined[i])].append(pair)
+    return [
+        DuplicateSet(tuple(members[i] for i in sets[root]), tuple(pairs[root]))
+        for root in sorted(sets)
+    ]
+
+
+def _numbers(labels: Sequence[Hashable]) -> NDArray[np.intp]:
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.intp)
