@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,21 +24,24 @@ GREEN, AMBER, RED = (96, 200, 64), (48, 170, 240), (64, 64, 230)  # BGR
 
 def draw_faces(
     image: NDArray[np.uint8],
-    faces: Iterable[Face],
+    faces: Sequence[Face],
     colour: tuple[int, int, int] = GREEN,
-    label: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> NDArray[np.uint8]:
-    """Copy of a picture with the box and the landmarks of each face, and a word above it.
+    """Copy of a picture with the box and the landmarks of each face, and a label at each box.
+
+    Labels stay inside the picture: one that is too long is cut, with an ellipsis.
 
     Parameters
     ----------
     image : ndarray, shape (H, W, 3), uint8
         BGR.
-    faces : iterable of Face
+    faces : sequence of Face
     colour : tuple of int
         BGR, 0..255.
-    label : str, optional
-        ASCII, written above each box; its confidence by default.
+    labels : sequence of str, optional
+        One for each face, in any script that a font of this machine can write; the detector's
+        confidence by default.
     """
     import cv2
 
@@ -47,14 +53,79 @@ def draw_faces(
         for x, y in face.landmarks:
             centre = (round(float(x)), round(float(y)))
             cv2.circle(drawn, centre, 2 * thickness, colour, -1, cv2.LINE_AA)
-        text = f"{face.confidence:.2f}" if label is None else label
-        # Inside the picture, where a face reaches its edge.
-        corner = (max(x1, 0), max(y1 - 3 * thickness, 14 * thickness))
-        cv2.putText(
-            drawn, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.45 * thickness, colour, thickness,
-            cv2.LINE_AA,
-        )  # fmt: skip
-    return drawn
+    texts = [f"{face.confidence:.2f}" for face in faces] if labels is None else labels
+    return _write_labels(drawn, faces, texts, colour, 14 * thickness)
+
+
+def _write_labels(
+    image: NDArray[np.uint8],
+    faces: Sequence[Face],
+    texts: Sequence[str],
+    colour: tuple[int, int, int],
+    size: int,
+) -> NDArray[np.uint8]:
+    """White text on the colour of the box, above the box or, at the upper edge, inside it."""
+    from PIL import Image, ImageDraw
+
+    height, width = image.shape[:2]
+    canvas = Image.fromarray(image[..., ::-1])
+    pen = ImageDraw.Draw(canvas)
+    pad = max(1, size // 6)
+    for face, text in zip(faces, texts, strict=True):
+        font, text = _font(text, size)
+        full, text = text, text
+        while len(full) > 1 and pen.textlength(text, font) + 2 * pad > width:
+            full = full[:-1]
+            text = full + ("…" if _has(font, "…") else "...")
+        left, top, right, bottom = pen.textbbox((0, 0), text, font)
+        wide, high = right - left + 2 * pad, bottom - top + 2 * pad
+        x = min(max(float(face.box[0]), 0), max(width - wide, 0))
+        y = float(face.box[1]) - high
+        y = min(max(y, 0), max(height - high, 0))
+        pen.rectangle((x, y, x + wide, y + high), fill=colour[::-1])
+        pen.text((x + pad - left, y + pad - top), text, (255, 255, 255), font)
+    return np.ascontiguousarray(np.asarray(canvas)[..., ::-1])
+
+
+def _font(text: str, size: int) -> tuple[Any, str]:
+    """A font that can write a text, and the text: escaped where no font of the machine can."""
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(size)
+    if _has(font, text):
+        return font, text
+    for path in _system_fonts():
+        try:
+            other = ImageFont.truetype(path, size)
+        except OSError:
+            continue
+        if _has(other, text):
+            return other, text
+    return font, text.encode("ascii", "backslashreplace").decode()
+
+
+def _has(font: Any, text: str) -> bool:
+    """Whether a font has a glyph for each letter: what it lacks looks like a private character."""
+    missing = bytes(font.getmask("\uf8f0")), bytes(font.getmask("\U0010fffd"))
+    return not any(bytes(font.getmask(c)) in missing for c in set(text) if not c.isspace())
+
+
+@cache
+def _system_fonts() -> tuple[str, ...]:
+    """Fonts of the machine, in the folders where the systems keep them."""
+    folders = [
+        "/usr/share/fonts", "/usr/local/share/fonts", "~/.fonts", "~/.local/share/fonts",
+        "/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts",
+        os.path.join(os.environ.get("WINDIR", "C:\\Windows"), "Fonts"),
+    ]  # fmt: skip
+    found = [
+        str(path)
+        for folder in folders
+        for path in sorted(Path(folder).expanduser().rglob("*"))
+        if path.suffix.lower() in (".ttf", ".otf", ".ttc")
+    ]
+    # Upright, regular faces first.
+    return tuple(sorted(found, key=lambda p: any(w in p for w in ("Bold", "Italic", "Oblique"))))
 
 
 def draw_quality(image: NDArray[np.uint8], face: Face, quality: Quality) -> NDArray[np.uint8]:
@@ -87,7 +158,7 @@ def draw_quality(image: NDArray[np.uint8], face: Face, quality: Quality) -> NDAr
         (face.landmarks * scale + shift).astype(np.float32),
         face.confidence,
     )
-    left = draw_faces(panel, [moved], _traffic_light(quality.score), quality.level)
+    left = draw_faces(panel, [moved], _traffic_light(quality.score), [quality.level])
     chart = np.full((side, width, 3), 255, np.uint8)
 
     def write(text: str, y: int, size: float) -> None:

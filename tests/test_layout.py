@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("pipeline",),
     ("engine",),
     ("gallery",),
-    ("evaluation", "operations"),
+    ("collections", "evaluation", "operations"),
     ("",),  # facecore/__init__.py: the public names
     ("cli", "server", "demo"),
 )

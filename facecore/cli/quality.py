@@ -98,7 +98,7 @@ def _liveness(args: argparse.Namespace) -> Answer:
 
         colour = RED if found.is_attack else GREEN
         label = f"attack score {found.attack_score:.0f}"
-        write_image(args.draw, draw_faces(sample.pixels, [sample.face], colour, label))
+        write_image(args.draw, draw_faces(sample.pixels, [sample.face], colour, [label]))
         lines.append(f"drawn into {args.draw}")
     answer = {
         "is_attack": found.is_attack,

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from facecore.errors import InvalidParameter
 
-__all__ = ["listed_pictures", "pictures_of_people"]
+__all__ = ["listed_pictures", "pictures_below", "pictures_of_people"]
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
@@ -42,6 +42,23 @@ def pictures_of_people(root: Path) -> list[tuple[str | None, Path]]:
         place = error.filename or root
         raise InvalidParameter(f"{place} cannot be read: {error.strerror or error}") from error
     return found
+
+
+def pictures_below(root: Path) -> list[Path]:
+    """All files at any depth below a folder that are named as pictures, in order; none hidden.
+
+    Raises
+    ------
+    InvalidParameter
+        It is no folder, or cannot be read.
+    """
+    if not root.is_dir():
+        raise InvalidParameter(f"{root} is not a folder", "give a folder of pictures")
+    try:
+        return [path for path in _files(root) if path.suffix.lower() in _PICTURES]
+    except OSError as error:
+        place = error.filename or root
+        raise InvalidParameter(f"{place} cannot be read: {error.strerror or error}") from error
 
 
 def listed_pictures(file: Path) -> list[tuple[str, Path]]:

@@ -1,0 +1,338 @@
+"""``facecore who``, ``identify``, ``duplicates`` and ``cluster``: many faces at once."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands
+from facecore.cli.common import engine as engine_of
+from facecore.cli.common import gallery as open_gallery
+from facecore.cli.compare import face_fields, place
+from facecore.cli.groups import match_fields, record_fields
+from facecore.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from facecore import Face, FaceEngine
+    from facecore.collections import FoundFace, NamedFace, Unreadable, VectorCache
+    from facecore.gallery.duplicates import DuplicateSet
+
+T = TypeVar("T")
+
+_WHO = """\
+Who is on this photo?
+
+KNOWN holds a folder per person, or files named after people (eileen.jpg, eileen_2.jpg).
+The first call embeds its pictures; later calls take their vectors from a cache.
+
+exit status: 0 somebody is known, 1 nobody, 2 error
+
+example:
+  facecore who party.jpg friends --draw named.jpg
+"""
+
+_IDENTIFY = """\
+Who is on this photo, among the users of a gallery?
+
+exit status: 0 somebody is known, 1 nobody, 2 error
+
+example:
+  facecore identify party.jpg --gallery door --draw named.jpg
+"""
+
+_DUPLICATES = """\
+Find the pictures of a folder, or the faces of a gallery, that show one person.
+
+--far is the chance that any pair of different people is listed, over all pairs together.
+With several --group, faces of different groups are compared.
+
+exit status: 0 there are some, 1 there are none, 2 error
+
+examples:
+  facecore duplicates applicants --json
+  facecore duplicates --gallery door --group staff
+"""
+
+_CLUSTER = """\
+Divide the faces of a folder into people.
+
+PEOPLE gets a folder per person with links to the pictures, people.csv and people.json.
+Stopped half-way, the same command goes on where it was.  --known takes a folder per
+person: a group that shows one of them gets the name.
+
+example:
+  facecore cluster holiday --out people --report people.html
+"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this module."""
+    who = commands.add("who", _who, _WHO, MODELS)
+    who.add_argument("photo", metavar="PHOTO", help="picture")
+    who.add_argument("known", metavar="KNOWN", type=Path, help="folder of people")
+    identify = commands.add("identify", _identify, _IDENTIFY, MODELS, GALLERY)
+    identify.add_argument("photo", metavar="PHOTO", help="picture")
+    identify.add_argument("--group", action="append", help="may be repeated (default: all)")
+    for command in (who, identify):
+        command.add_argument(
+            "--far",
+            type=float,
+            default=0.01,
+            help="chance that a stranger gets a name (default: %(default)s)",
+        )
+        command.add_argument(
+            "--twice", action="store_true", help="a person may be on the photo more than once"
+        )
+        command.add_argument(
+            "--draw", metavar="OUT", type=Path, help="write the photo with the names"
+        )
+
+    duplicates = commands.add("duplicates", _duplicates, _DUPLICATES, MODELS, GALLERY)
+    duplicates.add_argument(
+        "folder", metavar="DIR", type=Path, nargs="?", help="folder of pictures"
+    )
+    duplicates.add_argument("--group", action="append", help="of the gallery; may be repeated")
+    duplicates.add_argument(
+        "--different-users", action="store_true", help="leave out pairs of one user's faces"
+    )
+    duplicates.add_argument(
+        "--far",
+        type=float,
+        default=0.001,
+        help="chance of any wrong pair (default: %(default)s)",
+    )
+
+    cluster = commands.add("cluster", _cluster, _CLUSTER, MODELS)
+    cluster.add_argument("folder", metavar="DIR", type=Path, help="folder of pictures")
+    cluster.add_argument("--out", metavar="PEOPLE", type=Path, help="folder to make")
+    cluster.add_argument("--report", metavar="HTML", type=Path, help="page to look at")
+    cluster.add_argument("--known", metavar="DIR", type=Path, help="people who have names")
+    cluster.add_argument(
+        "--far",
+        type=float,
+        default=0.15,
+        help="chance that a face meets a stranger's above the threshold (default: %(default)s)",
+    )
+    for command in (duplicates, cluster):
+        command.add_argument(
+            "--largest", action="store_true", help="only the largest face of each picture"
+        )
+        command.add_argument(
+            "--smallest",
+            type=float,
+            default=48,
+            help="pixels from which a face counts (default: %(default)s)",
+        )
+    for command in (who, duplicates, cluster):
+        command.add_argument(
+            "--no-cache", action="store_true", help="keep no vectors for the next call"
+        )
+
+
+@contextlib.contextmanager
+def _cache(args: argparse.Namespace, engine: FaceEngine) -> Iterator[VectorCache | None]:
+    from facecore.collections import VectorCache
+
+    if args.no_cache:
+        yield None
+        return
+    with VectorCache(engine) as cache:
+        yield cache
+
+
+def _who(args: argparse.Namespace) -> Answer:
+    from facecore.collections import who
+
+    engine = engine_of(args)
+    with _cache(args, engine) as cache:
+        answer = who(
+            engine,
+            args.photo,
+            args.known,
+            cache,
+            far=args.far,
+            once=not args.twice,
+            progress=sys.stderr.isatty(),
+        )
+    lines = [f"{place(one.face)}: {_name(one)}" for one in answer.faces]
+    lines += [f"{path}: several faces; the largest counts" for path in answer.crowded]
+    lines += _refused(answer.refused)
+    lines += _draw(args, [(one.face, one.name) for one in answer.faces])
+    fields = {
+        "threshold": round(answer.threshold, 4),
+        "faces": [
+            {
+                "name": one.name,
+                "score": round(one.score, 4),
+                "similarity": round(one.similarity, 6),
+                "picture": str(one.picture),
+                **face_fields(one.face),
+            }
+            for one in answer.faces
+        ],
+        "known": {"people": answer.people, "pictures": answer.pictures},
+        "crowded": [str(path) for path in answer.crowded],
+        "refused": _refused_fields(answer.refused),
+    }
+    known = any(one.name is not None for one in answer.faces)
+    return fields, OK if known else NO, lines or [f"no face on {args.photo}"]
+
+
+def _name(one: NamedFace) -> str:
+    if one.name is None:
+        return f"unknown (the nearest, {one.picture.name}, scores {one.score:.1f})"
+    return f"{one.name}, score {one.score:.1f} ({one.picture.name})"
+
+
+def _draw(args: argparse.Namespace, faces: Sequence[tuple[Face, str | None]]) -> list[str]:
+    if not args.draw:
+        return []
+    from facecore import images
+    from facecore.drawing import draw_faces, write_image
+
+    labels = [name or "unknown" for _, name in faces]
+    pixels = images.load(args.photo)
+    write_image(args.draw, draw_faces(pixels, [face for face, _ in faces], labels=labels))
+    return [f"drawn into {args.draw}"]
+
+
+def _identify(args: argparse.Namespace) -> Answer:
+    with open_gallery(args, read_only=True) as gallery:
+        found = gallery.identify(args.photo, args.group, args.far, once=not args.twice)
+    lines, fields = [], []
+    for one in found:
+        best = one.match or next(iter(one.candidates), None)
+        name = "unknown"
+        if one.match:
+            name = f"{one.match.user_id}, score {one.match.score:.1f} ({one.match.group})"
+        elif best:
+            name = f"unknown (the nearest, {best.user_id}, scores {best.score:.1f})"
+        lines.append(f"{place(one.face)}: {name}")
+        fields.append(
+            {
+                "match": one.match and match_fields(one.match),
+                "candidates": [match_fields(match) for match in one.candidates],
+                **face_fields(one.face),
+            }
+        )
+    names = [None if one.match is None else one.match.user_id for one in found]
+    lines += _draw(args, list(zip((one.face for one in found), names, strict=True)))
+    known = any(one.match for one in found)
+    return {"faces": fields}, OK if known else NO, lines or [f"no face on {args.photo}"]
+
+
+def _duplicates(args: argparse.Namespace) -> Answer:
+    if bool(args.folder) == bool(args.group):
+        raise InvalidParameter("give a folder of pictures, or --gallery and --group")
+    if args.group:
+        with open_gallery(args, read_only=True) as gallery:
+            records = gallery.duplicates(
+                args.group,
+                args.far,
+                different_users=args.different_users,
+                progress=sys.stderr.isatty(),
+            )
+        return _sets(records, record_fields, lambda r: f"{r.user_id}  {r.group}  {r.face_id}", [])
+    from facecore.collections import folder_duplicates
+    from facecore.collections.folder import face_fields as found_fields
+
+    engine = engine_of(args)
+    faces, refused = _read(args, engine, args.folder)
+    sets = folder_duplicates(faces, engine.calibration, args.far, progress=sys.stderr.isatty())
+    return _sets(sets, found_fields, lambda face: str(face.path), refused)
+
+
+def _sets(
+    sets: Sequence[DuplicateSet[T]],
+    fields: Callable[[T], dict[str, Any]],
+    line: Callable[[T], str],
+    refused: Sequence[Unreadable],
+) -> Answer:
+    lines = []
+    for one in sets:
+        best = one.pairs[0].score
+        lines.append(f"{len(one.members)} faces of one person, best score {best:.1f}:")
+        lines += [f"  {line(member)}" for member in one.members]
+    answer = {
+        "sets": [
+            {
+                "faces": [fields(member) for member in one.members],
+                "pairs": [
+                    {"first": p.first, "second": p.second, "score": round(p.score, 4)}
+                    for p in one.pairs
+                ],
+            }
+            for one in sets
+        ],
+        "refused": _refused_fields(refused),
+    }
+    return answer, OK if sets else NO, (lines or ["no duplicates"]) + _refused(refused)
+
+
+def _cluster(args: argparse.Namespace) -> Answer:
+    from facecore._utils.atomic_files import check_writable
+    from facecore.collections import cluster, read_faces
+    from facecore.collections.folder import as_dict, check_absent, write_people
+    from facecore.collections.report import write_report
+    from facecore.images.folders import pictures_of_people
+
+    if args.out:
+        check_absent(args.out)
+    if args.report:
+        check_writable(args.report)
+    engine = engine_of(args)
+    known: dict[str, list[FoundFace]] = {}
+    if args.known:
+        people = [(name, path) for name, path in pictures_of_people(args.known) if name]
+        if not people:
+            raise InvalidParameter(f"{args.known} holds no folder of a person")
+        with _cache(args, engine) as cache:
+            read = read_faces(engine, [path for _, path in people], cache)
+            for (name, _), picture in zip(people, read, strict=True):
+                known.setdefault(name, []).extend(picture.faces[:1])
+        known = {name: faces for name, faces in known.items() if faces}
+    faces, refused = _read(args, engine, args.folder)
+    answer = cluster(faces, engine.calibration, args.far, known=known, progress=sys.stderr.isatty())
+    lines = [
+        f"{person.name}  {len(person.faces):,} faces"
+        for person in answer.people
+        if len(person.faces) > 1 or person.known
+    ]
+    alone = len(answer.people) - len(lines)
+    lines.append(f"{alone:,} face{'s' * (alone != 1)} without another of the same person")
+    if args.out:
+        write_people(answer, args.out)
+        lines.append(f"links in {args.out}")
+    if args.report:
+        write_report(answer, args.report)
+        lines.append(f"page: {args.report}")
+    fields = {**as_dict(answer), "refused": _refused_fields(refused)}
+    return fields, OK, lines + _refused(refused)
+
+
+def _read(
+    args: argparse.Namespace, engine: FaceEngine, folder: Path
+) -> tuple[list[FoundFace], list[Unreadable]]:
+    from facecore.collections import read_folder
+
+    with _cache(args, engine) as cache:
+        return read_folder(
+            engine,
+            folder,
+            cache,
+            all_faces=not args.largest,
+            smallest=args.smallest,
+            progress=sys.stderr.isatty(),
+        )
+
+
+def _refused(refused: Sequence[Unreadable]) -> list[str]:
+    return [f"{one.path}: {one.code}: {one.message}" for one in refused]
+
+
+def _refused_fields(refused: Sequence[Unreadable]) -> list[dict[str, Any]]:
+    return [{"picture": str(r.path), "code": r.code, "message": r.message} for r in refused]

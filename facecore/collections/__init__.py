@@ -1,0 +1,31 @@
+"""Many pictures at once: who is on a photo, duplicates, and a folder divided into people."""
+
+from facecore.collections.clusters import Clusters, Doubt, Person, cluster
+from facecore.collections.duplicates import folder_duplicates
+from facecore.collections.faces import (
+    FoundFace,
+    PictureFaces,
+    Unreadable,
+    read_faces,
+    read_folder,
+)
+from facecore.collections.vector_cache import VectorCache
+from facecore.collections.who import NamedFace, Who, known_people, who
+
+__all__ = [
+    "Clusters",
+    "Doubt",
+    "FoundFace",
+    "NamedFace",
+    "Person",
+    "PictureFaces",
+    "Unreadable",
+    "VectorCache",
+    "Who",
+    "cluster",
+    "folder_duplicates",
+    "known_people",
+    "read_faces",
+    "read_folder",
+    "who",
+]

@@ -1,0 +1,184 @@
+"""A collection divided into people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.collections.faces import FoundFace
+from facecore.gallery.thresholds import check_far, score_threshold
+from facecore.matching.calibration import Calibration
+from facecore.matching.grouping import average_linkage
+from facecore.matching.pairs import Pairs, pairs_above
+
+__all__ = ["Clusters", "Doubt", "Person", "cluster"]
+
+_DOUBTS = 25  # of each kind
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Faces that show one person.
+
+    Attributes
+    ----------
+    name : str
+        ``person_0001`` and so on, or the name of a known person.
+    faces : tuple of FoundFace
+        In the order they were given.
+    known : bool
+        Whether the name was given.
+    """
+
+    name: str
+    faces: tuple[FoundFace, ...]
+    known: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Two faces that a person should look at.
+
+    Attributes
+    ----------
+    first, second : FoundFace
+    score : float
+        0..100.
+    joined : bool
+        Whether they are in one group: the least alike of a group, or the most alike of two.
+    """
+
+    first: FoundFace
+    second: FoundFace
+    score: float
+    joined: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """The answer of `cluster`.
+
+    Attributes
+    ----------
+    people : tuple of Person
+        The largest group first; a face that is like no other is a person too.
+    doubts : tuple of Doubt
+        The nearest decisions: joined ones from the least alike up, then the others from the most
+        alike down.
+    threshold : float
+        Score that two groups reach on average where they are joined.
+    """
+
+    people: tuple[Person, ...]
+    doubts: tuple[Doubt, ...]
+    threshold: float
+
+
+def cluster(
+    faces: Sequence[FoundFace],
+    table: Calibration,
+    far: float = 0.15,
+    *,
+    known: Mapping[str, Sequence[FoundFace]] | None = None,
+    progress: bool = False,
+) -> Clusters:
+    """Divide faces into people.
+
+    Two groups are joined while the mean similarity of all their pairs reaches a threshold
+    (average linkage over the graph of all pairs that reach it).  The answer depends on nothing
+    but the faces and their order.
+
+    Parameters
+    ----------
+    faces : sequence of FoundFace
+        From `read_folder`.
+    table : Calibration
+        Of the engine that embedded them.
+    far : float, default 0.15
+        The chance that a face meets any stranger's face of the collection above the threshold.
+        Fewer pairs of groups do, as the mean counts; docs/collections.md says what was measured.
+    known : mapping of str to faces, optional
+        People that have names already.  A group whose mean similarity to one of them reaches the
+        threshold gets the name; their faces are no part of the answer.
+    progress : bool, default False
+        Show a bar on standard error.
+
+    Raises
+    ------
+    InvalidParameter
+        `far` makes no sense, or the rate for one pair is rarer than the calibration reaches.
+    MissingExtra
+        SciPy is not installed.
+    """
+    check_far(far)
+    old = [] if known is None else [face for some in known.values() for face in some]
+    threshold = score_threshold(table, far, max(1, len(faces) + len(old) - 1))
+    if not faces:
+        return Clusters((), (), threshold)
+    least = float(table.similarity(threshold))
+    vectors = np.stack([face.vector for face in faces])
+    pairs = pairs_above(vectors, least, progress=progress)
+    groups = average_linkage(vectors, pairs, least)
+    sums = np.zeros_like(vectors)
+    np.add.at(sums, groups, vectors)
+    members = [np.flatnonzero(groups == root) for root in np.unique(groups)]
+    members.sort(key=lambda some: (-len(some), some[0]))
+    named: dict[str, list[int]] = {}
+    if known:
+        means = np.stack(
+            [np.mean([face.vector for face in some], axis=0) for some in known.values()]
+        )
+        names = list(known)
+        unnamed = []
+        for some in members:
+            likeness = means @ (sums[some[0]] / len(some))
+            if likeness.max() >= least:
+                named.setdefault(names[int(np.argmax(likeness))], []).extend(some.tolist())
+            else:
+                unnamed.append(some)
+        members = unnamed
+    people = [
+        Person(name, tuple(faces[i] for i in sorted(some)), True) for name, some in named.items()
+    ]
+    people += [
+        Person(f"person_{number:04}", tuple(faces[i] for i in some.tolist()))
+        for number, some in enumerate(members, 1)
+    ]
+    return Clusters(tuple(people), tuple(_doubts(faces, vectors, groups, pairs, table)), threshold)
+
+
+def _doubts(
+    faces: Sequence[FoundFace],
+    vectors: NDArray[np.float32],
+    groups: NDArray[np.intp],
+    pairs: Pairs,
+    table: Calibration,
+) -> list[Doubt]:
+    one, other = groups[pairs.first], groups[pairs.second]
+    nearest = np.full(len(faces), -1.0, np.float32)  # of each face within its group
+    mate = np.full(len(faces), -1, np.intp)
+    apart: dict[tuple[int, int], int] = {}
+    for k in np.argsort(-pairs.similarity, kind="stable").tolist():
+        i, j = int(pairs.first[k]), int(pairs.second[k])
+        if one[k] != other[k]:
+            apart.setdefault((min(one[k], other[k]), max(one[k], other[k])), k)
+            continue
+        for face, next_to in ((i, j), (j, i)):
+            if mate[face] < 0:
+                nearest[face], mate[face] = pairs.similarity[k], next_to
+    joined: dict[int, int] = {}  # the loneliest face of each group
+    for face in np.flatnonzero(mate >= 0).tolist():
+        root = int(groups[face])
+        if root not in joined or nearest[face] < nearest[joined[root]]:
+            joined[root] = face
+    weakest = sorted(joined.values(), key=lambda face: (float(nearest[face]), face))[:_DOUBTS]
+    doubts = [
+        Doubt(faces[i], faces[int(mate[i])], float(table.score(nearest[i])), True) for i in weakest
+    ]
+    for k in list(apart.values())[:_DOUBTS]:
+        first, second = faces[int(pairs.first[k])], faces[int(pairs.second[k])]
+        doubts.append(Doubt(first, second, float(table.score(pairs.similarity[k])), False))
+    return doubts

@@ -1,0 +1,41 @@
+"""Pictures of one person in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from facecore.collections.faces import FoundFace
+from facecore.gallery.duplicates import DuplicateSet, duplicate_sets
+from facecore.matching.calibration import Calibration
+
+__all__ = ["folder_duplicates"]
+
+
+def folder_duplicates(
+    faces: Sequence[FoundFace], table: Calibration, far: float = 0.001, *, progress: bool = False
+) -> list[DuplicateSet[FoundFace]]:
+    """Faces of one person on different pictures.
+
+    Parameters
+    ----------
+    faces : sequence of FoundFace
+        From `read_folder`.
+    table : Calibration
+        Of the engine that embedded them.
+    far : float, default 0.001
+        The chance that any pair of different people passes, over the whole collection.
+    progress : bool, default False
+        Show a bar on standard error.
+
+    Raises
+    ------
+    InvalidParameter
+        The rate for one pair is rarer than the calibration reaches.
+    """
+    if not faces:
+        return []
+    vectors = np.stack([face.vector for face in faces])
+    apart = [[face.path for face in faces]]
+    return duplicate_sets(faces, vectors, table, far, apart=apart, progress=progress)

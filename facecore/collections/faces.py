@@ -1,0 +1,182 @@
+"""The faces of many pictures, each embedded once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from operator import length_hint
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore import images
+from facecore.collections.vector_cache import CachedFace, VectorCache
+from facecore.engine import FaceEngine
+from facecore.errors import FacecoreError, InvalidParameter
+from facecore.face.detection import Face
+from facecore.images.folders import pictures_below
+
+__all__ = ["SMALLEST", "FoundFace", "PictureFaces", "Unreadable", "read_faces", "read_folder"]
+
+SMALLEST = 48.0  # pixels of a face
+_WINDOW = 128  # pictures between two transactions of the cache
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundFace:
+    """One face of one picture of a collection.
+
+    Attributes
+    ----------
+    path : Path
+    sha256 : str
+        Of the picture's file.
+    number : int
+        0 for the largest face of the picture.
+    face : Face
+    vector : ndarray, shape (D,), float32
+        Of unit length.
+    """
+
+    path: Path
+    sha256: str
+    number: int
+    face: Face
+    vector: NDArray[np.float32] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A picture without faces to use, and why: an error's code and message."""
+
+    path: Path
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PictureFaces:
+    """All faces of one picture, largest first, or the error in their place."""
+
+    path: Path
+    sha256: str
+    faces: tuple[FoundFace, ...]
+    error: FacecoreError | None = None
+
+
+def read_faces(
+    engine: FaceEngine,
+    paths: Iterable[Path],
+    cache: VectorCache | None = None,
+    *,
+    progress: bool = False,
+) -> Iterator[PictureFaces]:
+    """All faces of pictures, in the order of the pictures; no picture ends the run.
+
+    Parameters
+    ----------
+    engine : FaceEngine
+    paths : iterable of Path
+    cache : VectorCache, optional
+        Answers for pictures that it knows, and learns the others; an interrupted run loses at
+        most 128 pictures.
+    progress : bool, default False
+        Show a bar on standard error.
+    """
+    from tqdm import tqdm
+
+    total = length_hint(paths) or None
+    remaining = iter(paths)
+    with tqdm(total=total, unit="image", desc="embedding", disable=not progress) as bar:
+        while window := list(islice(remaining, _WINDOW)):
+            for answer in _window(engine, window, cache):
+                bar.update()
+                yield answer
+
+
+def read_folder(
+    engine: FaceEngine,
+    root: Path,
+    cache: VectorCache | None = None,
+    *,
+    all_faces: bool = True,
+    smallest: float = SMALLEST,
+    progress: bool = False,
+) -> tuple[list[FoundFace], list[Unreadable]]:
+    """Faces of all pictures at any depth below a folder, and the pictures that have none.
+
+    Small faces in the background are too blurred to be told apart, and look alike for that.
+
+    Parameters
+    ----------
+    engine, cache, progress
+        As in `read_faces`.
+    root : Path
+    all_faces : bool, default True
+        Whether every face counts, or only the largest of each picture.
+    smallest : float, default 48
+        Pixels: smaller faces do not count (`Face.size`).
+
+    Raises
+    ------
+    InvalidParameter
+        `root` is no folder, or holds no picture.
+    """
+    paths = pictures_below(root)
+    if not paths:
+        raise InvalidParameter(f"{root} holds no picture", "give a folder of JPEG or PNG files")
+    found: list[FoundFace] = []
+    refused: list[Unreadable] = []
+    for picture in read_faces(engine, paths, cache, progress=progress):
+        if picture.error is not None:
+            refused.append(Unreadable(picture.path, picture.error.code, str(picture.error)))
+            continue
+        large = [face for face in picture.faces if face.face.size >= smallest]
+        if not picture.faces:
+            refused.append(Unreadable(picture.path, "NoFaceDetected", "no face was found"))
+        elif not large:
+            size = picture.faces[0].face.size
+            message = f"the largest face measures {size:.0f} pixels, {smallest:g} are needed"
+            refused.append(Unreadable(picture.path, "FaceTooSmall", message))
+        found += large if all_faces else large[:1]
+    return found, refused
+
+
+def _window(
+    engine: FaceEngine, paths: Sequence[Path], cache: VectorCache | None
+) -> Iterator[PictureFaces]:
+    errors: dict[Path, FacecoreError] = {}
+    digests: dict[Path, bytes] = {}
+    for path in paths:
+        try:
+            digests[path] = hashlib.sha256(images.read_bytes(path, engine.limits)).digest()
+        except FacecoreError as error:
+            errors[path] = error.with_traceback(None)
+    known: dict[bytes, list[CachedFace]] = {}
+    if cache is not None and digests:
+        known = cache.get(list(digests.values()))
+    new = {digest: path for path, digest in digests.items() if digest not in known}
+    made: dict[bytes, list[CachedFace]] = {}
+    failed: dict[bytes, FacecoreError] = {}
+    for digest, samples in zip(new, engine.samples_many(new.values()), strict=True):
+        if isinstance(samples, FacecoreError):
+            failed[digest] = samples
+        else:
+            made[digest] = [(sample.face, engine.embed(sample)) for sample in samples]
+    if cache is not None and made:
+        cache.put(made)
+    known |= made
+    for path in paths:
+        if path in errors:
+            yield PictureFaces(path, "", (), errors[path])
+            continue
+        digest = digests[path]
+        name = digest.hex()
+        faces = tuple(
+            FoundFace(path, name, number, face, vector)
+            for number, (face, vector) in enumerate(known.get(digest, ()))
+        )
+        yield PictureFaces(path, name, faces, failed.get(digest))

@@ -1,0 +1,106 @@
+"""People of a collection as a folder of links, with the same as CSV and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from facecore._utils.atomic_files import make_folder, publish, staged
+from facecore._utils.csv_text import csv_bytes
+from facecore.collections.clusters import Clusters
+from facecore.collections.faces import FoundFace
+from facecore.errors import InvalidParameter
+
+__all__ = ["as_dict", "check_absent", "face_fields", "write_people"]
+
+
+def face_fields(face: FoundFace) -> dict[str, Any]:
+    """A face of a collection as JSON can hold it, without its vector."""
+    return {
+        "picture": str(face.path),
+        "sha256": face.sha256,
+        "face": face.number,
+        "box": [round(float(v), 2) for v in face.face.box],
+        "confidence": round(face.face.confidence, 4),
+    }
+
+
+def as_dict(clusters: Clusters) -> dict[str, Any]:
+    """People and doubts as JSON can hold them."""
+    return {
+        "threshold": round(clusters.threshold, 4),
+        "people": [
+            {"name": p.name, "known": p.known, "faces": [face_fields(face) for face in p.faces]}
+            for p in clusters.people
+        ],
+        "doubts": [
+            {
+                "first": face_fields(doubt.first),
+                "second": face_fields(doubt.second),
+                "score": round(doubt.score, 4),
+                "joined": doubt.joined,
+            }
+            for doubt in clusters.doubts
+        ],
+    }
+
+
+def write_people(clusters: Clusters, out: Path) -> None:
+    """Write a folder per person with links to the pictures, ``people.csv`` and ``people.json``.
+
+    A system that refuses symbolic links gets copies.
+
+    Parameters
+    ----------
+    clusters : Clusters
+    out : Path
+        Must not exist; it is there whole or not at all.
+
+    Raises
+    ------
+    InvalidParameter
+        It exists, or cannot be written.
+    """
+    check_absent(out)
+    try:
+        with staged(out) as folder:
+            for person in clusters.people:
+                home = folder / person.name
+                home.mkdir()
+                for face in person.faces:
+                    _link(face, home, out / person.name)
+            rows = (
+                (p.name, str(f.path), f.number, *(round(float(v), 2) for v in f.face.box))
+                for p in clusters.people
+                for f in p.faces
+            )
+            header = ("person", "picture", "face", "x1", "y1", "x2", "y2")
+            (folder / "people.csv").write_bytes(csv_bytes(header, rows))
+            (folder / "people.json").write_text(json.dumps(as_dict(clusters)), encoding="utf-8")
+            publish(folder, out, lambda: False)
+    except OSError as error:
+        raise InvalidParameter(
+            f"{out} cannot be written: {error.strerror or error}", "name another folder"
+        ) from error
+
+
+def check_absent(out: Path) -> None:
+    """Find out before long work that a folder cannot be made."""
+    if os.path.lexists(out):
+        raise InvalidParameter(f"{out} exists", "name a folder that does not exist yet")
+    make_folder(out.absolute().parent)
+
+
+def _link(face: FoundFace, folder: Path, final: Path) -> None:
+    # A person may be on one picture twice, and two pictures may have one name.
+    name = f"{face.path.stem[:80]}_{face.sha256[:8]}_{face.number}{face.path.suffix}"
+    if (folder / name).is_symlink() or (folder / name).exists():
+        return  # copies of one file
+    picture = face.path.absolute()
+    try:
+        (folder / name).symlink_to(os.path.relpath(picture, final.absolute()))
+    except (OSError, ValueError, NotImplementedError):
+        shutil.copyfile(picture, folder / name)

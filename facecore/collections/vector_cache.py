@@ -1,0 +1,124 @@
+"""Vectors of pictures that were seen before, by the content of their files."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from facecore._version import __version__
+from facecore.engine import FaceEngine
+from facecore.errors import InvalidParameter
+from facecore.face.detection import Face
+from facecore.models.registry import cache_root
+
+__all__ = ["CachedFace", "VectorCache"]
+
+_log = logging.getLogger(__name__)
+_FACE = 15  # numbers of a face before its vector: box, landmarks, confidence
+
+CachedFace = tuple[Face, "np.ndarray[tuple[int], np.dtype[np.float32]]"]
+
+
+class VectorCache:
+    """The faces of pictures, in one SQLite file that only its owner may read.
+
+    It holds templates, which are biometric data: delete the file to forget them.  A damaged
+    file is replaced by a new one, as the pictures are the truth.
+
+    Parameters
+    ----------
+    engine : FaceEngine
+        Vectors of another pack or another version of facecore never answer.
+    path : Path, optional
+        ``faces.db`` in the user's cache folder by default.
+
+    Raises
+    ------
+    InvalidParameter
+        The file cannot be written.
+    """
+
+    def __init__(self, engine: FaceEngine, path: Path | None = None) -> None:
+        self.path = cache_root().parent / "faces.db" if path is None else path
+        detector = engine.pack.detector.sha256[:16]
+        self._space = f"{engine.contract_id} {detector} {__version__}"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = self._open()
+        except (OSError, sqlite3.OperationalError) as error:
+            raise InvalidParameter(
+                f"{self.path} cannot be written: {error}", "go without it: --no-cache"
+            ) from error
+
+    def __enter__(self) -> VectorCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what was put is kept."""
+        self._database.close()
+
+    def get(self, pictures: Sequence[bytes]) -> dict[bytes, list[CachedFace]]:
+        """Faces, largest first, of those pictures that are known, by SHA-256 of their files."""
+        marks = ",".join("?" * len(pictures))
+        rows = self._database.execute(
+            f"SELECT picture, faces FROM faces WHERE space = ? AND picture IN ({marks})",
+            (self._space, *pictures),
+        )
+        return {picture: _unpack(data) for picture, data in rows}
+
+    def put(self, pictures: Mapping[bytes, Iterable[CachedFace]]) -> None:
+        """Keep the faces of pictures, in one transaction."""
+        rows = [(self._space, picture, _pack(faces)) for picture, faces in pictures.items()]
+        with self._database:
+            self._database.executemany("INSERT OR REPLACE INTO faces VALUES (?, ?, ?)", rows)
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._connect()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            _log.warning("%s is damaged (%s) and begins anew", self.path, error)
+            self.path.unlink()
+            return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        # Made before SQLite does, so that nobody else may ever read it.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        database = sqlite3.connect(self.path, timeout=30)
+        with contextlib.ExitStack() as undo:
+            undo.callback(database.close)
+            with database:
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS faces (space TEXT, picture BLOB, faces BLOB,"
+                    " PRIMARY KEY (space, picture)) WITHOUT ROWID"
+                )
+            undo.pop_all()
+        return database
+
+
+def _pack(faces: Iterable[CachedFace]) -> bytes:
+    rows = [
+        np.concatenate((face.box, face.landmarks.ravel(), [face.confidence], vector))
+        for face, vector in faces
+    ]
+    return np.array([len(rows)], "<u4").tobytes() + np.array(rows, "<f4").tobytes()
+
+
+def _unpack(data: bytes) -> list[CachedFace]:
+    count = int(np.frombuffer(data, "<u4", 1)[0])
+    if not count:
+        return []
+    rows = np.frombuffer(data, "<f4", offset=4).reshape(count, -1).astype(np.float32)
+    return [
+        (Face(row[:4], row[4:14].reshape(5, 2), float(row[14])), row[_FACE:].copy()) for row in rows
+    ]

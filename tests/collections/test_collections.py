@@ -1,0 +1,296 @@
+"""Folders of pictures: read once, divided into people, and searched for duplicates."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from facecore import FaceEngine, cli
+from facecore.collections import (
+    Clusters,
+    FoundFace,
+    Person,
+    VectorCache,
+    cluster,
+    folder_duplicates,
+    known_people,
+    read_faces,
+    read_folder,
+    who,
+)
+from facecore.collections.report import render_report, write_report
+from facecore.errors import InvalidParameter, UnreadableImage
+
+Array = np.ndarray[Any, Any]
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FACECORE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, astronaut: Array, hopper: Array) -> Path:
+    """Eileen twice and once more on a picture with Grace, a wall, and what is no picture."""
+    root = tmp_path / "pictures"
+    (root / "deep").mkdir(parents=True)
+    both = np.hstack([cv2.resize(astronaut, (512, 600)), hopper])
+    pictures = {
+        "a.png": astronaut,
+        "b.png": cv2.resize(astronaut[:300], None, fx=0.9, fy=0.9),
+        "deep/both.png": both,
+        "wall.png": np.full((200, 200, 3), 90, np.uint8),
+    }
+    for name, pixels in pictures.items():
+        cv2.imwrite(str(root / name), pixels)
+    (root / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    (root / "notes.txt").write_text("no picture")
+    return root
+
+
+def names(faces: tuple[FoundFace, ...]) -> list[str]:
+    return [face.path.name for face in faces]
+
+
+def test_a_folder_is_read_whole(compact: FaceEngine, folder: Path) -> None:
+    faces, refused = read_folder(compact, folder)
+    assert [face.path.name for face in faces] == ["a.png", "b.png", "both.png", "both.png"]
+    assert [face.number for face in faces] == [0, 0, 0, 1]
+    assert [(r.path.name, r.code) for r in refused] == [
+        ("broken.jpg", "UnreadableImage"),
+        ("wall.png", "NoFaceDetected"),
+    ]
+    largest, _ = read_folder(compact, folder, all_faces=False)
+    assert len(largest) == 3
+    some, left_out = read_folder(compact, folder, smallest=150)
+    assert [face.path.name for face in some] == ["both.png"]
+    assert [r.code for r in left_out].count("FaceTooSmall") == 2
+    empty = folder.parent / "empty"
+    empty.mkdir()
+    with pytest.raises(InvalidParameter, match="holds no picture"):
+        read_folder(compact, empty)
+
+
+def test_known_pictures_are_not_embedded_again(
+    compact: FaceEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = sorted(folder.rglob("*.png"))
+    with VectorCache(compact) as cache:
+        first = list(read_faces(compact, paths, cache))
+        assert cache.path.stat().st_mode & 0o077 == 0
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("embedded again")
+
+    shutil.move(folder / "a.png", folder / "moved.png")  # by content, not by name
+    paths[0] = folder / "moved.png"
+    monkeypatch.setattr(type(compact._worker_pipeline()), "samples_of", refuse)
+    with VectorCache(compact) as cache:
+        again = list(read_faces(compact, paths, cache))
+    for old, new in zip(first, again, strict=True):
+        assert old.sha256 == new.sha256
+        for a, b in zip(old.faces, new.faces, strict=True):
+            np.testing.assert_array_equal(a.vector, b.vector)
+            np.testing.assert_array_equal(a.face.box, b.face.box)
+            np.testing.assert_array_equal(a.face.landmarks, b.face.landmarks)
+
+
+def test_vectors_of_another_pack_never_answer(compact: FaceEngine, folder: Path) -> None:
+    other = FaceEngine("compact-int8", threads=1)
+    with VectorCache(compact) as cache:
+        picture = next(iter(read_faces(compact, [folder / "a.png"], cache)))
+        digest = bytes.fromhex(picture.sha256)
+        assert cache.get([digest])
+        with VectorCache(other) as beside:
+            assert not beside.get([digest])
+
+
+def test_a_damaged_cache_begins_anew(compact: FaceEngine, folder: Path) -> None:
+    with VectorCache(compact) as cache:
+        path = cache.path
+    path.write_bytes(b"not a database" * 100)
+    with VectorCache(compact) as cache:
+        assert next(read_faces(compact, [folder / "a.png"], cache)).faces
+    assert sqlite3.connect(path).execute("SELECT count(*) FROM faces").fetchone() == (1,)
+
+
+def test_duplicates_are_faces_on_different_pictures(compact: FaceEngine, folder: Path) -> None:
+    faces, _ = read_folder(compact, folder)
+    (one,) = folder_duplicates(faces, compact.calibration, 0.01)
+    assert names(one.members) == ["a.png", "b.png", "both.png"]
+    assert one.pairs[0].score == max(pair.score for pair in one.pairs)
+    alone = [face for face in faces if face.path.name == "both.png"]
+    assert folder_duplicates(alone, compact.calibration) == []
+    assert folder_duplicates([], compact.calibration) == []
+
+
+def test_clusters_are_people(compact: FaceEngine, folder: Path) -> None:
+    faces, _ = read_folder(compact, folder)
+    found = cluster(faces, compact.calibration)
+    assert [names(person.faces) for person in found.people] == [
+        ["a.png", "b.png", "both.png"],
+        ["both.png"],
+    ]
+    assert [person.name for person in found.people] == ["person_0001", "person_0002"]
+    again = cluster(faces, compact.calibration)
+    assert [p.faces for p in again.people] == [p.faces for p in found.people]
+    assert cluster([], compact.calibration).people == ()
+
+
+def test_new_pictures_get_the_names_that_are_there(
+    compact: FaceEngine, folder: Path, hopper_path: Path
+) -> None:
+    faces, _ = read_folder(compact, folder)
+    known = {"grace": next(iter(read_faces(compact, [hopper_path]))).faces}
+    found = cluster(faces, compact.calibration, known=known)
+    assert [(p.name, p.known, len(p.faces)) for p in found.people] == [
+        ("grace", True, 1),
+        ("person_0001", False, 3),
+    ]
+
+
+def test_the_command_divides_a_folder(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, page = tmp_path / "people", tmp_path / "people.html"
+    words = ["cluster", str(folder), "--out", str(out), "--report", str(page)]
+    assert cli.main([*words, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [len(person["faces"]) for person in printed["people"]] == [3, 1]
+    links = sorted((out / "person_0001").iterdir())
+    assert {os.path.realpath(link) for link in links} == {
+        os.path.realpath(folder / name) for name in ("a.png", "b.png", "deep/both.png")
+    }
+    assert (out / "people.csv").read_text().count("\n") == 5
+    assert json.loads((out / "people.json").read_text())["people"] == printed["people"]
+    assert "person_0001" in page.read_text()
+    assert cli.main(words) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+def test_the_command_lists_duplicates(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["duplicates", str(folder), "--far", "0.01", "--json"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)["sets"]
+    assert len(one["faces"]) == 3
+    assert cli.main(["duplicates", str(folder / "deep"), "--no-cache"]) == 1
+    assert "no duplicates" in capsys.readouterr().out
+
+
+def test_names_of_files_and_of_folders(tmp_path: Path) -> None:
+    for name in ("eileen.jpg", "eileen_2.jpg", "eileen (3).jpg", "2.jpg", "grace/any.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert sorted(name for name, _ in known_people(tmp_path)) == [
+        "2", "eileen", "eileen", "eileen", "grace",
+    ]  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidParameter, match="no picture"):
+        known_people(tmp_path / "empty")
+
+
+def test_who_is_on_a_photo(compact: FaceEngine, folder: Path, tmp_path: Path) -> None:
+    known = tmp_path / "known"
+    known.mkdir()
+    shutil.copy(folder / "a.png", known / "eileen.png")
+    shutil.copy(folder / "b.png", known / "eileen_2.png")
+    shutil.copy(folder / "wall.png", known / "nobody.png")
+    answer = who(compact, folder / "deep" / "both.png", known)
+    assert [one.name for one in answer.faces] == [None, "eileen"]
+    assert answer.faces[1].score > answer.threshold > answer.faces[0].score
+    assert (answer.people, answer.pictures) == (1, 2)
+    assert [refused.path.name for refused in answer.refused] == ["nobody.png"]
+    # A person is on a photo once, unless the caller says otherwise.
+    twice = np.hstack([cv2.imread(str(folder / "a.png"))] * 2)
+    assert [one.name for one in who(compact, twice, known).faces].count("eileen") == 1
+    assert [one.name for one in who(compact, twice, known, once=False).faces].count("eileen") == 2
+    with pytest.raises(UnreadableImage):
+        who(compact, folder / "broken.jpg", known)
+    with pytest.raises(InvalidParameter, match="far"):
+        who(compact, twice, known, far=0)
+
+
+def test_the_command_who(
+    folder: Path, tmp_path: Path, hopper_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = tmp_path / "known"
+    (known / "Grace Hopper").mkdir(parents=True)
+    shutil.copy(hopper_path, known / "Grace Hopper")
+    photo, drawn = str(folder / "deep" / "both.png"), tmp_path / "named.png"
+    assert cli.main(["who", photo, str(known), "--draw", str(drawn)]) == 0
+    out = capsys.readouterr().out
+    assert "Grace Hopper, score" in out
+    assert "unknown (the nearest, grace_hopper.jpg" in out
+    before, after = cv2.imread(photo), cv2.imread(str(drawn))
+    assert before.shape == after.shape
+    assert (before != after).any()
+    assert cli.main(["who", str(folder / "a.png"), str(known)]) == 1
+
+
+def test_five_of_eight_on_a_collage(
+    mobilefacenet: FaceEngine, lfw_folder: Path, tmp_path: Path
+) -> None:
+    """Eight people of LFW, five of them known by two other pictures."""
+    people = [p for p in sorted((lfw_folder / "images").iterdir()) if len(list(p.iterdir())) > 2]
+    chosen = [people[i] for i in np.random.default_rng(5).permutation(len(people))[:8]]
+    for person in chosen[:5]:
+        (tmp_path / "known" / person.name).mkdir(parents=True)
+        for picture in sorted(person.iterdir())[1:3]:
+            shutil.copy(picture, tmp_path / "known" / person.name)
+    tiles = [cv2.imread(str(sorted(person.iterdir())[0])) for person in chosen]
+    collage = np.vstack([np.hstack(tiles[:4]), np.hstack(tiles[4:])])
+    named = {}
+    for one in who(mobilefacenet, collage, tmp_path / "known").faces:
+        x, y = (one.face.box[:2] + one.face.box[2:]) / 2 // 250
+        if one.name is not None:
+            named[int(4 * y + x)] = one.name
+    assert named == {i: person.name for i, person in enumerate(chosen[:5])}
+
+
+def _fifty_groups(compact: FaceEngine, folder: Path) -> Clusters:
+    faces, _ = read_folder(compact, folder)
+    people = [Person(f"person_{i:04}", tuple(faces[:3])) for i in range(1, 50)]
+    people.append(Person("<b>Ann & 김</b>", tuple(faces), known=True))
+    found = cluster(faces, compact.calibration)
+    return Clusters(tuple(people), found.doubts, found.threshold)
+
+
+def test_the_page_loads_nothing_and_escapes_names(compact: FaceEngine, folder: Path) -> None:
+    page = render_report(_fifty_groups(compact, folder))
+    assert "&lt;b&gt;Ann &amp; 김&lt;/b&gt;" in page
+    assert "<b>Ann" not in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_page_in_a_browser(compact: FaceEngine, folder: Path, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    path = tmp_path / "report.html"
+    write_report(_fifty_groups(compact, folder), path)
+    # What the browser made of the page, and where the keys lead, written into its title.
+    probe = """<script>addEventListener("load", () => {
+      const key = k => dispatchEvent(new KeyboardEvent("keydown", {key: k}));
+      key("j"); key("j"); key("k");
+      const groups = [...document.querySelectorAll(".group")];
+      const drawn = groups.filter(g => g.offsetHeight > 100 &&
+        [...g.querySelectorAll("img")].every(i => i.naturalWidth === 112));
+      document.title = JSON.stringify(
+        [groups.length, drawn.length, groups.indexOf(document.activeElement)]);
+    });</script></body>"""
+    path.write_text(path.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
+    done = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000",
+         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri()],
+        capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    assert "<title>[50,50,0]</title>" in done.stdout

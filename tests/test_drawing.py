@@ -1,0 +1,62 @@
+"""Labels: inside the picture, one a face, in any script that the machine can write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facecore import Face, drawing
+from facecore.drawing import GREEN, draw_faces
+
+Array = np.ndarray[Any, Any]
+
+
+def face(x1: float, y1: float, x2: float, y2: float) -> Face:
+    box = np.array([x1, y1, x2, y2], np.float32)
+    return Face(box, np.full((5, 2), 50, np.float32), 0.9)
+
+
+def box_pixels(image: Array) -> Array:
+    return np.all(image == GREEN, axis=2)
+
+
+def test_a_label_for_each_face() -> None:
+    image = np.zeros((200, 300, 3), np.uint8)
+    faces = [face(20, 60, 80, 120), face(180, 60, 240, 120)]
+    drawn = draw_faces(image, faces, labels=["Ann", "Bartholomew"])
+    widths = [int(box_pixels(drawn[:58, left : left + 150]).any(axis=0).sum()) for left in (0, 150)]
+    assert 0 < widths[0] < widths[1]
+    assert not image.any()  # a copy
+
+
+@pytest.mark.parametrize("box", [(-5, -5, 40, 40), (290, 2, 310, 30), (280, 180, 330, 230)])
+def test_long_labels_stay_inside(box: tuple[int, int, int, int]) -> None:
+    image = np.zeros((200, 300, 3), np.uint8)
+    drawn = draw_faces(image, [face(*box)], labels=["x" * 500])
+    ground = box_pixels(drawn)
+    band = np.flatnonzero(ground[:, 100:200].any(axis=1))
+    columns = np.flatnonzero(ground[band].any(axis=0))
+    assert len(band) >= 8
+    assert columns[-1] - columns[0] > 250
+    # Both ends are the ground beside the text: nothing of the label was cut off.
+    assert ground[band[1:-1]][:, [columns[0], columns[-1]]].all()
+    np.testing.assert_array_equal(draw_faces(image, [face(*box)], labels=["x" * 600]), drawn)
+
+
+def test_the_label_without_a_word_is_the_confidence() -> None:
+    image = np.zeros((200, 300, 3), np.uint8)
+    given = draw_faces(image, [face(20, 60, 80, 120)], labels=["0.90"])
+    np.testing.assert_array_equal(draw_faces(image, [face(20, 60, 80, 120)]), given)
+
+
+def test_other_scripts_are_written_or_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    font, text = drawing._font("Zoë", 20)
+    assert (text, drawing._has(font, text)) == ("Zoë", True)
+    font, text = drawing._font("Эйлин", 20)
+    assert drawing._has(font, text)
+    monkeypatch.setattr(drawing, "_system_fonts", lambda: ())
+    font, text = drawing._font("김", 20)
+    assert text == "\\uae40"
+    assert drawing._has(font, text)
