@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from templates import template, unit
 
-from benchmarks._templates import template, unit
 from facecore import FaceEngine, Gallery, cli
 from facecore.errors import (
     GroupExists,
