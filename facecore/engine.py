@@ -116,9 +116,9 @@ class FaceEngine:
 
     Examples
     --------
-    >>> import facecore, skimage.data
+    >>> import facecore, facecore.demo
     >>> engine = facecore.FaceEngine()
-    >>> astronaut = skimage.data.astronaut()[..., ::-1]  # OpenCV's order: BGR
+    >>> astronaut = facecore.demo.read("astronaut")  # the bytes of a JPEG file
     >>> engine.compare(astronaut, astronaut).passed
     True
     """
@@ -271,9 +271,9 @@ class FaceEngine:
 
         Examples
         --------
-        >>> import facecore, skimage.data
+        >>> import facecore, facecore.demo
         >>> engine = facecore.FaceEngine()
-        >>> astronaut = engine.sample(skimage.data.astronaut()[..., ::-1])
+        >>> astronaut = engine.sample(facecore.demo.read("astronaut"))
         >>> engine.compare(astronaut, astronaut).passed, astronaut.crop.shape
         (True, (112, 112, 3))
         """
@@ -421,9 +421,9 @@ class FaceEngine:
 
         Examples
         --------
-        >>> import facecore, skimage.data
+        >>> import facecore, facecore.demo
         >>> engine = facecore.FaceEngine()
-        >>> engine.quality(skimage.data.astronaut()[..., ::-1]).level
+        >>> engine.quality(facecore.demo.read("astronaut")).level
         'HIGH'
         """
         from facecore.face.quality import assess

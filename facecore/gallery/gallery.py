@@ -105,9 +105,9 @@ class Gallery:
 
     Examples
     --------
-    >>> import facecore, skimage.data, tempfile
+    >>> import facecore, facecore.demo, tempfile
     >>> engine = facecore.FaceEngine()
-    >>> astronaut = engine.sample(skimage.data.astronaut()[..., ::-1])
+    >>> astronaut = engine.sample(facecore.demo.read("astronaut"))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with facecore.Gallery(folder, engine) as gallery:
     ...         group = gallery.create_group("staff")
