@@ -4,19 +4,18 @@ The archives under ``$FACECORE_DATA/train`` hold aligned 128x128 crops whose cen
 112x112 is the ArcFace template.  Nothing that a test will see is ever read here:
 
 * no image of ``lfw/pairs.txt`` (the 6,000 test pairs) is in any archive;
-* LFW people who are in no test pair are left out, so that the calibration, which is
-  fitted on exactly these people, meets faces the network has never seen (the few choices
-  that were judged on them are listed in README.md);
-* three people of ``celebrities.tar`` are left out as the development set on which
-  hyper-parameters are chosen.
+* a tenth of every archive is held out, by a hash of the person where the name tells one
+  and of the file elsewhere: development people, and people for the calibration;
+* LFW people who are in no test pair are left out too: the calibration is fitted on them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -25,8 +24,24 @@ from numpy.typing import NDArray
 
 from facecore.evaluation.readers import read_lfw_pairs
 
-ARCHIVES = ("celebrities", "utkface", "synthetic", "lfw_rest")
-DEVELOPMENT_PEOPLE = ("000", "001", "002")  # of celebrities.tar
+# Archive -> what its file names tell of the person, as a pattern with one group, or None: then
+# nearly every crop shows another person, and a file counts as a person.
+ARCHIVES: dict[str, str | None] = {
+    "celebrities": r"(\d+)_\d+",
+    "utkface": None,
+    "synthetic": r"(?:edited_)?(\d+)(?:_\w+)?",  # 50 people under edits, the others once
+    "lfw_rest": r"(.+)_\d+",
+    "utkface2": None,
+    "allage": r"(\d+)A\d+",
+    "dfdc": r"(?:real|fake)_(\w+)",
+    "headshots": r"(.+)_\d+",
+    "celeba_nomask": None,
+    "selfies": None,
+    "humanfaces": None,
+    "mps": r"mp(\d+)_\w",
+    "southasian": None,
+    "ffhq_small": None,
+}
 
 
 def data_root() -> Path:
@@ -45,18 +60,35 @@ def people(pictures: set[str]) -> set[str]:
     return {picture.partition("/")[0] for picture in pictures}
 
 
-def crops(root: Path, *, development: bool = False) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Yield ``(name, 128x128x3 BGR crop)``; the held-out ones when `development`."""
+def person_of(archive: str, name: str) -> str:
+    """``archive/person`` of a crop; ``archive/file`` where the name tells no person."""
+    pattern = ARCHIVES[archive]
+    match = re.fullmatch(pattern, name) if pattern else None
+    return f"{archive}/{match[1] if match else name}"
+
+
+def held_out(person: str) -> bool:
+    """Whether this person (`person_of`) is of the tenth that nothing is trained on."""
+    return int(hashlib.sha256(person.encode()).hexdigest(), 16) % 10 == 0
+
+
+def crops(
+    root: Path, *, development: bool = False, archives: Iterable[str] = tuple(ARCHIVES)
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Yield ``(archive/name, 128x128x3 BGR crop)``; the held-out ones when `development`."""
     tested = people(tested_pictures(root))
-    for archive in ARCHIVES:
-        with tarfile.open(root / "train" / f"{archive}.tar") as tar:
+    for archive in archives:
+        (path,) = (root / "train").glob(f"{archive}.tar*")
+        with tarfile.open(path) as tar:
             for member in tar:
                 name = Path(member.name).stem
-                person = name.rsplit("_", 1)[0]
-                held_out = archive == "celebrities" and person in DEVELOPMENT_PEOPLE
-                if archive == "lfw_rest" and person not in tested:
+                if not member.name.endswith(".webp"):
                     continue
-                if held_out != development or (handle := tar.extractfile(member)) is None:
+                if archive == "lfw_rest" and name.rsplit("_", 1)[0] not in tested:
+                    continue
+                if held_out(person_of(archive, name)) != development:
+                    continue
+                if (handle := tar.extractfile(member)) is None:
                     continue
                 image = cv2.imdecode(np.frombuffer(handle.read(), np.uint8), cv2.IMREAD_COLOR)
                 if image is not None and image.shape == (128, 128, 3):

@@ -1,65 +1,38 @@
 """Step 1 of the embedder: show the teacher more faces than there are, and keep its answers.
 
-A student that meets 23,569 crops again and again learns them by heart: it agreed with
-its teacher at a cosine of 0.88 on those crops and 0.77 on other people.  So each crop is
-drawn many times, always as another face: bent by a smooth field, mixed with another
+A student that meets the same crops again and again learns them by heart.  So each crop is
+drawn many times, often as another face: bent by a smooth field, mixed with another
 person, or given another person's eyes, mouth or half.  What such a face is, the teacher
-says.  Kept for each: the pixels, the teacher's vector, its last 14x14 and 7x7
-bottleneck maps (int8, one scale per channel), and the celebrity that it shows, bent or not, where
-no other face was mixed in.  With the answers on disk the teacher is out of the training loop.
+says.  Kept for each: the pixels, the mean of the teacher's vectors for the face and its
+mirror image, the maps between its blocks (int8, one scale per channel), and the person that it
+shows where no other face was mixed in.  With the answers on disk the teacher is out of the
+training loop.
 
-    python weights/training/teach.py --out /somewhere/taught1 --seed 1      # one core each
-    python weights/training/teach.py --out /somewhere/taught2 --seed 2
-
-``--people`` draws celebrities and LFW's people of whom there are several pictures, photographs
-beside the crops; it moves them a little instead of making other faces of them, and keeps no maps.
+    python weights/training/teach.py --out RUNS/taught1 --seed 1           # one core each
+    python weights/training/teach.py --out RUNS/taught2 --seed 2 --no-maps # a quarter of the disk
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
-import onnxruntime as ort
-from data import crops, data_root, photographs
+import torch
+from data import crops, data_root, person_of
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
+from teacher import Teacher
 from tqdm import tqdm
 
-from facecore import FaceEngine, images
-from facecore.face.alignment import TEMPLATE, estimate, warp
-
-BATCH = 8
-MAPS = {"map14": (128, 14, 14), "map7": (128, 7, 7)}
-
-
-def load_teacher(path: Path) -> tuple[ort.InferenceSession, list[str]]:
-    """The teacher with its last 14x14 and 7x7 bottleneck maps as extra outputs."""
-    model = onnx.shape_inference.infer_shapes(onnx.load(path))
-    shapes = {
-        v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim)[1:]
-        for v in model.graph.value_info
-    }
-    taps = []
-    for shape in MAPS.values():
-        name = [
-            node.output[0]
-            for node in model.graph.node
-            if node.op_type == "Add" and shapes.get(node.output[0]) == shape
-        ][-1]
-        taps.append(name)
-        model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1  # two processes of one thread do more than one of two
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return session, [model.graph.output[0].name, *taps]
+BATCH = 32
+# Kept maps: tap of `Teacher.blocks` and the block after which it is read.
+MAPS = {
+    "map28": ("map28", 4), "map14a": ("map14", 0), "map14b": ("map14", 2),
+    "map14c": ("map14", 4), "map14d": ("map14", 6), "map7a": ("map7", 0), "map7b": ("map7", 2),
+}  # fmt: skip
 
 
 def bend(
@@ -117,7 +90,7 @@ def seam(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def draw(
-    index: int, pool: NDArray[np.uint8], rng: np.random.Generator
+    index: int, pool: NDArray[np.uint8], rng: np.random.Generator, mixed: float
 ) -> tuple[NDArray[np.uint8], bool]:
     """A face (112, 112, 3) that begins with crop `index`, and whether no other was mixed in."""
 
@@ -125,43 +98,33 @@ def draw(
         return np.asarray(pool[rng.integers(len(pool))])
 
     kind = rng.random()
-    if kind < 0.08:
-        return pool[index, 8:120, 8:120], True
-    crop = pool[index]
+    crop = np.asarray(pool[index])
+    if kind < 0.1:
+        return crop[8:120, 8:120], True
     if rng.random() < 0.7:
         crop = with_background(crop, another(), rng)
+    if kind < 0.4:  # as another detection would cut it out
+        return bend(crop, rng, deviation=0), True
     face = bend(crop, rng)
-    if kind < 0.4:
+    if kind < 1 - mixed:
         return face, True
     other = bend(another(), rng)
     if rng.random() < 0.7:
         other = coloured_like(other, face)
-    weight = seam(rng) if kind < 0.72 else np.float32(rng.uniform(0.3, 0.7))
+    half = rng.random() < 0.6
+    weight = seam(rng) if half else np.float32(rng.uniform(0.3, 0.7))
     return np.rint(face * weight + other * (1 - weight)).astype(np.uint8), False
 
 
-def move(index: int, pool: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Crop `index` (112, 112, 3) as another detection would cut it out."""
-    crop = pool[index]
-    if rng.random() < 0.7:
-        crop = with_background(crop, np.asarray(pool[rng.integers(len(pool))]), rng)
-    return bend(crop, rng, deviation=0)
-
-
-def photographed(root: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """LFW's photographs for training, cut out as `crops` are, with the detector of the pack."""
-    engine = FaceEngine("compact", threads=1)
-    for person, path in photographs(root):
-        face = engine.sample(path, face="central").face
-        transform = estimate(face.landmarks, TEMPLATE + 8)
-        crop = warp(images.load(path), transform.matrix, (128, 128))
-        yield f"lfw_rest/{person}_{path.stem[-4:]}", crop
-
-
-def whom(names: Sequence[str]) -> NDArray[np.str_]:
-    """The celebrity or the person of LFW that each crop shows; empty for the others."""
-    known = ("celebrities/", "lfw_rest/")
-    return np.array([name.rsplit("_", 1)[0] if name.startswith(known) else "" for name in names])
+def load_pool(cache: Path) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
+    """All training crops (N, 128, 128, 3), read from the archives once, and whom each shows."""
+    if not (cache / "people.npy").exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        named = list(tqdm(crops(data_root()), desc="crops"))
+        np.save(cache / "crops.npy", np.stack([image for _, image in named]))
+        people = [person_of(*name.split("/", 1)) for name, _ in named]
+        np.save(cache / "people.npy", np.array(people))
+    return np.load(cache / "crops.npy", mmap_mode="r"), np.load(cache / "people.npy")
 
 
 def main() -> None:
@@ -169,66 +132,56 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pool", type=Path, help="cache of the decoded crops; default OUT/../pool")
     parser.add_argument("--teacher", type=Path, default=data_root() / "weights/espdl/mfn_112.onnx")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--count", type=int, default=100_000, help="faces drawn")
-    parser.add_argument("--people", action="store_true", help="only people of several pictures")
+    parser.add_argument("--count", type=int, default=65_536, help="faces drawn")
+    parser.add_argument("--mixed", type=float, default=0.3, help="share with two people in one")
+    parser.add_argument("--no-maps", action="store_true", help="keep the vectors only")
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(1)
 
-    rng = np.random.default_rng(args.seed)
-    named = list(crops(data_root()))
-    if args.people:
-        named += photographed(data_root())
-    pool = np.stack([image for _, image in named])
-    people = whom([name for name, _ in named])
-    eligible = np.arange(len(pool))
-    if args.people:
-        _, number, pictures = np.unique(people, return_inverse=True, return_counts=True)
-        eligible = np.flatnonzero((people != "") & (pictures[number] > 1))
+    pool, people = load_pool(args.pool or args.out.parent / "pool")
     # Nobody learns who is who in LFW: these people occur in the test pairs, in other pictures.
-    people[np.char.startswith(people, "lfw_rest/")] = ""
-    session, outputs = load_teacher(args.teacher)
-    kept = {} if args.people else MAPS
-    outputs = outputs[: 1 + len(kept)]
-    source = session.get_inputs()[0].name
-
-    def ask(shown: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        rgb = shown[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32)
-        return session.run(outputs, {source: (rgb - 127.5) / 127.5})
+    people = np.where(np.char.startswith(people, "lfw_rest/"), "", people)
+    teacher = Teacher(args.teacher, torch.bfloat16)
+    taps = {} if args.no_maps else {k: teacher.blocks[t][i] for k, (t, i) in MAPS.items()}
 
     # One scale per channel, the same for every seed; the rare larger value is clipped.
-    chosen = np.random.default_rng(0).permutation(len(pool))[:256]
+    chosen = np.sort(np.random.default_rng(0).permutation(len(pool))[:256])
+    sample = teacher(np.ascontiguousarray(pool[chosen, 8:120, 8:120]), list(taps.values()))[1:]
     scales = {
-        name: np.quantile(np.abs(values), 0.9995, axis=(0, 2, 3)).astype(np.float32) / 127
-        for name, values in zip(kept, ask(pool[chosen, 8:120, 8:120])[1:], strict=True)
+        name: np.quantile(np.abs(m.numpy()), 0.9995, axis=(0, 2, 3)).astype(np.float32) / 127
+        for name, m in zip(taps, sample, strict=True)
     }
     faces = open_memmap(args.out / "images.npy", "w+", np.uint8, (args.count, 112, 112, 3))
-    vectors = open_memmap(args.out / "vectors.npy", "w+", np.float32, (args.count, 512))
+    vectors = open_memmap(args.out / "vectors.npy", "w+", np.float16, (args.count, 512))
     maps = {
-        name: open_memmap(args.out / f"{name}.npy", "w+", np.int8, (args.count, *shape))
-        for name, shape in kept.items()
-    }
+        # Channels last, as the student's maps lie in memory.
+        name: open_memmap(args.out / f"{name}.npy", "w+", np.int8, (args.count, *m.shape[2:], m.shape[1]))
+        for name, m in zip(taps, sample, strict=True)
+    }  # fmt: skip
     person = np.zeros(args.count, people.dtype)
-    rounds = args.count // len(eligible) + 1
-    order = np.concatenate([rng.permutation(len(eligible)) for _ in range(rounds)])
-    for start in tqdm(range(0, args.count, BATCH), desc="teacher", unit_scale=BATCH):
+    rng = np.random.default_rng(args.seed)
+    rounds = args.count // len(pool) + 1
+    order = np.concatenate([rng.permutation(len(pool)) for _ in range(rounds)])
+    for start in tqdm(range(0, args.count, BATCH), desc="teacher", unit_scale=BATCH, mininterval=30):
         here = slice(start, min(start + BATCH, args.count))
-        for place, index in enumerate(eligible[order[here]], start):
-            if args.people:
-                faces[place], alone = move(index, pool, rng), True
-            else:
-                faces[place], alone = draw(index, pool, rng)
+        for place, index in enumerate(order[here], start):
+            faces[place], alone = draw(index, pool, rng, args.mixed)
             person[place] = people[index] if alone else ""
-        raw, *answers = ask(faces[here])
-        vectors[here] = raw / np.linalg.norm(raw, axis=1, keepdims=True)
-        for name, values in zip(kept, answers, strict=True):
-            steps = values / scales[name][:, None, None]
+        raw, *answers = teacher(faces[here], list(taps.values()))
+        turned = teacher(faces[here][:, :, ::-1])[0]
+        both = torch.nn.functional.normalize(raw) + torch.nn.functional.normalize(turned)
+        vectors[here] = torch.nn.functional.normalize(both).numpy()
+        for name, values in zip(taps, answers, strict=True):
+            steps = values.numpy().transpose(0, 2, 3, 1) / scales[name]
             maps[name][here] = np.clip(np.rint(steps), -127, 127).astype(np.int8)
     np.save(args.out / "person.npy", person)
-    meta = {
-        "teacher": args.teacher.name, "seed": args.seed, "crops": len(pool), "people": args.people
-    }  # fmt: skip
+    meta = {"teacher": args.teacher.name, "seed": args.seed, "crops": len(pool)}
     (args.out / "meta.json").write_text(json.dumps(meta, indent=1))
 
 

@@ -1,0 +1,133 @@
+"""What an embedder does on the tenth of every training archive that nothing was trained on.
+
+For each archive: the true-accept rate at a false-accept rate of 0.1 %, of the pack's embedder and
+of its teacher on the same pictures, and the pack's false-match rates at its scores of 70, 80
+and 90.  Most archives hold one picture a person, so a genuine pair is a crop and a copy of it that
+was cut out, lit, blurred and compressed another way; celebrities, of whom there are several
+pictures, are also paired as they are.  Pairs that the teacher takes for one person (cosine of 0.5
+and above) are no impostors: an archive can show a person twice under two names.
+
+    python weights/training/holdout.py ../compact/embedder.onnx [--pack ../compact]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from data import ARCHIVES, crops, data_root, person_of
+from degrade import degrade
+from numpy.typing import NDArray
+from teach import bend
+from teacher import Teacher
+
+ONE_PERSON = 0.5  # teacher's cosine
+Vectors = NDArray[np.float32]
+
+
+def unit(vectors: NDArray[np.floating]) -> Vectors:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+
+
+class Student:
+    """An embedder's ONNX file on one thread: BGR crops (N, 112, 112, 3) -> unit vectors."""
+
+    def __init__(self, path: Path) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.source = self.session.get_inputs()[0].name
+
+    def __call__(self, faces: NDArray[np.uint8]) -> Vectors:
+        out = []
+        for i in range(0, len(faces), 32):
+            rgb = faces[i : i + 32, ..., ::-1].transpose(0, 3, 1, 2).astype(np.float32)
+            out.append(self.session.run(None, {self.source: (rgb - 127.5) / 127.5})[0])
+        return unit(np.concatenate(out))
+
+
+class Judge:
+    """The teacher, both ways round: unit vectors (N, 512)."""
+
+    def __init__(self) -> None:
+        path = data_root() / "weights/espdl/mfn_112.onnx"
+        self.teacher = Teacher(path, torch.bfloat16)
+
+    def __call__(self, faces: NDArray[np.uint8]) -> Vectors:
+        out = []
+        for i in range(0, len(faces), 32):
+            some = faces[i : i + 32]
+            out.append(self.teacher(some)[0].numpy() + self.teacher(some[:, :, ::-1])[0].numpy())
+        return unit(np.concatenate(out))
+
+
+def held_out_sets() -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.str_]]]:
+    """(archive, crops (N, 128, 128, 3), person of each) of every archive."""
+    for archive in ARCHIVES:
+        named = list(crops(data_root(), development=True, archives=[archive]))
+        people = np.array([person_of(*name.split("/", 1)) for name, _ in named])
+        yield archive, np.stack([crop for _, crop in named]), people
+
+
+def copies(faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Each crop as another camera would have brought it, (N, 112, 112, 3)."""
+    rng = np.random.default_rng(5)
+    return np.stack([degrade(bend(face, rng, deviation=0), rng)[0] for face in faces])
+
+
+def tar(genuine: Vectors, impostor: Vectors, far: float = 1e-3) -> float:
+    return float((genuine > np.quantile(impostor, 1 - far)).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("embedder", type=Path, nargs="+")
+    parser.add_argument("--pack", type=Path, help="folder of the pack whose table is judged")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    judge, students = Judge(), [Student(path) for path in args.embedder]
+    knots = []
+    if args.pack:
+        manifest = tomllib.loads((args.pack / "pack.toml").read_text(encoding="utf-8"))
+        knots = [k["similarity"] for k in manifest["embedder"]["calibration"]["knots"]
+                 if k["score"] in (70, 80, 90)]  # fmt: skip
+    print(f"{'archive':<15}{'crops':>6}{'teacher':>9}", end="")
+    print("".join(f"{path.parent.name[-12:]:>14}" for path in args.embedder), end="")
+    print("   FMR at 70, 80, 90" if knots else "")
+    sums = []
+    for archive, pictures, people in held_out_sets():
+        clean = np.ascontiguousarray(pictures[:, 8:120, 8:120])
+        other = copies(pictures)
+        alike = judge(clean) @ judge(clean).T
+        strangers = np.triu((people[:, None] != people[None]) & (alike < ONE_PERSON), 1)
+        row, rates = [], []
+        for model in (judge, *students):
+            a, b = model(clean), model(other)
+            impostor = (a @ b.T)[strangers]
+            row.append(tar((a * b).sum(1), impostor))
+            if knots and model is not judge:
+                plain = (a @ a.T)[strangers]
+                rates = [float((plain >= k).mean()) for k in knots]
+            several = np.triu(people[:, None] == people[None], 1)
+            if archive == "celebrities":
+                row.append(tar((a @ a.T)[several], (a @ a.T)[strangers]))
+        shown = row[::2] if archive == "celebrities" else row
+        sums.append(shown)
+        print(f"{archive:<15}{len(clean):>6}{shown[0]:>9.3f}", end="")
+        print("".join(f"{value:>14.3f}" for value in shown[1:]), end="")
+        print("   " + " ".join(f"{rate:.3%}" for rate in rates))
+        if archive == "celebrities":
+            print(f"{'  pictures':<15}{'':>6}{row[1]:>9.3f}" + "".join(f"{v:>14.3f}" for v in row[3::2]))
+    mean = np.mean(sums, axis=0)
+    print(f"{'mean':<21}{mean[0]:>9.3f}" + "".join(f"{value:>14.3f}" for value in mean[1:]))
+
+
+if __name__ == "__main__":
+    main()
