@@ -4,9 +4,11 @@ Targets, all from ``teach.py``: the teacher's vectors projected onto their 160 l
 singular directions (which preserves cosines best in the least-squares sense, Eckart and
 Young 1936), the matrix of similarities between the faces of a batch (Park et al. 2019,
 doi:10.1109/CVPR.2019.00409), and the maps between the teacher's blocks (Romero et al. 2015,
-arXiv:1412.6550).  From 28x28 on the student has the teacher's blocks, with ReLU for PReLU and
-fewer numbers, so that a map is compared as it is, without a projection.  The student sees a
-degraded copy of what the teacher saw clean (`degrade.py`).  Where it is known whom a face shows,
+arXiv:1412.6550).  The student's parts end where those maps lie.  At first each part learns alone,
+fed by the teacher's map before it (blockwise distillation, Li et al. 2020, arXiv:1911.13053): a
+part of four convolutions learns in a tenth of the pictures that a chain of forty needs.  Then
+the chain learns as a whole.  The student sees a degraded copy of what the teacher saw clean
+(`degrade.py`).  Where it is known whom a face shows,
 ``--pull`` draws the target towards the mean of the teacher's answers to that person.
 
 The learning rate is constant until the last ``--decay`` images, over which it falls to zero
@@ -66,7 +68,7 @@ class Dense(nn.Module):
         self.skip = normed(inner, outer, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.as_tensor(self.body(x) + self.skip(x))
+        return self.body(x) + self.skip(x)  # type: ignore[no-any-return]
 
 
 class Bottleneck(nn.Module):
@@ -85,46 +87,58 @@ class Bottleneck(nn.Module):
         self.residual = stride == 1 and inner == outer
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.as_tensor(self.body(x))
+        y: Tensor = self.body(x)
         return x + y if self.residual else y
 
 
 class Embedder(nn.Module):
-    """112x112 RGB in -1..1 -> 160 numbers, not normalised."""
+    """112x112 RGB in -1..1 -> 160 numbers, not normalised.
+
+    `parts` end where the teacher's maps of `MAPS` lie; the last is the head.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(normed(3, 32, 3, 2), nn.ReLU(inplace=True))
-        # A dense convolution stands for the teacher's twelve layers down to 28x28: it computes
-        # more per byte, which is what cores are good at, in float32 and in int8.
-        self.stage28 = Dense(32, 64, 2)
-        self.stage14 = nn.ModuleList(
-            [Bottleneck(64, 256, 128, 2), *(Bottleneck(128, 256, 128) for _ in range(6))]
-        )
-        self.stage7 = nn.ModuleList(
-            [Bottleneck(128, 512, 128, 2), *(Bottleneck(128, 256, 128) for _ in range(2))]
-        )
-        # Global depthwise head of MobileFaceNet.
-        self.head = nn.Sequential(
-            normed(128, 512), nn.ReLU(inplace=True),
-            nn.Conv2d(512, 512, 7, groups=512, bias=False), nn.BatchNorm2d(512),
-            nn.Flatten(), nn.Linear(512, DIMENSION),
+        stem = (
+            normed(3, 32, 3, 2), nn.ReLU(inplace=True),
+            # A dense block stands for the teacher's first: it computes more per byte, which is
+            # what cores are good at, in float32 and in int8.
+            Dense(32, 64, 2),
         )  # fmt: skip
 
-    def features(self, x: Tensor) -> list[Tensor]:
-        """The maps after each block, named by `MAPS` in this order: 28; 14 x 7; 7 x 3."""
-        maps = [self.stage28(self.stem(x))]
-        for block in (*self.stage14, *self.stage7):
-            maps.append(block(maps[-1]))
-        return maps
+        def narrow(count: int) -> Iterator[nn.Module]:
+            return (Bottleneck(128, 256, 128) for _ in range(count))
+
+        self.parts = nn.ModuleList(
+            [
+                nn.Sequential(*stem, *(Bottleneck(64, 128, 64) for _ in range(2))),
+                Bottleneck(64, 256, 128, 2),
+                *(nn.Sequential(*narrow(2)) for _ in range(3)),
+                Bottleneck(128, 512, 128, 2),
+                nn.Sequential(*narrow(2)),
+                # Global depthwise head of MobileFaceNet.
+                nn.Sequential(
+                    normed(128, 512), nn.ReLU(inplace=True),
+                    nn.Conv2d(512, 512, 7, groups=512, bias=False), nn.BatchNorm2d(512),
+                    nn.Flatten(), nn.Linear(512, DIMENSION),
+                ),
+            ]
+        )  # fmt: skip
+
+    def chain(self, x: Tensor) -> list[Tensor]:
+        """The output of every part, each fed by the one before."""
+        outputs = []
+        for part in self.parts:
+            x = part(x)
+            outputs.append(x)
+        return outputs
+
+    def forced(self, x: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The output of every part, each fed by the teacher's map before it."""
+        return [part(given) for part, given in zip(self.parts, (x, *maps), strict=True)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.as_tensor(self.head(self.features(x)[-1]))
-
-
-# Which of `features` each kept map of the teacher is compared with.
-PLACE = {"map28": 0, **{k: 1 + i for k, (t, i) in MAPS.items() if t == "map14"},
-         **{k: 8 + i for k, (t, i) in MAPS.items() if t == "map7"}}  # fmt: skip
+        return self.chain(x)[-1]
 
 
 def pulled(
@@ -361,19 +375,22 @@ def train(args: argparse.Namespace) -> None:
         images, vectors, still, *maps = next(batches)
         x = to_input(images, device)
         target = torch.from_numpy(vectors).to(device)
+        wishes = [
+            (torch.from_numpy(m).to(device) * gain).permute(0, 3, 1, 2)
+            for m, gain in zip(maps, gains.values(), strict=True)
+        ]
         with torch.autocast(device.type, torch.bfloat16):
-            features = student.features(x)
-            answer = student.head(features[-1]).float()
-        answer = functional.normalize(answer)
+            alone = seen < args.forced
+            *features, answer = student.forced(x, wishes) if alone else student.chain(x)
+        answer = functional.normalize(answer.float())
         angle = 1 - (answer * functional.normalize(target @ directions)).sum(1).mean()
         relation = (answer @ answer.T - target @ target.T).square().mean()
         loss = 2 * angle + args.relation * relation
         keep = torch.from_numpy(still).to(device)
-        of_maps = {}
-        for name, right in zip(gains, maps, strict=True):
-            guess = features[PLACE[name]].permute(0, 2, 3, 1)[keep].float()
-            wish = torch.from_numpy(right).to(device)[keep].float() * gains[name]
-            of_maps[name] = (guess - wish).square().mean()
+        of_maps = {
+            name: (guess.float() - wish)[keep].square().mean()
+            for name, guess, wish in zip(gains, features, wishes, strict=False)
+        }
         if of_maps:  # the maps teach fast at first; the vector is what will be used
             weight = args.maps * max(0.1, 1 - (seen + len(images)) / args.maps_until)
             loss = loss + weight * torch.stack(list(of_maps.values())).mean()
@@ -439,6 +456,7 @@ def main() -> None:
     parser.add_argument("--average", type=float, default=0.999, help="of the weights, per step")
     parser.add_argument("--maps", type=float, default=2.0, help="weight of the maps at the start")
     parser.add_argument("--maps-until", type=float, default=1e6, help="images; then a tenth of it")
+    parser.add_argument("--forced", type=float, default=1e5, help="images: parts learn alone")
     parser.add_argument("--relation", type=float, default=10.0, help="weight of the similarities")
     parser.add_argument("--pull", type=float, default=0.0, help="0..1, towards a person's mean")
     parser.add_argument("--clean", type=float, default=0.2, help="share that is not degraded")

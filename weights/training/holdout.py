@@ -55,6 +55,7 @@ class Judge:
     """The teacher, both ways round: unit vectors (N, 512)."""
 
     def __init__(self) -> None:
+        torch.set_num_threads(1)  # two wait for each other where a training holds a core
         path = data_root() / "weights/espdl/mfn_112.onnx"
         self.teacher = Teacher(path, torch.bfloat16)
 
@@ -91,7 +92,6 @@ def main() -> None:
     parser.add_argument("embedder", type=Path, nargs="+")
     parser.add_argument("--pack", type=Path, help="folder of the pack whose table is judged")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     judge, students = Judge(), [Student(path) for path in args.embedder]
     knots = []
     if args.pack:

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from calibrate import DATASET, calibrate
+from calibrate import LFW, calibrate
 from data import crops, data_root, photographs
 from numpy.typing import NDArray
 from onnxfile import load_widened, save_half
@@ -275,7 +275,7 @@ def interchange_lines(found: Interchange, contract: str, identities: int) -> lis
         "  [embedder.interchange]",
         '  pack = "compact"',
         f'  contract = "{contract}"',
-        f'  dataset = "{DATASET}"',
+        f'  dataset = "{LFW}"',
         f"  pictures = {found.pictures}",
         f"  identities = {identities}",
         f"  genuine = {found.genuine}",
