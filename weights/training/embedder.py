@@ -15,8 +15,11 @@ The learning rate is constant until the last ``--decay`` images, over which it f
 (Hägele et al. 2024, arXiv:2405.18392): a run can go on for as long as there is time, and a
 finished network branches off from any of its checkpoints.
 
-    python embedder.py --taught DIR [DIR ...] --out RUN                     # resumes by itself
+    python embedder.py --taught DIR [DIR ...] --stage back --out BACK --images 64000
+    python embedder.py --taught DIR [DIR ...] --stage front --out FRONT --images 64000 --clean 1
+    python embedder.py --taught DIR [DIR ...] --begin-with BACK FRONT --out RUN   # for as long as
     python embedder.py --taught DIR [DIR ...] --begin-with RUN --out END --images N --decay N
+                                                              # there is time; then a finished one
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ import onnx
 import torch
 from data import ARCHIVES, crops, data_root, person_of
 from degrade import degrade
+from holdout import Judge
 from numpy.typing import NDArray
 from onnxfile import save_half
 from teach import MAPS
@@ -45,6 +49,7 @@ from torch.nn import functional
 
 DIMENSION = 160
 RUN = 16  # faces that are read at once
+FRONT = 5  # parts down to 28x28, as many as the teacher has blocks there
 
 
 def normed(
@@ -55,20 +60,6 @@ def normed(
         nn.Conv2d(inner, outer, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outer),
     )
-
-
-class Dense(nn.Module):
-    """Basic block (He et al. 2016) whose sum no activation follows, as in `Bottleneck`."""
-
-    def __init__(self, inner: int, outer: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            normed(inner, outer, 3, stride), nn.ReLU(inplace=True), normed(outer, outer, 3)
-        )
-        self.skip = normed(inner, outer, 1, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x) + self.skip(x)  # type: ignore[no-any-return]
 
 
 class Bottleneck(nn.Module):
@@ -94,24 +85,23 @@ class Bottleneck(nn.Module):
 class Embedder(nn.Module):
     """112x112 RGB in -1..1 -> 160 numbers, not normalised.
 
-    `parts` end where the teacher's maps of `MAPS` lie; the last is the head.
+    `parts` end where the teacher's maps of `TAPS28` and `MAPS` lie; the last is the head.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        stem = (
-            normed(3, 32, 3, 2), nn.ReLU(inplace=True),
-            # A dense block stands for the teacher's first: it computes more per byte, which is
-            # what cores are good at, in float32 and in int8.
-            Dense(32, 64, 2),
-        )  # fmt: skip
 
         def narrow(count: int) -> Iterator[nn.Module]:
             return (Bottleneck(128, 256, 128) for _ in range(count))
 
         self.parts = nn.ModuleList(
             [
-                nn.Sequential(*stem, *(Bottleneck(64, 128, 64) for _ in range(2))),
+                nn.Sequential(
+                    normed(3, 64, 3, 2), nn.ReLU(inplace=True),
+                    normed(64, 64, 3, 1, 64), nn.ReLU(inplace=True),
+                    Bottleneck(64, 128, 64, 2),
+                ),
+                *(Bottleneck(64, 128, 64) for _ in range(4)),
                 Bottleneck(64, 256, 128, 2),
                 *(nn.Sequential(*narrow(2)) for _ in range(3)),
                 Bottleneck(128, 512, 128, 2),
@@ -132,10 +122,6 @@ class Embedder(nn.Module):
             x = part(x)
             outputs.append(x)
         return outputs
-
-    def forced(self, x: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The output of every part, each fed by the teacher's map before it."""
-        return [part(given) for part, given in zip(self.parts, (x, *maps), strict=True)]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.chain(x)[-1]
@@ -286,15 +272,8 @@ class Development:
         person = np.array([person_of(*name.split("/", 1)) for name, _ in kept])
         upper = np.triu_indices(len(person), 1)
         self.upper, self.same = upper, (person[:, None] == person[None])[upper]
-        ask = Teacher(teacher, torch.bfloat16)
-        says = np.concatenate(
-            [
-                ask(self.images[i : i + 32])[0].numpy() + ask(self.images[i : i + 32, :, ::-1])[0].numpy()
-                for i in range(0, len(self.images), 32)
-            ]
-        )  # fmt: skip
-        self.teacher = says / np.linalg.norm(says, axis=1, keepdims=True)
-        self.teacher_says = self.tar(says)
+        self.teacher = Judge(teacher)(self.images)
+        self.teacher_says = self.tar(self.teacher)
 
     def tar(self, vectors: NDArray[np.float32]) -> float:
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -327,14 +306,47 @@ def averaged(run: Path) -> tuple[Embedder, Tensor]:
     return average.module, state["directions"]
 
 
+def begin(student: Embedder, runs: Sequence[Path]) -> Tensor:
+    """Give a student the parts that earlier stages taught, and return their directions.
+
+    A run is a folder with a checkpoint, or a file that `keep` wrote.
+    """
+    for run in runs:
+        if run.is_dir():
+            state = torch.load(run / "checkpoint.pt", map_location="cpu")
+            stage, learnt, directions = state["stage"], state["student"], state["directions"]
+        else:
+            with np.load(run) as kept:
+                learnt = {name: torch.from_numpy(kept[name].astype(np.float32)) for name in kept}
+            stage, directions = "chain", learnt.pop("directions")
+        own = student.state_dict()
+        for name, value in learnt.items():
+            front = int(name.split(".")[1]) < FRONT
+            if stage == "chain" or front == (stage == "front"):
+                own[name] = value.to(own[name].dtype)
+        student.load_state_dict(own)
+    return torch.as_tensor(directions)
+
+
+def keep(run: Path, path: Path) -> None:
+    """Write what a later round can begin with: weights and batch norm as float16, in one file."""
+    state = torch.load(run / "checkpoint.pt", map_location="cpu")
+    learnt = {name: value.numpy() for name, value in state["student"].items() if value.ndim}
+    small = {name: value.astype(np.float16) for name, value in learnt.items()}
+    for name, value in small.items():  # a variance can be smaller or larger than float16 holds
+        if name.endswith("running_var") and not np.isfinite(1 / value).all():
+            small[name] = learnt[name]
+    np.savez_compressed(path, directions=state["directions"].numpy(), **small)
+
+
 def train(args: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(args.seed)
-    torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     taught = Taught(args.taught, maps=args.maps > 0, pull=args.pull, clean=args.clean)
     development = Development(args.teacher)
+    torch.set_num_threads(args.threads)
     gains = {name: torch.from_numpy(gain).to(device) for name, gain in taught.gain.items()}
 
     student = Embedder().to(device, memory_format=torch.channels_last)
@@ -346,24 +358,31 @@ def train(args: argparse.Namespace) -> None:
             a.lerp_(b, share) if a.is_floating_point() else a.copy_(b)
 
     average = torch.optim.swa_utils.AveragedModel(student, multi_avg_fn=blend, use_buffers=True)
-    decay = [p for p in student.parameters() if p.ndim > 1]
-    plain = [p for p in student.parameters() if p.ndim <= 1]
+    parts = {"front": student.parts[:FRONT], "back": student.parts[FRONT:]}.get(args.stage, student)
+    decay = [p for p in parts.parameters() if p.ndim > 1]
+    plain = [p for p in parts.parameters() if p.ndim <= 1]
     groups = [{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=args.lr, fused=True)
     steps, warmup, falling = args.images // args.batch, 300, args.decay // args.batch
     step, seen, log = 0, 0, args.out / "log.jsonl"
     checkpoint = args.out / "checkpoint.pt"
-    begin = checkpoint if checkpoint.exists() or not args.begin_with else args.begin_with / "checkpoint.pt"  # fmt: skip
-    if begin.exists():  # a folder's run goes on; another's only lends its state
-        state = torch.load(begin, map_location=device)
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device)
         student.load_state_dict(state["student"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
-        directions, seen = state["directions"], state["seen"]
-        step = state["step"] if begin == checkpoint else 0
-        warmup = 0
+        directions, seen, step = state["directions"], state["seen"], state["step"]
+    elif args.begin_with:
+        directions = begin(student, args.begin_with)
+        average = torch.optim.swa_utils.AveragedModel(student, multi_avg_fn=blend, use_buffers=True)
     else:
         directions = torch.from_numpy(principal_directions(taught.vectors)).to(device)
+    early_taps: list[str] = []
+    if args.stage == "front":
+        ask = Teacher(args.teacher, torch.bfloat16)
+        early_taps = ask.blocks["map28"][: FRONT - 1]
+        first = ask(np.ascontiguousarray(taught.images[0][:256]), early_taps)[1:]
+        early_gains = [1 / m.std(dim=(0, 2, 3), keepdim=True).clamp(1e-3) for m in first]
     batches = taught.batches(args.batch, args.seed, skip=step)
     started, first, told = time.time(), step, time.time()
     while step < steps:
@@ -379,18 +398,30 @@ def train(args: argparse.Namespace) -> None:
             (torch.from_numpy(m).to(device) * gain).permute(0, 3, 1, 2)
             for m, gain in zip(maps, gains.values(), strict=True)
         ]
-        with torch.autocast(device.type, torch.bfloat16):
-            alone = seen < args.forced
-            *features, answer = student.forced(x, wishes) if alone else student.chain(x)
-        answer = functional.normalize(answer.float())
-        angle = 1 - (answer * functional.normalize(target @ directions)).sum(1).mean()
-        relation = (answer @ answer.T - target @ target.T).square().mean()
-        loss = 2 * angle + args.relation * relation
         keep = torch.from_numpy(still).to(device)
-        of_maps = {
-            name: (guess.float() - wish)[keep].square().mean()
-            for name, guess, wish in zip(gains, features, wishes, strict=False)
-        }
+        loss = torch.zeros((), device=device)
+        of_maps, record = {}, {}
+        with torch.autocast(device.type, torch.bfloat16):
+            if args.stage == "front":  # the teacher's maps before 28x28 are many: asked, not kept
+                early = [
+                    m * g for m, g in zip(ask(images, early_taps)[1:], early_gains, strict=True)
+                ]
+                inputs, wishes = [x, *early], [*early, wishes[0]]
+                outputs = [p(i) for p, i in zip(student.parts[:FRONT], inputs, strict=True)]
+            elif args.stage == "back":
+                inputs = wishes
+                wishes = wishes[1:]
+                outputs = [p(i) for p, i in zip(student.parts[FRONT:], inputs, strict=True)]
+            else:
+                outputs = student.chain(x)[FRONT - 1 :]
+        if args.stage != "front":
+            answer = functional.normalize(outputs.pop().float())
+            angle = 1 - (answer * functional.normalize(target @ directions)).sum(1).mean()
+            relation = (answer @ answer.T - target @ target.T).square().mean()
+            loss = loss + 2 * angle + args.relation * relation
+            record = {"angle": angle.item(), "relation": relation.item()}
+        for place, (guess, wish) in enumerate(zip(outputs, wishes, strict=False)):
+            of_maps[f"map{place}"] = (guess.float() - wish)[keep].square().mean()
         if of_maps:  # the maps teach fast at first; the vector is what will be used
             weight = args.maps * max(0.1, 1 - (seen + len(images)) / args.maps_until)
             loss = loss + weight * torch.stack(list(of_maps.values())).mean()
@@ -402,20 +433,20 @@ def train(args: argparse.Namespace) -> None:
         step += 1
         seen += len(images)
         if step % 50 == 0 or step == steps:
-            record = {
-                "step": step, "images": seen, "angle": angle.item(),
-                "relation": relation.item(), **{k: v.item() for k, v in of_maps.items()},
+            record |= {
+                "step": step, "images": seen, **{k: v.item() for k, v in of_maps.items()},
                 "lr": rate, "images_per_s": (step - first) * args.batch / (time.time() - started),
             }  # fmt: skip
-            if step % 500 == 0 or step == steps:
-                record["tar_dev"], record["cosine_dev"] = development(
-                    average.module, device, directions
-                )
-                record["tar_dev_teacher"] = development.teacher_says
+            if step % 250 == 0 or step == steps:
+                if (args.stage == "chain" and step % 500 == 0) or step == steps:
+                    record["tar_dev"], record["cosine_dev"] = development(
+                        average.module, device, directions
+                    )
+                    record["tar_dev_teacher"] = development.teacher_says
                 state = {
                     "student": student.state_dict(), "average": average.state_dict(),
                     "optimizer": optimizer.state_dict(),
-                    "directions": directions, "step": step, "seen": seen,
+                    "directions": directions, "step": step, "seen": seen, "stage": args.stage,
                 }  # fmt: skip
                 torch.save(state, checkpoint.with_suffix(".tmp"))
                 checkpoint.with_suffix(".tmp").replace(checkpoint)
@@ -448,7 +479,11 @@ def main() -> None:
     parser.add_argument("--taught", type=Path, nargs="+", required=True, help="what teach.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and log")
     parser.add_argument("--teacher", type=Path, default=data_root() / "weights/espdl/mfn_112.onnx")
-    parser.add_argument("--begin-with", type=Path, help="folder of another run, to branch off")
+    parser.add_argument("--stage", choices=("front", "back", "chain"), default="chain")
+    parser.add_argument(
+        "--begin-with", type=Path, nargs="+", help="earlier stages, or what --keep wrote"
+    )
+    parser.add_argument("--keep", type=Path, help="write OUT's state into this file, and end")
     parser.add_argument("--images", type=int, default=6_000_000, help="images seen in this run")
     parser.add_argument("--decay", type=int, default=0, help="last images: the rate falls to zero")
     parser.add_argument("--batch", type=int, default=128)
@@ -456,13 +491,13 @@ def main() -> None:
     parser.add_argument("--average", type=float, default=0.999, help="of the weights, per step")
     parser.add_argument("--maps", type=float, default=2.0, help="weight of the maps at the start")
     parser.add_argument("--maps-until", type=float, default=1e6, help="images; then a tenth of it")
-    parser.add_argument("--forced", type=float, default=1e5, help="images: parts learn alone")
     parser.add_argument("--relation", type=float, default=10.0, help="weight of the similarities")
     parser.add_argument("--pull", type=float, default=0.0, help="0..1, towards a person's mean")
     parser.add_argument("--clean", type=float, default=0.2, help="share that is not degraded")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
-    train(parser.parse_args())
+    args = parser.parse_args()
+    keep(args.out, args.keep) if args.keep else train(args)
 
 
 if __name__ == "__main__":

@@ -54,9 +54,9 @@ class Student:
 class Judge:
     """The teacher, both ways round: unit vectors (N, 512)."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path | None = None) -> None:
+        path = path or data_root() / "weights/espdl/mfn_112.onnx"
         torch.set_num_threads(1)  # two wait for each other where a training holds a core
-        path = data_root() / "weights/espdl/mfn_112.onnx"
         self.teacher = Teacher(path, torch.bfloat16)
 
     def __call__(self, faces: NDArray[np.uint8]) -> Vectors:
@@ -124,7 +124,10 @@ def main() -> None:
         print("".join(f"{value:>14.3f}" for value in shown[1:]), end="")
         print("   " + " ".join(f"{rate:.3%}" for rate in rates))
         if archive == "celebrities":
-            print(f"{'  pictures':<15}{'':>6}{row[1]:>9.3f}" + "".join(f"{v:>14.3f}" for v in row[3::2]))
+            print(
+                f"{'  pictures':<15}{'':>6}{row[1]:>9.3f}"
+                + "".join(f"{v:>14.3f}" for v in row[3::2])
+            )
     mean = np.mean(sums, axis=0)
     print(f"{'mean':<21}{mean[0]:>9.3f}" + "".join(f"{value:>14.3f}" for value in mean[1:]))
 

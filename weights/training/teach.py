@@ -161,14 +161,18 @@ def main() -> None:
     vectors = open_memmap(args.out / "vectors.npy", "w+", np.float16, (args.count, 512))
     maps = {
         # Channels last, as the student's maps lie in memory.
-        name: open_memmap(args.out / f"{name}.npy", "w+", np.int8, (args.count, *m.shape[2:], m.shape[1]))
+        name: open_memmap(
+            args.out / f"{name}.npy", "w+", np.int8, (args.count, *m.shape[2:], m.shape[1])
+        )
         for name, m in zip(taps, sample, strict=True)
     }  # fmt: skip
     person = np.zeros(args.count, people.dtype)
     rng = np.random.default_rng(args.seed)
     rounds = args.count // len(pool) + 1
     order = np.concatenate([rng.permutation(len(pool)) for _ in range(rounds)])
-    for start in tqdm(range(0, args.count, BATCH), desc="teacher", unit_scale=BATCH, mininterval=30):
+    for start in tqdm(
+        range(0, args.count, BATCH), desc="teacher", unit_scale=BATCH, mininterval=30
+    ):
         here = slice(start, min(start + BATCH, args.count))
         for place, index in enumerate(order[here], start):
             faces[place], alone = draw(index, pool, rng, args.mixed)

@@ -51,9 +51,9 @@ class Teacher:
             for name, (channels, side) in TAPS.items():
                 if shape != (channels, side, side) or "PRelu" in follow:
                     continue
-                if node.op_type == "Add" or "Add" not in follow or len(follow) > 1:
-                    if node.op_type != "PRelu" and follow != ["Concat"]:
-                        blocks[name].append(node.output[0])
+                ends = node.op_type == "Add" or "Add" not in follow or len(follow) > 1
+                if ends and node.op_type != "PRelu" and follow != ["Concat"]:
+                    blocks[name].append(node.output[0])
         self.blocks = blocks
 
     def _run(self, x: Tensor, keep: Sequence[str] | None) -> dict[str, Tensor]:
