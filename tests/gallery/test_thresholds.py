@@ -66,7 +66,8 @@ def test_strangers_of_lfw(engine: FaceEngine, lfw_folder: Path, folder: Path) ->
         gallery.add_templates("g", vectors[:200], users, contract=engine.contract_id)
         for far in (0.3, 0.1):
             least = score_threshold(engine.calibration, far, 200)
-            hits = [gallery._matches(vector, None, 1, None, far) for vector in vectors[200:]]
+            table = engine.calibration
+            hits = [gallery._matches(v, None, 1, None, far, table) for v in vectors[200:]]
             rate = np.mean([bool(matches) for matches in hits])
             assert all(match.score >= least for matches in hits for match in matches)
             assert far / 2.5 <= rate <= far * 1.6, (far, rate)
