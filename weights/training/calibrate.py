@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 from data import data_root, photographs
-from holdout import ONE_PERSON, Judge, held_out_sets
 from numpy.typing import NDArray
 
 from facecore import FaceEngine
@@ -77,6 +76,8 @@ def age(name: str) -> int:
 
 def strangers(folder: Path, engine: FaceEngine) -> Iterator[Strangers]:
     """Every set of held-out people, in the pack's vectors."""
+    from holdout import ONE_PERSON, Judge, held_out_sets  # torch, which the tests do without
+
     loaded, judge = load_pack(folder if any(folder.glob("*.onnx")) else folder.name), Judge()
     session = create_session(loaded.embedder, threads=1, name="embedder")
     embedder = Embedder(session, loaded.pack.embedder)
