@@ -9,7 +9,6 @@ from functools import partial
 from importlib import import_module
 from operator import length_hint
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from facecore import images
 from facecore._utils.cpus import usable_cpus
+from facecore._utils.forks import FORK_LOCK
 from facecore._utils.threads import at_once
 from facecore.errors import FacecoreError, InvalidParameter
 from facecore.face.alignment import TEMPLATE, align
@@ -62,7 +62,9 @@ _OPTIONAL = {
 class FaceEngine:
     """Detects, embeds and compares faces on this machine.
 
-    An engine is safe to share between threads: its models keep no state between calls.
+    An engine is safe to share between threads: its models keep no state between calls.  A child
+    of a fork opens its own models at the first use.  A pickled or copied engine is opened again
+    from the arguments below (docs/processes.md).
 
     Parameters
     ----------
@@ -135,6 +137,16 @@ class FaceEngine:
         limits: images.Limits = images.DEFAULT_LIMITS,
         isolate_decoding: bool = False,
     ) -> None:
+        self._arguments: dict[str, Any] = {
+            "pack": pack,
+            "providers": providers,
+            "threads": threads,
+            "allow_fallback": allow_fallback,
+            "threshold": threshold,
+            "calibration": calibration,
+            "limits": limits,
+            "isolate_decoding": isolate_decoding,
+        }
         loaded = load_pack(pack)
         self.pack = loaded.pack
         self.limits = limits
@@ -150,15 +162,17 @@ class FaceEngine:
         self._pipeline, on_cpu = open_pipeline(
             loaded, limits, threads, self._options, self._decoder
         )
-        # Models that not everybody needs, opened when somebody does, under the lock.
+        # Models that few callers need, opened at the first use, under FORK_LOCK.
         self._serial = self._pipeline if threads == 1 or not on_cpu else None
         self._opened: dict[str, Any] = {}
-        self._lock = Lock()
 
     def __repr__(self) -> str:
         if self.calibration.is_missing:
             return f"FaceEngine(pack={self.pack.name!r}, not calibrated)"
         return f"FaceEngine(pack={self.pack.name!r}, threshold={self.threshold:g})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), **self._arguments), ()
 
     @property
     def threshold(self) -> float:
@@ -652,7 +666,7 @@ class FaceEngine:
 
     def _optional(self, role: Literal["liveness", "attributes"], what: str) -> Any:
         """A model that not every pack has, opened at the first use: few pay for it."""
-        with self._lock:
+        with FORK_LOCK:
             if role not in self._opened:
                 spec, data = getattr(self.pack, role), getattr(self._loaded, role)
                 if spec is None or data is None:
@@ -667,7 +681,7 @@ class FaceEngine:
 
     def _worker_pipeline(self) -> Pipeline:
         """The models, on the CPU with one thread each; opened when first needed."""
-        with self._lock:
+        with FORK_LOCK:
             if self._serial is None:
                 self._serial, _ = open_pipeline(
                     self._loaded, self.limits, 1, self._options, self._decoder

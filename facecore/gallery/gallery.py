@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Never
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -66,7 +66,7 @@ class Gallery:
 
     A context manager, and safe to share between threads.  One process may change a gallery at a
     time; any number of others may read it meanwhile (``read_only=True``) and see every change
-    at their next call.
+    at their next call.  It passes neither through a fork nor through pickle (docs/processes.md).
 
     When a method that changes something returns, the change survives a crash of the process and
     a loss of power.  When `remove` or `delete_group` returns, no file of the folder holds the
@@ -137,6 +137,12 @@ class Gallery:
     def __repr__(self) -> str:
         address = re.sub("//[^/]*@", "//", self.address)  # without a password
         return f"Gallery({address!r}, pack={self._contract.pack!r})"
+
+    def __reduce__(self) -> Never:
+        raise InvalidParameter(
+            "a gallery cannot be copied or pickled",
+            "pass its address, and open it in the process that uses it",
+        )
 
     def __enter__(self) -> Gallery:
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from facecore._utils.forks import FORK_LOCK
 from facecore._utils.threads import submit
 from facecore.matching.similarity import Candidates, Codes, Probes, scan_numpy
 from facecore.models.registry import DEFAULT_PACK
@@ -28,7 +28,6 @@ CACHE_SWITCH = "FACECORE_KERNEL_CACHE"
 _NUMPY_PRODUCTS = 10_000_000
 _ROOM = 1024
 _kernels: dict[tuple[str, int], Callable[..., int]] = {}
-_compiling = threading.Lock()
 _numpy_products = 0  # so far; a lost count of two threads at once does no harm
 
 
@@ -120,12 +119,14 @@ def kernel(
     """A kernel of `facecore.matching.kernels` for codes of so many columns, compiled once."""
     if cache is None:
         cache = os.environ.get(CACHE_SWITCH, "") == "1"
-    with _compiling:
-        if (name, width) not in _kernels:
-            from facecore.matching.kernels import cache_folder, compile_kernel
+    if (name, width) not in _kernels:
+        with FORK_LOCK:  # a child would inherit Numba's locks and nobody to release them
+            if (name, width) not in _kernels:
+                from facecore.matching.kernels import cache_folder, compile_kernel
 
-            _kernels[name, width] = compile_kernel(name, width, cache_folder() if cache else None)
-        return _kernels[name, width]
+                folder = cache_folder() if cache else None
+                _kernels[name, width] = compile_kernel(name, width, folder)
+    return _kernels[name, width]
 
 
 def afford_numpy(products: int) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from facecore._utils.cpus import usable_cpus
+from facecore._utils.forks import FORK_LOCK, leak_in_children
 from facecore.errors import InvalidParameter, PackCorrupt, ProviderUnavailable
 from facecore.models.inference import Session
 from facecore.models.io_check import check_io, expected_outputs
@@ -22,6 +23,9 @@ from facecore.models.providers import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from facecore.models.manifest import ModelSpec
 
 __all__ = ["CPU", "Provider", "available_providers", "create_session", "open_model"]
@@ -44,6 +48,8 @@ def open_model(
 ) -> Session:
     """Create the session of a pack's model and check its tensors against the manifest.
 
+    A child of a fork opens the model again when it first uses the session.
+
     A network that sees pictures of all sizes, a detector, is kept away from the providers that
     would compile it for every size: see `facecore.models.providers.any_shape`.
 
@@ -62,12 +68,51 @@ def open_model(
         providers = list(suited.items())
         if set(suited) != set(requested):
             _logger.info("%s: sees all sizes and runs on %s", model.file, ", ".join(suited))
-    session = create_session(
-        data, providers=providers, threads=threads, allow_fallback=allow_fallback, name=model.file
-    )
-    max_batch = getattr(model, "max_batch", 1)  # a detector sees one picture at a time
-    check_io(session, model.input, expected_outputs(model), name=model.file, max_batch=max_batch)
-    return session
+
+    def create() -> Session:
+        session = create_session(
+            data,
+            providers=providers,
+            threads=threads,
+            allow_fallback=allow_fallback,
+            name=model.file,
+        )
+        max_batch = getattr(model, "max_batch", 1)  # a detector sees one picture at a time
+        outputs = expected_outputs(model)
+        check_io(session, model.input, outputs, name=model.file, max_batch=max_batch)
+        return session
+
+    return _ProcessSession(create)
+
+
+class _ProcessSession:
+    """A `Session` that every process opens for itself: a fork loses the threads of an open one."""
+
+    def __init__(self, create: Callable[[], Session]) -> None:
+        self._create = create
+        self._session, self._process = create(), os.getpid()
+
+    def _here(self) -> Session:
+        if self._process != os.getpid():
+            with FORK_LOCK:
+                if self._process != os.getpid():
+                    self._session = self._create()
+                    self._process = os.getpid()
+        return self._session
+
+    def run(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, NDArray[np.float32]]
+    ) -> list[NDArray[np.float32]]:
+        return self._here().run(output_names, input_feed)
+
+    def get_inputs(self) -> Sequence[Any]:
+        return self._here().get_inputs()
+
+    def get_outputs(self) -> Sequence[Any]:
+        return self._here().get_outputs()
+
+    def get_providers(self) -> list[str]:
+        return self._here().get_providers()
 
 
 def create_session(
@@ -172,12 +217,14 @@ def _open(
     if set(providers) != {CPU}:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        session = ort.InferenceSession(
-            bytes(model),
-            options,
-            providers=[(key, dict(value)) for key, value in providers.items()],
-            enable_fallback=0,  # its own fallback prints to standard output and tries the CPU
-        )
+        with FORK_LOCK:  # a child would inherit locks that nobody ever releases
+            session = ort.InferenceSession(
+                bytes(model),
+                options,
+                providers=[(key, dict(value)) for key, value in providers.items()],
+                enable_fallback=0,  # its own fallback prints to standard output and tries the CPU
+            )
+            leak_in_children(session)
         session.disable_fallback()  # nor during run()
     except Exception as error:  # the only base that ONNX Runtime's errors have
         text = " ".join(str(error).split())

@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from facecore._utils.forks import leak_in_children
 from facecore.errors import (
     ContractMismatch,
     GalleryCorrupt,
@@ -69,10 +70,21 @@ def connect_frozen(path: Path) -> sqlite3.Connection:
     return _open(f"{path.absolute().as_uri()}?mode=ro&immutable=1")
 
 
+class _Connection(sqlite3.Connection):
+    """One that weak references can point to."""
+
+
 def _open(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(
-        uri, uri=True, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+    connection = sqlite3.connect(
+        uri,
+        uri=True,
+        timeout=PATIENCE,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=_Connection,
     )
+    leak_in_children(connection)  # https://sqlite.org/howtocorrupt.html, section 2.6
+    return connection
 
 
 def refuse_foreign(connection: sqlite3.Connection, path: Path) -> int:
