@@ -18,7 +18,7 @@ from facecore import images
 from facecore._utils.cpus import usable_cpus
 from facecore._utils.forks import FORK_LOCK
 from facecore._utils.threads import at_once
-from facecore.errors import FacecoreError, InvalidParameter
+from facecore.errors import FacecoreError, InvalidParameter, NotCalibrated
 from facecore.face.alignment import TEMPLATE, align
 from facecore.face.detection import Face
 from facecore.face.sample import FaceSample
@@ -596,12 +596,12 @@ class FaceEngine:
 
         Raises
         ------
-        InvalidParameter
-            The pack has no table for ID portraits.
+        NotCalibrated
+            The pack has no such table.
         """
         table = self.id_portrait_calibration if id_portrait else self.calibration
         if table is None:
-            raise InvalidParameter(
+            raise NotCalibrated(
                 f"the pack {self.pack.name} has no calibration for ID portraits",
                 "measure one with facecore calibrate, or leave id_portrait out",
             )

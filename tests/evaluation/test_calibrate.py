@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facecore import FaceEngine, cli
-from facecore.errors import InvalidParameter, UnreadableImage
+from facecore.errors import InvalidParameter, NotCalibrated, UnreadableImage
 from facecore.evaluation import calibrate
 from facecore.evaluation.all_pairs import compare_all
 from facecore.matching.calibration import Calibration
@@ -355,7 +355,7 @@ def test_a_pack_without_a_table_for_id_portraits(
     engine: FaceEngine, hopper: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "id_portrait_calibration", None)
-    with pytest.raises(InvalidParameter, match="no calibration for ID portraits") as caught:
+    with pytest.raises(NotCalibrated, match="no calibration for ID portraits") as caught:
         engine.compare(hopper, hopper, id_portrait=True)
     assert "facecore calibrate" in caught.value.hint
 
