@@ -1,4 +1,4 @@
-"""Photographs of two people, for a first look, a benchmark and a warm-up."""
+"""Photographs of two people, for the demo, the benchmark and the warm-up."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAIRS = {
 
 
 def read(name: str) -> bytes:
-    """The file of a photograph: ``"astronaut"`` or ``"hopper"``.
+    """Read the JPEG file of a photograph: ``"astronaut"`` or ``"hopper"``.
 
     Eileen Collins (NASA) and Grace Hopper (US Navy); both photographs are in the public domain.
     """
@@ -31,7 +31,7 @@ def read(name: str) -> bytes:
 
 
 def pictures() -> dict[str, NDArray[np.uint8]]:
-    """The demonstration's pictures by name, BGR."""
+    """Demo pictures by name, BGR."""
     import cv2
 
     astronaut, hopper = (images.load(read(name)) for name in ("astronaut", "hopper"))
@@ -47,7 +47,7 @@ def pictures() -> dict[str, NDArray[np.uint8]]:
 def draw(
     named: Mapping[str, NDArray[np.uint8]], results: Mapping[str, Comparison]
 ) -> NDArray[np.uint8]:
-    """The compared pictures side by side, a row for each comparison, with its score."""
+    """Draw the compared pictures side by side, one row per comparison, with its score."""
     import cv2
 
     side = 360

@@ -1,4 +1,4 @@
-"""Results drawn into pictures, where people would rather look than read."""
+"""Draw detection and quality results on pictures."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def draw_faces(
     colour: tuple[int, int, int] = GREEN,
     labels: Sequence[str] | None = None,
 ) -> NDArray[np.uint8]:
-    """Copy of a picture with the box and the landmarks of each face, and a label at each box.
+    """Draw the box, the landmarks and a label of each face on a copy of a picture.
 
-    Labels stay inside the picture: one that is too long is cut, with an ellipsis.
+    Labels stay inside the picture; long ones are truncated with an ellipsis.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def draw_faces(
     colour : tuple of int
         BGR, 0..255.
     labels : sequence of str, optional
-        One for each face, in any script that a font of this machine can write; the detector's
+        One for each face, in any script that an installed font supports; the detector's
         confidence by default.
     """
     import cv2
@@ -64,7 +64,7 @@ def _write_labels(
     colour: tuple[int, int, int],
     size: int,
 ) -> NDArray[np.uint8]:
-    """White text on the colour of the box, above the box or, at the upper edge, inside it."""
+    """Write white labels on `colour` above each box, or inside it at the upper edge."""
     from PIL import Image, ImageDraw
 
     height, width = image.shape[:2]
@@ -88,7 +88,7 @@ def _write_labels(
 
 
 def _font(text: str, size: int) -> tuple[Any, str]:
-    """A font that can write a text, and the text: escaped where no font of the machine can."""
+    """Return a font that supports the text, and the text, escaped if no font does."""
     from PIL import ImageFont
 
     font = ImageFont.load_default(size)
@@ -105,14 +105,14 @@ def _font(text: str, size: int) -> tuple[Any, str]:
 
 
 def _has(font: Any, text: str) -> bool:
-    """Whether a font has a glyph for each letter: what it lacks looks like a private character."""
+    """Whether a font has every glyph: missing ones render like private-use characters."""
     missing = bytes(font.getmask("\uf8f0")), bytes(font.getmask("\U0010fffd"))
     return not any(bytes(font.getmask(c)) in missing for c in set(text) if not c.isspace())
 
 
 @cache
 def _system_fonts() -> tuple[str, ...]:
-    """Fonts of the machine, in the folders where the systems keep them."""
+    """Paths of the fonts in the standard folders of the operating systems."""
     folders = [
         "/usr/share/fonts", "/usr/local/share/fonts", "~/.fonts", "~/.local/share/fonts",
         "/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts",
@@ -129,7 +129,7 @@ def _system_fonts() -> tuple[str, ...]:
 
 
 def draw_quality(image: NDArray[np.uint8], face: Face, quality: Quality) -> NDArray[np.uint8]:
-    """The face with its box in the colour of its level, and a bar for each measure beside it.
+    """Draw a face, its box coloured by quality level, beside a bar chart of the measures.
 
     Parameters
     ----------
@@ -142,13 +142,13 @@ def draw_quality(image: NDArray[np.uint8], face: Face, quality: Quality) -> NDAr
     Returns
     -------
     ndarray, shape (h, w, 3), uint8
-        A square of picture around the face, and the bars to its right.
+        A square crop around the face, with the bars to its right.
     """
     import cv2
 
     row, width = 20, 330
     side = 60 + row * len(quality.measures)
-    # A square about the face, twice its size: large enough to see what is around it.
+    # A square around the face, twice its size, shows the surroundings.
     scale = side / (2.0 * max(face.size, 1.0))
     shift = (side - scale * (face.box[:2] + face.box[2:])) / 2
     matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
@@ -181,7 +181,7 @@ def _traffic_light(score: float) -> tuple[int, int, int]:
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write a picture, whole or not at all, in the format that its name ends with.
+    """Write a picture atomically, in the format of its file extension.
 
     Raises
     ------
@@ -196,6 +196,6 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
         written = False
     if not written:
         raise InvalidParameter(
-            f"{path.name!r} does not end in the name of a picture format", "use .png or .jpg"
+            f"{path.name!r} does not have the extension of a picture format", "use .png or .jpg"
         )
     write_whole(path, coded.tobytes())

@@ -1,4 +1,4 @@
-"""Everything that can go wrong, each with a stable code and a way out."""
+"""Typed errors, each with a stable code and a hint."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ __all__ = [
 
 
 class FacecoreError(Exception):
-    """Root of all errors that facecore raises on purpose.
+    """Base class of all errors that facecore raises.
 
     Parameters
     ----------
     message : str
-        What was wrong: the limit and what was found, in one line.
+        One line: the problem, with the limit and the value found.
     hint : str, optional
-        What the caller can do about it, in one line.
+        One line: how the caller can fix it.
 
     Attributes
     ----------
     code : str
-        Stable across releases; the name of the class.
+        The class name; stable across releases.
     message, hint : str
     """
 
@@ -57,7 +57,7 @@ class FacecoreError(Exception):
 
     @property
     def code(self) -> str:
-        """Stable name of the error, for programs to branch on."""
+        """Stable error code for programs: the class name."""
         return type(self).__name__
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ class FacecoreError(Exception):
 
 
 class UnreadableImage(FacecoreError):
-    """The input is not an image that can be decoded whole."""
+    """The input cannot be decoded as a complete image."""
 
     hint_default = "give a complete JPEG, PNG, WebP, BMP, TIFF or JPEG 2000 file"
 
@@ -77,19 +77,19 @@ class ImageTooLarge(FacecoreError):
 
 
 class AddressRefused(FacecoreError):
-    """The address of a picture is none of http or https, or must not be asked from here."""
+    """The address of a picture is not http or https, or this host must not fetch it."""
 
     hint_default = "give a public http:// or https:// address without credentials"
 
 
 class DownloadFailed(FacecoreError):
-    """Nothing, or not all of it, came from the address of a picture in time."""
+    """The download of a picture failed, was incomplete, or timed out."""
 
     hint_default = "check the address, or send the picture itself"
 
 
 class NoFaceDetected(FacecoreError):
-    """No face was found, or none whose landmarks allow an alignment."""
+    """No face was found, or its landmarks do not allow an alignment."""
 
     hint_default = "use a picture that shows the whole face, at least 20 pixels wide"
 
@@ -101,21 +101,21 @@ class SeveralFacesDetected(FacecoreError):
 
 
 class FaceTooSmall(FacecoreError):
-    """The face has too few pixels for what was asked."""
+    """The face has too few pixels for the requested analysis."""
 
     hint_default = "use a picture in which the face is larger"
 
 
 class InvalidParameter(FacecoreError, ValueError):
-    """An argument has a type, shape or value that is not accepted."""
+    """An argument has an invalid type, shape or value."""
 
 
 class MissingExtra(FacecoreError, ImportError):
-    """A package that this part of facecore needs, and the rest does not, is not installed."""
+    """An optional dependency is not installed."""
 
 
 class NotCalibrated(FacecoreError):
-    """The pack has no table from similarities to scores; similarities are still given."""
+    """The pack has no table from similarities to scores; similarities are still available."""
 
     hint_default = "measure a table on pictures of people: facecore calibrate DIR"
 
@@ -125,23 +125,23 @@ class PackNotFound(FacecoreError):
 
 
 class PackCorrupt(FacecoreError):
-    """A model pack's manifest or a file of it is not what was published."""
+    """A file or the manifest of a model pack differs from the published one, or is invalid."""
 
 
 class ProviderUnavailable(FacecoreError):
-    """An ONNX Runtime execution provider that was asked for cannot be used."""
+    """A requested ONNX Runtime execution provider is not available."""
 
     hint_default = "leave providers=None for the CPU"
 
 
 class ArchiveCorrupt(FacecoreError):
-    """A file of exported groups is damaged or cut off, or is something else."""
+    """The file is damaged, truncated, or not an export of groups."""
 
     hint_default = "export the groups again: facecore group export"
 
 
 class ContractMismatch(FacecoreError):
-    """Templates of two vector spaces met; only those of one contract may be compared."""
+    """The templates belong to different contracts (vector spaces) and cannot be compared."""
 
     hint_default = "use the pack that the gallery was made with, or enrol the pictures again"
 
@@ -153,7 +153,7 @@ class GalleryCorrupt(FacecoreError):
 
 
 class GalleryLocked(FacecoreError):
-    """The gallery cannot be changed here: another process writes to it, or it is read-only."""
+    """The gallery cannot be changed: another process writes to it, or it is read-only."""
 
     hint_default = "one process writes at a time; others open the gallery with read_only=True"
 
@@ -161,17 +161,17 @@ class GalleryLocked(FacecoreError):
 class GalleryNotWritable(FacecoreError):
     """The disk is full or failing, or the folder cannot be written; nothing was changed."""
 
-    hint_default = "free some space, and check who may write to the folder"
+    hint_default = "free some space, and check the permissions of the folder"
 
 
 class GalleryUnavailable(FacecoreError):
-    """The Milvus server of a gallery cannot be reached, or did not do what it was asked."""
+    """The Milvus server of a gallery cannot be reached, or a request to it failed."""
 
     hint_default = "check the address and the server; milvus.io/docs lists its error codes"
 
 
 class GroupExists(FacecoreError):
-    """A group of this name is there already."""
+    """A group of this name already exists."""
 
 
 class GroupNotFound(FacecoreError):
@@ -185,12 +185,12 @@ class RecordNotFound(FacecoreError):
 
 
 class UserExists(FacecoreError):
-    """The group holds a face of this user already."""
+    """The group already holds a face of this user."""
 
     hint_default = 'use on_existing="add" or "replace"'
 
 
 class IndexCorrupt(FacecoreError):
-    """The files of a saved index are not what was written; the templates are not in danger."""
+    """The files of a saved index are damaged; the templates are not affected."""
 
-    hint_default = "build the index again from the stored templates"
+    hint_default = "rebuild the index from the stored templates"

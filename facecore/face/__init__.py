@@ -1,1 +1,1 @@
-"""From pixels to a unit vector: detection, alignment, embedding."""
+"""Face processing: detection, alignment, embedding, quality and liveness."""

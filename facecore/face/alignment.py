@@ -1,4 +1,4 @@
-"""Five landmarks to the 112x112 crop that every embedder was trained on."""
+"""Align faces by five landmarks to the 112x112 crop that embedders are trained on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CROP_SIZE = 112
 
 # Right eye, left eye, nose tip, right and left mouth corner (the subject's right is on the
 # image's left) in pixels of the crop: the template of ArcFace (Deng et al. 2019,
-# doi:10.1109/CVPR.2019.00482), which all public 112x112 face networks share.
+# doi:10.1109/CVPR.2019.00482), shared by all public 112x112 face networks.
 TEMPLATE: NDArray[np.float64] = np.array(
     [
         [38.2946, 51.6963],
@@ -29,28 +29,27 @@ TEMPLATE: NDArray[np.float64] = np.array(
 )
 TEMPLATE.flags.writeable = False
 
-# Five points that fit the template worse than this are no face: on 800 pictures of LFW, many
-# half turned away, the median residual is 0.11 and the largest 0.47; points on one line have
-# 0.62 and more.
+# Largest residual of a face.  On 800 pictures of LFW, many of them half-profile, the median
+# residual is 0.11 and the largest 0.47; collinear points have at least 0.62.
 _MAX_RESIDUAL = 0.6
 
-# Beyond this, squares of coordinates overflow; no picture is as large.
+# Squares of larger coordinates overflow; no picture is that large.
 _FARTHEST = 1e100
 
 
 @dataclass(frozen=True, slots=True)
 class SimilarityTransform:
-    """A rotation, a uniform scale and a shift: ``x' = matrix[:, :2] @ x + matrix[:, 2]``.
+    """Rotation, uniform scale and translation: ``x' = matrix[:, :2] @ x + matrix[:, 2]``.
 
     Attributes
     ----------
     matrix : ndarray, shape (2, 3), float64
-        NaN where the estimation failed.
+        NaN if the estimation failed.
     residual : float
-        Root-mean-square distance of the mapped points from the target, as a share of the
-        target's own root-mean-square spread; 0 is a perfect fit.
+        Root-mean-square distance of the mapped points from the target, divided by the
+        target's root-mean-square spread; 0 is a perfect fit.
     failure : str
-        Why there is no transform; empty where there is one.
+        Why the estimation failed; empty if it succeeded.
     """
 
     matrix: NDArray[np.float64]
@@ -69,12 +68,12 @@ class SimilarityTransform:
 def estimate(points: NDArray[np.floating], target: NDArray[np.floating]) -> SimilarityTransform:
     r"""Least-squares similarity transform of `points` onto `target`.
 
-    In the plane Umeyama's solution [1]_ needs no singular value decomposition.  With the centred
-    points as complex numbers :math:`x, y`, turning and scaling is one product::
+    In two dimensions, Umeyama's solution [1]_ needs no singular value decomposition.  With the
+    centred points as complex numbers :math:`x, y`, rotation and scale are one factor::
 
         m = sum(conj(x) y) / sum(|x|^2),   t = mean(Y) - m mean(X)
 
-    and the points are mirrored where the best product for :math:`conj(x)` is the larger.
+    The points are mirrored if the best factor for :math:`conj(x)` is larger.
 
     Parameters
     ----------
@@ -84,7 +83,7 @@ def estimate(points: NDArray[np.floating], target: NDArray[np.floating]) -> Simi
     Returns
     -------
     SimilarityTransform
-        False in a boolean context, with the reason in ``failure``, where the points are
+        False in a boolean context, with the reason in ``failure``, if the points are
         not finite, coincide, or are mirrored.
 
     References
@@ -102,7 +101,7 @@ def estimate(points: NDArray[np.floating], target: NDArray[np.floating]) -> Simi
     >>> estimate(np.zeros((4, 2)), square).failure
     'the points coincide'
     """
-    # Python's own numbers: for five points NumPy takes several times as long.
+    # Plain Python numbers: NumPy takes several times as long for five points.
     X = [complex(*point) for point in np.asarray(points, np.float64).tolist()]
     Y = [complex(*point) for point in np.asarray(target, np.float64).tolist()]
     if not all(_is_near(x) for x in X):  # a NaN fails too
@@ -114,7 +113,7 @@ def estimate(points: NDArray[np.floating], target: NDArray[np.floating]) -> Simi
     x, y = [z - mean_x for z in X], [z - mean_y for z in Y]
     variance = sum(abs(z) ** 2 for z in x)
     spread = sum(abs(z) ** 2 for z in y)
-    # Relative to the coordinates: points far from the origin lose digits.
+    # Relative to the coordinates, because points far from the origin lose digits.
     if variance <= n * (1e-6 * (1.0 + farthest)) ** 2:
         return _failed("the points coincide")
     if spread == 0:
@@ -140,26 +139,26 @@ def _failed(reason: str) -> SimilarityTransform:
 
 
 def align(image: Picture | NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Cut out the face upright, centred and 112x112.
+    """Crop the face, upright and centred, to 112x112 pixels.
 
     Parameters
     ----------
     image : Picture, or ndarray, shape (H, W, 3), uint8, BGR
-        A picture is decoded no finer than the crop needs.
+        A `Picture` is decoded no finer than the crop needs.
     landmarks : ndarray, shape (5, 2)
-        In pixels of the whole `image`, in the order of ``TEMPLATE``.
+        In pixels of the full `image`, in the order of ``TEMPLATE``.
 
     Returns
     -------
     ndarray, shape (112, 112, 3), uint8
-        What lies outside the image is black, as it was when the embedders were trained.
+        Black outside the image, as in the training of the embedders.
 
     Raises
     ------
     NoFaceDetected
-        The landmarks are degenerate; the message says how.
+        The landmarks are degenerate; the message says why.
     InvalidParameter
-        They are not five points.
+        The landmarks are not five points.
     """
     if np.shape(landmarks) != TEMPLATE.shape:
         raise InvalidParameter(f"landmarks have shape {np.shape(landmarks)}, must be (5, 2)")
@@ -180,9 +179,9 @@ def align(image: Picture | NDArray[np.uint8], landmarks: NDArray[np.floating]) -
 def _of_blocks(
     matrix: NDArray[np.float64], origin: NDArray[np.floating | np.integer], block: int
 ) -> NDArray[np.float64]:
-    """`matrix` for a picture of whole blocks of pixels, which begins at `origin`.
+    """Adapt `matrix` to a picture that starts at `origin` and is reduced by `block`.
 
-    Pixels are counted by their centres: u = (x - origin + 0.5) / block - 0.5.
+    Coordinates refer to pixel centres: u = (x - origin + 0.5) / block - 0.5.
     """
     of_blocks = matrix.copy()
     of_blocks[:, 2] += matrix[:, :2] @ (origin + (block - 1) / 2)
@@ -193,15 +192,15 @@ def _of_blocks(
 def warp(
     image: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    """Cut out a part of a picture under a similarity transform, without aliasing.
+    """Crop a picture by a similarity transform, without aliasing.
 
     Parameters
     ----------
     image : ndarray, shape (H, W, 3), uint8
     matrix : ndarray, shape (2, 3), float64
-        Maps pixels of `image` to pixels of the answer: a rotation, a uniform scale and a shift.
+        Maps pixels of `image` to pixels of the result: rotation, uniform scale and translation.
     size : tuple of int
-        Width and height of the answer.
+        Width and height of the result.
 
     Returns
     -------
@@ -210,9 +209,9 @@ def warp(
     """
     import cv2
 
-    # Bilinear sampling reads 2x2 pixels, so on the way down it skips some: the part of the
-    # picture that is cut out is first averaged to between one and two times its scale.
-    # No face is larger than the picture by far: the bound keeps the arithmetic in integers.
+    # Bilinear sampling reads 2x2 pixels and would skip pixels when it reduces.  Averaging first
+    # brings the region to between one and two times the target scale.  The bound on `shrink`
+    # prevents integer overflow.
     scale = math.hypot(matrix[0, 0], matrix[1, 0])
     shrink = max(1, int(min(1 / scale, 2.0**15)))
     corners = np.array([[0, 0], [size[0], 0], [0, size[1]], size])
@@ -220,10 +219,10 @@ def warp(
     height, width = image.shape[:2]
     x1, y1 = np.clip(np.floor(inside.min(axis=0)) - 2 * shrink, 0, (width, height)).astype(int)
     x2, y2 = np.clip(np.ceil(inside.max(axis=0)) + 2 * shrink, 0, (width, height)).astype(int)
-    # Whole blocks only, so that the scale is the same in x and y.
+    # Whole blocks keep the scale equal in x and y.
     columns, rows = (x2 - x1) // shrink, (y2 - y1) // shrink
     if columns > 0 and rows > 0:
-        # Only the part, also at full scale: before version 5, OpenCV warps nothing wider than 2^15.
+        # Crop even at full scale: OpenCV before version 5 cannot warp images wider than 2^15.
         image = image[y1 : y1 + rows * shrink, x1 : x1 + columns * shrink]
         matrix = _of_blocks(matrix, np.array([x1, y1]), shrink)
         if shrink > 1:

@@ -1,4 +1,4 @@
-"""Where the faces are: boxes and five landmarks."""
+"""Face detection: boxes and five landmarks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Face:
         Right eye, left eye, nose tip, right and left mouth corner (the subject's right) in
         pixels of the upright image.
     confidence : float
-        0..1, as the network states it; YuNet's is the geometric mean of its class and objectness
+        0..1, the network's own score; for YuNet, the geometric mean of the class and objectness
         probabilities.
     """
 
@@ -50,7 +50,7 @@ class Face:
 def non_maximum_suppression(
     boxes: NDArray[np.float32], scores: NDArray[np.float32], overlap: float
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Greedy suppression of boxes that overlap a better one.
+    """Greedy non-maximum suppression of boxes that overlap a better one.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def non_maximum_suppression(
         x1, y1, x2, y2.
     scores : ndarray, shape (N,)
     overlap : float
-        A box whose intersection over union with a better one is above this is dropped.
+        Boxes whose intersection over union with a better one exceeds this are dropped.
 
     Yields
     ------
@@ -84,7 +84,7 @@ def _area(sides: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pass:
-    """The network's outputs for an image, and how its input lies in the image."""
+    """The network's outputs for an image, and the mapping from its input to the image."""
 
     outputs: Sequence[NDArray[np.float32]]
     size: tuple[int, int]
@@ -93,7 +93,7 @@ class _Pass:
 
 
 class Detector:
-    """Finds the faces of a picture, also ones that overrun its frame.
+    """Finds the faces of a picture, including faces that extend beyond its frame.
 
     Parameters
     ----------
@@ -130,23 +130,23 @@ class Detector:
             self._passes = Passes(shortest, small, shortest, shortest // 2)
 
     def detect(self, image: Picture) -> list[Face]:
-        """All faces of a picture, largest first."""
+        """Detect all faces of a picture, largest first."""
         return self._complete(image, self._coarse(image))
 
     def largest(self, image: Picture) -> Face | None:
-        """The largest face, or None; one pass where one is enough.
+        """Detect the largest face, or return None; stops after one pass if it finds a face.
 
-        The fine pass runs only where the coarse one found nothing, so the box and landmarks
-        may differ by a fraction of a pixel from those of `detect`, which pools both.
+        The fine pass runs only if the coarse one found nothing.  The box and landmarks may
+        differ by a fraction of a pixel from those of `detect`, which pools both passes.
         """
         return next(iter(self.prominent_each([image])[0]), None)
 
     def prominent_each(self, images: Sequence[Picture]) -> list[list[Face]]:
-        """The faces that the first successful pass found in each image, largest first.
+        """Detect the faces of each image in its first successful pass, largest first.
 
-        The first is the face that `largest` returns.  Small faces beside it may be missing;
-        `detect` finds them.  All coarse passes run first, so that decoding their outputs finds
-        its code and data in the processor's caches.
+        The first face is the one that `largest` returns.  Small faces beside it may be missing;
+        `detect` finds them.  All coarse passes run before any decoding, which keeps the code and
+        data of the decoder in the processor's caches.
         """
         outputs = [self._forward(image, self.coarse_scale(image)) for image in images]
         coarse = [self._decode(passed) for passed in outputs]
@@ -156,7 +156,7 @@ class Detector:
             if not faces:
                 faces = self._complete(image, found)
                 if len(images) > 1:
-                    image.release_pixels()  # the finer pixels that this pass alone needed
+                    image.release_pixels()  # only this pass needs the finer pixels
             prominent.append(faces)
         return prominent
 
@@ -174,7 +174,7 @@ class Detector:
         return self._candidates(image, self.coarse_scale(image))
 
     def coarse_scale(self, image: Picture) -> float:
-        """Scale of the pass that comes first."""
+        """Scale of the first pass."""
         longest = max(image.height, image.width)
         if self._canvas is not None:
             fitting = min(self._canvas[0] / image.height, self._canvas[1] / image.width)
@@ -182,7 +182,7 @@ class Detector:
         return float(min(max(1.0, self._passes.small / longest), self._passes.coarse / longest))
 
     def fine_scale(self, image: Picture) -> float:
-        """Scale of the pass for small faces; no larger than the coarse one where there is none."""
+        """Scale of the pass for small faces; at most the coarse scale if there is no fine pass."""
         if self._canvas is not None:
             return self.coarse_scale(image)
         return min(1.0, self._passes.fine / max(image.height, image.width))
@@ -194,14 +194,14 @@ class Detector:
         import cv2
 
         pixels, reduction = image.reduced(scale)
-        # Of a reduced picture the last pixels may reach beyond the whole one.
+        # The last pixels of a reduced picture may extend beyond the full one.
         height, width = (reduction * side for side in pixels.shape[:2])
         inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
         if self._canvas is not None:
             inner_height = min(inner_height, self._canvas[0])
             inner_width = min(inner_width, self._canvas[1])
         if (inner_height, inner_width) != pixels.shape[:2]:
-            # Up to a factor of two bilinear sampling skips no pixel, and takes a fifth of the time.
+            # Up to a factor of two, bilinear sampling skips no pixel and takes a fifth of the time.
             kind = cv2.INTER_AREA if 2 * inner_width < pixels.shape[1] else cv2.INTER_LINEAR
             resized = cv2.resize(pixels, (inner_width, inner_height), interpolation=kind)
             pixels = np.asarray(resized, np.uint8)
@@ -231,7 +231,7 @@ class Detector:
             mean = values[best]
             if blend is not None:
                 same = overlaps > blend
-                same[best] = True  # a box without an area overlaps nothing, not even itself
+                same[best] = True  # a box of zero area does not overlap even itself
                 weights = scores[same]
                 mean = (weights @ values[same]) / weights.sum()
             faces.append(Face(mean[:4], mean[4:].reshape(5, 2), float(scores[best])))

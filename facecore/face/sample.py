@@ -1,4 +1,4 @@
-"""A picture whose face has been found: what every later stage works on."""
+"""Detected face with its picture and aligned crop: the input of every later stage."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ __all__ = ["FaceSample"]
 class FaceSample:
     """One face of one picture, ready for every model (a biometric sample of ISO/IEC 2382-37).
 
-    `facecore.FaceEngine.sample` makes one; every method of the engine and of a gallery takes it
-    in the place of an image, so that a picture that is compared, searched and judged for quality
-    is detected and embedded once.
+    `facecore.FaceEngine.sample` creates one.  Every method of the engine and of a gallery accepts
+    it in place of an image.  Detection and embedding then run once per picture, however many
+    methods use it.
 
     Attributes
     ----------
     picture : Picture
-        Upright; `pixels` decodes it whole, where that has not been done.
+        Upright; `pixels` decodes it at full resolution on first use.
     face : Face
-        In pixels of the whole picture.
+        In pixels of the full picture.
     crop : ndarray, shape (112, 112, 3), uint8, BGR
-        The face, aligned.
+        The aligned face.
     others : tuple of Face
-        The other faces that were found with this one, largest first.  `FaceEngine.samples` finds
-        every face of the picture; `FaceEngine.sample` looks for one, and may miss small faces
-        beside it.
+        The other detected faces, largest first.  `FaceEngine.samples` finds every face of the
+        picture; `FaceEngine.sample` looks for one, and may miss small faces beside it.
     """
 
     picture: Picture = field(repr=False)
     face: Face
     crop: NDArray[np.uint8] = field(repr=False)
     others: tuple[Face, ...] = field(default=(), repr=False)
-    # The vector by contract id, once a model has made it.
+    # Cached vectors by contract id.
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict, init=False, repr=False)
 
     @property
