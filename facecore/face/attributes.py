@@ -1,4 +1,4 @@
-"""Apparent age and gender of an aligned face: reference values, computed only when asked for."""
+"""Apparent age and gender of an aligned face: reference values, computed only on request."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ __all__ = ["AttributeEstimator", "Attributes"]
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What a face looks like to a network that saw other people's labels.
+    """Apparent age and gender, estimated by a network trained on labelled faces.
 
-    A reference value: neither proof of an age nor a statement about anyone's identity.  The
-    errors differ between groups; the pack's model card has the table.
+    These are reference values, not proof of an age and not a statement about anyone's identity.
+    Errors differ between groups; see the table in the pack's model card.
 
     Attributes
     ----------
     age : float
-        Years, the mean of the network's distribution, 0..100.
+        Mean of the network's age distribution, 0..100 years.
     age_spread : float
-        Years, the standard deviation of that distribution.
+        Standard deviation of that distribution, in years.
     gender : {"M", "F"}
     gender_confidence : float
-        0.5..1, the network's probability of `gender`.
+        The network's probability of `gender`, 0.5..1.
     """
 
     age: float
@@ -49,7 +49,7 @@ class AttributeEstimator:
     ----------
     session : Session
     spec : AttributesSpec
-        The manifest's part on the network.
+        The attributes section of the manifest.
     """
 
     def __init__(self, session: Session, spec: AttributesSpec) -> None:
@@ -57,7 +57,7 @@ class AttributeEstimator:
         self._spec = spec
 
     def estimate(self, crops: NDArray[np.uint8]) -> list[Attributes]:
-        """Attributes of aligned crops.
+        """Estimate the attributes of aligned crops.
 
         Parameters
         ----------
@@ -67,7 +67,7 @@ class AttributeEstimator:
         Raises
         ------
         FacecoreError
-            The network failed, or answered with what is no probability.
+            The network failed, or its output is not a probability.
         """
         if not len(crops):
             return []
@@ -77,7 +77,7 @@ class AttributeEstimator:
         shares, female = run(self._session, names, feed, spec.file)
         if not (np.isfinite(shares).all() and ((female >= 0) & (female <= 1)).all()):
             raise FacecoreError(
-                "the network for age and gender answered with what is no probability",
+                "the output of the network for age and gender is not a probability",
                 "check the pack: facecore weights verify",
             )
         years = np.arange(spec.output.ages)

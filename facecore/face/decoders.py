@@ -1,4 +1,4 @@
-"""Detector outputs to candidate faces: one decoder for each family of heads."""
+"""Decode detector outputs to candidate faces: one decoder per family."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Decoder: TypeAlias = Callable[[Outputs, tuple[int, int], tuple[int, ...], float]
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """Longest sides, in pixels, at which a network of any input size sees a picture.
+    """Longest sides, in pixels, of the pictures that a network of dynamic input size receives.
 
     Attributes
     ----------
     coarse : int
-        First pass; a larger picture is reduced to this.
+        First pass; larger pictures are reduced to this.
     small : int
-        First pass; a smaller picture is enlarged to this.
+        First pass; smaller pictures are enlarged to this.
     fine : int
-        Second pass, for the small faces of a picture larger than `coarse`.
+        Second pass, for small faces in pictures larger than `coarse`.
     wide : int
-        Last pass, with a margin of half as much on all sides, for a face that overruns the frame.
+        Last pass, padded by half as much on all sides, for faces that extend beyond the frame.
     """
 
     coarse: int
@@ -44,7 +44,7 @@ class Passes:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What detectors of one architecture have in common.
+    """Decoder and parameters shared by detectors of one architecture.
 
     Attributes
     ----------
@@ -52,9 +52,9 @@ class Family:
         ``decode(outputs, (height, width) of the input, strides, threshold)``.
     passes : Passes
     overlap : float
-        Suppression drops a box whose intersection over union with a better one is above this.
+        Suppression drops boxes whose intersection over union with a better one exceeds this.
     blend : float or None
-        Boxes that overlap the best one more than this are averaged with it; None for never.
+        Boxes whose overlap with the best one exceeds this are averaged with it; None disables it.
     """
 
     decode: Decoder
@@ -68,7 +68,7 @@ def yunet(
 ) -> Candidates:
     """Decode YuNet's heads.
 
-    A cell at (column, row) of stride S says: score = sqrt(cls * obj), centre =
+    A cell at (column, row) of stride S predicts score = sqrt(cls * obj), centre =
     (column + dx, row + dy) * S, size = exp(dw, dh) * S, landmark = (column + x, row + y) * S
     (Wu et al. 2023, doi:10.1007/s11633-023-1423-y).
 
@@ -81,12 +81,12 @@ def yunet(
     strides : tuple of int
         Pixels per cell of each feature map.
     threshold : float
-        Candidates below it, above 0, are dropped before anything else is computed.
+        Lowest score of a candidate, above 0.
 
     Returns
     -------
     points : ndarray, shape (N, 7, 2), float32
-        Top left and bottom right corner of the box, and five landmarks, in pixels of the input.
+        Top-left and bottom-right corners of the box, and five landmarks, in pixels of the input.
     scores : ndarray, shape (N,), float32
         0..1.
     """
@@ -94,7 +94,7 @@ def yunet(
     found = [np.empty((0, 15), np.float32)]
     for k, stride in enumerate(strides):
         cls, obj, bbox, kps = (head[0] for head in outputs[k :: len(strides)])
-        # No factor within 0..1 is less than its product with another; a NaN passes no comparison.
+        # A factor in 0..1 is at least its product with another; NaN fails every comparison.
         (likely,) = np.nonzero(np.minimum(cls, obj)[:, 0] >= 0.99 * threshold**2)
         if not likely.size:
             continue
@@ -115,17 +115,17 @@ def scrfd(
 ) -> Candidates:
     """Decode SCRFD's heads.
 
-    An anchor of the cell at (column, row) of stride S has its centre at (column, row) * S, without
-    half a cell added.  It says the distances from there to the left, upper, right and lower edge
-    of the box, and to each landmark, in units of S.  A cell's anchors, two in the published
-    models, follow each other.  The score is a probability already (Guo et al. 2021,
+    Each anchor of the cell at (column, row) of stride S is centred at (column, row) * S, with no
+    half-cell offset.  It predicts the distances from there to the left, upper, right and lower
+    edges of the box, and the offsets to each landmark, in units of S.  The anchors of a cell, two
+    in the published models, are consecutive.  The score is a probability (Guo et al. 2021,
     arXiv:2105.04714; deepinsight/insightface, ``model_zoo/scrfd.py``).
 
     Parameters
     ----------
     outputs : sequence of ndarray, float32
         score (A, 1), box (A, 4) and landmarks (A, 10), each for every stride; exports with a
-        batch put a 1 before.
+        batch axis have a leading 1.
     size, strides, threshold
         As in `yunet`.
 
@@ -137,7 +137,7 @@ def scrfd(
     Raises
     ------
     PackCorrupt
-        The outputs are not of a whole number of anchors per cell.
+        The outputs do not have a whole number of anchors per cell.
     """
     height, width = size
     found = [np.empty((0, 15), np.float32)]
@@ -166,16 +166,16 @@ def retinaface(
 ) -> Candidates:
     """Decode RetinaFace's heads.
 
-    A prior of side P stands in the middle of each cell, two of them per cell (`RETINAFACE_PRIORS`).
-    It says: centre = prior + 0.1 * P * (dx, dy), size = P * exp(0.2 * (dw, dh)), landmark =
+    Each cell has two priors at its centre (`RETINAFACE_PRIORS`).  A prior of side P predicts
+    centre = prior + 0.1 * P * (dx, dy), size = P * exp(0.2 * (dw, dh)), landmark =
     prior + 0.1 * P * (x, y) (Deng et al. 2020, arXiv:1905.00641; the variances and priors of
     biubug6/Pytorch_Retinaface, ``layers/functions/prior_box.py`` and ``utils/box_utils.py``).
 
     Parameters
     ----------
     outputs : sequence of ndarray, float32
-        box (1, A, 4), probabilities of background and face (1, A, 2) and landmarks (1, A, 10), of
-        all strides one after the other.
+        box (1, A, 4), probabilities of background and face (1, A, 2) and landmarks (1, A, 10), with
+        all strides concatenated.
     size, strides, threshold
         As in `yunet`.
 
@@ -187,7 +187,7 @@ def retinaface(
     Raises
     ------
     PackCorrupt
-        The outputs are not of two priors per cell.
+        The outputs do not have two priors per cell.
     """
     height, width = size
     parts = []
@@ -225,16 +225,16 @@ def _check(fits: bool, stride: int, size: tuple[int, int]) -> None:
         )
 
 
-# Passes are a property of the family: what a pass costs, and the face sizes that it finds.
+# The cost of a pass and the face sizes it finds depend on the family.
 #
-# YuNet-n takes 0.08 GFLOP at 320x320, so even 1,920 pixels are cheap; its landmarks jitter from
-# cell to cell, and averaging them parts genuine from impostor comparisons more widely
+# YuNet-n takes 0.08 GFLOP at 320x320, so even 1,920 pixels are cheap.  Its landmarks jitter from
+# cell to cell; averaging them separates genuine from impostor comparisons better
 # (Bazarevsky et al. 2019, arXiv:1907.05047).
 #
-# SCRFD and RetinaFace were trained and published at 640 pixels, and take 0.5 to 34 GFLOP there.
-# The time grows with the pixels: a pass at 1,280 takes four times one at 640, one at 1,920 seven
-# to nine times, and their smallest anchor, 16 pixels, still finds a face of 24 pixels of a picture
-# of 1,920.  Their publishers keep the best box as it is.
+# SCRFD and RetinaFace were trained and published at 640 pixels, where they take 0.5 to 34 GFLOP.
+# Time grows with the pixels: a pass at 1,280 takes four times as long as one at 640, a pass at
+# 1,920 seven to nine times.  At 1,280, the smallest anchor of 16 pixels still finds a face of 24
+# pixels in a picture of 1,920.  Their publishers keep the best box unchanged.
 FAMILIES: dict[str, Family] = {
     "yunet": Family(yunet, Passes(320, 160, 1920, 160), overlap=0.3, blend=0.5),
     "scrfd": Family(scrfd, Passes(640, 640, 1280, 320), overlap=0.4, blend=None),

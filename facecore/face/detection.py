@@ -104,17 +104,16 @@ class Detector:
 
     Notes
     -----
-    There are three passes, and each runs only where it can add something.  The coarse one reduces
-    or enlarges the picture to the size at which the network finds faces of any ordinary share of
-    the picture.  The fine one adds the small faces of large pictures.  Where neither finds a face,
-    the wide one adds a margin around a small copy, so that a face which overruns the frame has its
-    centre in a cell and something on all sides.  Their sizes are a property of the family.
+    Up to three passes run, each only if it can add faces.  The coarse pass scales the picture to
+    the size at which the network finds faces of ordinary relative size.  The fine pass adds the
+    small faces of large pictures.  If neither finds a face, the wide pass pads a small copy, which
+    reveals faces that extend beyond the frame.  The family defines the sizes of the passes.
 
-    A network of a fixed input size sees each picture reduced into that canvas, so the coarse pass
-    is as large as the canvas and there is no fine one.
+    For a network of fixed input size, the coarse pass fits the picture into that canvas and there
+    is no fine pass.
 
-    Several cells see the same face.  A family may average the ones that overlap the best,
-    weighted by their scores (Bazarevsky et al. 2019, arXiv:1907.05047).
+    Several cells may detect the same face.  A family may average the boxes that overlap the best
+    one, weighted by their scores (Bazarevsky et al. 2019, arXiv:1907.05047).
     """
 
     def __init__(self, session: Session, spec: DetectorSpec) -> None:

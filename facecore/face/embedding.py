@@ -1,4 +1,4 @@
-"""Aligned crops to unit vectors."""
+"""Embed aligned crops as unit vectors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["Embedder"]
 
 
 class Embedder:
-    """Maps aligned faces onto the unit sphere, where the cosine measures likeness.
+    """Maps aligned faces to unit vectors, which cosine similarity compares.
 
     Parameters
     ----------
     session : Session
     spec : EmbedderSpec
-        The manifest's part on the embedder.
+        The embedder section of the manifest.
     """
 
     def __init__(self, session: Session, spec: EmbedderSpec) -> None:
@@ -33,11 +33,11 @@ class Embedder:
 
     @property
     def dimension(self) -> int:
-        """Length D of a vector."""
+        """Dimension D of the vectors."""
         return self._spec.output.dimension
 
     def embed(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Vectors of aligned crops.
+        """Embed aligned crops.
 
         Parameters
         ----------
@@ -47,12 +47,12 @@ class Embedder:
         Returns
         -------
         ndarray, shape (N, D), float32
-            Of unit length.
+            Unit vectors.
 
         Raises
         ------
         FacecoreError
-            The network failed, or answered with a vector that has no direction.
+            The network failed, or its output is zero or not finite.
         """
         if not len(crops):
             return np.empty((0, self.dimension), np.float32)
@@ -67,7 +67,7 @@ class Embedder:
         norms = np.sqrt((vectors * vectors).sum(axis=1, keepdims=True))
         if not (norms.min() > 0 and norms.max() < np.inf):  # a NaN fails both
             raise FacecoreError(
-                "the embedder answered with a vector that is zero or not finite",
+                "the output of the embedder is zero or not finite",
                 "check the pack: facecore weights verify",
             )
         return np.asarray(vectors / norms, np.float32)

@@ -1,8 +1,7 @@
-"""A photograph made to look like the portrait on an identity card's chip.
+"""Degrade a photograph to the quality of the portrait on an identity card's chip.
 
-Comparisons that involve such a portrait have a calibration of their own.  Real portraits of
-that kind are personal data which nobody may publish, so that calibration is measured on
-photographs which this module degrades.
+Comparisons with such a portrait use a separate calibration.  Real chip portraits are personal
+data and cannot be published, so that calibration is measured on degraded photographs.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from facecore.face.detection import Face
 __all__ = ["HEIGHT", "MAX_BYTES", "WIDTH", "id_portrait"]
 
 WIDTH, HEIGHT = 102, 126  # pixels of the portrait in a second-generation Chinese identity card
-MAX_BYTES = 2048  # the hard end of 2 to 5 KB
+MAX_BYTES = 2048  # the lower end of 2 to 5 KB
 
-# The head is 207 of 358 pixels wide in the card's photograph, and pupils are 0.42 of a head's
-# width apart: 25 of 102 pixels.  The crown touches the top margin, shoulders fill the bottom.
+# The head is 207 of 358 pixels wide in the card's photograph, and the pupil distance is 0.42 head
+# widths: 25 of 102 pixels.  The crown touches the top margin, shoulders fill the bottom.
 _EYE_DISTANCE = 25.0
 _EYE_LINE = 52.0
 _CHROMA = 0.25
@@ -27,19 +26,19 @@ _SUPERSAMPLING = 4
 
 
 def id_portrait(pixels: NDArray[np.uint8], face: Face) -> NDArray[np.uint8]:
-    """Crop, shrink, fade and compress a photograph to what an identity card's chip holds.
+    """Simulate an identity card's chip portrait: crop, shrink, desaturate and compress.
 
-    1. Head and shoulders: the eye line is levelled, 52 of 126 rows below the top, the eyes 25
-       of 102 columns apart.  What lies outside the photograph is white, as a card's background.
-    2. Averaged down to 102×126 pixels.
-    3. Nearly grey: a quarter of the colour is kept.
-    4. JPEG at the best quality that needs at most 2,048 bytes, and decoded again.
+    1. Crop head and shoulders: level the eye line, 52 of 126 rows below the top, with the eyes 25
+       of 102 columns apart.  Areas outside the photograph are white, like a card's background.
+    2. Average down to 102×126 pixels.
+    3. Reduce the colour to a quarter.
+    4. Compress as JPEG at the best quality that needs at most 2,048 bytes, and decode.
 
     Parameters
     ----------
     pixels : ndarray, shape (H, W, 3), uint8, BGR
     face : Face
-        Whose portrait it is to be.
+        The face to centre the portrait on.
 
     Returns
     -------
@@ -52,9 +51,9 @@ def id_portrait(pixels: NDArray[np.uint8], face: Face) -> NDArray[np.uint8]:
 
     Notes
     -----
-    The geometry follows GA 461-2004, which lays down the photograph of the card (358×441
-    pixels, face 207±14 wide, eyes at least 207 above the lower edge).  The chip's own compression
-    (WLT, 1,024 bytes) has no public definition; JPEG at twice that size stands for it.
+    The geometry follows GA 461-2004, which specifies the card's photograph (358×441 pixels,
+    face 207±14 wide, eyes at least 207 above the lower edge).  The chip's compression format
+    (WLT, 1,024 bytes) has no public definition; JPEG at twice that size approximates it.
     """
     import cv2
 
@@ -82,10 +81,10 @@ def id_portrait(pixels: NDArray[np.uint8], face: Face) -> NDArray[np.uint8]:
 
 
 def _compressed(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image after JPEG at the best quality within `MAX_BYTES`."""
+    """Compress as JPEG at the best quality within `MAX_BYTES`, and decode."""
     import cv2
 
-    low, high = 1, 95  # by bisection: the size grows with the quality
+    low, high = 1, 95  # bisection: the size grows with the quality
     best = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, low])[1]
     while low < high:
         middle = (low + high + 1) // 2

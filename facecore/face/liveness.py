@@ -1,8 +1,8 @@
-"""Passive liveness: whether a face was photographed from a print or a screen.
+"""Passive liveness: detect faces photographed from a print or a screen.
 
-One RGB picture shows only so much.  This finds the traces that paper and displays leave; it
-does not stop a good mask, a picture that is fed in behind the camera, or a display whose
-structure the picture does not resolve.  See docs/liveness.md.
+A single RGB picture carries limited evidence.  The classifier finds the traces of paper and
+displays.  It does not stop a good mask, a picture injected behind the camera, or a display
+whose structure the picture does not resolve.  See docs/liveness.md.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
 __all__ = ["SMALLEST_FACE", "AttackClassifier", "Liveness", "fuse_scores", "patches"]
 
 SMALLEST_FACE = 48.0
-"""Pixels; the size of the smallest box in which the traces of a recapture can be told."""
+"""Size in pixels of the smallest face box that shows the traces of a recapture."""
 
-# In shares of the face box: the brow and the eye on the left, the cheek and the mouth's corner
-# on the right; where one patch covers the face, its middle.
+# Patch centres as fractions of the face box: left brow and eye, right cheek and mouth corner.
+# If one patch covers the face, its centre is used instead.
 _PLACES = ((0.35, 0.35), (0.65, 0.7))
-_LIMIT = 4.0  # no cue is believed beyond this many scales
+_LIMIT = 4.0  # scaled cues are clipped to this
 
 
 @dataclass(frozen=True, slots=True)
 class Liveness:
-    """Whether a face is a presentation attack, and why.
+    """Presentation attack score of a face, with its cues.
 
     Attributes
     ----------
     attack_score : float
         0..100; higher is more likely a recapture.
     threshold : float
-        Attack score from which the face is taken for an attack.
+        Attack score at and above which the face counts as an attack.
     cues : dict of str to float
-        What was measured, each in its own unit (see `facecore.face.pad_features`), and
+        Measured cues, each in its unit (see `facecore.face.pad_features`), and
         ``network``, the network's log odds of an attack.
     """
 
@@ -61,9 +61,9 @@ class Liveness:
 
 
 def patches(pixels: NDArray[np.uint8], box: NDArray[np.floating], side: int) -> NDArray[np.uint8]:
-    """Squares of the face at native sampling: one, or two of a face that is larger by half.
+    """Crop squares of the face at native sampling: two if its box is at least 1.5 `side`, else one.
 
-    Resizing a large face to one square would remove the moiré that the network looks for.
+    Resizing a large face to one square would remove the moiré that the network detects.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def patches(pixels: NDArray[np.uint8], box: NDArray[np.floating], side: int) -> 
 
 
 def fuse_scores(cues: dict[str, float], logit: float, model: CueModel) -> float:
-    """Attack score, 0..100; the formula is `facecore.models.specs.CueModel`'s."""
+    """Compute the attack score, 0..100; see `facecore.models.specs.CueModel` for the formula."""
     values = np.array([cues[name] for name in model.names])
     scaled = np.clip((values - np.array(model.mean)) / np.array(model.scale), -_LIMIT, _LIMIT)
     z = model.bias + model.network * logit + float(scaled @ np.array(model.weight))
@@ -84,14 +84,14 @@ def fuse_scores(cues: dict[str, float], logit: float, model: CueModel) -> float:
 
 
 class AttackClassifier:
-    """Scores faces by the cues of a recapture and a small network.
+    """Scores faces by recapture cues and a small network.
 
     Parameters
     ----------
     session : Session
-        A network that answers native patches with the log odds of an attack.
+        Network that maps patches at native sampling to the log odds of an attack.
     spec : LivenessSpec
-        The manifest's part on it.
+        The liveness section of the manifest.
     """
 
     def __init__(self, session: Session, spec: LivenessSpec) -> None:
@@ -99,14 +99,14 @@ class AttackClassifier:
         self._spec = spec
 
     def assess(self, pixels: NDArray[np.uint8], face: Face) -> Liveness:
-        """Judge one face of an upright (H, W, 3) uint8 BGR picture.
+        """Assess one face of an upright (H, W, 3) uint8 BGR picture.
 
         Raises
         ------
         FaceTooSmall
             The box is smaller than `SMALLEST_FACE`.
         FacecoreError
-            The network failed, or its answer is not finite.
+            The network failed, or its output is not finite.
         """
         if face.size < SMALLEST_FACE:
             raise FaceTooSmall(
@@ -120,7 +120,7 @@ class AttackClassifier:
     def evidence(
         self, pixels: NDArray[np.uint8], box: NDArray[np.floating]
     ) -> tuple[dict[str, float], float]:
-        """The cues of a face, and the network's log odds of an attack: the patches' mean."""
+        """Measure the cues of a face, and the network's mean log odds of an attack over patches."""
         spec = self._spec
         parts = patches(pixels, box, spec.input.height)
         feed = {spec.input.name: to_tensor(parts, spec.input)}
@@ -128,7 +128,7 @@ class AttackClassifier:
         logit = float(answers.mean())
         if not math.isfinite(logit):
             raise FacecoreError(
-                "the liveness network answered with a number that is not finite",
+                "the output of the liveness network is not finite",
                 "check the pack: facecore weights verify",
             )
         return measure(pixels, box), logit

@@ -1,4 +1,4 @@
-"""How far a picture of a face will serve for comparison: named measures and one score."""
+"""Face image quality for comparison: named measures and a unified score."""
 
 from __future__ import annotations
 
@@ -53,20 +53,19 @@ HINGES: tuple[tuple[str, float, float], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What a picture of a face is worth to face recognition.
+    """Quality of a face picture for face recognition.
 
     Attributes
     ----------
     score : float
-        0..100 (95.7 at the best), the unified score: about the percentage of comparisons with
-        another, ordinary picture of the same person that would pass; see
-        `unified_score`.
+        Unified score, 0..100 (at most 95.7): the approximate percentage of comparisons with
+        another, ordinary picture of the same person that would pass; see `unified_score`.
     level : {"HIGH", "MEDIUM", "LOW"}
         HIGH from 80, LOW below 50.
     measures : dict
-        Name to score, 0..100, 100 is best; `facecore.face.measures.MEASURES` says what each is.
+        Name to score, 0..100, 100 is best; `facecore.face.measures.MEASURES` defines each.
     raw : dict
-        Name to the raw value, in the unit that the measure states.
+        Name to raw value, in the unit of the measure.
     """
 
     score: float
@@ -76,13 +75,13 @@ class Quality:
 
     @property
     def operation_scores(self) -> dict[str, float]:
-        """The five scores that the documented operations know, 0..100, 100 is best.
+        """The five scores of the documented operations, 0..100, 100 is best.
 
-        The vendor does not say how its own are made.  Here ``FaceQualityScore`` is the unified
-        score, ``IlluminationScore`` the least of under-exposure, over-exposure, dynamic range
-        and illumination uniformity, ``KaOcclusionScore`` the occlusion of the key areas (eyes,
-        nose, mouth: the worst of them), ``OcclusionScore`` that of the whole face, and
-        ``SharpnessScore`` the sharpness.  Occlusion scores too are high where nothing is covered.
+        The vendor does not publish its formulas.  Here ``FaceQualityScore`` is the unified
+        score, ``IlluminationScore`` the minimum of under-exposure, over-exposure, dynamic range
+        and illumination uniformity, ``KaOcclusionScore`` the occlusion of the worst key area
+        (eyes, nose, mouth), ``OcclusionScore`` the occlusion of the whole face, and
+        ``SharpnessScore`` the sharpness.  High occlusion scores mean that nothing is covered.
         """
         light = ("under_exposure", "over_exposure", "dynamic_range", "illumination_uniformity")
         return {
@@ -95,7 +94,7 @@ class Quality:
 
 
 def assess(sample: FaceSample) -> Quality:
-    """Measure one face.
+    """Measure the quality of one face.
 
     Parameters
     ----------
@@ -119,18 +118,18 @@ def assess(sample: FaceSample) -> Quality:
 
 
 def unified_score(measures: Mapping[str, float]) -> float:
-    """The unified score, 0..100, of measures 0..100 by name.
+    """Combine measures (name to 0..100) into the unified score, 0..100.
 
     ``score = 100 / (1 + exp(-(OFFSET - Σ weight · max(0, 1 - measure / cut))))``
 
     A measure above its cut costs nothing.  No weight is negative, so a better measure never
-    lowers the score.  The weights are those of a logistic regression that predicts whether a
+    lowers the score.  The weights come from a logistic regression that predicts whether a
     comparison with an ordinary picture of the same person passes at FMR 0.1 %, averaged over
     the packs; ``weights/training/quality.py`` collects the comparisons and prints the table.
 
-    It leaves out the layout of the picture, which does not matter to a comparison, the mean
-    luminance and the colour, by which it would judge the skin, and the eye distance, which
-    the resolution stands for.
+    The score ignores the layout of the picture, which does not affect a comparison; the mean
+    luminance and the colour, which would penalise skin tones; and the eye distance, which
+    the resolution already covers.
     """
     costs = sum(weight * max(0.0, 1 - measures[name] / cut) for name, cut, weight in HINGES)
     return 50 + 50 * math.tanh((OFFSET - costs) / 2)
