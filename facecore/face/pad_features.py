@@ -1,7 +1,7 @@
-"""What a recaptured face looks like: cues that each have a name, a formula and a cause.
+"""Presentation attack cues: each has a name, a formula and a physical cause.
 
-Every cue takes pixels and returns one number.  Those about fine structure look at pixels as
-the camera sampled them, since resizing removes the very moiré that they look for.
+Each cue maps pixels to one number.  Cues of fine structure need pixels at the camera's native
+sampling, because resizing removes the moiré that they detect.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ Pixels = NDArray[np.uint8]
 Plane = NDArray[np.float32]
 
 DETAIL = 96  # side of the square in which fine structure is measured, in native pixels
-CONTEXT = 64  # longer side of the reduced surroundings
-_REACH = 2.0  # the surroundings' side, in sides of the face box
-_TEXTURE = 48  # side of the square of the binary patterns, the slowest cue
+CONTEXT = 64  # longer side of the reduced surroundings, in pixels
+_REACH = 2.0  # side of the surroundings, in sides of the face box
+_TEXTURE = 48  # side of the square for binary patterns, the slowest cue
 
 
 def cut(pixels: Pixels, centre: tuple[float, float], side: int) -> Pixels:
-    """A square at native sampling, moved inside the picture, mirrored where that is smaller.
+    """Crop a square at native sampling, mirroring pictures that are smaller than it.
 
     Parameters
     ----------
     pixels : ndarray, shape (H, W, 3), uint8
     centre : tuple of float
-        x and y; where the square would leave the picture, it is moved.
+        x and y; a square that would leave the picture is shifted inside.
     side : int
         In pixels.
 
@@ -67,7 +67,7 @@ def cut(pixels: Pixels, centre: tuple[float, float], side: int) -> Pixels:
 
 
 def clipped(pixels: Pixels, box: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The part of a box (x1, y1, x2, y2) that lies in the picture; at least one pixel of it."""
+    """Clip a box (x1, y1, x2, y2) to the picture, keeping at least one pixel."""
     height, width = pixels.shape[:2]
     x1, x2 = np.clip(box[[0, 2]].astype(np.float64), 0, width)
     y1, y2 = np.clip(box[[1, 3]].astype(np.float64), 0, height)
@@ -76,20 +76,20 @@ def clipped(pixels: Pixels, box: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def detail(pixels: Pixels, box: NDArray[np.floating]) -> Pixels:
-    """The middle of the face, (DETAIL, DETAIL, 3), at native sampling."""
+    """Crop the centre of the face, (DETAIL, DETAIL, 3), at native sampling."""
     x1, y1, x2, y2 = clipped(pixels, box)
     return cut(pixels, ((x1 + x2) / 2, (y1 + y2) / 2), DETAIL)
 
 
 def context(pixels: Pixels, box: NDArray[np.floating]) -> tuple[Pixels, NDArray[np.float64]]:
-    """The face with what surrounds it, its longer side `CONTEXT` pixels, and the box in it."""
+    """Crop the face with its surroundings, longer side `CONTEXT` pixels, and map the box to it."""
     import cv2
 
     half = _REACH / 2 * (box[2:] - box[:2]).astype(np.float64)
     middle = (box[2:] + box[:2]).astype(np.float64) / 2
     x1, y1, x2, y2 = clipped(pixels, np.concatenate([middle - half, middle + half])).round()
     part = pixels[int(y1) : int(max(y2, y1 + 1)), int(x1) : int(max(x2, x1 + 1))]
-    skip = max(1, max(part.shape[:2]) * 4 // (5 * CONTEXT))  # averaging all of a large one is slow
+    skip = max(1, max(part.shape[:2]) * 4 // (5 * CONTEXT))  # averaging every pixel is slow
     full, part = max(part.shape[:2]), part[::skip, ::skip]
     ratio = CONTEXT / max(part.shape[:2])
     size = max(1, round(part.shape[1] * ratio)), max(1, round(part.shape[0] * ratio))
@@ -100,11 +100,11 @@ def context(pixels: Pixels, box: NDArray[np.floating]) -> tuple[Pixels, NDArray[
 
 @lru_cache(maxsize=4)
 def _frequencies(side: int) -> tuple[Plane, Plane, NDArray[np.bool_]]:
-    """Hann window, radial frequency in cycles per pixel, and the bins where peaks count."""
+    """Hann window, radial frequency in cycles per pixel, and mask of the bins where peaks count."""
     hann = np.hanning(side).astype(np.float32)
     fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
     radius = np.hypot(fx, fy).astype(np.float32)
-    # JPEG's blocks of 8 leave peaks at multiples of 1/8 on the axes, sharp edges leave streaks.
+    # 8x8 JPEG blocks leave peaks at multiples of 1/8 on the axes; sharp edges leave streaks.
     reach = 2.5 / side
     axes = (np.abs(fx) < reach) | (np.abs(fy) < reach)
     eighths = [np.abs(np.abs(f) * 8 - np.rint(np.abs(f) * 8)) < 8 * reach for f in (fx, fy)]
@@ -119,28 +119,28 @@ def _band(side: int, low: float, high: float) -> NDArray[np.bool_]:
 
 
 def grey(part: Pixels) -> Plane:
-    """Luma of a square, as float32."""
+    """Convert a BGR square to luma, float32."""
     import cv2
 
     return np.asarray(cv2.cvtColor(part, cv2.COLOR_BGR2GRAY), np.float32)
 
 
 def power(plane: Plane) -> Plane:
-    """Power spectrum of a square plane, windowed by Hann; the half with fx >= 0."""
+    """Power spectrum of a square plane with a Hann window; the half with fx >= 0."""
     spectrum = np.fft.rfft2((plane - plane.mean()) * _frequencies(len(plane))[0])
     return np.asarray(spectrum.real**2 + spectrum.imag**2, np.float32)
 
 
 def _energy(spectrum: Plane, low: float, high: float) -> float:
-    """Mean power between two frequencies; 100 is about what 8 bits leave of an even square."""
+    """Mean power in a frequency band, plus 100, about the 8-bit rounding noise of a flat square."""
     return float(spectrum[_band(len(spectrum), low, high)].mean()) + 100.0
 
 
 def grid_peaks(spectrum: Plane) -> float:
-    r"""How far the strongest lines of the spectrum rise above what is around them.
+    r"""Rise of the strongest spectral peaks above their neighbourhood.
 
-    With the power spectrum :math:`P` of the grey square, averaged over 3x3 bins, the mean over
-    the eight highest of :math:`\ln P - \overline{\ln P}` (mean over 13x13 bins) at more than
+    For the power spectrum :math:`P` of the grey square, averaged over 3x3 bins, the mean of
+    the eight highest :math:`\ln P - \overline{\ln P}` (mean over 13x13 bins) above
     0.08 cycles per pixel.  Sub-pixels, halftone screens and their moiré are periodic; faces are
     not (Garcia & de Queiroz 2015, doi:10.1109/TIFS.2015.2411394).
     """
@@ -155,8 +155,8 @@ def grid_peaks(spectrum: Plane) -> float:
 def chroma_moire(spectrum: Plane, colour_spectrum: Plane) -> float:
     r"""Coloured fine structure: :math:`\ln(E_{R-B} / E_{grey})`, 0.06 to 0.3 cycles per pixel.
 
-    Sub-pixels and inks are coloured one by one, and a Bayer mosaic turns fine light and dark
-    into coloured fringes; skin and hair vary in brightness (Patel, Han & Jain 2016,
+    Sub-pixels and ink dots each have one colour, and a Bayer mosaic turns fine luminance detail
+    into coloured fringes; skin and hair vary mostly in brightness (Patel, Han & Jain 2016,
     doi:10.1109/TIFS.2016.2578288, on moiré in colour channels).
     """
     return float(np.log(_energy(colour_spectrum, 0.06, 0.3) / _energy(spectrum, 0.06, 0.3)))
@@ -165,8 +165,8 @@ def chroma_moire(spectrum: Plane, colour_spectrum: Plane) -> float:
 def high_frequency_loss(spectrum: Plane) -> float:
     r""":math:`\ln(E_{0.04..0.15} / E_{0.25..0.5})` of the grey square, cycles per pixel.
 
-    A picture of a picture is blurred twice (Li, Wang, Tan & Jain 2004, doi:10.1117/12.541955);
-    a visible dot grid works the other way.
+    A recapture is blurred twice (Li, Wang, Tan & Jain 2004, doi:10.1117/12.541955); a visible
+    dot grid has the opposite effect.
     """
     return float(np.log(_energy(spectrum, 0.04, 0.15) / _energy(spectrum, 0.25, 0.5)))
 
@@ -174,8 +174,8 @@ def high_frequency_loss(spectrum: Plane) -> float:
 def gamut(part: Pixels) -> float:
     r"""Spread of colours: :math:`\det(\mathrm{Cov}(C_b, C_r))^{1/4}`, in grey levels.
 
-    Inks, paper and ambient light on glass leave fewer colours (after the chromatic moments of
-    Wen, Han & Jain 2015, doi:10.1109/TIFS.2015.2400395).
+    Inks, paper and ambient light on glass reduce the range of colours (based on the chromatic
+    moments of Wen, Han & Jain 2015, doi:10.1109/TIFS.2015.2400395).
     """
     import cv2
 
@@ -186,22 +186,22 @@ def gamut(part: Pixels) -> float:
 
 
 def _levels(part: Pixels, low: float, high: float) -> tuple[NDArray[np.intp], int, int]:
-    """Counts of green's 256 levels, and the levels at two shares of the pixels."""
+    """Histogram of green's 256 levels, and the levels at two quantiles."""
     counts = np.bincount(part[..., 1].ravel(), minlength=256)
     first, last = np.searchsorted(np.cumsum(counts), np.array([low, high]) * counts.sum())
     return counts, int(first), int(last)
 
 
 def tonal_range(part: Pixels) -> float:
-    """From the 1st to the 99th percentile of green, 0..1: ink, paper and glare lift the black."""
+    """Range of green, 1st to 99th percentile, 0..1: ink, paper and glare raise the black level."""
     _, first, last = _levels(part, 0.01, 0.99)
     return (last - first) / 255
 
 
 def banding(part: Pixels) -> float:
-    """Share of green's levels that no pixel has, between the 10th and the 90th percentile.
+    """Share of unused green levels between the 10th and the 90th percentile.
 
-    A medium with few tones, or a stretched contrast, leaves gaps (the colour diversity of
+    A medium with few tones, or stretched contrast, leaves gaps (the colour diversity of
     Wen, Han & Jain 2015, doi:10.1109/TIFS.2015.2400395).
     """
     counts, first, last = _levels(part, 0.1, 0.9)
@@ -209,10 +209,10 @@ def banding(part: Pixels) -> float:
 
 
 def texture(part: Pixels) -> float:
-    """Share of local binary patterns (8 points, radius 1) that are not uniform.
+    """Share of non-uniform local binary patterns (8 points, radius 1).
 
-    Patterns with more than two changes along the circle mark noise and dots instead of edges
-    and flat skin (Määttä, Hadid & Pietikäinen 2011, doi:10.1109/IJCB.2011.6117510).
+    Patterns with more than two transitions around the circle indicate noise and dots rather than
+    edges and flat skin (Määttä, Hadid & Pietikäinen 2011, doi:10.1109/IJCB.2011.6117510).
     """
     plane = grey(cut(part, (len(part) / 2, len(part) / 2), _TEXTURE)).astype(np.float64)
     framed = np.pad(plane, 1)
@@ -221,13 +221,13 @@ def texture(part: Pixels) -> float:
     return float((changes > 2).mean())
 
 
-# Eight steps round a circle, rounded as in scikit-image, which the tests compare with.
+# Eight points on a circle, rounded as in scikit-image, the reference of the tests.
 _ANGLES = np.arange(8) * (np.pi / 4)
 _CIRCLE = list(zip(np.cos(_ANGLES).round(5), -np.sin(_ANGLES).round(5), strict=True))
 
 
 def _moved(framed: NDArray[np.float64], step: float) -> NDArray[np.float64]:
-    """Interpolate each row `step` pixels (-1..1) to the right; drops the columns of the frame."""
+    """Sample each row `step` pixels (-1..1) to the right, dropping the frame's columns."""
     count = framed.shape[1] - 2
     low, high = 1 + int(np.floor(step)), 1 + int(np.ceil(step))
     place = np.arange(count) + step
@@ -238,7 +238,7 @@ def _moved(framed: NDArray[np.float64], step: float) -> NDArray[np.float64]:
 def specular(surroundings: Pixels) -> float:
     """Share of pixels whose darkest channel is at least 230 of 255.
 
-    The mirror image of a lamp on glass or gloss has the lamp's colour, whatever is below
+    A reflection on glass or gloss has the colour of the lamp, regardless of the surface below
     (dichromatic reflection: Shafer 1985, doi:10.1002/col.5080100409).
     """
     blue, green, red = (surroundings[..., channel] for channel in range(3))
@@ -248,9 +248,9 @@ def specular(surroundings: Pixels) -> float:
 def frame_edges(surroundings: Pixels, box: NDArray[np.floating]) -> float:
     """Length of straight edges beside the face, in heights of its box.
 
-    The longest four segments of a probabilistic Hough transform (Matas, Galambos & Kittler
-    2000, doi:10.1006/cviu.1999.0831) within 15° of the picture's sides whose middle is not on
-    the face: a bezel or a sheet of paper has them, and so do door frames.
+    Sums the longest four segments of a probabilistic Hough transform (Matas, Galambos & Kittler
+    2000, doi:10.1006/cviu.1999.0831) within 15° of the picture's sides whose midpoint is outside
+    the face box.  Bezels and sheets of paper have such edges, but door frames do too.
     """
     import cv2
 
@@ -270,19 +270,19 @@ def frame_edges(surroundings: Pixels, box: NDArray[np.floating]) -> float:
 
 
 def measure(pixels: Pixels, box: NDArray[np.floating]) -> dict[str, float]:
-    """All cues of one face.
+    """Measure all cues of one face.
 
     Parameters
     ----------
     pixels : ndarray, shape (H, W, 3), uint8, BGR
-        The picture at the camera's own sampling.
+        The picture at the camera's native sampling.
     box : ndarray, shape (4,)
         x1, y1, x2, y2.
 
     Returns
     -------
     dict of str to float
-        By the names of `facecore.models.manifest.LIVENESS_CUES`.
+        The keys are `facecore.models.manifest.LIVENESS_CUES`.
     """
     part = detail(pixels, box)
     surroundings, inner = context(pixels, box)

@@ -1,9 +1,8 @@
-"""Quality measures of one face, each a raw value and its map to 0–100 where 100 is best.
+"""Quality measures of one face: raw values, mapped to scores of 0–100 where 100 is best.
 
-Named after ISO/IEC 29794-5.  Where OFIQ, the open-source implementation of that standard
-(BSI-OFIQ/OFIQ-Project, MIT), has a formula without a trained model, that formula is taken and
-every departure from it is said; where OFIQ needs a model, the measure here is another one.
-None of this claims conformance.
+The names follow ISO/IEC 29794-5.  The formulas follow OFIQ, the open-source implementation of
+that standard (BSI-OFIQ/OFIQ-Project, MIT), except where noted.  Measures for which OFIQ needs a
+trained model are replaced by others.  The module does not claim conformance.
 """
 
 from facecore.face.measures.scales import MEASURES, Measure

@@ -1,4 +1,4 @@
-"""Size, place and pose of the head, from the five landmarks."""
+"""Size, position and pose of the head, from the five landmarks."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _MODEL = np.array(
 _CENTRED = _MODEL - _MODEL.mean(0)
 _SOLVE = _CENTRED @ np.linalg.inv(_CENTRED.T @ _CENTRED)  # (5, 3)
 
-# Eye line to chin over eye line to mouth: the median of (box's lower edge - eyes) /
-# (mouth - eyes) over 2,853 pictures of LFW.
+# Ratio of the distances eye line to chin and eye line to mouth: the median of
+# (box's lower edge - eyes) / (mouth - eyes) over 2,853 pictures of LFW.
 _CHIN = 1.78
 
 _CROP_EYES = float(np.hypot(*(TEMPLATE[1] - TEMPLATE[0])))
 
 
 def head_pose(landmarks: NDArray[np.floating]) -> tuple[float, float, float]:
-    """Yaw, pitch and roll in degrees, from the five landmarks.
+    """Estimate yaw, pitch and roll in degrees from the five landmarks.
 
-    The 2x3 matrix M that maps the centred model onto the centred landmarks is found by least
-    squares; the nearest scaled rotation, from its singular value decomposition, gives the
-    angles.  One mean face stands for everyone and a landmark moves with the expression, so
-    they are good to some ten degrees, and of use to order pictures rather than to measure heads.
+    Least squares yields the 2x3 matrix M that maps the centred model to the centred landmarks;
+    its singular value decomposition gives the nearest scaled rotation, and hence the angles.
+    The model is one mean face and landmarks move with the expression, so errors reach about
+    ten degrees: use the angles to rank pictures, not to measure heads.
 
     Parameters
     ----------
@@ -43,11 +43,11 @@ def head_pose(landmarks: NDArray[np.floating]) -> tuple[float, float, float]:
     Returns
     -------
     yaw : float
-        Positive where the face turns to the image's right, -90..90.
+        Positive if the face turns to the image's right, -90..90.
     pitch : float
-        Positive where it looks down, -90..90.
+        Positive if the face looks down, -90..90.
     roll : float
-        Positive where it leans clockwise, -180..180.
+        Positive if the face tilts clockwise, -180..180.
 
     References
     ----------
@@ -67,27 +67,27 @@ def head_pose(landmarks: NDArray[np.floating]) -> tuple[float, float, float]:
 
 
 def geometry(face: Face, height: int, width: int) -> dict[str, float]:
-    """Raw values of the measures of size, place and pose.
+    """Compute the raw measures of size, position and pose.
 
     Parameters
     ----------
     face : Face
     height, width : int
-        Of the picture, in pixels.
+        Height and width of the picture in pixels.
 
     Returns
     -------
     dict
-        With d the distance of the eyes and T that from the eye line to the chin (estimated
-        from the mouth: OFIQ has a landmark there):
+        With d the distance between the eyes and T the distance from the eye line to the chin
+        (estimated from the mouth; OFIQ uses a chin landmark):
 
         ``eye_distance``: d / cos(yaw) in pixels.
-        ``resolution``: the same over the 35.2 pixels of the aligned crop.
+        ``resolution``: ``eye_distance`` divided by the 35.2 pixels of the aligned crop.
         ``head_size``: T / height.
-        ``margin_left``, ``margin_right``: from the picture's edge to the nearer eye, in d.
-        ``margin_above``, ``margin_below``: from the edge to the eye line, in T.
+        ``margin_left``, ``margin_right``: picture edge to the nearer eye, in units of d.
+        ``margin_above``, ``margin_below``: picture edge to the eye line, in units of T.
         ``yaw``, ``pitch``, ``roll``: degrees, see `head_pose`.
-        ``landmark_fit``: residual of the similarity transform onto the frontal template, see
+        ``landmark_fit``: residual of the similarity transform to the frontal template, see
         `facecore.face.alignment.SimilarityTransform`; it grows as the head turns.
         ``detection``: the detector's confidence, 0..1.
     """
@@ -115,9 +115,9 @@ def geometry(face: Face, height: int, width: int) -> dict[str, float]:
 
 
 def single_face(face: Face, others: Sequence[Face]) -> float:
-    """Area of the second largest box over that of the largest; 0 for a face alone.
+    """Area of the second largest box divided by that of the largest; 0 for a single face.
 
-    The measure SingleFacePresent of ISO/IEC 29794-5:2025, as OFIQ computes it.
+    This is the measure SingleFacePresent of ISO/IEC 29794-5:2025, as implemented in OFIQ.
     """
     areas = sorted((float(np.prod(f.box[2:] - f.box[:2])) for f in (face, *others)), reverse=True)
     return areas[1] / areas[0] if len(areas) > 1 and areas[0] > 0 else 0.0

@@ -1,4 +1,4 @@
-"""How much of the face something covers, estimated by a small network in NumPy."""
+"""Face occlusion, estimated by a small network in NumPy."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from facecore.face.alignment import CROP_SIZE, TEMPLATE
 
 __all__ = ["CELLS", "coverage", "features", "occlusion"]
 
-CELLS = 7  # rows and columns of the map, of 16x16 pixels each
+CELLS = 7  # rows and columns of the map; each cell is 16x16 pixels
 _GREY, _CHROMA = 28, 14
 _OVERSAMPLING = 4
 
 
 def features(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What the network sees: 28x28 of luma, normalised, and 14x14 of both chroma channels.
+    """Compute the network input: 28x28 normalised luma and 14x14 of both chroma channels.
 
     Parameters
     ----------
@@ -47,10 +47,10 @@ def _network() -> tuple[NDArray[np.float32], ...]:
 
 
 def coverage(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Share of each cell of the aligned crop that is covered, (7, 7) float32, 0..1.
+    """Estimate the covered share of each cell of the aligned crop, (7, 7) float32, 0..1.
 
-    One hidden layer of rectified units, trained by ``weights/training/occlusion.py`` on faces
-    over which shapes, glasses, masks and pieces of other pictures were laid.
+    The network has one hidden ReLU layer.  ``weights/training/occlusion.py`` trains it on faces
+    overlaid with shapes, glasses, masks and pieces of other pictures.
     """
     w1, b1, w2, b2 = _network()
     hidden = np.maximum(features(crop) @ w1 + b1, 0)
@@ -60,7 +60,7 @@ def coverage(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 @cache
 def _regions() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights of the cells, adding up to 1: of the face (49,), and of its key areas (4, 49)."""
+    """Cell weights, summing to 1, of the face (49,) and of its key areas (4, 49)."""
     side = CROP_SIZE * _OVERSAMPLING
     rows, columns = (np.mgrid[:side, :side] + 0.5) / _OVERSAMPLING
 
@@ -81,7 +81,7 @@ def _regions() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def occlusion(crop: NDArray[np.uint8]) -> dict[str, float]:
-    """Raw values of the measures of occlusion.
+    """Compute the raw measures of occlusion.
 
     Parameters
     ----------
@@ -91,9 +91,9 @@ def occlusion(crop: NDArray[np.uint8]) -> dict[str, float]:
     Returns
     -------
     dict
-        ``occlusion``: share of the face that is covered.
-        ``key_occlusion``: the same of the right eye, the left eye, the nose and the mouth,
-        whichever is covered most.
+        ``occlusion``: covered share of the face.
+        ``key_occlusion``: covered share of the most covered key area: right eye, left eye, nose
+        or mouth.
     """
     cells = coverage(crop).ravel()
     face, keys = _regions()

@@ -1,4 +1,4 @@
-"""Light, colour, blur and compression, measured on pixels."""
+"""Measures of light, colour, blur and compression, computed from pixels."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ __all__ = [
     "uniformity",
 ]
 
-# Inside the aligned crop the face is an ellipse: temples to temples, hairline to chin.  It
-# stands in for the hull of OFIQ's 98 landmarks.
+# Ellipse of the face in the aligned crop: temple to temple, hairline to chin.  It replaces the
+# convex hull of OFIQ's 98 landmarks.
 _CENTRE, _AXES = (56.0, 70.0), (36.0, 46.0)
 
 # Levels of the 8-bit luminance that count as under- and over-exposed (OFIQ).
 DARK, BRIGHT = 25, 247
 
-# OFIQ compares the cheeks with 256 bins on squares of 34x34 pixels; in ours of 10x10 most
-# bins would be empty by chance, so eight levels share one.
+# OFIQ compares the cheeks with 256 bins on squares of 34x34 pixels.  On squares of 10x10 most of
+# these bins would be empty by chance, so each bin holds eight levels.
 _LEVELS_PER_BIN = 8
 
 # The part of the aligned crop in which sharpness is measured, at twice the crop's scale:
@@ -40,18 +40,18 @@ _LEVELS_PER_BIN = 8
 _SCALE, _SIDE = 2.0, 160
 _CORNER = np.array([16.0, 28.0])
 
-# Of one grey level: what rounding to 8 bits adds to a flat picture.
+# Variance that rounding to 8 bits adds to a flat picture, in squared grey levels.
 _ROUNDING = 0.02
 
-# JPEG's blocks lie on the picture's own grid, so that compression is measured unresized; this
-# many pixels around the face are enough.
+# JPEG blocks follow the pixel grid of the picture, so compression is measured without resizing.
+# A window of this many pixels around the face is enough.
 _BLOCK, _WINDOW = 8, 256
-_STEEPEST = 16  # grey levels; larger steps are the picture's own edges
+_STEEPEST = 16  # grey levels; larger steps are edges of the picture content
 
 
 @cache
 def _face() -> NDArray[np.intp]:
-    """Flat indices of the crop's pixels inside the face."""
+    """Flat indices of the crop pixels inside the face."""
     rows, columns = np.mgrid[:CROP_SIZE, :CROP_SIZE]
     x, y = (columns - _CENTRE[0]) / _AXES[0], (rows - _CENTRE[1]) / _AXES[1]
     return np.flatnonzero((x * x + y * y).ravel() <= 1)
@@ -59,7 +59,7 @@ def _face() -> NDArray[np.intp]:
 
 @cache
 def _cheeks() -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Rows and columns of OFIQ's cheek squares: 0.3 eye distances wide, half-way to the mouth."""
+    """Rows and columns of OFIQ's cheek squares: 0.3 eye distances wide, halfway to the mouth."""
     (right, left), mouth = TEMPLATE[:2], TEMPLATE[3:].mean(0)
     side = int(0.3 * (left[0] - right[0]))
     top = int(right[1] + (mouth[1] - right[1]) / 2)
@@ -69,14 +69,14 @@ def _cheeks() -> tuple[tuple[slice, slice], tuple[slice, slice]]:
 
 
 def linear(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Gamma-coded sRGB to linear light, both 0..1 (IEC 61966-2-1)."""
+    """Convert gamma-coded sRGB to linear light, both 0..1 (IEC 61966-2-1)."""
     v = np.asarray(values, np.float64)
     return np.where(v > 0.04045, ((v + 0.055) / 1.055) ** 2.4, v / 12.92)
 
 
 @cache
 def _weights() -> NDArray[np.float32]:
-    """Linear light of every 8-bit value times its channel's share, 0..255; (1, 256, 3) BGR."""
+    """Linear light of each 8-bit value times the channel weight, 0..255; (1, 256, 3) BGR."""
     light = 255 * linear(np.arange(256) / 255)
     return np.asarray((light[:, None] * [0.0722, 0.7152, 0.2126])[None], np.float32)
 
@@ -100,7 +100,7 @@ def luminance(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def entropy(histogram: NDArray[np.floating]) -> float:
-    """Shannon entropy in bits of a histogram that adds up to 1."""
+    """Shannon entropy in bits of a histogram that sums to 1."""
     p = histogram[histogram > 0]
     return float(-(p * np.log2(p)).sum()) + 0.0
 
@@ -116,12 +116,12 @@ def uniformity(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
 
 
 def colour_distance(bgr: NDArray[np.floating]) -> float:
-    """How far a mean colour lies from that of skin: outside a* 5..25 and b* 5..35.
+    """Distance of a mean colour from the skin range: a* 5..25 and b* 5..35.
 
-    The colour is taken to CIELAB (D50) as OFIQ does it, with 24389/27 where OFIQ has 24289/27,
-    which only very dark colours notice.  Where a* or b* is negative OFIQ
-    answers 100 at once; here the distance goes on growing, so that a grey picture, whose a*
-    is zero up to rounding, does not jump.
+    The conversion to CIELAB (D50) follows OFIQ, but with 24389/27 instead of OFIQ's 24289/27,
+    which affects only very dark colours.  If a* or b* is negative, OFIQ returns 100 at once.
+    Here the distance keeps growing, so a grey picture, whose a* is zero up to rounding, causes
+    no jump.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def colour_distance(bgr: NDArray[np.floating]) -> float:
 
 
 def photometry(crop: NDArray[np.uint8]) -> dict[str, float]:
-    """Raw values of the measures of light and colour.
+    """Compute the raw measures of light and colour.
 
     Parameters
     ----------
@@ -150,13 +150,13 @@ def photometry(crop: NDArray[np.uint8]) -> dict[str, float]:
     Returns
     -------
     dict
-        With Y the relative luminance of the face's pixels, 0..1:
+        With Y the relative luminance of the face pixels, 0..1:
 
         ``luminance_mean``: mean of Y.  ``luminance_variance``: variance of Y.
         ``under_exposure``: share of Y at 25/255 or below.
         ``over_exposure``: share of Y at 247/255 or above.
         ``dynamic_range``: entropy of Y's histogram, 0..8 bits.
-        ``illumination_uniformity``: overlap of the histograms of both cheeks, 0..1.
+        ``illumination_uniformity``: overlap of the luminance histograms of the cheeks, 0..1.
         ``natural_colour``: distance of the cheeks' mean colour from skin, see `colour_distance`.
     """
     levels = luminance(crop)
@@ -177,11 +177,11 @@ def photometry(crop: NDArray[np.uint8]) -> dict[str, float]:
 
 
 def sharpness(grey: NDArray[np.uint8]) -> float:
-    """Share of fine detail: ``ln(σ(LoG) / σ)``, the Laplacian's deviation over the picture's own.
+    """Share of fine detail: ``ln(σ(LoG) / σ)``, Laplacian against picture standard deviation.
 
-    LoG is the picture smoothed by a Gaussian of 1 pixel, against noise, under a 3x3 Laplacian.
-    Dividing by the picture's deviation makes it free of contrast, so that a dark picture is
-    not taken for a blurred one; noise still passes for detail.
+    LoG is a 3x3 Laplacian of the picture, smoothed by a Gaussian of 1 pixel against noise.
+    Dividing by the standard deviation of the picture removes the effect of contrast, so dark
+    pictures do not count as blurred.  Noise still counts as detail.
 
     Parameters
     ----------
@@ -202,14 +202,14 @@ def sharpness(grey: NDArray[np.uint8]) -> float:
 
 
 def blockiness(grey: NDArray[np.uint8]) -> float:
-    """How far the borders of 8x8 blocks stand out, from 0, in doublings.
+    """Visibility of 8x8 JPEG block borders, from 0, in doublings (log2).
 
-    The cross differences ``|x(i,j) - x(i,j+1) - x(i+1,j) + x(i+1,j+1)|``, at most 16, vanish
-    along straight edges of the picture and not at corners of blocks.  They are added up by
-    their column (row) modulo 8; the answer is the mean over both axes of
-    ``log2(largest / median of the others)``.  The largest stands for the border, as after a
-    crop or a turn nobody knows where the grid lies.  A picture that was resized after it was
-    compressed has no grid any more, and its compression is not seen.
+    The cross differences ``|x(i,j) - x(i,j+1) - x(i+1,j) + x(i+1,j+1)|``, clipped at 16, vanish
+    along straight edges of the picture but not at block corners.  They are summed by
+    column (row) modulo 8; the result is the mean over both axes of
+    ``log2(largest / median of the others)``.  The largest sum represents the border, because the
+    grid position is unknown after a crop or a rotation.  Resizing after compression destroys the
+    grid, so the measure does not detect that compression.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ def blockiness(grey: NDArray[np.uint8]) -> float:
     x = grey.astype(np.int16)
     x = x[:, 1:] - x[:, :-1]
     cross = np.minimum(np.abs(x[1:] - x[:-1]), _STEEPEST)
-    # One level in every sixteenth place keeps a flat picture from dividing by nothing.
+    # One level per 16 pixels avoids a division by zero on flat pictures.
     floor = grey.size / _BLOCK / 16
     total = 0.0
     for axis in (0, 1):
@@ -236,7 +236,7 @@ def blockiness(grey: NDArray[np.uint8]) -> float:
 
 
 def texture(pixels: NDArray[np.uint8], face: Face) -> dict[str, float]:
-    """Raw values of the measures of texture.
+    """Compute the raw measures of texture.
 
     Parameters
     ----------
@@ -247,14 +247,14 @@ def texture(pixels: NDArray[np.uint8], face: Face) -> dict[str, float]:
     Returns
     -------
     dict
-        ``sharpness``: of the inner face, brought to eyes 70 pixels apart; a face that is
-        smaller is enlarged, which shows as blur.
+        ``sharpness``: `sharpness` of the inner face, scaled to an eye distance of 70 pixels;
+        enlarging a smaller face shows as blur.
         ``compression``: `blockiness` of up to 256x256 pixels around the face.
 
     Raises
     ------
     NoFaceDetected
-        The landmarks are degenerate, which no sample of an engine has.
+        The landmarks are degenerate, which samples of an engine never are.
     """
     import cv2
 

@@ -1,4 +1,4 @@
-"""The list of measures: what each is, and how its raw value becomes 0–100."""
+"""Table of quality measures and their maps from raw values to 0–100."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Measure:
     ----------
     name : str
     raw : str
-        What the raw value is, and its unit.
+        Definition and unit of the raw value.
     formula : str
-        How a raw value x becomes 0..100; S(x, c, w) is the `sigmoid`, clipped is implied.
+        Map from the raw value x to 0..100 (clipped); S(x, c, w) is the `sigmoid`.
     source : str
-        Where the formula comes from.
+        Origin of the formula.
     score : callable
         The formula.
     """
@@ -33,7 +33,7 @@ class Measure:
     score: Callable[[float], float]
 
     def __call__(self, raw: float) -> float:
-        """Score of a raw value, 0..100."""
+        """Map a raw value to a score, 0..100."""
         return min(100.0, max(0.0, self.score(raw)))
 
 
@@ -125,7 +125,7 @@ _LIST = (
     ),
     Measure(
         "resolution",
-        "eye distance over that of the aligned crop, 35.2 pixels",
+        "eye distance divided by that of the aligned crop, 35.2 pixels",
         "100 x",
         _OWN,
         lambda x: 100 * x,
@@ -181,7 +181,7 @@ _LIST = (
     ),
     Measure(
         "landmark_fit",
-        "misfit of the landmarks to those of a frontal face, of their spread",
+        "residual of the landmarks against a frontal face, relative to their spread",
         "200 (1 - S(x, 0, 0.25))",
         _OWN,
         lambda x: 200 * (1 - sigmoid(x, 0, 0.25)),
@@ -191,14 +191,14 @@ _LIST = (
     Measure("roll", "degrees, from five landmarks", "100 cos²x", _ADAPTED, _pose),
     Measure(
         "occlusion",
-        "share of the face that is covered, estimated, 0..1",
+        "covered share of the face, estimated, 0..1",
         "100 (1 - x)",
         _OWN,
         lambda x: 100 * (1 - x),
     ),
     Measure(
         "key_occlusion",
-        "the same of the eyes, the nose or the mouth, the worst of them",
+        "covered share of the worst key area (eyes, nose, mouth), estimated, 0..1",
         "100 (1 - x)",
         _OWN,
         lambda x: 100 * (1 - x),
