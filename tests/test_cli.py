@@ -416,7 +416,7 @@ def test_compare_with_every_face(
     cv2.imwrite(party, np.hstack([cv2.resize(cv2.imread(face), (512, 600)), hopper]))
     status, out, _ = run(capsys, "compare", face, party)
     assert status == 1
-    assert f"2 faces on {party}; the largest was used" in out
+    assert f"2 faces in {party}; the largest was used" in out
     status, out, _ = run(capsys, "compare", face, party, "--all")
     assert status == 0
     assert "same person" in out.splitlines()[0]

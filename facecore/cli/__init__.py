@@ -1,7 +1,7 @@
 """The ``facecore`` command.
 
-Exit status: 0 same person (or the command did its work), 1 not the same person (or a check
-failed, or an attack was found), 2 error.
+Exit status: 0 same person (or success), 1 not the same person (or a check failed, or an attack
+was found), 2 error.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status."""
+    """Run one command and return its exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A name that the output's encoding lacks is escaped, and no error.
+            # Escape names that the output encoding cannot represent.
             stream.reconfigure(errors="backslashreplace")
     args = _parser().parse_args(arguments)
     try:
@@ -33,23 +33,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(error.code, str(error))
         return ERROR
     except KeyboardInterrupt:
-        complain("Interrupted", "stopped before the end")
+        complain("Interrupted", "interrupted before completion")
         return ERROR
     written = _print(json.dumps(answer) if args.json else "\n".join(lines))
     return int(status) if written else ERROR
 
 
 def _print(text: str) -> bool:
-    """Print the answer; False where it did not arrive."""
+    """Print the answer; return False if the output cannot be written."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # the reader has gone, as `head` does: nobody is left to tell
+    except BrokenPipeError:  # the reader closed the pipe, as `head` does: no message
         pass
     except OSError as error:
         complain("OutputNotWritten", f"standard output cannot be written: {error.strerror}")
     else:
         return True
-    # Python would flush at its end what could not be written.
+    # Python flushes standard output at exit and would fail again.
     descriptor = os.open(os.devnull, os.O_WRONLY)
     os.dup2(descriptor, sys.stdout.fileno())
     os.close(descriptor)

@@ -1,4 +1,4 @@
-"""``facecore bench``: how fast this machine is, with nothing but what is installed."""
+"""``facecore bench``: speed of this machine, measured with the installed package alone."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 _BENCH = """\
 How fast is this machine?
 
-Compares two JPEG portraits of 960x720 pixels again and again, and prints the median of the whole
-and of its stages; then embeds many, and searches one face among synthetic templates.  Leave the
-machine alone meanwhile.
+Compares two JPEG portraits of 960x720 pixels repeatedly, and prints the median time of a
+comparison and of its stages.  Then measures embed_many, and a search among synthetic templates.
+Keep the machine idle meanwhile.
 
 example:
   facecore bench --provider CUDAExecutionProvider --json
@@ -33,7 +33,7 @@ def add_commands(commands: Commands) -> None:
     """Add the command of this module."""
     bench = commands.add("bench", _bench, _BENCH, MODELS)
     bench.add_argument(
-        "--seconds", type=float, default=10.0, help="about how long (default: %(default)g)"
+        "--seconds", type=float, default=10.0, help="approximate duration (default: %(default)g)"
     )
 
 
@@ -44,7 +44,7 @@ def _bench(args: argparse.Namespace) -> Answer:
     if not (math.isfinite(args.seconds) and args.seconds > 0):
         raise InvalidParameter(f"--seconds is {args.seconds:g}, must be above 0")
     engine = engine_of(args)
-    facts = machine(_PACKAGES)  # before the load that this makes
+    facts = machine(_PACKAGES)  # before the benchmark raises the load average
     a, b = _portraits()
     runs = benchmark_stages.runs(engine, a, b)
     one = sum(interleaved(runs, rounds=1, warm=1).values())
@@ -76,7 +76,7 @@ def _bench(args: argparse.Namespace) -> Answer:
 
 
 def _portraits() -> tuple[bytes, bytes]:
-    """A portrait and its mirror image."""
+    """Encode a portrait and its mirror image as JPEG."""
     import cv2
 
     from facecore import demo, images
@@ -91,9 +91,9 @@ def _portraits() -> tuple[bytes, bytes]:
 
 
 def _throughput(engine: FaceEngine, portraits: tuple[bytes, bytes], seconds: float) -> float:
-    """Images a second through `embed_many`, which is given more until the time is over."""
+    """Measure the throughput of `embed_many` for `seconds`, in images per second."""
     batch = [*portraits] * 16
-    for _ in engine.embed_many(batch):  # opens the models of its threads
+    for _ in engine.embed_many(batch):  # warm-up: opens the models of the worker threads
         pass
     start, count = time.perf_counter(), 0
 
@@ -107,7 +107,7 @@ def _throughput(engine: FaceEngine, portraits: tuple[bytes, bytes], seconds: flo
 
 
 def _search(engine: FaceEngine, seconds: float) -> float:
-    """Median seconds of one search among random templates."""
+    """Measure the median time of one search among random templates, in seconds."""
     import numpy as np
 
     from facecore import warmup

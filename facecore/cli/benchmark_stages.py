@@ -1,4 +1,4 @@
-"""The stages of one comparison, by the engine's public methods alone."""
+"""The stages of one comparison, through the engine's public methods only."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ STAGES = ("load", "detect", "align", "embed", "compare")
 
 
 def runs(engine: FaceEngine, a: ImageInput, b: ImageInput) -> dict[str, Callable[[int], object]]:
-    """What has to be timed: each stage for both images, one after the other, and the whole.
+    """Return the runs to time: each stage for both images in sequence, and the whole comparison.
 
-    The whole takes less than its stages where both images are worked on at once.
+    The whole takes less time than the sum of its stages if both images are processed in parallel.
     """
     known = [engine.sample(image) for image in (a, b)]
-    engine.compare(*known)  # they have vectors from now on
-    # The crop may need the picture finer than the search for the face.
+    engine.compare(*known)  # caches their vectors
+    # The crop may need a finer picture than detection.
     scales = [estimate(sample.face.landmarks, TEMPLATE).scale for sample in known]
 
     def opened() -> list[Picture]:

@@ -1,4 +1,4 @@
-"""Fair timing, and what it was done on: for ``facecore bench`` and the benchmarks."""
+"""Interleaved timing and machine description, for ``facecore bench`` and the benchmarks."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ __all__ = ["both_clocks", "describe", "interleaved", "machine"]
 def interleaved(
     runs: Mapping[str, Callable[[int], object]], rounds: int, warm: int = 3, pause: float = 0.0
 ) -> dict[str, float]:
-    """Median seconds of each run, which take turns so that other load falls on all alike.
+    """Time runs in turn, so that other load affects all equally; return median seconds of each.
 
     Parameters
     ----------
     runs : mapping of str to callable
         Each is called with the number of the round.
     rounds : int
-        Rounds that count.
+        Number of timed rounds.
     warm : int, default 3
-        Rounds before them that do not.
+        Number of warm-up rounds.
     pause : float, default 0
-        Seconds before each run, for threads that still spin for the one before.
+        Seconds to wait before each run, while threads of the previous run stop spinning.
     """
     return {name: wall for name, (wall, _) in both_clocks(runs, rounds, warm, pause).items()}
 
@@ -44,10 +44,10 @@ def both_clocks(
     pause: float = 0.0,
     row: int = 1,
 ) -> dict[str, tuple[float, float]]:
-    """As `interleaved`: the median on the wall, and that of what this process's threads ran.
+    """Like `interleaved`, but return the median wall time and processor time of each run.
 
-    With `row` above 1 every turn is that many runs in a row, of which the first does not count: it
-    finds the caches full of the run before, which is a like one for some and not for others.
+    If `row` is above 1, each turn makes `row` consecutive runs and ignores the first, whose caches
+    still hold the data of another run.
     """
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     gc.collect()
@@ -65,7 +65,7 @@ def both_clocks(
 
 
 def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
-    """What it ran on, and the versions of Python, facecore, NumPy and these packages."""
+    """Describe the machine and the versions of Python, facecore, NumPy and `packages`."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -88,7 +88,7 @@ def machine(packages: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def describe(facts: Mapping[str, Any]) -> str:
-    """`machine` in one line."""
+    """Format the result of `machine` in one line."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     load = facts["load_average"]
     busy = "" if load is None else f", load average {load:.1f}"

@@ -1,4 +1,4 @@
-"""``facecore who``, ``identify``, ``duplicates`` and ``cluster``: many faces at once."""
+"""``facecore who``, ``identify``, ``duplicates`` and ``cluster``: collections of faces."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _WHO = """\
-Who is on this photo?
+Who is in this photo?
 
 KNOWN holds a folder per person, or files named after people (eileen.jpg, eileen_2.jpg).
-The first call embeds its pictures; later calls take their vectors from a cache.
+The first call embeds these pictures; later calls read the vectors from a cache.
 
-exit status: 0 somebody is known, 1 nobody, 2 error
+exit status: 0 at least one face is known, 1 none, 2 error
 
 example:
   facecore who party.jpg friends --draw named.jpg
 """
 
 _IDENTIFY = """\
-Who is on this photo, among the users of a gallery?
+Who of the users of a gallery is in this photo?
 
-exit status: 0 somebody is known, 1 nobody, 2 error
+exit status: 0 at least one face is known, 1 none, 2 error
 
 example:
   facecore identify party.jpg --gallery door --draw named.jpg
 """
 
 _DUPLICATES = """\
-Find the pictures of a folder, or the faces of a gallery, that show one person.
+Find pictures of a folder, or faces of a gallery, that show the same person.
 
---far is the chance that any pair of different people is listed, over all pairs together.
-With several --group, faces of different groups are compared.
+--far is the chance, over all pairs together, that any pair of different people is listed.
+With several --group, faces are also compared across groups.
 
-exit status: 0 there are some, 1 there are none, 2 error
+exit status: 0 duplicates found, 1 none, 2 error
 
 examples:
   facecore duplicates applicants --json
@@ -58,11 +58,11 @@ examples:
 """
 
 _CLUSTER = """\
-Divide the faces of a folder into people.
+Group the faces of a folder by person.
 
-PEOPLE gets a folder per person with links to the pictures, people.csv and people.json.
-Stopped half-way, the same command goes on where it was.  --known takes a folder per
-person: a group that shows one of them gets the name.
+Writes to PEOPLE a folder per person with links to the pictures, people.csv and people.json.
+After an interruption, the same command resumes.  --known takes a folder per person: a
+group that shows one of them gets that name.
 
 example:
   facecore cluster holiday --out people --report people.html
@@ -95,7 +95,7 @@ def add_commands(commands: Commands) -> None:
     duplicates.add_argument(
         "folder", metavar="DIR", type=Path, nargs="?", help="folder of pictures"
     )
-    duplicates.add_argument("--group", action="append", help="of the gallery; may be repeated")
+    duplicates.add_argument("--group", action="append", help="gallery group; may be repeated")
     duplicates.add_argument(
         "--different-users", action="store_true", help="leave out pairs of one user's faces"
     )
@@ -108,14 +108,14 @@ def add_commands(commands: Commands) -> None:
 
     cluster = commands.add("cluster", _cluster, _CLUSTER, MODELS)
     cluster.add_argument("folder", metavar="DIR", type=Path, help="folder of pictures")
-    cluster.add_argument("--out", metavar="PEOPLE", type=Path, help="folder to make")
-    cluster.add_argument("--report", metavar="HTML", type=Path, help="page to look at")
-    cluster.add_argument("--known", metavar="DIR", type=Path, help="people who have names")
+    cluster.add_argument("--out", metavar="PEOPLE", type=Path, help="folder to create")
+    cluster.add_argument("--report", metavar="HTML", type=Path, help="HTML report to write")
+    cluster.add_argument("--known", metavar="DIR", type=Path, help="folder of named people")
     cluster.add_argument(
         "--far",
         type=float,
         default=0.15,
-        help="chance that a face meets a stranger's above the threshold (default: %(default)s)",
+        help="chance that a face matches a stranger's (default: %(default)s)",
     )
     for command in (duplicates, cluster):
         command.add_argument(
@@ -125,11 +125,11 @@ def add_commands(commands: Commands) -> None:
             "--smallest",
             type=float,
             default=48,
-            help="pixels from which a face counts (default: %(default)s)",
+            help="smallest face, in pixels (default: %(default)s)",
         )
     for command in (who, duplicates, cluster):
         command.add_argument(
-            "--no-cache", action="store_true", help="keep no vectors for the next call"
+            "--no-cache", action="store_true", help="neither read nor write the vector cache"
         )
 
 
@@ -159,7 +159,7 @@ def _who(args: argparse.Namespace) -> Answer:
             progress=sys.stderr.isatty(),
         )
     lines = [f"{place(one.face)}: {_name(one)}" for one in answer.faces]
-    lines += [f"{path}: several faces; the largest counts" for path in answer.crowded]
+    lines += [f"{path}: several faces; the largest was used" for path in answer.crowded]
     lines += _refused(answer.refused)
     lines += _draw(args, [(one.face, one.name) for one in answer.faces])
     fields = {
@@ -179,7 +179,7 @@ def _who(args: argparse.Namespace) -> Answer:
         "refused": _refused_fields(answer.refused),
     }
     known = any(one.name is not None for one in answer.faces)
-    return fields, OK if known else NO, lines or [f"no face on {args.photo}"]
+    return fields, OK if known else NO, lines or [f"no face in {args.photo}"]
 
 
 def _name(one: NamedFace) -> str:
@@ -197,7 +197,7 @@ def _draw(args: argparse.Namespace, faces: Sequence[tuple[Face, str | None]]) ->
     labels = [name or "unknown" for _, name in faces]
     pixels = images.load(args.photo)
     write_image(args.draw, draw_faces(pixels, [face for face, _ in faces], labels=labels))
-    return [f"drawn into {args.draw}"]
+    return [f"picture written to {args.draw}"]
 
 
 def _identify(args: argparse.Namespace) -> Answer:
@@ -222,7 +222,7 @@ def _identify(args: argparse.Namespace) -> Answer:
     names = [None if one.match is None else one.match.user_id for one in found]
     lines += _draw(args, list(zip((one.face for one in found), names, strict=True)))
     known = any(one.match for one in found)
-    return {"faces": fields}, OK if known else NO, lines or [f"no face on {args.photo}"]
+    return {"faces": fields}, OK if known else NO, lines or [f"no face in {args.photo}"]
 
 
 def _duplicates(args: argparse.Namespace) -> Answer:
@@ -289,7 +289,7 @@ def _cluster(args: argparse.Namespace) -> Answer:
     if args.known:
         people = [(name, path) for name, path in pictures_of_people(args.known) if name]
         if not people:
-            raise InvalidParameter(f"{args.known} holds no folder of a person")
+            raise InvalidParameter(f"{args.known} contains no folder of a person")
         with _cache(args, engine) as cache:
             read = read_faces(engine, [path for _, path in people], cache)
             for (name, _), picture in zip(people, read, strict=True):
@@ -306,10 +306,10 @@ def _cluster(args: argparse.Namespace) -> Answer:
     lines.append(f"{alone:,} face{'s' * (alone != 1)} without another of the same person")
     if args.out:
         write_people(answer, args.out)
-        lines.append(f"links in {args.out}")
+        lines.append(f"links written to {args.out}")
     if args.report:
         write_report(answer, args.report)
-        lines.append(f"page: {args.report}")
+        lines.append(f"report written to {args.report}")
     fields = {**as_dict(answer), "refused": _refused_fields(refused)}
     return fields, OK, lines + _refused(refused)
 

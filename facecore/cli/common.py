@@ -1,4 +1,4 @@
-"""What every command shares: the parser, its options, and the engine they describe."""
+"""Shared parts of the commands: parser, options, engine and gallery."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 OK, NO, ERROR = 0, 1, 2
 
 Answer = tuple[Mapping[str, Any], int, Sequence[str]]
-"""What ``--json`` prints, the exit status, and the lines that are printed otherwise."""
+"""The ``--json`` object, the exit status, and the lines printed without ``--json``."""
 
 
 def complain(code: str, text: str) -> None:
-    """Print an error on standard error, in one line."""
+    """Print an error to standard error, in one line."""
     print(f"facecore: {code}: {' '.join(text.split())}", file=sys.stderr)
 
 
 class Parser(argparse.ArgumentParser):
-    """Prints the whole help of a command that was called wrongly, not only its usage line."""
+    """Prints the full help of a command after a usage error, not only its usage line."""
 
     def error(self, message: str) -> NoReturn:
-        """Print what was wrong below the help, and exit."""
+        """Print the help and the error, and exit."""
         self.print_help(sys.stderr)
         complain("InvalidParameter", message)
         raise SystemExit(ERROR)
@@ -48,11 +48,9 @@ MODELS.add_argument(
 )
 
 PASSING = argparse.ArgumentParser(add_help=False)
+PASSING.add_argument("--threshold", type=float, help="lowest score that passes (default: 80)")
 PASSING.add_argument(
-    "--threshold", type=float, help="score from which a comparison passes (default: 80)"
-)
-PASSING.add_argument(
-    "--calibration", metavar="FILE", help="a table of your own, from: facecore calibrate"
+    "--calibration", metavar="FILE", help="calibration table, from: facecore calibrate"
 )
 
 GALLERY = argparse.ArgumentParser(add_help=False)
@@ -64,7 +62,7 @@ GALLERY.add_argument(
 
 
 class Commands:
-    """A list of commands: the top level, or the verbs of a command such as ``weights``."""
+    """A list of commands: the top level, or the subcommands of a command such as ``weights``."""
 
     def __init__(self, parser: argparse.ArgumentParser, title: str, metavar: str) -> None:
         self._commands: Any = parser.add_subparsers(title=title, required=True, metavar=metavar)
@@ -76,7 +74,7 @@ class Commands:
         text: str,
         *parents: argparse.ArgumentParser,
     ) -> argparse.ArgumentParser:
-        """Add a command; the first line of its text stands in the list."""
+        """Add a command; the first line of its text is its entry in the list."""
         command: argparse.ArgumentParser = self._commands.add_parser(
             name,
             help=text.splitlines()[0],
@@ -90,12 +88,12 @@ class Commands:
     def group(
         self, name: str, text: str, *, title: str = "commands", metavar: str = "COMMAND"
     ) -> Commands:
-        """Add a command that has commands of its own."""
+        """Add a command with subcommands."""
         return Commands(self._commands.add_parser(name, help=text), title, metavar)
 
 
 def add_if_many(command: argparse._ActionsContainer) -> None:
-    """Add ``--if-many``: what becomes of a picture of several people."""
+    """Add ``--if-many``: how to treat a picture of several people."""
     command.add_argument(
         "--if-many",
         choices=("largest", "refuse"),
@@ -105,7 +103,7 @@ def add_if_many(command: argparse._ActionsContainer) -> None:
 
 
 def engine(args: argparse.Namespace, *, isolate_decoding: bool = False) -> FaceEngine:
-    """The engine that the options describe."""
+    """Create the engine from the options."""
     from facecore import FaceEngine
 
     threshold = getattr(args, "threshold", None)
@@ -120,7 +118,7 @@ def engine(args: argparse.Namespace, *, isolate_decoding: bool = False) -> FaceE
 
 
 def gallery(args: argparse.Namespace, *, read_only: bool = False) -> Gallery:
-    """The gallery that the options describe."""
+    """Open the gallery from the options."""
     from facecore import Gallery
     from facecore.errors import InvalidParameter
     from facecore.gallery.milvus.client import is_milvus
@@ -131,7 +129,7 @@ def gallery(args: argparse.Namespace, *, read_only: bool = False) -> Gallery:
     return Gallery(
         place,
         engine(args),
-        # One command is over before an HNSW index would have paid; Milvus keeps its own.
+        # Building an HNSW index does not pay off for one command; Milvus has its own index.
         index="auto" if is_milvus(place) else "exact",
         read_only=read_only,
         progress=sys.stderr.isatty(),

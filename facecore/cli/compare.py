@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 _COMPARE = """\
 Do two pictures show the same person?
 
-The largest face of each is compared.  The score runs from 0 to 100; of pairs of
-different people 1 % reach 70, 0.1 % reach 80 and 0.01 % reach 90.
+Compares the largest face of each.  The score ranges from 0 to 100; 1 % of pairs of
+different people reach 70, 0.1 % reach 80 and 0.01 % reach 90.
 
-With --all, one face of B that passes is enough.
+With --all, the comparison passes if any face of B passes.
 
 exit status: 0 same person, 1 not, 2 error
 
@@ -35,7 +35,7 @@ def add_commands(commands: Commands) -> None:
     two.add_argument("a", metavar="A", help="first picture: JPEG, PNG, WebP, BMP or TIFF")
     two.add_argument("b", metavar="B", help="second picture")
     two.add_argument(
-        "--id-portrait", action="store_true", help="one is the portrait of an ID card's chip"
+        "--id-portrait", action="store_true", help="one picture is an ID card's chip portrait"
     )
     many = two.add_mutually_exclusive_group()
     many.add_argument("--all", action="store_true", help="compare A with every face of B")
@@ -54,13 +54,13 @@ def add_commands(commands: Commands) -> None:
     detect.add_argument("image", metavar="IMG", help="picture")
     detect.add_argument("--draw", metavar="OUT", type=Path, help="write the picture with its faces")
 
-    text = "Compare faces that come with the installed packages."
+    text = "Compare the demo pictures of the package."
     demo = commands.add("demo", _demo, text, MODELS)
     demo.add_argument("--draw", metavar="OUT", type=Path, help="write the pictures side by side")
 
 
 def face_fields(face: Face) -> dict[str, Any]:
-    """A face as JSON can hold it."""
+    """Convert a face to JSON fields."""
     return {
         "box": [round(float(v), 2) for v in face.box],
         "landmarks": [[round(float(v), 2) for v in point] for point in face.landmarks],
@@ -69,7 +69,7 @@ def face_fields(face: Face) -> dict[str, Any]:
 
 
 def place(face: Face) -> str:
-    """Where a face is, for people to read."""
+    """Format the position of a face."""
     x1, y1, x2, y2 = face.box
     return f"x {x1:.0f}..{x2:.0f}, y {y1:.0f}..{y2:.0f}"
 
@@ -87,7 +87,7 @@ def _comparison(result: Comparison) -> dict[str, Any]:
 
 
 def _verdict(result: Comparison, calibration: Calibration) -> str:
-    """One line: the decision, and how often strangers score as high."""
+    """Format in one line the decision and how often strangers score as high."""
     far = float(calibration.far(result.score))
     about = "fewer than" if calibration.is_extrapolated(result.score) else "about"
     rarest = max(far, calibration.rarest_measured.far)
@@ -110,12 +110,12 @@ def _compare(args: argparse.Namespace) -> Answer:
             for result in results
         ]
         answer = {"passed": passed, "comparisons": [_comparison(result) for result in results]}
-        return answer, OK if passed else NO, lines or [f"no face on {args.b}"]
+        return answer, OK if passed else NO, lines or [f"no face in {args.b}"]
     result = engine.compare(args.a, args.b, id_portrait=args.id_portrait, if_many=args.if_many)
     lines = [_verdict(result, table or engine.calibration)]
     for path, others in zip((args.a, args.b), result.others, strict=True):
         if others:
-            lines.append(f"{others + 1} faces on {path}; the largest was used (--all uses each)")
+            lines.append(f"{others + 1} faces in {path}; the largest was used (--all uses each)")
     return _comparison(result), OK if result.passed else NO, lines
 
 
@@ -148,7 +148,7 @@ def _detect(args: argparse.Namespace) -> Answer:
         from facecore.drawing import draw_faces, write_image
 
         write_image(args.draw, draw_faces(pixels, faces))
-        lines.append(f"drawn into {args.draw}")
+        lines.append(f"picture written to {args.draw}")
     lines.insert(0, f"{len(faces)} face{'s' * (len(faces) != 1)}")
     height, width = pixels.shape[:2]
     return (
@@ -172,5 +172,5 @@ def _demo(args: argparse.Namespace) -> Answer:
         from facecore.drawing import write_image
 
         write_image(args.draw, demo.draw(pictures, results))
-        lines.append(f"drawn into {args.draw}")
+        lines.append(f"picture written to {args.draw}")
     return {name: _comparison(result) for name, result in results.items()}, OK, lines

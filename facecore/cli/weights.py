@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from facecore.models.specs import CalibrationSpec
 
 _ADOPT = """\
-Make a pack of your own ONNX files: InsightFace, OpenCV Zoo and others.
+Create a pack from your ONNX files: InsightFace, OpenCV Zoo and others.
 
-Each file's role is found by its tensors, and published files are known by their SHA-256.
-The files stay where they are.  With --people, the preprocessing of an unknown embedder is
-tried on them, and the table that turns similarities into scores is measured (46 people or
-more); without them, the pack of an unmeasured embedder gives similarities and no scores.
+The tensors of a file determine its role; published files are identified by SHA-256.
+The files stay in place.  --people is used to find the preprocessing of an unknown embedder
+and to measure the table from similarities to scores (46 people or more).  Without it, the
+pack of an unmeasured embedder gives similarities and no scores.
 
 example:
   facecore weights adopt ~/.insightface/models/buffalo_l --people staff-photos
@@ -30,7 +30,7 @@ example:
 def add_commands(commands: Commands) -> None:
     """Add the commands of this module."""
     verbs = commands.group("weights", "model packs: list, pull, verify, adopt, remove")
-    verbs.add("list", _list, "Every pack with its licences, caveats and calibration.")
+    verbs.add("list", _list, "List every pack with its licences, caveats and calibration.")
     pull = verbs.add("pull", _pull, "Download a pack into the cache.")
     pull.add_argument("name", metavar="NAME", help="a name from: facecore weights list")
     verify = verbs.add("verify", _verify, "Hash the files of installed packs.")
@@ -39,7 +39,7 @@ def add_commands(commands: Commands) -> None:
     adopt.add_argument(
         "sources", metavar="PATH", nargs="+", type=Path, help="ONNX files, or a folder of them"
     )
-    adopt.add_argument("--name", help="of the pack (default: the folder's, or the embedder's)")
+    adopt.add_argument("--name", help="pack name (default: of the folder, or of the embedder)")
     adopt.add_argument(
         "--people", metavar="DIR", type=Path, help="holds a folder of pictures per person"
     )
@@ -47,16 +47,16 @@ def add_commands(commands: Commands) -> None:
         "--face",
         choices=("largest", "central"),
         default="largest",
-        help="which face stands for a picture (default: %(default)s)",
+        help="which face of a picture to use (default: %(default)s)",
     )
     adopt.add_argument(
         "--detector", metavar="PACK", help="use the detector of a pack, such as compact, or a file"
     )
-    adopt.add_argument("--channels", choices=("RGB", "BGR"), help="of the embedder, if you know")
+    adopt.add_argument("--channels", choices=("RGB", "BGR"), help="of the embedder, if known")
     adopt.add_argument(
         "--normalisation",
         metavar="NAME",
-        help="of the embedder, if you know: 127.5/127.5, 127.5/128, 0/1, 0/255 or imagenet",
+        help="of the embedder, if known: 127.5/127.5, 127.5/128, 0/1, 0/255 or imagenet",
     )
     remove = verbs.add("remove", _remove, "Remove an adopted or pulled pack from the cache.")
     remove.add_argument("name", metavar="NAME", help="a name from: facecore weights list")
@@ -117,7 +117,7 @@ def _wrapped(text: str, indent: str) -> list[str]:
 
 
 def _calibration(table: CalibrationSpec | None) -> str:
-    """One sentence on what was measured."""
+    """Describe the calibration in one sentence."""
     if table is None:
         return "not calibrated: it gives similarities and no scores"
     knots = ", ".join(
@@ -148,7 +148,7 @@ def _verify(args: argparse.Namespace) -> Answer:
     from facecore.models.listing import verify
 
     checks = verify(args.name)
-    # A known pack that nobody pulled is no fault, unless it was asked for by name.
+    # A missing pack counts as a failure only if it was named.
     wrong = [check for check in checks if not check.ok and (check.installed or args.name)]
     lines = []
     for check in checks:
