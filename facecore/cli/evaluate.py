@@ -1,4 +1,4 @@
-"""``facecore calibrate`` and ``facecore evaluate``: what scores mean, and how often they err."""
+"""``facecore calibrate`` and ``facecore evaluate``: calibration of scores and error rates."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from facecore.cli.common import engine as engine_of
 from facecore.errors import FacecoreError, InvalidParameter
 
 _CALIBRATE = """\
-Measure what a score means for your own population.
+Calibrate the scores on your own population.
 
-DIR holds a folder of pictures per person; at least 46 people are needed, and rates
-that so few cannot show are extrapolated and marked so.  The file that is written is
-used with --calibration FILE, or FaceEngine(calibration=FILE), and with no other pack.
+DIR holds a folder of pictures per person.  At least 46 people are needed; rates that so
+few cannot show are extrapolated and marked.  Use the written file with --calibration FILE
+or FaceEngine(calibration=FILE), and only with the same pack.
 
 example:
   facecore calibrate staff-photos --out staff.toml
@@ -25,7 +25,7 @@ _TEST_SETS = {
     "lfw": (
         "DIR",
         """\
-Labeled Faces in the Wild: ten folds, 6,000 pairs, and all pairs of their pictures.
+Labeled Faces in the Wild: ten folds, 6,000 pairs, and all pairs of these pictures.
 
 DIR holds pairs.txt and images/Name/Name_0001.jpg.
 """,
@@ -33,9 +33,9 @@ DIR holds pairs.txt and images/Name/Name_0001.jpg.
     "pairs": (
         "FILE",
         """\
-The pairs of a file.
+Pairs listed in a file.
 
-Each line is a,b,label: two pictures, relative to the file, and 1 (same person) or 0.
+Each line is a,b,label: two paths relative to the file, and 1 (same person) or 0.
 """,
     ),
     "folder": (
@@ -43,7 +43,7 @@ Each line is a,b,label: two pictures, relative to the file, and 1 (same person) 
         """\
 All pairs of a folder of people, and searches among them.
 
-DIR holds a folder for each person; a picture right inside it is a person of its own.
+DIR holds a folder for each person; a picture directly in DIR counts as a separate person.
 """,
     ),
     "london": (
@@ -61,20 +61,20 @@ def add_commands(commands: Commands) -> None:
     """Add the commands of this module."""
     calibrate = commands.add("calibrate", _calibrate, _CALIBRATE, MODELS)
     calibrate.add_argument("folder", metavar="DIR", type=Path, help="holds a folder per person")
-    calibrate.add_argument("--out", metavar="FILE", type=Path, help="default: beside the pack")
-    calibrate.add_argument("--name", help="what was measured (default: the name of DIR)")
+    calibrate.add_argument("--out", metavar="FILE", type=Path, help="default: next to the pack")
+    calibrate.add_argument("--name", help="name of the dataset (default: the name of DIR)")
     calibrate.add_argument(
         "--face",
         choices=("largest", "central"),
         default="largest",
-        help="which face stands for a picture (default: %(default)s)",
+        help="which face of a picture to use (default: %(default)s)",
     )
     calibrate.add_argument(
         "--no-id-portraits", action="store_true", help="fit the table for photographs only"
     )
 
     sets = commands.group(
-        "evaluate", "error rates on test sets and own pictures", title="test sets", metavar="SET"
+        "evaluate", "error rates on test sets and your pictures", title="test sets", metavar="SET"
     )
     for name, (place, text) in _TEST_SETS.items():
         test_set = sets.add(name, _evaluate, text, MODELS, PASSING)
@@ -83,7 +83,7 @@ def add_commands(commands: Commands) -> None:
             "--report",
             metavar="OUT",
             type=Path,
-            help="write a page and JSON: a folder, or NAME.html",
+            help="write an HTML report and JSON: a folder, or NAME.html",
         )
         test_set.add_argument(
             "--progress",
@@ -92,11 +92,11 @@ def add_commands(commands: Commands) -> None:
         )
         if name in ("lfw", "folder"):
             test_set.add_argument(
-                "--labels", metavar="CSV", type=Path, help="image,group lines: rates by group"
+                "--labels", metavar="CSV", type=Path, help="rates by group, from image,group lines"
             )
         if name == "folder":
             test_set.add_argument(
-                "--names", choices=["utkface"], help="take groups from names: AGE_GENDER_RACE_*"
+                "--names", choices=["utkface"], help="read groups from names: AGE_GENDER_RACE_*"
             )
         test_set.set_defaults(test_set=name)
 
@@ -148,7 +148,7 @@ def _evaluate(args: argparse.Namespace) -> Answer:
         check_writable(wanted.html)
         check_writable(wanted.json)
     engine = engine_of(args)
-    _ = engine.threshold  # NotCalibrated is raised before the work, not after it
+    _ = engine.threshold  # raises NotCalibrated before the evaluation starts
     options = {name: getattr(args, name) for name in ("labels", "names") if hasattr(args, name)}
     progress = sys.stderr.isatty() if args.progress is None else args.progress
     protocol = getattr(protocols, args.test_set)
@@ -162,11 +162,11 @@ def _evaluate(args: argparse.Namespace) -> Answer:
         source = str(args.place.resolve())
         try:
             written = write_report(result, engine, args.report, title=title, source=source)
-        except FacecoreError as error:  # the numbers took long, and are right
+        except FacecoreError as error:  # the results took long and are valid: print them
             complain(error.code, str(error))
             status, answer["report"] = ERROR, None
         else:
             answer["report"] = {"html": str(written.html), "json": str(written.json)}
             lines.append(f"report              {written.html}")
-    # A file name need not be UTF-8, which is what is printed.
+    # A file name need not be UTF-8; the output is.
     return answer, status, [line.encode("utf-8", "backslashreplace").decode() for line in lines]

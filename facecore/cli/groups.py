@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from facecore import FaceRecord, Group, Match
 
 _CREATE = """\
-Add an empty group; the gallery's folder is made where it is missing.
+Add an empty group; creates the folder of the gallery if it is missing.
 
 example:
   facecore group create staff --title "Our staff" --gallery door
 """
 
 _LIST = """\
-The groups of a gallery, or the faces of a group.
+List the groups of a gallery, or the faces of a group.
 
 example:
   facecore group list --gallery door
@@ -35,13 +35,13 @@ example:
 """
 
 _SEARCH = """\
-Who is on a picture?  The stored faces most like it, best first.
+Who is in a picture?  Lists the most similar stored faces, best first.
 
---far is the chance that a person who is in none of the groups finds anybody.  The threshold
-follows from it and the number of faces: the more there are, the likelier it is that a
-stranger is like one of them.  --far none shows the best however little they are like it.
+--far is the chance that a search for a person in none of the groups returns a match.  It
+determines the threshold together with the number of faces: among more faces, a stranger
+more likely resembles one.  --far none lists the best faces at any similarity.
 
-exit status: 0 somebody was found, 1 nobody, 2 error
+exit status: 0 match found, 1 no match, 2 error
 
 example:
   facecore search visitor.jpg --group staff --far 0.001 --gallery door
@@ -50,7 +50,7 @@ example:
 _REMOVE = """\
 Remove a user, or one face, from a group.
 
-exit status: 0 removed, 1 there was nothing to remove, 2 error
+exit status: 0 removed, 1 nothing to remove, 2 error
 
 example:
   facecore remove staff --user eileen --gallery door
@@ -62,12 +62,12 @@ def add_commands(commands: Commands) -> None:
     verbs = commands.group("group", "the groups of a gallery")
     create = verbs.add("create", _create, _CREATE, MODELS, GALLERY)
     create.add_argument("name", metavar="NAME", help="1 to 64 characters")
-    create.add_argument("--title", default="", help="for people to read")
-    create.add_argument("--description", default="", help="for people to read")
-    create.add_argument("--exist-ok", action="store_true", help="leave a group that is there")
+    create.add_argument("--title", default="", help="title to display")
+    create.add_argument("--description", default="", help="description to display")
+    create.add_argument("--exist-ok", action="store_true", help="keep a group that exists")
     listing = verbs.add("list", _list, _LIST, MODELS, GALLERY)
-    listing.add_argument("name", metavar="NAME", nargs="?", help="a group, for its faces")
-    listing.add_argument("--offset", type=int, default=0, help="how many to leave out")
+    listing.add_argument("name", metavar="NAME", nargs="?", help="a group, to list its faces")
+    listing.add_argument("--offset", type=int, default=0, help="number of entries to skip")
     listing.add_argument("--limit", type=int, default=100, help="at most (default: %(default)s)")
     delete = verbs.add("delete", _delete, "Delete a group and its faces.", MODELS, GALLERY)
     delete.add_argument("name", metavar="NAME", help="a group")
@@ -82,7 +82,7 @@ def add_commands(commands: Commands) -> None:
         "--on-existing",
         choices=("add", "refuse", "replace"),
         default="add",
-        help="if the group holds the user already (default: %(default)s another face)",
+        help="if the group already holds the user (default: %(default)s another face)",
     )
     add_if_many(add)
 
@@ -91,25 +91,25 @@ def add_commands(commands: Commands) -> None:
     search.add_argument("--group", action="append", help="may be repeated (default: all)")
     search.add_argument("--limit", type=int, default=5, help="at most (default: %(default)s)")
     least = search.add_mutually_exclusive_group()
-    least.add_argument("--threshold", type=float, help="only faces whose score is at least this")
+    least.add_argument("--threshold", type=float, help="lowest score of a match")
     least.add_argument(
         "--far",
         type=_far,
         default=0.01,
-        help="chance that a stranger finds anybody, or none (default: %(default)s)",
+        help="chance that a stranger matches anybody, or none (default: %(default)s)",
     )
     search.add_argument(
-        "--per", choices=("face", "user"), default="face", help="one match for each"
+        "--per", choices=("face", "user"), default="face", help="one match per face or user"
     )
     search.add_argument(
-        "--calibration", metavar="FILE", help="a table of your own, from: facecore calibrate"
+        "--calibration", metavar="FILE", help="calibration table, from: facecore calibrate"
     )
 
     remove = commands.add("remove", _remove, _REMOVE, MODELS, GALLERY)
     remove.add_argument("group", metavar="GROUP", help="a group that exists")
     which = remove.add_mutually_exclusive_group(required=True)
     which.add_argument("--user", help="all faces of this user")
-    which.add_argument("--face", help="the face of this id")
+    which.add_argument("--face", help="the face with this id")
 
 
 def _create(args: argparse.Namespace) -> Answer:
@@ -157,7 +157,7 @@ def _add(args: argparse.Namespace) -> Answer:
         )
     lines = [f"{record.user_id}: added to {record.group}, {record.face_id}"]
     if record.others:
-        lines.append(f"{record.others + 1} faces on {args.image}; the largest was stored")
+        lines.append(f"{record.others + 1} faces in {args.image}; the largest was stored")
     return {**record_fields(record), "others": record.others}, OK, lines
 
 
@@ -179,7 +179,7 @@ def _search(args: argparse.Namespace) -> Answer:
         faces = len(gallery) if args.group is None else sum(map(gallery.count, set(args.group)))
     lines = [f"{m.score:5.1f}  {m.user_id}  {m.group}  {m.face_id}" for m in matches] or ["nobody"]
     where = f"{faces:,} face{'s' * (faces != 1)} compared"
-    lines.append(f"{where}; a stranger finds somebody in {far:.2%} of searches" if far else where)
+    lines.append(f"{where}; a stranger gets a match in {far:.2%} of searches" if far else where)
     found = [match_fields(match) for match in matches]
     return {"matches": found, "faces": faces, "far": far}, OK if matches else NO, lines
 
@@ -203,7 +203,7 @@ def _group(group: Group) -> dict[str, Any]:
 
 
 def record_fields(record: FaceRecord) -> dict[str, Any]:
-    """A stored face as JSON can hold it."""
+    """Convert a stored face to JSON fields."""
     return {
         "face_id": record.face_id,
         "user_id": record.user_id,
@@ -215,7 +215,7 @@ def record_fields(record: FaceRecord) -> dict[str, Any]:
 
 
 def match_fields(match: Match) -> dict[str, Any]:
-    """A match as JSON can hold it."""
+    """Convert a match to JSON fields."""
     return {
         "face_id": match.face_id,
         "user_id": match.user_id,

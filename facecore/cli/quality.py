@@ -1,4 +1,4 @@
-"""``facecore quality`` and ``liveness``: what a picture of a face is worth, and if it is one."""
+"""``facecore quality`` and ``liveness``: picture quality and presentation attacks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from facecore import Attributes
 
 _QUALITY = """\
-How well will a picture serve for comparison?
+How suitable is a picture for comparison?
 
-The unified score runs from 0 to 100; HIGH is 80 and above, LOW is below 50.  Each
-measure runs from 0 to 100, where 100 is best, and stands beside its raw value.
+The unified score ranges from 0 to 100; HIGH is 80 and above, LOW is below 50.  Each
+measure ranges from 0 to 100, where 100 is best, and is shown with its raw value.
 
 example:
   facecore quality selfie.jpg --draw marked.png
@@ -26,9 +26,9 @@ example:
 _LIVENESS = """\
 Was a face photographed from a print or a screen?
 
-The largest face is judged, by the traces that paper and displays leave in one picture.  Give
-the camera's own picture, not a resized one.  It was measured on simulated attacks only, and
-does not stop good masks or pictures that are fed in behind the camera.
+Checks the largest face for the traces that paper and displays leave in a picture.  Give
+the camera's original picture, not a resized one.  The check was measured on simulated
+attacks only; it does not stop good masks or pictures injected behind the camera.
 
 exit status: 0 no attack found, 1 attack, 2 error
 
@@ -40,19 +40,19 @@ example:
 def add_commands(commands: Commands) -> None:
     """Add the commands of this module."""
     quality = commands.add("quality", _quality, _QUALITY, MODELS)
-    quality.add_argument("image", metavar="IMG", help="picture; its largest face is judged")
+    quality.add_argument("image", metavar="IMG", help="picture; its largest face is used")
     quality.add_argument(
         "--attributes", action="store_true", help="also apparent age and gender: reference values"
     )
     quality.add_argument("--draw", metavar="OUT", type=Path, help="write the picture with a chart")
     liveness = commands.add("liveness", _liveness, _LIVENESS, MODELS)
-    liveness.add_argument("image", metavar="IMG", help="picture; its largest face is judged")
+    liveness.add_argument("image", metavar="IMG", help="picture; its largest face is used")
     liveness.add_argument(
         "--threshold",
-        dest="limit",  # `threshold` is the engine's, for comparisons
+        dest="limit",  # `threshold` is the comparison threshold of the engine
         metavar="THRESHOLD",
         type=float,
-        help="attack score of an attack (default: the pack's)",
+        help="lowest score of an attack (default: the pack's)",
     )
     liveness.add_argument(
         "--draw", metavar="OUT", type=Path, help="write the picture with the face, red if an attack"
@@ -82,7 +82,7 @@ def _quality(args: argparse.Namespace) -> Answer:
         from facecore.drawing import draw_quality, write_image
 
         write_image(args.draw, draw_quality(sample.pixels, sample.face, result))
-        lines.append(f"drawn into {args.draw}")
+        lines.append(f"picture written to {args.draw}")
     return answer, OK, lines
 
 
@@ -99,7 +99,7 @@ def _liveness(args: argparse.Namespace) -> Answer:
         colour = RED if found.is_attack else GREEN
         label = f"attack score {found.attack_score:.0f}"
         write_image(args.draw, draw_faces(sample.pixels, [sample.face], colour, [label]))
-        lines.append(f"drawn into {args.draw}")
+        lines.append(f"picture written to {args.draw}")
     answer = {
         "is_attack": found.is_attack,
         "attack_score": found.attack_score,
@@ -112,7 +112,7 @@ def _liveness(args: argparse.Namespace) -> Answer:
 
 def _attributes(found: Attributes | None) -> str:
     if found is None:
-        return "apparent age and gender: the picture is too poor to say"
+        return "apparent age and gender: not estimated, the picture quality is LOW"
     word = "female" if found.gender == "F" else "male"
     return (
         f"apparent age {found.age:.0f} (± {found.age_spread:.0f}), {word} "

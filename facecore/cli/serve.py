@@ -1,4 +1,4 @@
-"""``facecore serve``."""
+"""``facecore serve``: the documented operations over HTTP."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from facecore.cli.common import engine as engine_of
 from facecore.errors import InvalidParameter
 
 _SERVE = """\
-Answer the documented operations over HTTP, on this machine.
+Serve the documented operations over HTTP.
 
-Requests are signed with the access keys of a file; the vendor's own clients do that.  Without
-keys the server is for programs on this machine alone.  HTTP is not encrypted: beyond this
-machine put a reverse proxy with TLS before it.  Standard error gets one line of JSON for each
-request.  SIGTERM and Ctrl+C stop the server once the current requests are answered.
+Clients sign requests with an access key from the key file, as the vendor's clients do.  Without
+keys the server accepts only programs on this machine.  HTTP is not encrypted: for access from
+other machines, put a reverse proxy with TLS in front.  The log on standard error has one line of
+JSON per request.  SIGTERM and Ctrl+C stop the server after the current requests.
 
 example:
   facecore serve --gallery staff.gallery --keys keys.txt --port 8080
@@ -30,8 +30,8 @@ example:
 def add_commands(commands: Commands) -> None:
     """Add the command of this module."""
     serve = commands.add("serve", _serve, _SERVE, MODELS)
-    serve.add_argument("--gallery", metavar="DIR", required=True, help="created if it is missing")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
+    serve.add_argument("--gallery", metavar="DIR", required=True, help="created if missing")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     serve.add_argument("--port", type=int, default=8080, help="0 for a free one (%(default)s)")
     access = serve.add_mutually_exclusive_group(required=True)
     access.add_argument(
@@ -49,7 +49,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _serve(args: argparse.Namespace) -> Answer:
-    # Wrong options are reported before the models are loaded.
+    # Report invalid options before loading the models.
     from facecore.server.keys import read_keys
     from facecore.server.uvicorn_server import Server, bind
 
@@ -66,7 +66,7 @@ def _serve(args: argparse.Namespace) -> Answer:
         from facecore.server.warmup import warm
 
         _log_lines()
-        # Strangers send the pictures: one that crashes a decoder must not end the server.
+        # Pictures are untrusted: one that crashes a decoder must not stop the server.
         engine = engine_of(args, isolate_decoding=os.name == "posix")
         with Gallery(args.gallery, engine) as gallery:
             config = ServiceConfig(allow_private_addresses=args.allow_private_addresses)
@@ -77,8 +77,8 @@ def _serve(args: argparse.Namespace) -> Answer:
             def stop(*_: object) -> None:
                 server.should_exit = True
 
-            # uvicorn has handlers while it runs, and raises a signal again at its end.  This one
-            # is for the moments around that: the signal counts, and the gallery is closed.
+            # uvicorn handles signals only while it runs, and re-raises them at its end.  This
+            # handler covers the time before and after, so the gallery is always closed.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, stop)
             server.run([sock])
@@ -100,4 +100,5 @@ def _log_lines() -> None:
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("facecore.server").setLevel(logging.INFO)
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of each odd request
+    # Uvicorn logs a warning for every malformed request.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""``facecore group import|export|load``: many faces at once, and from gallery to gallery."""
+"""``facecore group import|export|load``: bulk enrolment and transfer between galleries."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from facecore.cli.common import gallery as open_gallery
 _IMPORT = """\
 Add the faces of a folder of people, or of a CSV list, to a group.
 
-PEOPLE holds a folder per person, whose name is the user_id; or it is a CSV file whose
-first line is image,user_id, with paths relative to it.  Stopped half-way, by Ctrl-C or
-a crash, the same command goes on where it was.  A picture that is refused ends nothing;
---report says which ones and why.
+PEOPLE is a folder with a folder per person, named by user_id; or a CSV file with the
+header image,user_id and paths relative to it.  After Ctrl-C or a crash, the same command
+resumes.  Refused pictures do not stop the import; --report lists them with the reason.
 
 example:
   facecore group create staff --gallery door
@@ -23,18 +22,18 @@ example:
 """
 
 _EXPORT = """\
-Write groups with their faces into a file, for another gallery.
+Export groups with their faces to a file, for another gallery.
 
-The file holds the templates, unencrypted: keep it as you keep the gallery.
+The file contains the templates, unencrypted: protect it like the gallery.
 
 example:
   facecore group export staff.jsonl --gallery door --group staff
 """
 
 _LOAD = """\
-Store the groups of a file that facecore group export wrote.
+Load the groups of a file written by facecore group export.
 
-A group that is there gets the faces that it does not hold yet.
+Existing groups receive the faces that they do not hold yet.
 
 example:
   facecore group load staff.jsonl --gallery milvus+http://vectors:19530
@@ -47,11 +46,11 @@ def add_verbs(group: Commands) -> None:
     import_.add_argument("source", metavar="PEOPLE", type=Path, help="folder, or CSV file")
     import_.add_argument("--group", required=True, help="a group that exists")
     import_.add_argument(
-        "--report", metavar="CSV", type=Path, help="write image,user_id,code,message of the refused"
+        "--report", metavar="CSV", type=Path, help="list refused pictures: image,user_id,code,message"
     )
     add_if_many(import_)
     export = group.add("export", _export, _EXPORT, MODELS, GALLERY)
-    export.add_argument("file", metavar="OUT", type=Path, help="replaced where it is there")
+    export.add_argument("file", metavar="OUT", type=Path, help="replaced if it exists")
     export.add_argument("--group", action="append", help="may be repeated (default: all)")
     load = group.add("load", _load, _LOAD, MODELS, GALLERY)
     load.add_argument("file", metavar="IN", type=Path, help="from: facecore group export")
@@ -72,11 +71,11 @@ def _import(args: argparse.Namespace) -> Answer:
     rate = result.images / result.seconds if result.seconds else 0.0
     lines = [
         f"{result.images:,} images in {result.seconds:.0f} s ({rate:.0f} a second)",
-        f"{result.added:,} faces added, {result.present:,} were there already",
+        f"{result.added:,} faces added, {result.present:,} already present",
     ]
     lines += [f"{count:,} refused: {code}" for code, count in result.refused().items()]
     if args.report:
-        lines.append(f"why, of each: {args.report}")
+        lines.append(f"reasons: {args.report}")
     nothing = result.images and not (result.added or result.present)
     return result.as_dict(), NO if nothing else OK, lines
 
@@ -95,6 +94,6 @@ def _load(args: argparse.Namespace) -> Answer:
 
     with open_gallery(args) as gallery:
         result = load_groups(gallery, args.file, progress=sys.stderr.isatty())
-    there = f", {result.present:,} were there already" if result.present else ""
+    there = f", {result.present:,} already present" if result.present else ""
     lines = [f"{result.faces:,} faces of {result.groups:,} groups loaded{there}"]
     return result.as_dict(), OK, lines

@@ -44,7 +44,7 @@ def test_import_export_load(
     assert "GroupNotFound" in run(capsys, 2, *add)
     run(capsys, 0, "group", "create", "staff", "--gallery", door)
     text = run(capsys, 0, *add, "--report", tmp_path / "refused.csv")
-    assert "2 faces added, 0 were there already\n1 refused: UnreadableImage\n" in text
+    assert "2 faces added, 0 already present\n1 refused: UnreadableImage\n" in text
     assert "grace/bad.jpg,grace,UnreadableImage" in (tmp_path / "refused.csv").read_text()
     answer = json.loads(run(capsys, 0, *add, "--json"))
     assert (answer["images"], answer["added"], answer["present"]) == (3, 0, 2)
