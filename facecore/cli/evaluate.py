@@ -135,7 +135,7 @@ def _evaluate(args: argparse.Namespace) -> Answer:
             raise InvalidParameter(f"{args.place} is not a file")
     elif not args.place.is_dir():
         raise InvalidParameter(f"{args.place} is not a folder")
-    if args.report:  # what is missing is said before the work, not after it
+    if args.report:  # report a missing package before the evaluation, not after it
         from facecore._utils import extras
 
         extras.require_extra("matplotlib.figure")

@@ -46,7 +46,7 @@ def add_verbs(group: Commands) -> None:
     import_.add_argument("source", metavar="PEOPLE", type=Path, help="folder, or CSV file")
     import_.add_argument("--group", required=True, help="a group that exists")
     import_.add_argument(
-        "--report", metavar="CSV", type=Path, help="list refused pictures: image,user_id,code,message"
+        "--report", metavar="CSV", type=Path, help="report refused: image,user_id,code,message"
     )
     add_if_many(import_)
     export = group.add("export", _export, _EXPORT, MODELS, GALLERY)

@@ -56,7 +56,7 @@ def test_the_age_is_the_mean_of_the_distribution() -> None:
 
 @pytest.mark.parametrize(("share", "female"), [(np.nan, 0.5), (0.1, np.nan), (0.1, 1.5)])
 def test_an_answer_that_is_no_probability_is_refused(share: float, female: float) -> None:
-    with pytest.raises(FacecoreError, match="no probability"):
+    with pytest.raises(FacecoreError, match="not a probability"):
         estimator(np.full((2, 101), share), [0.5, female]).estimate(CROPS)
 
 
