@@ -35,10 +35,17 @@ def submit(task: Callable[[], T]) -> Future[T] | None:
     So it is after the main thread's end, in ``atexit`` handlers, and where the system grants no
     more threads.
     """
+    helpers = pool()
     try:
-        return pool().submit(task)
+        return helpers.submit(task)
     except RuntimeError:
         return None
+    except BaseException:
+        # Ctrl-C while a thread starts: the pool does not know it, so the process's end would wait
+        # for it for ever.  The end of the pool reaches it all the same.
+        pool.cache_clear()
+        helpers.shutdown(wait=False)
+        raise
 
 
 def at_once(tasks: Sequence[Callable[[], T]]) -> list[T]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -109,3 +110,25 @@ def test_images_that_share_a_file_are_read_one_after_the_other(
         files = [tar.extractfile("a.jpg") for _ in range(12)]
         vectors = list(compact.embed_many([f for f in files if f is not None], batch_size=4))
     assert all(isinstance(vector, np.ndarray) for vector in vectors)
+
+
+def test_a_process_ends_after_an_interrupt_while_a_helper_starts() -> None:
+    code = (
+        "import threading\n"
+        "from facecore._utils.threads import at_once\n"
+        "start = threading.Thread.start\n"
+        "def interrupted(thread):\n"
+        "    threading.Thread.start = start\n"
+        "    start(thread)\n"
+        "    raise KeyboardInterrupt\n"
+        "threading.Thread.start = interrupted\n"
+        "try:\n"
+        "    at_once([int, int])\n"
+        "except KeyboardInterrupt:\n"
+        "    print(at_once([int, int]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr, done.returncode) == ("[0, 0]\n", "", 0)
