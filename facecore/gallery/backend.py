@@ -1,4 +1,4 @@
-"""What `facecore.Gallery` needs of a place where faces are kept."""
+"""Protocol of the storage backends of `facecore.Gallery`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Backend", "Filter"]
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which records a question is about; what is None does not matter."""
+    """Criteria that select records; None matches every record."""
 
     group: str | None = None
     user_id: str | None = None
@@ -33,27 +33,27 @@ class Filter:
 
 
 class Backend(Protocol):
-    """Groups, faces and their templates, and a search among them.
+    """Storage of groups, faces and templates, with search.
 
-    Arguments were checked by the caller.  Every method that changes something returns when the
-    change is durable, and every later search sees it.  All methods may be called from many
-    threads.  A group that does not exist raises GroupNotFound wherever it is named.
+    The caller validates arguments.  Methods that change data return once the change is durable;
+    every later search sees it.  All methods are thread-safe.  An unknown group raises
+    GroupNotFound in every method that names one.
     """
 
     def create_group(self, name: str, title: str, description: str) -> Group:
         """Add a group; raises GroupExists."""
 
     def group(self, name: str) -> Group:
-        """One group."""
+        """Return a group by name."""
 
     def group_by_id(self, number: int) -> Group:
-        """One group."""
+        """Return a group by id."""
 
     def groups(self, offset: int, limit: int | None, title: str | None) -> list[Group]:
-        """A page of the groups, by id; `title`: only those that have this very one."""
+        """List a page of groups in order of id; `title` selects an exact title."""
 
     def update_group(self, name: str, title: str | None, description: str | None) -> Group:
-        """Change what is not None."""
+        """Set the fields that are not None."""
 
     def delete_group(self, name: str) -> int:
         """Delete a group and its faces; return their number."""
@@ -72,16 +72,16 @@ class Backend(Protocol):
         group : str
         faces : sequence of NewFace, n
         vectors : ndarray, shape (n, D), float32
-            Of unit length.
+            Unit length.
         on_existing : {"add", "refuse", "replace"}
-            What happens to faces that a user has in the group already.
+            How to treat faces that a user already has in the group.
 
         Raises
         ------
         UserExists
-            `on_existing` is "refuse", and one is there.
+            `on_existing` is "refuse" and the group holds one of the users.
         InvalidParameter
-            A face of that id is there.
+            A face id is already stored.
         """
 
     def remove(self, group: str, user_id: str | None, face_id: str | None) -> int:
@@ -90,39 +90,39 @@ class Backend(Protocol):
     def search(
         self, vector: NDArray[np.float32], groups: Sequence[str] | None, limit: int
     ) -> list[Hit]:
-        """The faces most like a vector, best first, over all groups together; None: all groups."""
+        """Find the faces most similar to a vector in the groups (None: all), best first."""
 
     def record(self, face_id: str) -> FaceRecord:
-        """One record; raises RecordNotFound."""
+        """Return a record by face id; raises RecordNotFound."""
 
     def record_by_id(self, number: int) -> FaceRecord:
-        """One record; raises RecordNotFound."""
+        """Return a record by id; raises RecordNotFound."""
 
     def records(self, which: Filter, offset: int, limit: int, after: int = 0) -> list[FaceRecord]:
-        """A page of records with ids above `after`, by id."""
+        """List a page of the records with ids above `after`, in order of id."""
 
     def count(self, which: Filter) -> int:
-        """Number of records."""
+        """Count the records that match."""
 
     def known(self, face_ids: Collection[str]) -> set[str]:
-        """Those of the ids that a face has."""
+        """Return the subset of the face ids that are stored."""
 
     def templates(
         self, which: Filter, batch_size: int
     ) -> Iterator[tuple[list[FaceRecord], NDArray[np.float32]]]:
-        """Records with their templates, by id, in batches; each as of one moment."""
+        """Iterate over records and templates by id; each batch is a consistent snapshot."""
 
     def comparisons(self, groups: Sequence[str] | None) -> int:
-        """Number of faces that a search in these groups compares with."""
+        """Count the faces that a search in these groups compares with."""
 
     def groups_of(self, user_id: str) -> list[str]:
-        """Names of the groups that hold a user, by the groups' ids."""
+        """List the names of the groups that hold a user, in order of group id."""
 
     def stats(self) -> GalleryStats:
-        """How large it is, and the state of its index."""
+        """Return the size of the store and the state of its index."""
 
     def compact(self) -> None:
-        """Free space and bring the index to its best form."""
+        """Free unused space and optimise the index."""
 
     def close(self) -> None:
-        """Finish; calling it again does nothing."""
+        """Close the backend; further calls do nothing."""

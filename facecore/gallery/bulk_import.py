@@ -1,4 +1,4 @@
-"""Many pictures into a group at once, and where the last attempt stopped."""
+"""Bulk import of pictures into a group, resumable after an interruption."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 
 __all__ = ["ImportResult", "RejectedImage", "face_id_of", "import_pictures"]
 
-# Faces in one transaction: one wait for the disk in about half a second of work.
+# Faces per transaction: one disk sync per half second of work or so.
 _COMMIT = 128
-# As `embed_many` takes it: enough under way for the workers while this thread waits for the disk.
+# `batch_size` of `embed_many`: keeps its workers busy while this thread waits for the disk.
 _BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedImage:
-    """A picture that is not in the group, and why.
+    """A picture that was not imported, and the reason.
 
     Attributes
     ----------
     image : str
-        Its path, relative to the folder or to the file that lists it.
+        Path relative to the folder, or to the CSV file that lists it.
     user_id : str
-        Empty where the picture belongs to nobody.
+        Empty if the picture is in no person's folder.
     code, message : str
-        Of the error.
+        Code and message of the error.
     """
 
     image: str
@@ -57,18 +57,18 @@ class RejectedImage:
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What `import_pictures` did.
+    """Result of `import_pictures`.
 
     Attributes
     ----------
     images : int
-        Pictures that were found.
+        Number of pictures found.
     added : int
-        Faces that are new in the group.
+        Faces added to the group.
     present : int
-        Pictures whose face was there already.
+        Pictures whose face was already in the group.
     refusals : tuple of RejectedImage
-        The other pictures, in their order.
+        The remaining pictures, in order.
     seconds : float
         Wall time.
     """
@@ -80,11 +80,11 @@ class ImportResult:
     seconds: float
 
     def refused(self) -> dict[str, int]:
-        """How many pictures were refused, by the error's code."""
+        """Count the refused pictures by error code."""
         return dict(sorted(Counter(refusal.code for refusal in self.refusals).items()))
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
+        """Return all fields and `refused` as JSON types."""
         return {
             "images": self.images,
             "added": self.added,
@@ -104,19 +104,19 @@ class _Source:
 
 
 def face_id_of(group: str, user_id: str, data: bytes) -> str:
-    """The id that a picture's face gets when it is imported: the same whenever it is.
+    """Derive the face id of an imported picture from its group, user and content.
 
-    So the faces that a gallery holds are themselves the record of what was imported, written in
-    one transaction with nothing left over when a face is removed; and a folder that moved, was
-    renamed or copied is known again.
+    The id is reproducible, so the stored faces themselves record what was imported: no separate
+    journal can disagree with them, and removing a face removes its entry.  A moved, renamed or
+    copied folder is recognised.
 
     Returns
     -------
     str
-        32 hexadecimal digits of the SHA-256 of group, user and the file's content.
+        First 32 hexadecimal digits of a SHA-256 over group, user and file content.
     """
     picture = hashlib.sha256(data).hexdigest()
-    # Names hold no control character, so nothing else has this text.
+    # Unambiguous: names contain no control characters.
     text = f"facecore import\0{group}\0{user_id}\0{picture}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -130,29 +130,28 @@ def import_pictures(
     progress: bool = False,
     if_many: IfMany = "largest",
 ) -> ImportResult:
-    """Add the faces of a folder of people, or of the pictures that a CSV file lists.
+    """Import faces from a folder of people, or from the pictures listed in a CSV file.
 
-    The largest face of each picture is added, without a quality (`FaceRecord.quality` is None).
-    However often it is stopped and begun again,
-    by Ctrl-C or a power cut, the group ends up with the same faces: a picture whose face is in
-    the group already is passed over.  What was refused is tried again each time.
+    Adds the largest face of each picture, without quality (`FaceRecord.quality` is None).
+    An import interrupted by Ctrl-C or a power cut can be run again and ends with the same faces:
+    pictures whose face is already in the group are skipped.  Refused pictures are retried.
 
     Parameters
     ----------
     gallery : Gallery
     group : str
-        Name of a group that exists.
+        Name of an existing group.
     source : Path
-        A folder that holds a folder per person, whose name is the ``user_id``
+        A folder with one subfolder per person, named by the ``user_id``
         (`facecore.images.folders.pictures_of_people`); or a CSV file of ``image,user_id``
         (`facecore.images.folders.listed_pictures`).
     report : Path, optional
-        CSV file that gets a line ``image,user_id,code,message`` for each refused picture; it is
-        written also when the import is interrupted.
+        CSV file for the refused pictures, one line ``image,user_id,code,message`` each; also
+        written if the import is interrupted.
     progress : bool, default False
         Show a progress bar on standard error.
     if_many : {"largest", "refuse"}
-        As in `Gallery.add`: whether a picture of several faces is refused.
+        As in `Gallery.add`: import the largest face, or refuse pictures of several faces.
 
     Raises
     ------
@@ -161,7 +160,7 @@ def import_pictures(
     InvalidParameter
         The source cannot be read, or the report cannot be written.
     GalleryLocked, GalleryNotWritable, ContractMismatch
-        As from `Gallery.add_templates`; what was added before stays.
+        As in `Gallery.add_templates`; faces committed before stay.
     """
     if report is not None:
         check_writable(report)
@@ -178,7 +177,7 @@ def import_pictures(
 
 
 class _Import:
-    """One attempt: what is on its way through the models, and what came of the rest."""
+    """One run of an import: pictures in progress and outcomes so far."""
 
     def __init__(
         self, gallery: Gallery, group: str, sources: Sequence[_Source], if_many: IfMany
@@ -198,7 +197,7 @@ class _Import:
     def work(self, progress: bool) -> None:
         from tqdm import tqdm
 
-        # A generator, as no progress bar of its own is asked for.
+        # Without a progress bar, `embed_many` returns a generator.
         answers = cast(
             "Generator[NDArray[np.float32] | FacecoreError]",
             self.gallery.engine.embed_many(self._pictures(), _BATCH, if_many=self.if_many),
@@ -220,13 +219,13 @@ class _Import:
             bar.update(len(self.sources) - bar.n)
 
     def _pictures(self) -> Iterator[bytes]:
-        """Encoded pictures whose faces are not in the group yet."""
+        """Yield encoded pictures whose faces are not yet in the group."""
         numbered = iter(enumerate(self.sources))
         while some := list(islice(numbered, 16)):
             read = [found for item in some if (found := self._read(*item))]
             known = self.gallery.known(source.face_id for _, source, _ in read)
             for number, source, data in read:
-                # The same picture may come twice, also before the first one is committed.
+                # The same picture may occur again before the first one is committed.
                 if source.face_id in known or source.face_id in self._uncommitted:
                     self.present += 1
                     continue
@@ -237,7 +236,7 @@ class _Import:
     def _read(self, number: int, source: _Source) -> tuple[int, _Source, bytes] | None:
         try:
             if source.user_id is None:
-                raise InvalidParameter("the picture lies in no person's folder")
+                raise InvalidParameter("the picture is in no person's folder")
             user_id = check_user_id(source.user_id)
             data = images.read_bytes(source.path, self.gallery.engine.limits)
         except FacecoreError as error:
@@ -273,7 +272,7 @@ def _sources(place: Path) -> list[_Source]:
         people = pictures_of_people(place)
         if people and all(person is None for person, _ in people):
             raise InvalidParameter(
-                f"{place} holds pictures and no folder of a person",
+                f"{place} holds pictures but no folder of a person",
                 "make a folder per person, named by the user_id, or give a CSV of image,user_id",
             )
         return [

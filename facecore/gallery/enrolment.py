@@ -1,4 +1,4 @@
-"""What is about to be stored: checked, numbered, and in batches."""
+"""Validation and batching of faces to store."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def new_faces(
     origin: Origin | Sequence[Origin] = "MANUAL",
     created: datetime | Sequence[datetime] | None = None,
 ) -> list[NewFace]:
-    """Faces with ids and a time; see `facecore.Gallery.add_templates` for the parameters."""
+    """Validate faces, adding missing ids and times; parameters as in `Gallery.add_templates`."""
     if isinstance(user_ids, str) or not isinstance(user_ids, Sized):
         raise InvalidParameter(
             f"user_ids is {user_ids!r:.80}", "give a list, with one for each vector"
@@ -56,7 +56,7 @@ def new_faces(
     ]
     for name, column in columns:
         if not isinstance(column, Sized) or len(column) != count:
-            raise InvalidParameter(f"{count} user_ids and not as many {name}")
+            raise InvalidParameter(f"{name} must have {count} entries, one per user_id")
     faces = [
         NewFace(check_user_id(user_id), check_face_id(face_id), _quality(q), _origin(o), _moment(t))
         for user_id, face_id, q, o, t in zip(*(column for _, column in columns), strict=True)
@@ -67,7 +67,7 @@ def new_faces(
 
 
 def pack_of(contract: object) -> str:
-    """Name the pack that has a contract, for a message."""
+    """Name the pack with this contract id, for messages."""
     from facecore.models.listing import list_packs
     from facecore.models.manifest import contract_id
 
@@ -78,12 +78,12 @@ def pack_of(contract: object) -> str:
 
 
 class Pairs:
-    """The images of (image, user_id) pairs, as the engine takes them; the users wait in line.
+    """Iterate over the images of (image, user_id) pairs and queue the user ids.
 
     Attributes
     ----------
     users : deque
-        Of the images that were taken and not yet stored, whatever their callers gave.
+        Unchecked user ids of the images that were read and are not yet stored.
     """
 
     def __init__(self, items: Iterable[tuple[FaceInput, str]]) -> None:
@@ -112,7 +112,7 @@ def stored(
     vectors: Iterator[NDArray[np.float32] | FacecoreError],
     batch_size: int,
 ) -> Iterator[FaceRecord | FacecoreError]:
-    """Store vectors batch by batch, each in one transaction; yield what became of each."""
+    """Store vectors, one transaction per batch; yield a record or an error for each."""
     while answers := list(islice(vectors, batch_size)):
         outcomes: list[FacecoreError | None] = []
         faces, matrix = [], []
@@ -148,4 +148,4 @@ def _moment(value: object) -> datetime:
     try:
         return value.astimezone(UTC)
     except OverflowError as error:
-        raise InvalidParameter(f"created is {value!r:.80}, which is no moment in UTC") from error
+        raise InvalidParameter(f"created is {value!r:.80}, which is out of range in UTC") from error

@@ -1,4 +1,4 @@
-"""Gallery: many stored faces, and who among them is on a picture."""
+"""Gallery: stored faces in groups, with search, verification and identification."""
 
 from __future__ import annotations
 
@@ -62,46 +62,45 @@ Per = Literal["face", "user"]
 
 
 class Gallery:
-    """Faces in named groups, kept on this machine, and the search among them.
+    """Store faces in named groups on this machine, and search them.
 
-    A context manager, and safe to share between threads.  One process may change a gallery at a
-    time; any number of others may read it meanwhile (``read_only=True``) and see every change
-    at their next call.  It passes neither through a fork nor through pickle (docs/processes.md).
+    A context manager; safe to share between threads.  One process at a time may change a
+    gallery; any number of others may read it meanwhile (``read_only=True``) and see every change
+    at their next call.  It cannot be forked or pickled (docs/processes.md).
 
-    When a method that changes something returns, the change survives a crash of the process and
-    a loss of power.  When `remove` or `delete_group` returns, no file of the folder holds the
-    templates in any form (`GalleryStats.erasure_pending` tells the one exception).
+    Once a method that changes the gallery returns, the change survives a process crash and a
+    power loss.  Once `remove` or `delete_group` returns, no file in the folder holds the removed
+    templates in any form (`GalleryStats.erasure_pending` reports the one exception).
 
     Parameters
     ----------
     address : str or PathLike
-        A folder, made where it is missing; or, with the extra ``milvus``, a Milvus server,
-        ``milvus+http://[user:password@]host:19530[/database]``, or a file of milvus-lite,
-        ``milvus+file:///folder/name.db``.  What differs there is in docs/galleries.md.
+        A folder, created if missing; or, with the extra ``milvus``, a Milvus server,
+        ``milvus+http://[user:password@]host:19530[/database]``, or a milvus-lite file,
+        ``milvus+file:///folder/name.db``.  See docs/galleries.md for the differences.
     engine : FaceEngine
-        Its pack decides which templates may be compared; a gallery stays with it for life.
+        Its pack defines which templates are comparable; a gallery keeps its pack for life.
     index : {"auto", "exact", "hnsw"}
-        How a search is done; "exact", which "auto" means on this machine, compares with every
-        face; "hnsw" makes an approximate index in the background, and searches of all groups
-        use it when it is ready.  As far as was measured it is no faster at a high recall: see
-        docs/galleries.md.
+        Search method.  "exact" compares with every face; "auto" means "exact" on this machine.
+        "hnsw" builds an approximate index in the background; searches of all groups use it once
+        it is ready.  In our measurements it is no faster at high recall: see docs/galleries.md.
     read_only : bool, default False
-        Open it beside the process that changes it.
+        Open without write access, beside the process that changes the gallery.
     progress : bool, default False
-        Show a bar on standard error while an index is built.
+        Show a progress bar on standard error while an index is built.
 
     Raises
     ------
     ContractMismatch
         The gallery holds templates of another pack.
     GalleryLocked
-        It is open for writing already.
+        It is already open for writing.
     GalleryCorrupt, GalleryNotWritable
-        Its database is damaged; its folder cannot be written.
+        Its database is damaged; its folder is not writable.
     GalleryUnavailable, MissingExtra
         The Milvus server cannot be reached; pymilvus is not installed.
     InvalidParameter
-        An argument makes no sense; also where there is no gallery and `read_only` is set.
+        An argument is invalid, or `read_only` is set and there is no gallery.
 
     Examples
     --------
@@ -164,7 +163,7 @@ class Gallery:
         return self._contract.id
 
     def close(self) -> None:
-        """Finish, and save an HNSW index.  Calling it again does nothing."""
+        """Close the gallery; saves an HNSW index.  Further calls do nothing."""
         self._backend.close()
 
     def create_group(
@@ -175,11 +174,11 @@ class Gallery:
         Parameters
         ----------
         name : str
-            1..64 characters, none of them a control character; unique and case-sensitive.
+            1..64 characters, no control characters; unique, case-sensitive.
         title, description : str
-            For people to read; at most 4,096 characters.
+            Free text for people; at most 4,096 characters.
         exist_ok : bool, default False
-            Where the group exists, return it as it is instead of raising GroupExists.
+            Return an existing group unchanged instead of raising GroupExists.
 
         Raises
         ------
@@ -195,19 +194,19 @@ class Gallery:
             return self._backend.group(name)
 
     def group(self, name: str) -> Group:
-        """One group; raises GroupNotFound."""
+        """Return a group by name; raises GroupNotFound."""
         return self._backend.group(check_name(name))
 
     def group_by_id(self, id: int) -> Group:
-        """One group by `Group.id`; raises GroupNotFound."""
+        """Return a group by `Group.id`; raises GroupNotFound."""
         return self._backend.group_by_id(check_count(id, "id", 0))
 
     def groups(
         self, *, offset: int = 0, limit: int | None = None, title: str | None = None
     ) -> list[Group]:
-        """Groups by their ids, from the `offset`-th, at most `limit`.
+        """List at most `limit` groups in order of id, starting at position `offset`.
 
-        With a `title`, only those that have it, letter for letter.
+        `title` selects the groups with exactly this title.
         """
         most = None if limit is None else check_count(limit, "limit", 0)
         return self._backend.groups(check_count(offset, "offset", 0), most, title)
@@ -215,7 +214,7 @@ class Gallery:
     def update_group(
         self, name: str, *, title: str | None = None, description: str | None = None
     ) -> Group:
-        """Change what people read about a group; None leaves it.  Raises GroupNotFound."""
+        """Change a group's title or description; None keeps it.  Raises GroupNotFound."""
         if title is not None:
             check_text(title, "title")
         if description is not None:
@@ -223,7 +222,7 @@ class Gallery:
         return self._backend.update_group(check_name(name), title, description)
 
     def delete_group(self, name: str) -> int:
-        """Delete a group and the faces in it; return their number.  Raises GroupNotFound."""
+        """Delete a group and its faces; return the number of faces.  Raises GroupNotFound."""
         return self._backend.delete_group(check_name(name))
 
     def add(
@@ -237,7 +236,7 @@ class Gallery:
         on_existing: OnExisting = "add",
         if_many: IfMany = "largest",
     ) -> FaceRecord:
-        """Store the face of an image, and its quality.
+        """Store the face in an image, with its quality.
 
         Parameters
         ----------
@@ -245,16 +244,16 @@ class Gallery:
         image : image or FaceSample
             As in `facecore.FaceEngine.sample`.
         user_id : str
-            1..256 characters, none of them a control character.
+            1..256 characters, no control characters.
         face : {"largest", "central"}
-            Which face stands for the image.
+            Which face of the image to use.
         origin : {"MANUAL", "AUTO"}
         on_existing : {"add", "refuse", "replace"}
-            Where the group holds the user already: add another face, raise UserExists, or
-            replace all of the user's faces there.  Decided and done in one step.
+            If the group already holds the user: add another face, raise UserExists, or replace
+            all of the user's faces there.  Check and change are one atomic step.
         if_many : {"largest", "refuse"}
-            Where the image shows several faces: store the largest (`FaceRecord.others` counts
-            the others), or raise SeveralFacesDetected.
+            If the image shows several faces: store the largest (`FaceRecord.others` counts the
+            others), or raise SeveralFacesDetected.
 
         Raises
         ------
@@ -262,7 +261,7 @@ class Gallery:
         NoFaceDetected, UnreadableImage, ImageTooLarge, InvalidParameter
             As in `facecore.FaceEngine.sample`.
         GalleryLocked, GalleryNotWritable, GalleryCorrupt
-            It cannot be stored, and nothing was changed.
+            The face cannot be stored; nothing was changed.
         """
         check_choice(on_existing, "on_existing", OnExisting)
         check_choice(origin, "origin", Origin)
@@ -286,10 +285,10 @@ class Gallery:
         progress: bool = False,
         if_many: IfMany = "largest",
     ) -> Iterator[FaceRecord | FacecoreError]:
-        """Store the faces of many images, in their order, while the images are still being read.
+        """Store the faces of many images in order, while images are still being read.
 
-        Their quality is not judged, as the engine's stream gives vectors alone:
-        `FaceRecord.quality` is None.
+        Quality is not measured, because the engine streams vectors only: `FaceRecord.quality` is
+        None.
 
         Parameters
         ----------
@@ -297,26 +296,26 @@ class Gallery:
         items : iterable of (image, user_id)
             Read lazily.
         face : {"largest", "central"}
-            Which face stands for an image.
+            Which face of an image to use.
         batch_size : int, default 32
-            Faces in one run of the embedder and in one transaction.
+            Faces per embedder run and per transaction.
         progress : bool, default False
-            Show a bar on standard error.
+            Show a progress bar on standard error.
         if_many : {"largest", "refuse"}
             As in `add`.
 
         Yields
         ------
         FaceRecord or FacecoreError
-            A record once it is durable; an error in the place of an image that has no face, say:
-            one bad image never ends the run.
+            A record once it is durable; in place of a bad image (no face, for example) its
+            error.  A bad image never ends the run.
 
         Raises
         ------
         GroupNotFound, InvalidParameter
-            At once, for the arguments.
+            Immediately, for bad arguments.
         GalleryLocked, GalleryNotWritable, GalleryCorrupt
-            From the iterator: what was yielded is stored.
+            From the iterator; records already yielded are stored.
         """
         batch_size = check_count(batch_size, "batch_size", 1)
         self._backend.group(check_name(group))
@@ -336,22 +335,22 @@ class Gallery:
         origin: Origin | Sequence[Origin] = "MANUAL",
         created: datetime | Sequence[datetime] | None = None,
     ) -> list[FaceRecord]:
-        """Store templates that were made before: by another gallery, say.  All or none.
+        """Store existing templates, for example from another gallery.  All or none.
 
         Parameters
         ----------
         group : str
         vectors : array_like, shape (n, D), float32
-            Of unit length (to 0.001); they are kept to the last bit.
+            Unit length within 0.001; stored bit for bit.
         user_ids : sequence of str, n
         contract : str
             `FaceEngine.contract_id` of the engine that made them.
         face_ids : sequence of str, optional
-            32 lower-case hexadecimal digits; by default new ones.
+            32 lower-case hexadecimal digits each; new ids by default.
         quality : sequence of float or None, optional
         origin : str or sequence of str
         created : datetime or sequence of datetime, optional
-            With a time zone; by default now.
+            With a time zone; now by default.
 
         Raises
         ------
@@ -359,7 +358,7 @@ class Gallery:
             They belong to another vector space.
         GroupNotFound
         InvalidParameter
-            A shape, a length or a value is wrong, or a face of that id is stored already.
+            A shape, a length or a value is wrong, or a face id is already stored.
         """
         if contract != self._contract.id:
             raise ContractMismatch(
@@ -386,34 +385,34 @@ class Gallery:
         id_portrait: bool = False,
         per: Per = "face",
     ) -> list[Match]:
-        """The stored faces most like the face of an image, best first.
+        """Find the stored faces most similar to the face in an image, best first.
 
         Parameters
         ----------
         image : image or FaceSample
         groups : str or sequence of str, optional
-            Where to look; all groups by default.
+            Groups to search; all groups by default.
         limit : int, default 5
-            At most so many over all groups together.
+            Maximum number of matches over all groups together.
         face : {"largest", "central"}
-            Which face stands for the image.
+            Which face of the image to use.
         threshold : float, optional
-            Only faces whose score, 0..100, is at least this.  Without it and without `far`, the
-            best are given however little they are like the probe.
+            Minimum score, 0..100.  Without `threshold` and `far`, the best matches are returned
+            whatever their score.
         far : float, optional
-            The chance, above 0 and below 1, that a person who is in none of the groups finds
-            anybody; the threshold follows from it, the calibration and the number of faces that
-            are compared.  See docs/galleries.md.
+            False accept rate of the whole search, above 0 and below 1: the probability that a
+            person in none of the groups matches anyone.  The threshold follows from it, the
+            calibration and the number of faces compared.  See docs/galleries.md.
         id_portrait : bool, default False
             As in `facecore.FaceEngine.compare`: the image, or every stored face, is an ID portrait.
         per : {"face", "user"}
-            Whether each face of a user is a match, or each user once, by the best face.
+            Return every matching face, or each user once with the best face.
 
         Raises
         ------
         GroupNotFound
         InvalidParameter
-            An argument makes no sense, or `far` is rarer than the calibration reaches.
+            An argument is invalid, or `far` is below the calibration's range.
         NoFaceDetected, UnreadableImage, ImageTooLarge
             As in `facecore.FaceEngine.sample`.
         """
@@ -433,19 +432,19 @@ class Gallery:
         threshold: float | None = None,
         id_portrait: bool = False,
     ) -> Verification:
-        """Whether the face of an image is a user's, by the best of the user's templates.
+        """Verify that the face in an image is a user's, by the user's most similar template.
 
-        Several templates are several chances for a stranger too; `Verification.score` counts
-        them, so that the same threshold means the same false accept rate.
+        More templates give a stranger more chances.  `Verification.score` corrects for their
+        number: the same threshold keeps the same false accept rate.
 
         Parameters
         ----------
         image : image or FaceSample
         group, user_id : str
         face : {"largest", "central"}
-            Which face stands for the image.
+            Which face of the image to use.
         threshold : float, optional
-            Score from which it passes, 0..100; the engine's by default.
+            Minimum score to pass, 0..100; the engine's threshold by default.
         id_portrait : bool, default False
             As in `search`.
 
@@ -489,30 +488,30 @@ class Gallery:
         limit: int = 5,
         once: bool = True,
     ) -> list[Identification]:
-        """Who each face of an image is: a user, or nobody.
+        """Identify each face in an image as a user or as unknown.
 
         Parameters
         ----------
         image : image or FaceSample
         groups : str or sequence of str, optional
-            Where to look; all groups by default.
+            Groups to search; all groups by default.
         far : float, default 0.01
-            As in `search`, for each face.
+            As in `search`, per face.
         limit : int, default 5
-            Candidates for each face.
+            Candidates per face.
         once : bool, default True
-            Whether a user can be on the picture only once; the most similar face wins.
+            Assign a user to at most one face of the image, the most similar one.
 
         Returns
         -------
         list of Identification
-            One a face, largest first.
+            One per face, largest first.
 
         Raises
         ------
         GroupNotFound
         InvalidParameter
-            An argument makes no sense, or `far` is rarer than the calibration reaches.
+            An argument is invalid, or `far` is below the calibration's range.
         UnreadableImage, ImageTooLarge
             As in `facecore.FaceEngine.samples`.
         """
@@ -546,26 +545,25 @@ class Gallery:
         different_users: bool = False,
         progress: bool = False,
     ) -> list[DuplicateSet[FaceRecord]]:
-        """Faces of one person in a group, or in several groups: all pairs are compared.
+        """Find faces of one person within a group or across groups by comparing all pairs.
 
         Parameters
         ----------
         groups : str or sequence of str
-            One group: all of its pairs.  Several: pairs of faces in different groups.
+            One group: compare all pairs in it.  Several: compare faces of different groups.
         far : float, default 0.001
-            The chance, above 0 and below 1, that any pair of different people is found, over all
+            Probability, above 0 and below 1, of finding any pair of different people, over all
             pairs together.
         different_users : bool, default False
-            Leave out pairs of faces of one user.
+            Skip pairs of faces of one user.
         progress : bool, default False
-            Show a bar on standard error.
+            Show a progress bar on standard error.
 
         Raises
         ------
         GroupNotFound
         InvalidParameter
-            An argument makes no sense, or the rate for one pair is rarer than the calibration
-            reaches.
+            An argument is invalid, or the rate per pair is below the calibration's range.
         """
         names = self._check_search(groups, 1, None, far) or []
         batches = [batch for name in names for batch in self.templates(name, 10_000)]
@@ -599,12 +597,12 @@ class Gallery:
         batch_size: int = 32,
         progress: bool = False,
     ) -> Iterator[list[Match] | FacecoreError]:
-        """`search` for many images, in their order.
+        """Run `search` for many images, in order.
 
         Yields
         ------
         list of Match, or FacecoreError
-            The error stands in the place of an image that has no vector.
+            The error replaces the matches of an image that could not be embedded.
         """
         names = self._check_search(groups, limit, threshold, far)
         table = self.engine.calibration_for(id_portrait)
@@ -622,7 +620,7 @@ class Gallery:
         Returns
         -------
         int
-            How many there were.
+            Number of faces removed.
 
         Raises
         ------
@@ -639,11 +637,11 @@ class Gallery:
         return self._backend.remove(check_name(group), user_id, face_id)
 
     def record(self, face_id: str) -> FaceRecord:
-        """One record; raises RecordNotFound."""
+        """Return a record by face id; raises RecordNotFound."""
         return self._backend.record(check_face_id(face_id))
 
     def record_by_id(self, id: int) -> FaceRecord:
-        """One record by `FaceRecord.id`; raises RecordNotFound."""
+        """Return a record by `FaceRecord.id`; raises RecordNotFound."""
         return self._backend.record_by_id(check_count(id, "id", 0))
 
     def records(
@@ -656,9 +654,9 @@ class Gallery:
         face_id: str | None = None,
         origin: Origin | None = None,
     ) -> list[FaceRecord]:
-        """Records by their ids, from the `offset`-th of those that fit, at most `limit`.
+        """List at most `limit` matching records in order of id, starting at position `offset`.
 
-        What is None does not matter; a group that does not exist raises GroupNotFound.
+        A filter of None matches every record.  An unknown group raises GroupNotFound.
         """
         which = _filter(group, user_id, face_id, origin)
         page = check_count(offset, "offset", 0), check_count(limit, "limit", 0)
@@ -672,22 +670,22 @@ class Gallery:
         face_id: str | None = None,
         origin: Origin | None = None,
     ) -> int:
-        """Number of records that fit; as in `records`."""
+        """Count the records that match; filters as in `records`."""
         return self._backend.count(_filter(group, user_id, face_id, origin))
 
     def known(self, face_ids: Iterable[str]) -> set[str]:
-        """Those of the ids that faces of the gallery have."""
+        """Return the subset of the ids that the gallery holds."""
         return self._backend.known([check_face_id(face_id) for face_id in face_ids])
 
     def templates(
         self, group: str | None = None, batch_size: int = 1000
     ) -> Iterator[tuple[list[FaceRecord], NDArray[np.float32]]]:
-        """All records with their templates, by id, in batches: for an export.
+        """Iterate over all records and templates in order of id, in batches, for export.
 
         Yields
         ------
         list of FaceRecord, ndarray of shape (n, D), float32
-            Each batch is as of one moment; what is added meanwhile comes at the end.
+            Each batch is a consistent snapshot; faces added meanwhile come last.
         """
         batch_size = check_count(batch_size, "batch_size", 1)
         if group is not None:
@@ -695,17 +693,17 @@ class Gallery:
         return self._backend.templates(Filter(group), batch_size)
 
     def users_groups(self, user_id: str) -> list[str]:
-        """Names of the groups that hold a user, the oldest group first."""
+        """List the names of the groups that hold a user, oldest group first."""
         return self._backend.groups_of(check_user_id(user_id))
 
     def stats(self) -> GalleryStats:
-        """How large the gallery is, and the state of its index."""
+        """Return the gallery's size and the state of its index."""
         return self._backend.stats()
 
     def compact(self) -> None:
-        """Check the database, free the space of removed faces and bring the index up to date.
+        """Check the database, free the space of removed faces and update the index.
 
-        Needs up to twice the size of the database on the disk while it runs.
+        Needs up to twice the database's size on disk while it runs.
         """
         self._backend.compact()
 
@@ -756,7 +754,7 @@ class Gallery:
         if per == "face":
             return self._backend.search(vector, groups, limit)
         faces = 4 * limit
-        while True:  # more and more faces, until there are enough users
+        while True:  # fetch more faces until there are enough users
             hits = self._backend.search(vector, groups, faces)
             users: dict[str, Hit] = {}
             for hit in hits:

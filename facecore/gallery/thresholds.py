@@ -1,4 +1,4 @@
-"""One probe against many: how the false accept rate grows with the number of comparisons."""
+"""Thresholds for 1:N search: the false accept rate grows with the number of comparisons."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ __all__ = ["best_of", "check_far", "per_comparison", "score_threshold"]
 
 
 def per_comparison(far: float, comparisons: int) -> float:
-    r"""The rate per comparison at which a search of `comparisons` faces has the rate `far`.
+    r"""Rate per comparison at which a search over `comparisons` faces has the rate `far`.
 
     .. math:: p = 1 - (1 - \mathrm{FAR})^{1/N}
 
-    A search of N strangers' faces finds somebody with probability :math:`1 - (1 - p)^N` if the
-    comparisons are independent (ISO/IEC 19795-1), and with no more than :math:`N p` if not.
+    A search over N faces of other people returns a match with probability
+    :math:`1 - (1 - p)^N` if the comparisons are independent (ISO/IEC 19795-1), and with at most
+    :math:`N p` otherwise.
 
     Parameters
     ----------
     far : float
-        Above 0 and below 1.
+        False accept rate of the search, above 0 and below 1.
     comparisons : int
         N, at least 1.
     """
@@ -30,17 +31,17 @@ def per_comparison(far: float, comparisons: int) -> float:
 
 
 def best_of(table: Calibration, similarity: float, comparisons: int) -> float:
-    r"""Score of the best of several comparisons with one person.
+    r"""Score of the best of n comparisons with one person, corrected for n chances.
 
-    A stranger has :math:`n` chances, so that the rate at which strangers reach the similarity
-    is :math:`1 - (1 - p)^n` for the :math:`p` of one comparison, if they are independent, and
-    lower if not, as they are with templates of one person.
+    If one comparison with a stranger reaches the similarity at the rate :math:`p`, the best of
+    :math:`n` independent ones does so at :math:`1 - (1 - p)^n`.  Templates of one person are
+    dependent; their rate is lower.
 
     Parameters
     ----------
     table : Calibration
     similarity : float
-        The highest of them, -1..1.
+        The highest similarity, -1..1.
     comparisons : int
         n, at least 1.
     """
@@ -52,20 +53,19 @@ def best_of(table: Calibration, similarity: float, comparisons: int) -> float:
 
 
 def check_far(far: object) -> None:
-    """Refuse what is not a rate above 0 and below 1."""
+    """Raise InvalidParameter unless `far` is above 0 and below 1."""
     if check_number(far, "far", 0, 1) in (0, 1):
         raise InvalidParameter(f"far is {far!r}, must be above 0 and below 1")
 
 
 def score_threshold(table: Calibration, far: float, comparisons: int) -> float:
-    """Score from which a match counts, so that the share `far` of strangers finds anybody.
+    """Minimum score of a match at which the share `far` of strangers matches anyone.
 
     Raises
     ------
     InvalidParameter
-        The rate per comparison is rarer than the calibration reaches at all.  Where it is rarer
-        than what was measured, the threshold is extrapolated
-        (`Calibration.is_extrapolated` tells).
+        The rate per comparison is below the calibration's range.  Below the measured range, the
+        threshold is extrapolated (see `Calibration.is_extrapolated`).
     """
     if not comparisons:
         return 100.0

@@ -1,4 +1,4 @@
-"""Checks of what an index is given, before anything changes."""
+"""Validation of index arguments before anything changes."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ __all__ = ["as_ids", "as_labels", "as_rows"]
 
 
 def as_ids(ids: ArrayLike) -> NDArray[np.int64]:
-    """Whole numbers from 0 on, one-dimensional."""
+    """Validate one-dimensional ids: int64, at least 0."""
     return _whole(ids, "ids", np.int64).astype(np.int64)
 
 
 def as_labels(labels: ArrayLike) -> NDArray[np.int32]:
-    """Whole numbers from 0 on that fit 32 bits, one-dimensional."""
+    """Validate one-dimensional labels: int32, at least 0."""
     return _whole(labels, "labels", np.int32).astype(np.int32)
 
 
 def as_rows(
     ids: ArrayLike, vectors: ArrayLike, labels: ArrayLike | None, dimension: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int32]]:
-    """What an index is to add: as many of each, every id once; 0 where there are no labels."""
+    """Validate rows to add: equal lengths, unique ids; labels default to 0."""
     keys, rows = as_ids(ids), as_vectors(vectors, dimension)
     of = np.zeros(len(keys), np.int32) if labels is None else as_labels(labels)
     if not len(keys) == len(rows) == len(of):
         raise InvalidParameter(
-            f"{len(keys)} ids, {len(rows)} vectors and {len(of)} labels: as many are needed"
+            f"{len(keys)} ids, {len(rows)} vectors and {len(of)} labels: lengths must be equal"
         )
     if len(np.unique(keys)) != len(keys):
-        raise InvalidParameter("an id is there twice")
+        raise InvalidParameter("the ids contain a duplicate")
     return keys, rows, of
 
 
@@ -40,7 +40,7 @@ def _whole(numbers: ArrayLike, name: str, kind: type[np.signedinteger]) -> NDArr
     try:
         array = np.asarray(numbers)
     except ValueError as error:
-        raise InvalidParameter(f"{name} are no array: {error}") from None
+        raise InvalidParameter(f"{name} cannot be converted to an array: {error}") from None
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise InvalidParameter(
             f"{name} must be a list of whole numbers, not {array.dtype} {array.shape}"

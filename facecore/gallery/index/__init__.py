@@ -14,7 +14,7 @@ __all__ = ["ExactIndex", "HnswIndex", "Index"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "HnswIndex":  # imports hnswlib, which only this index needs
+    if name == "HnswIndex":  # lazy: only this index needs hnswlib
         from facecore.gallery.index.hnsw import HnswIndex
 
         return HnswIndex

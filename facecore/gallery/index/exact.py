@@ -1,4 +1,4 @@
-"""Exact search: scan 8-bit codes, then compare the rows that can be among the best in float64."""
+"""Exact search: scan 8-bit codes, then compare the remaining candidates in float64."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ __all__ = ["ExactIndex", "Fetch"]
 Fetch = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 Fields = dict[str, NDArray[Any]]
 
-_PROBES = 16  # that go over the codes together
-_BLOCK = 1 << 14  # rows that are coded at a time
+_PROBES = 16  # per scan of the codes
+_BLOCK = 1 << 14  # rows encoded at a time
 _MOST_FETCHED = 4096
 _FILES = ("ids", "labels", "vectors")
 
-# Adding never copies what is there, as an array that doubles does, and takes at most one chunk
-# more than needed, of which the system gives only the pages that were written.
+# Adding never copies existing rows (a doubling array would) and allocates at most one chunk too
+# many, of which the OS commits only the pages written.
 _CHUNK = 1 << 16
-_SCAN_BLOCK = 1 << 15  # what one thread scans at a time
+_SCAN_BLOCK = 1 << 15  # rows that one thread scans at a time
 
-# Of each row, beside its codes ("values") and, where they are kept, its "vectors".
+# Fields of each row, in addition to its codes ("values") and, if kept, its "vectors".
 _FIELDS: dict[str, type] = {
     "ids": np.int64,
     "scales": np.float32,
@@ -51,21 +51,21 @@ _FIELDS: dict[str, type] = {
 
 
 class ExactIndex:
-    """An index that finds what a float64 scan of all rows finds, in a tenth of its time or less.
+    """Exact index: the results of a float64 scan of all rows, in a tenth of the time or less.
 
-    The codes bound every similarity from both sides (`facecore.matching.similarity`); each row
-    whose upper bound reaches the k-th greatest lower bound is compared again in float64, so that
-    the answer is exact whatever the vectors are.  Without its vectors, a row of D numbers takes
-    D + 20 bytes and 12 more for finding its id.
+    The 8-bit codes give lower and upper bounds of every similarity
+    (`facecore.matching.similarity`).  Each row whose upper bound reaches the k-th greatest lower
+    bound is compared again in float64, so the result is exact for any vectors.  A row of D numbers
+    takes D + 20 bytes without its vector, plus 12 for its id.
 
     Parameters
     ----------
     dimension : int
         Length of the vectors, 1..8192.
     keep_vectors : bool, default True
-        Keep the float32 vectors.  An index that does not needs `fetch` for every search.
+        Keep the float32 vectors.  Without them, every search needs `fetch`.
     threads : int, optional
-        For one search; all usable processors where it is not given.
+        Threads per search; all usable processors by default.
 
     Raises
     ------
@@ -73,8 +73,8 @@ class ExactIndex:
 
     Notes
     -----
-    Rows are ranked by similarity in float64; rows whose similarities are equal only when
-    rounded to the float32 that is returned keep that order.
+    Rows are ranked by float64 similarity.  Rows whose similarities become equal when rounded to
+    the returned float32 keep this order.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ExactIndex:
         self._lock = ReadersWriterLock()
         self._rows = _Rows(dimension, vectors=keep_vectors)
         self._map = IdMap()
-        # Labels may be any numbers; rows hold their place in this list.
+        # Position of each label; rows store positions.
         self._groups: dict[int, int] = {}
         self._sizes = np.zeros(0, np.int64)
 
@@ -139,14 +139,14 @@ class ExactIndex:
             As in `Index.search`.
         fetch : callable, optional
             ``fetch(ids)`` returns the float32 vectors that were added, shape (n, D).  It is
-            called in this thread and under the lock, so it must not use this index.  Only an
-            index that keeps no vectors needs it.
+            called in this thread while the lock is held, so it must not use this index.
+            Required for an index without vectors.
 
         Raises
         ------
         InvalidParameter
         IndexCorrupt
-            `fetch` returned other vectors than those that were added.
+            `fetch` returned vectors that differ from those added.
         """
         if fetch is None:
             if not self._rows.has_vectors:
@@ -162,7 +162,7 @@ class ExactIndex:
         return (ids[0], similarities[0]) if alone else (ids, similarities)
 
     def save(self, folder: Path) -> None:
-        """Write ``ids.npy``, ``labels.npy`` and ``vectors.npy`` into an empty folder that exists.
+        """Write ``ids.npy``, ``labels.npy`` and ``vectors.npy`` into an existing empty folder.
 
         Raises
         ------
@@ -180,7 +180,7 @@ class ExactIndex:
 
     @classmethod
     def load(cls, folder: Path, *, threads: int | None = None) -> Self:
-        """Read an index that `save` wrote.
+        """Load an index written by `save`.
 
         Raises
         ------
@@ -259,8 +259,8 @@ class ExactIndex:
         k: int,
         fetch: Fetch,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        # From the greatest upper bound down, until none of what is left can still be among the
-        # best.  In steps, as equal rows can make candidates of the whole index.
+        # In order of falling upper bounds, until no remaining row can be among the best.  In
+        # steps, because equal rows can make the whole index a candidate.
         order = np.argsort(-upper, kind="stable")
         best, similarity = np.empty(0, np.int64), np.empty(0)
         start, size = 0, 4 * k
@@ -276,7 +276,7 @@ class ExactIndex:
                 )
             exact = dots(fetched, probe)
             if not ((lower[part] <= exact) & (exact <= upper[part])).all():
-                raise IndexCorrupt("vectors that were fetched are not those that were added")
+                raise IndexCorrupt("the fetched vectors differ from those that were added")
             ids, exact = np.concatenate((best, ids)), np.concatenate((similarity, exact))
             first = np.lexsort((ids, -exact))[:k]
             best, similarity = ids[first], exact[first]
@@ -289,13 +289,13 @@ class ExactIndex:
 
 
 class _Rows:
-    """Rows that are numbered from 0, each with its fields, in one array of each kind a chunk.
+    """Rows numbered from 0, stored in chunks with one array per field.
 
     Parameters
     ----------
     dimension : int
     vectors : bool
-        Whether the float32 rows are kept too.
+        Also keep the float32 vectors.
     """
 
     def __init__(self, dimension: int, vectors: bool) -> None:
@@ -311,7 +311,7 @@ class _Rows:
         self._blocks: list[ScanBlock] | None = None
 
     def put(self, rows: NDArray[np.int64], fields: Fields) -> None:
-        """Write rows: those that exist, or the next ones, without a gap."""
+        """Write existing rows or the next ones, without a gap."""
         count = max(self.count, int(rows.max(initial=-1)) + 1)
         while len(self._chunks) * _CHUNK < count:
             self._chunks.append({name: np.empty(*like) for name, like in self._shapes.items()})
@@ -321,7 +321,7 @@ class _Rows:
         self.count, self._blocks = count, None
 
     def take(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """One field of some rows, copied."""
+        """Return a copy of one field of the given rows."""
         shape, kind = self._shapes[name]
         taken: NDArray[Any] = np.empty((len(rows), *shape[1:]), kind)
         for number, chosen, at in _split(rows):
@@ -329,12 +329,12 @@ class _Rows:
         return taken
 
     def remove(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Remove rows, each once; the last rows move to their places, and zeros to theirs.
+        """Remove rows (no duplicates); the last rows move into the gaps and are then zeroed.
 
         Returns
         -------
         ids, rows : ndarray, int64
-            Which moved, and to where.
+            Ids that moved, and their new rows.
         """
         count = self.count - len(rows)
         stay = np.ones(len(rows), bool)
@@ -350,14 +350,14 @@ class _Rows:
         return np.asarray(moved["ids"], np.int64), holes
 
     def parts(self, start: int = 0) -> Iterator[Fields]:
-        """All fields from a row on, chunk by chunk, not copied."""
+        """Yield views of all fields from row `start` on, chunk by chunk."""
         for number in range(start // _CHUNK, len(self._chunks)):
             first = number * _CHUNK
             cut = slice(max(start - first, 0), min(self.count - first, _CHUNK))
             yield {name: field[cut] for name, field in self._chunks[number].items()}
 
     def blocks(self) -> list[ScanBlock]:
-        """All rows, for a scan."""
+        """Return all rows as blocks for a scan."""
         if self._blocks is not None:
             return self._blocks
         made = []
@@ -374,7 +374,7 @@ class _Rows:
 def _split(
     rows: NDArray[np.int64],
 ) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.int64]]]:
-    # Chunk by chunk: which of the rows are there, and where in it.
+    # Per chunk: its number, the positions in `rows`, and the rows within the chunk.
     chunk = rows // _CHUNK
     for number in np.unique(chunk):
         chosen = np.flatnonzero(chunk == number)

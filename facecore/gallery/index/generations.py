@@ -1,4 +1,4 @@
-"""An index on disk: whole generations, each checked before it is believed."""
+"""Saved indexes on disk: complete generations, verified before use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NUMBERED = re.compile(r"[0-9]{6,18}")
 
 
 class Saveable(Protocol):
-    """What `save` needs of an index."""
+    """The part of an index that `save` needs."""
 
     @property
     def dimension(self) -> int:
@@ -37,20 +37,20 @@ class Saveable(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the index's files into an empty folder that exists."""
+        """Write the index's files into an existing empty folder."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """A saved index whose files are all what was written.
+    """A saved index whose files were verified.
 
     Attributes
     ----------
     folder : Path
-        What the index's `load` takes.
+        Argument of the index's `load`.
     kind : str
-        Which index it is: "exact", "hnsw".
+        Index type: "exact", "hnsw".
     dimension : int
         Length of the vectors.
     contract : str
@@ -58,9 +58,9 @@ class Generation:
     rows : int
         Number of templates.
     parameters : dict
-        Those that the index was made with.
+        Construction parameters of the index.
     watermark : dict
-        The state of the store that the index had caught up with, in the store's own terms.
+        State of the store that the index reflects, in the store's own terms.
     """
 
     folder: Path
@@ -74,7 +74,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """Why there is no saved index to load, in one line."""
+    """One-line reason why no saved index can be loaded."""
 
     reason: str
 
@@ -90,24 +90,24 @@ def save(
 ) -> Generation:
     """Write an index as the newest generation, then remove the older ones.
 
-    Whenever the process or the machine stops, what `latest` finds is the last generation or
-    this one, whole. Only one process may call `save` and `discard` at a time; any number may
-    read meanwhile. A reader that still has files of an old generation open keeps them on
-    POSIX; on Windows they cannot be removed while they are open, and are with the next call.
+    After a crash at any point, `latest` finds either the previous generation or this one,
+    complete. Only one process may call `save` and `discard` at a time; any number may read
+    meanwhile. On POSIX, readers keep open files of an old generation; on Windows, open files
+    cannot be removed until the next call.
 
     Parameters
     ----------
     root : Path
-        Folder of the generations; made when missing.
+        Folder of the generations; created if missing.
     index : Saveable
-        Must not change meanwhile in a way that `watermark` does not tell.
+        Must not change during the call, unless `watermark` covers the change.
     kind, contract, watermark, parameters
-        See `Generation`; the mappings hold what JSON holds.
+        See `Generation`; the mappings hold JSON values.
 
     Raises
     ------
     InvalidParameter
-        It cannot be written: a full disk, say. The older generations are still there.
+        Writing failed, for example on a full disk. The older generations are kept.
     """
     atomic_files.make_folder(root)
     with contextlib.suppress(OSError):
@@ -136,15 +136,15 @@ def save(
             "free some space, or name a folder that can be written",
         ) from error
     for number in old:
-        with contextlib.suppress(OSError):  # open in a reader, on Windows: the next call's
+        with contextlib.suppress(OSError):  # open in a reader on Windows; the next call removes it
             _remove(root, number)
     return generation
 
 
 def latest(root: Path, contract: str, dimension: int) -> Generation | Unusable:
-    """Find the newest generation that is whole and of this contract.
+    """Find the newest intact generation of this contract.
 
-    Reads every byte of it, to compare its SHA-256.
+    Reads all of its files to verify their SHA-256.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def latest(root: Path, contract: str, dimension: int) -> Generation | Unusable:
     Returns
     -------
     Generation or Unusable
-        The reason is that of the newest one.
+        `Unusable` states the reason for the newest generation.
     """
     while True:
         reason = "there is no saved index"
@@ -169,15 +169,15 @@ def latest(root: Path, contract: str, dimension: int) -> Generation | Unusable:
                 return found
             if number == there[-1]:
                 reason = found.reason
-        # A writer may have replaced them under this reader; then there are others by now.
+        # If a writer replaced the generations meanwhile, try again.
         if numbers(root) == there:
             return Unusable(reason)
 
 
 def watermark(root: Path) -> dict[str, Any] | None:
-    """Watermark of the newest generation as its manifest has it; no file is verified.
+    """Read the watermark of the newest generation without verifying any file.
 
-    For deciding whether it must go; None where there is none, or it cannot be read.
+    Used to decide whether to discard it. None if there is no readable generation.
     """
     for number in reversed(numbers(root)):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -188,7 +188,7 @@ def watermark(root: Path) -> dict[str, Any] | None:
 
 
 def numbers(root: Path) -> list[int]:
-    """Of the generations that are there, whole or not, the oldest first."""
+    """List the numbers of all generations, intact or not, oldest first."""
     try:
         return sorted(int(path.name) for path in root.iterdir() if NUMBERED.fullmatch(path.name))
     except OSError:
@@ -196,14 +196,14 @@ def numbers(root: Path) -> list[int]:
 
 
 def discard(root: Path) -> None:
-    """Remove every generation, so that no removed template stays in a file.
+    """Remove all generations, so that no file keeps a removed template.
 
-    Their blocks on the disk are freed, not overwritten: a reader may have them open.
+    Disk blocks are freed, not overwritten: a reader may have the files open.
 
     Raises
     ------
     InvalidParameter
-        Some could not be removed: open in a reader, on Windows.
+        A file could not be removed: open in a reader on Windows.
     """
     if not root.is_dir():
         return
@@ -220,7 +220,7 @@ def discard(root: Path) -> None:
 
 
 def sweep(root: Path) -> None:
-    """Remove what an interrupted `save` or `discard` left; for the one who writes.
+    """Remove leftovers of an interrupted `save` or `discard`; for the writing process only.
 
     Raises
     ------
@@ -243,7 +243,7 @@ def _verified(folder: Path, contract: str, dimension: int) -> Generation | Unusa
         return Unusable(f"{folder.name}: no {MANIFEST}: {error.strerror or error}")
     try:
         manifest = json.loads(data)
-        # Only the very bytes that were written, so that no flipped one is missed.
+        # Compare bytes, so that every flipped bit is detected.
         intact = _sealed(manifest) == data
     except (ValueError, TypeError, AttributeError, RecursionError):
         intact = False
@@ -289,7 +289,7 @@ def _write_manifest(folder: Path, generation: Generation) -> None:
 
 
 def _sealed(manifest: Mapping[str, Any]) -> bytes:
-    """The manifest's bytes, with their own SHA-256 in place of any that is there."""
+    """Encode the manifest with its own SHA-256, replacing an existing one."""
     body = {key: value for key, value in manifest.items() if key != "sha256"}
     digest = hashlib.sha256(json.dumps(body, sort_keys=True, allow_nan=False).encode())
     return json.dumps({**body, "sha256": digest.hexdigest()}, sort_keys=True, indent=1).encode()
@@ -301,7 +301,7 @@ def _sha256(path: Path) -> str:
 
 
 def _remove(root: Path, number: int) -> None:
-    # Renamed first, so that no reader finds a generation of which a part is gone.
+    # Rename first, so that no reader sees a partly removed generation.
     grave = root / f".tmp-{secrets.token_hex(6)}"
     (root / f"{number:06d}").rename(grave)
     shutil.rmtree(grave)

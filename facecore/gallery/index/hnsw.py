@@ -1,4 +1,4 @@
-"""Approximate search: hnswlib's graph, its finds compared again in float64."""
+"""Approximate search: candidates from hnswlib's graph, compared again in float64."""
 
 from __future__ import annotations
 
@@ -26,43 +26,41 @@ __all__ = ["HnswIndex"]
 Array = NDArray[Any]
 Answers = tuple[Array, Array]  # ids and similarities, both (probes, most)
 
-# With this and the graph that the defaults make, recall@1 was at least 0.999 and recall@5 at least
-# 0.995 among 20,000 and 100,000 faces (`python -m benchmarks hnsw`); with 200, recall@5 was less.
+# With this and a graph of default parameters, recall@1 was at least 0.999 and recall@5 at least
+# 0.995 among 20,000 and 100,000 faces (`python -m benchmarks hnsw`); with 200, recall@5 was lower.
 _EF_SEARCH = 400
 _LEAST_CAPACITY = 1024
-_BLOCK = 1 << 13  # rows that are added at a time
-_SCANNED = 1 << 15  # rows that are compared at a time without the graph
-_PROBES = 16  # that are compared with them together
-_SPARE = 8  # finds beyond the k that are wanted, as hnswlib ranks by rounded similarities
-# One step of the graph's search takes as long as comparing so many rows without it.
+_BLOCK = 1 << 13  # rows added at a time
+_SCANNED = 1 << 15  # rows compared at a time without the graph
+_PROBES = 16  # probes per pass without the graph
+_SPARE = 8  # candidates beyond k: hnswlib ranks by rounded similarities
+# Rows compared without the graph in the time of one step of a graph search.
 _ROWS_PER_STEP = 20
 
 
 class HnswIndex:
-    """An index that finds most of what `ExactIndex` finds, in a time that hardly grows.
+    """Approximate index: finds most of `ExactIndex`'s results; search time hardly grows with size.
 
-    Every similarity it returns is computed in float64 from the row's own vector. Removed and
-    replaced rows stay in the graph as steps on the way to others, and are left out of the
-    answers; `garbage` tells when to build the index anew. Where too few of a search's finds may
-    be in its answer (removed, of other labels), it looks deeper, and in the end at every row
-    that may.
+    Every returned similarity is computed in float64 from the row's own vector. Removed and
+    replaced rows stay in the graph as intermediate nodes but never appear in results; `garbage`
+    tells when to rebuild the index. If too few candidates qualify (removed, other labels), the
+    search goes deeper, up to all rows that qualify.
 
     Parameters
     ----------
     dimension : int
         Length of the vectors, 1..8192.
     m : int
-        Links of each row, 2..512; twice as many on the lowest level.
+        Links per row, 2..512; twice as many on the lowest level.
     ef_construction : int
-        Width of the search for them, at least 1.
+        Width of the search for links when adding, at least 1.
     ef_search : int
-        Width of a search, at least 1: recall grows with it, and time too.
+        Width of a search, at least 1: more gives higher recall and takes longer.
     deterministic : bool
         Add with one thread, so that the same calls give the same graph, byte for byte. Each
-        call adds in the order of ids.
+        call adds rows in order of id.
     threads : int, optional
-        For adding, and for searches with many vectors; all usable processors where it is not
-        given.
+        Threads for adding and for searches with many vectors; all usable processors by default.
 
     Raises
     ------
@@ -72,9 +70,9 @@ class HnswIndex:
 
     Notes
     -----
-    A removed vector is overwritten at once in the rows that similarities come from, and is in
-    no file that `save` writes. A copy stays in hnswlib's memory, which has no means to change
-    it, for as long as this object lives.
+    A removed vector is overwritten immediately in the index's own rows and is in no file that
+    `save` writes. hnswlib keeps a copy in memory, which cannot be changed, for the lifetime of
+    this object.
     """
 
     def __init__(
@@ -104,7 +102,7 @@ class HnswIndex:
         self._threads = limits["threads"][0]
         self._adding_threads = 1 if deterministic else self._threads
         self._lock = ReadersWriterLock()
-        # The number of a row here is its label in hnswlib; it is never given to another one.
+        # A row's number is its label in hnswlib and is never reused.
         self._count = 0
         self._ids = np.empty(0, np.int64)
         self._labels = np.empty(0, np.int32)
@@ -122,12 +120,12 @@ class HnswIndex:
 
     @property
     def parameters(self) -> dict[str, int]:
-        """What the graph was built with: ``m`` and ``ef_construction``."""
+        """Construction parameters of the graph: ``m`` and ``ef_construction``."""
         return {"m": self._m, "ef_construction": self._ef_construction}
 
     @property
     def garbage(self) -> float:
-        """Removed and replaced rows that are still in the graph, as a part of all, 0..1."""
+        """Share of the graph's rows that are removed or replaced, 0..1."""
         return 1 - len(self) / self._count if self._count else 0.0
 
     def __len__(self) -> int:
@@ -143,21 +141,21 @@ class HnswIndex:
     ) -> None:
         """Add rows, or replace them; see `Index.add`.
 
-        Searches go on between blocks of rows, and find those that are there by then.
+        Searches run between blocks of rows and find the blocks added so far.
 
         Parameters
         ----------
         ids, vectors, labels
-            As of `Index.add`.
+            As in `Index.add`.
         progress : callable, optional
-            Called with the number of rows of each block when it is there.
+            Called after each block with its number of rows.
 
         Raises
         ------
         InvalidParameter
-            Then nothing was added.
+            An argument is invalid; nothing was added.
         IndexCorrupt
-            hnswlib failed; the index has to be built anew.
+            hnswlib failed; rebuild the index.
         """
         keys, new, of = as_rows(ids, vectors, labels, self._dimension)
         order = np.argsort(keys, kind="stable")
@@ -199,7 +197,7 @@ class HnswIndex:
         return (ids[0], similarities[0]) if alone else (ids, similarities)
 
     def save(self, folder: Path) -> None:
-        """Write the index's files into an empty folder that exists."""
+        """Write the index's files into an existing empty folder."""
         with self._lock.reading():
             graph, order = None, np.empty(0, np.int64)
             if self._hnswlib.element_count:
@@ -224,7 +222,7 @@ class HnswIndex:
         deterministic: bool = False,
         threads: int | None = None,
     ) -> Self:
-        """Read an index that `save` wrote, with the ``m`` and ``ef_construction`` of then.
+        """Load an index written by `save`, with its saved ``m`` and ``ef_construction``.
 
         Raises
         ------
@@ -265,7 +263,7 @@ class HnswIndex:
             return
         rows = self._count + np.arange(len(ids))
         self._reserve(self._count + len(ids))
-        # First as rows that were removed: whatever interrupts this, no half of it is found.
+        # Written as removed first, so that an interruption leaves no partial row visible.
         self._ids[rows] = REMOVED
         self._vectors[rows], self._labels[rows] = vectors, labels
         self._count += len(ids)
@@ -290,7 +288,7 @@ class HnswIndex:
                 new[: self._count] = old[: self._count]
                 setattr(self, name, new)
         if capacity > self._hnswlib.max_elements:
-            # Moves hnswlib's memory; the writer's lock keeps every search out of it.
+            # Moves hnswlib's memory; the write lock excludes searches meanwhile.
             self._hnswlib.resize_index(capacity)
 
     def _relabel(self, rows: NDArray[np.int64], labels: NDArray[np.int32]) -> None:
@@ -299,8 +297,8 @@ class HnswIndex:
         self._sizes.update(_counted(labels))
 
     def _retire(self, rows: NDArray[np.int64]) -> None:
-        # hnswlib's own marks for deleted rows are of no use here: they slow its searches, and
-        # where none of the rows in reach of an insertion is left, it reads past an empty list.
+        # hnswlib's own deletion marks are not used: they slow its searches, and an insertion that
+        # reaches only deleted rows reads past an empty list.
         self._sizes -= _counted(self._labels[rows])
         self._live -= len(rows)
         self._ids[rows] = REMOVED
@@ -308,7 +306,7 @@ class HnswIndex:
         self._vectors[rows] = 0
 
     def _widen(self) -> None:
-        # Removed rows take their share of a search's width; hnswlib forgets it when it loads.
+        # Widen for removed rows, which use up width; hnswlib does not save `ef`.
         live = max(len(self), 1)
         self._hnswlib.set_ef(math.ceil(self._ef_search * max(self._count, 1) / live))
 
@@ -319,9 +317,9 @@ class HnswIndex:
             rows = self._reached(probes, most + _SPARE)
             if rows is not None:
                 return _ranked(self._ids[rows], self._exact(rows, probes), most)
-        # How deep to look for k rows that count: twice as deep as they are expected to be, as the
-        # others do not lie evenly between them. With labels, a search has to be as much wider as
-        # fewer rows count, for the same recall; removed rows `_widen` sees to.
+        # Depth for k qualifying rows: twice the expected depth, because the other rows are not
+        # evenly spread. With labels, keeping the recall needs a search wider by the inverse share
+        # of qualifying rows; `_widen` accounts for removed rows.
         wanted = 2 * most if labels is None else max(2 * most, self._ef_search)
         depth = -(-wanted * self._count // max(there, 1)) + _SPARE
         ids, exact = np.empty((len(probes), most), np.int64), np.empty((len(probes), most))
@@ -337,11 +335,11 @@ class HnswIndex:
         return ids, exact
 
     def _scannable(self, depth: int) -> int:
-        """As many rows are compared in the time of a search so deep."""
+        """Number of rows that a scan compares in the time of a graph search of this depth."""
         return int(_ROWS_PER_STEP * max(self._hnswlib.ef, depth))
 
     def _counts(self, rows: Array | slice, labels: Array | None) -> Array:
-        """Whether rows may be in the answer."""
+        """Mask of the rows that qualify for the result."""
         counts: Array = self._ids[rows] != REMOVED
         if labels is not None:
             counts &= np.isin(self._labels[rows], labels)
@@ -350,9 +348,9 @@ class HnswIndex:
     def _walk(
         self, probes: Array, most: int, depth: int, labels: Array | None
     ) -> tuple[Answers, Array]:
-        """Answers of those probes that have one among the graph's best `depth` rows; and whose."""
-        # hnswlib can ask Python about each row on its way; that takes twice the time at half of
-        # the rows, as every question waits for the interpreter, and stops other threads.
+        """Results of the probes with enough rows among the graph's best `depth`; mask of these."""
+        # hnswlib's filter callback takes twice the time at half of the rows and blocks other
+        # threads, because every call needs the interpreter lock.
         rows = self._reached(probes, depth)
         if rows is None:
             none = np.empty((0, most), np.int64), np.empty((0, most))
@@ -369,7 +367,7 @@ class HnswIndex:
     def _reached(self, probes: Array, depth: int) -> Array | None:
         try:
             rows = self._hnswlib.knn_query(probes, depth, num_threads=self._threads)[0]
-        except RuntimeError:  # fewer can be reached
+        except RuntimeError:  # fewer rows are reachable
             return None
         return np.asarray(rows.view(np.int64))
 
@@ -382,11 +380,11 @@ class HnswIndex:
         return exact
 
     def _scan(self, probes: Array, most: int, labels: Array | None) -> Answers:
-        """Answers from every row that may be in them."""
+        """Search all rows that qualify, without the graph."""
         rows = np.flatnonzero(self._counts(slice(self._count), labels))
         ids, exact = np.empty((len(probes), most), np.int64), np.empty((len(probes), most))
-        # No sum of D products in float32 is further from the true one, in any order; twice,
-        # for a row and the one that it is held against.
+        # Upper bound of the rounding error of D float32 products summed in any order; doubled
+        # for the two rows compared.
         error = 2 * 1.01 * self._dimension * 2.0**-24
         for block in _blocks(len(probes), _PROBES):
             rough = np.empty((len(probes[block]), len(rows)), np.float32)
@@ -414,7 +412,7 @@ def _counted(labels: NDArray[np.int32]) -> Counter[int]:
 
 
 def _ranked(ids: Array, exact: Array, most: int) -> Answers:
-    """Best first in each row, ties by lower id; similarities clipped to -1..1."""
+    """Sort each row best first, ties by lower id; clip similarities to -1..1."""
     best = np.lexsort((ids, -exact), axis=-1)[:, :most]
     exact = _taken(exact, best)
     np.minimum(exact, 1.0, out=exact)  # faster than np.clip for so few
@@ -423,5 +421,5 @@ def _ranked(ids: Array, exact: Array, most: int) -> Answers:
 
 
 def _taken(rows: Array, columns: Array) -> Array:
-    # As np.take_along_axis, which takes as long as a short search.
+    # Faster than np.take_along_axis, which takes as long as a short search.
     return rows[np.arange(len(rows))[:, None], columns]

@@ -1,4 +1,4 @@
-"""The files of an HNSW index, read with distrust."""
+"""Files of an HNSW index: writing, and reading with full validation."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _BLOCK = 1 << 14  # rows
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HnswFiles:
-    """What the files hold; row i belongs to the graph's node i.
+    """Contents of the files; row i belongs to node i of the graph.
 
     Attributes
     ----------
     dimension, m, ef_construction : int
     graph : Graph or None
-        None where there is no row.
+        None if there are no rows.
     ids : ndarray, shape (n,), int64
-        `REMOVED` where a row was removed.
+        `REMOVED` for removed rows.
     labels : ndarray, shape (n,), int32
     vectors : ndarray, shape (n, D), float32
     """
@@ -48,16 +48,16 @@ class HnswFiles:
 
 
 def save(folder: Path, saved: HnswFiles, order: NDArray[np.int64]) -> None:
-    """Write the files, none of them with anything of a removed vector.
+    """Write the files, without any data of removed vectors.
 
     Parameters
     ----------
     folder : Path
-        Exists and is empty.
+        An existing empty folder.
     saved : HnswFiles
-        Its ids, labels and vectors in an order of their own.
+        Ids, labels and vectors in any order.
     order : ndarray, int64
-        Which of them belongs to each node.
+        Row of `saved` for each node.
     """
     graph = saved.graph
     header: dict[str, Any] = {
@@ -86,7 +86,7 @@ def save(folder: Path, saved: HnswFiles, order: NDArray[np.int64]) -> None:
 
 
 def load(folder: Path) -> HnswFiles:
-    """Read and check the files.
+    """Read and validate the files.
 
     Raises
     ------
@@ -115,8 +115,8 @@ def load(folder: Path) -> HnswFiles:
     if ids.min() < REMOVED or labels.min() < 0:
         raise IndexCorrupt(f"an id or a label in {folder} is out of range")
     if (np.diff(np.sort(ids[live])) == 0).any():
-        raise IndexCorrupt(f"an id is twice in {folder}")
-    # A removed row's vector lies between its neighbours' ones, or is 0 where there is none.
+        raise IndexCorrupt(f"duplicate id in {folder}")
+    # A removed row has the mean direction of its neighbours, or zeros if it has none.
     if not are_unit(vectors if live.all() else vectors[live | vectors.any(axis=1)]):
         raise IndexCorrupt(f"a vector in {folder} is out of range")
     return HnswFiles(*shape, graph, ids, labels, vectors)
@@ -128,9 +128,9 @@ def _between_neighbours(
     ids: NDArray[np.int64],
     links: NDArray[np.uint32],
 ) -> NDArray[np.float32]:
-    """Unit vectors in the middle of what removed nodes link to, so that searches still pass.
+    """Mean directions of the neighbours of removed nodes, so that searches still pass through.
 
-    Nothing of the removed vectors themselves is in them.
+    They contain no data of the removed vectors.
     """
     middles = np.zeros((len(links), vectors.shape[1]), np.float32)
     for i, (number, *nodes) in enumerate(links.tolist()):

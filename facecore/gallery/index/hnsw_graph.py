@@ -1,8 +1,8 @@
-"""hnswlib's graph as plain arrays: to files and back, and checked before hnswlib sees it.
+"""hnswlib's graph as plain arrays, validated before hnswlib loads it.
 
-hnswlib's own files are trusted by its loader, which follows the counts and links in them
-wherever they point.  Here the graph is taken out of `hnswlib.Index` through its pickling state
-and given back the same way, after every count and every link was looked at.
+hnswlib's own loader trusts its files and follows counts and links out of bounds.  This module
+reads the graph from the pickling state of `hnswlib.Index` and restores it the same way, after
+checking every count and every link.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ __all__ = ["MAX_M", "Graph", "new_hnswlib"]
 
 MAX_M = 512
 SEED = 100
-MAX_LEVEL = 64  # hnswlib draws levels of which half that has never been seen
-# Level 0 keeps a removed row's mark, which is never used here, beside the count of its links.
+MAX_LEVEL = 64  # hnswlib draws levels at random; half of this has never occurred
+# On level 0, hnswlib's deletion mark (unused here) shares a word with the count of links.
 COUNT = np.uint32(0xFFFF)
 
 
@@ -32,7 +32,7 @@ def new_hnswlib(dimension: int, m: int, ef_construction: int, capacity: int) -> 
     Raises
     ------
     MissingExtra
-        hnswlib is not installed, or is a version whose memory layout this module does not know.
+        hnswlib is not installed, or its version has an unknown memory layout.
     """
     index = require_extra("hnswlib", "hnsw").Index("ip", dimension)
     index.init_index(capacity, M=m, ef_construction=ef_construction, random_seed=SEED)
@@ -54,17 +54,17 @@ class Graph:
     Attributes
     ----------
     m : int
-        Links of a new node on a level; twice as many are kept on level 0.
+        Links per new node and level; up to twice as many on level 0.
     ef_construction : int
-        Width of the search that finds them.
+        Width of the search for links.
     entry : int
         Node on the highest level, where searches begin.
     levels : ndarray, shape (n,), uint8
         Highest level of each node.
     links : ndarray, shape (n, 1 + 2 m), uint32
-        On level 0: their number, and the nodes they lead to; 0 in the rest.
+        Level 0: number of links, then their target nodes, then zeros.
     upper : ndarray, shape (sum of levels, 1 + m), uint32
-        Likewise on levels 1, 2 and so on of each node, node after node.
+        The same for levels 1, 2, ... of each node, node after node.
 
     References
     ----------
@@ -81,7 +81,7 @@ class Graph:
 
     @classmethod
     def of(cls, index: Any) -> tuple[Graph, NDArray[np.int64]]:
-        """Take the graph out of an `hnswlib.Index`; also the label of each node, shape (n,)."""
+        """Extract the graph of an `hnswlib.Index` and the label of each node, shape (n,)."""
         (state,) = index.__getstate__()
         m, count = state["M"], state["cur_element_count"]
         nodes = state["data_level0"].view(_node(m, index.dim))
@@ -105,7 +105,7 @@ class Graph:
         nodes = np.empty(count, _node(self.m, dimension))
         nodes["links"], nodes["vector"], nodes["label"] = self.links, vectors, np.arange(count)
         state |= {
-            "seed": SEED + count,  # or the next nodes would get the first ones' levels again
+            "seed": SEED + count,  # else new nodes would repeat the levels of the first ones
             "ep_added": True,
             "max_elements": count,
             "cur_element_count": count,
@@ -120,7 +120,7 @@ class Graph:
         return type(index)(params=state)
 
     def check(self) -> None:
-        """Make sure that no link leads outside the graph, or to a level that a node has not.
+        """Check that no link leads outside the graph or to a level its target does not have.
 
         Raises
         ------
@@ -142,7 +142,7 @@ class Graph:
         level = np.arange(len(self.upper)) - (ends - levels)[owner] + 1
         there = np.arange(self.m) < self.upper[:, :1]
         if (there & (levels[self.upper[:, 1:]] < level[:, None])).any():
-            raise IndexCorrupt("a link of the graph leads to a level that its end has not")
+            raise IndexCorrupt("a link of the graph leads to a level that its target does not have")
 
     def save(self, folder: Path) -> None:
         """Write ``levels.u1``, ``links.u4`` and ``upper.u4``."""
@@ -152,14 +152,14 @@ class Graph:
 
 
 def _node(m: int, dimension: int) -> np.dtype[np.void]:
-    """A node in hnswlib's memory of level 0."""
+    """Layout of a node in hnswlib's level-0 memory."""
     return np.dtype(
         [("links", "<u4", (1 + 2 * m,)), ("vector", "<f4", (dimension,)), ("label", "<u8")]
     )
 
 
 def _without_rests(lists: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Zeros after the end of each list, where hnswlib leaves links that it has dropped."""
+    """Zero the unused end of each list, where hnswlib leaves dropped links."""
     lists[:, 0] &= COUNT
     lists[:, 1:][np.arange(lists.shape[1] - 1) >= lists[:, :1]] = 0
     return lists

@@ -1,4 +1,4 @@
-"""Which row holds which id, in 12 bytes for each."""
+"""Map from ids to rows in 12 bytes per id."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _LEAST_WAITING, _MOST_WAITING = 1024, 16384
 
 
 class IdMap:
-    """From ids to rows: sorted arrays, and a small dictionary of what changed since.
+    """Map from ids to rows: sorted arrays plus a small dictionary of pending changes.
 
-    A dictionary of a million numbers would take a hundred megabytes.  Changes wait until they
-    are an eighth of everything or 16,384, so that sorting them in costs each about a microsecond
-    in a million.
+    A dictionary of a million ids would take a hundred megabytes.  Pending changes are merged
+    once they exceed an eighth of the map (1,024 to 16,384 entries), which costs about a
+    microsecond per change in a map of a million.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class IdMap:
         self._waiting: dict[int, int] = {}  # row -1: removed
 
     def rows(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Row of each id; -1 where there is none."""
+        """Return the row of each id; -1 for unknown ids."""
         found = np.full(len(ids), -1, np.int64)
         there = _among(self._ids, ids)
         found[there] = self._rows[np.searchsorted(self._ids, ids[there])]
@@ -35,7 +35,7 @@ class IdMap:
         return found
 
     def put(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
-        """Say where ids are now, each once; row -1 forgets one."""
+        """Set the rows of ids (no duplicates); row -1 removes an id."""
         limit = min(max(_LEAST_WAITING, len(self._ids) // 8), _MOST_WAITING)
         if len(ids) <= limit:
             self._waiting.update(zip(ids.tolist(), rows.tolist(), strict=True))
@@ -49,7 +49,7 @@ class IdMap:
         waiting_ids = np.fromiter(self._waiting.keys(), np.int64, count)
         waiting_rows = np.fromiter(self._waiting.values(), np.int64, count)
         self._waiting = {}
-        # Of an id that is there twice, `unique` takes the first: the newest word on it.
+        # `unique` keeps the first entry of a repeated id: the newest one.
         new, first = np.unique(np.concatenate((ids, waiting_ids)), return_index=True)
         where = np.concatenate((rows, waiting_rows))[first].astype(np.int32)
         at = np.searchsorted(self._ids, new[_among(self._ids, new)])
@@ -57,7 +57,7 @@ class IdMap:
             self._ids, self._rows = np.delete(self._ids, at), np.delete(self._rows, at)
         new, where = new[where >= 0], where[where >= 0]
         at = np.searchsorted(self._ids, new)
-        # One after the other, each with no more than one copy of what is there.
+        # One array at a time, so that memory peaks at one copy of it.
         self._ids = np.insert(self._ids, at, new)
         self._rows = np.insert(self._rows, at, where)
 

@@ -1,4 +1,4 @@
-"""The protocol that every index of templates follows."""
+"""Protocol of all template indexes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Index"]
 class Index(Protocol):
     """Templates by id, each in one group, searched by cosine similarity.
 
-    Safe to use from many threads: any number of searches at once, or one change.
+    Thread-safe: any number of concurrent searches, or one change.
     """
 
     @property
@@ -27,38 +27,38 @@ class Index(Protocol):
         ...
 
     def add(self, ids: ArrayLike, vectors: ArrayLike, labels: ArrayLike | None = None) -> None:
-        """Add rows; one whose id is there already is replaced.
+        """Add rows; a row with an existing id is replaced.
 
         Parameters
         ----------
         ids : array_like, shape (n,), int64
-            At least 0, each once.
+            At least 0, no duplicates.
         vectors : array_like, shape (n, D), float32
             Of unit length, within 0.001.
         labels : array_like, shape (n,), int32, optional
-            Group of each row, at least 0; 0 where none is given.
+            Group of each row, at least 0; 0 by default.
 
         Raises
         ------
         InvalidParameter
-            Then nothing was added.
+            An argument is invalid; nothing was added.
         """
         ...
 
     def remove(self, ids: ArrayLike) -> int:
-        """Remove rows and overwrite their data; ids that are not there are ignored.
+        """Remove rows and overwrite their data; unknown ids are ignored.
 
         Returns
         -------
         int
-            How many were removed.
+            Number of rows removed.
         """
         ...
 
     def search(
         self, vectors: ArrayLike, k: int, labels: ArrayLike | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Find the rows that are most similar to each vector, best first, ties by lower id.
+        """Find the rows most similar to each vector, best first, ties by lower id.
 
         Parameters
         ----------
@@ -67,17 +67,17 @@ class Index(Protocol):
         k : int
             At least 1.
         labels : array_like of int, optional
-            Only rows of these groups.
+            Groups to search; all by default.
 
         Returns
         -------
         ids : ndarray, shape (q, m) or (m,), int64
-            m is the smaller one of k and the number of rows in these groups.
+            m is the minimum of k and the number of rows in these groups.
         similarities : ndarray, like ids, float32
             Cosines, -1..1.
         """
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the index's files into an empty folder that exists."""
+        """Write the index's files into an existing empty folder."""
         ...
