@@ -1,4 +1,4 @@
-"""What the tests share: reference data, engines and two pictures that every machine has."""
+"""Shared fixtures: reference data, engines and two pictures available everywhere."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ pytest_plugins = ["galleries"]
 
 REPO = Path(__file__).resolve().parents[1]
 
-# For `benchmarks`, which some tests run for a shorter time.  Last, so that `facecore` is the
-# installed one where it is installed.
+# For `benchmarks`, which some tests run briefly.  Appended, so that an installed `facecore` takes
+# precedence.
 sys.path.append(str(REPO))
 
 # Some tests import onnxruntime before facecore turns its telemetry off.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-# No deadline: on a busy machine it fails tests that are right.  In CI the examples are the same
-# in every run, so that a failure there belongs to the change at hand.
+# No deadline: on a busy machine, correct tests would exceed it.  CI runs fixed examples, so that
+# a failure there is due to the change under test.
 settings.register_profile("facecore", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("facecore")
 
 
 def reference(part: str) -> Path:
-    """A folder of the reference data, which is no part of the repository; else a skip."""
+    """Return a folder of the reference data (outside the repository), or skip the test."""
     root = Path(os.environ.get("FACECORE_DATA", REPO.parent / "shared"))
     if not (root / part).is_dir():
         pytest.skip(f"no {part}/ in the reference data in {root}; set FACECORE_DATA")
@@ -56,7 +56,7 @@ def london_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def mobilefacenet(tmp_path_factory: pytest.TempPathFactory) -> FaceEngine:
-    """An engine on the pack that users pull, here from the reference data."""
+    """Engine with the pulled pack mobilefacenet, installed from the reference data."""
     weights = reference("weights")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FACECORE_WEIGHTS_MIRROR", str(weights))
@@ -67,20 +67,20 @@ def mobilefacenet(tmp_path_factory: pytest.TempPathFactory) -> FaceEngine:
 
 @pytest.fixture(scope="session")
 def compact() -> FaceEngine:
-    """An engine on the pack that ships: where it is missing, tests fail and do not skip."""
+    """Engine with the bundled pack; if the pack is missing, tests fail instead of skipping."""
     return FaceEngine("compact", threads=1)
 
 
 @pytest.fixture(scope="session")
 def engine(request: pytest.FixtureRequest) -> FaceEngine:
-    """The engine that most tests use; FACECORE_TEST_PACK=mobilefacenet tries the other pack."""
+    """Default engine; FACECORE_TEST_PACK=mobilefacenet selects the other pack."""
     made: FaceEngine = request.getfixturevalue(os.environ.get("FACECORE_TEST_PACK", "compact"))
     return made
 
 
 @pytest.fixture(scope="session")
 def astronaut() -> NDArray[np.uint8]:
-    """512x512 BGR, a face about 100 pixels high; read-only, as every test shares it."""
+    """512x512 BGR, a face about 100 pixels high; read-only, because all tests share it."""
     image = np.ascontiguousarray(data.astronaut()[:, :, ::-1])
     image.flags.writeable = False
     return image
@@ -93,7 +93,7 @@ def hopper_path() -> Path:
 
 @pytest.fixture(scope="session")
 def hopper(hopper_path: Path) -> NDArray[np.uint8]:
-    """600x512 BGR, a face about 200 pixels high; read-only, as every test shares it."""
+    """600x512 BGR, a face about 200 pixels high; read-only, because all tests share it."""
     image = np.asarray(cv2.imread(str(hopper_path)), np.uint8)
     image.flags.writeable = False
     return image

@@ -1,4 +1,4 @@
-"""Fixtures for galleries of templates, which are fast: an image is the template it would have."""
+"""Fixtures for fast galleries without models: an image is its own template."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def filled(folder: Path, templates_engine: Any) -> Iterator[Gallery]:
 
 @pytest.fixture
 def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not wait for the disk: what a test does not crash needs no durability."""
+    """Skip disk syncs: tests that do not simulate a crash need no durability."""
     relaxed = [p.replace("synchronous = FULL", "synchronous = OFF") for p in connection._DURABLE]
     monkeypatch.setattr(connection, "_DURABLE", relaxed)
     monkeypatch.setattr(os, "fsync", lambda _: None)

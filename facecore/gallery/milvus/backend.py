@@ -1,18 +1,18 @@
-"""A gallery on Milvus, for more faces or more machines than one.
+"""Gallery backend on Milvus, for more faces or machines than a folder serves.
 
-What differs from a folder, because Milvus has no transactions:
+Milvus has no transactions, so this backend differs from a folder:
 
-- A face that replaces others is added before they are removed.  A search in between, or a
-  crash, leaves both; a replacement never loses a user.
-- That a group or, for ``on_existing="refuse"``, a user is new is checked before the insertion
-  and, because of other processes, once more after it.  Two processes that add the same at the
-  same moment may both be refused; never do both succeed.
-- The uniqueness of face ids that a caller gives is checked before the insertion only.
-- Removed templates are not found any more, and erased when Milvus compacts its segments and
-  collects its garbage, which nobody here can wait for.
+- A replacement adds the new face before it removes the old ones.  A search in between sees both,
+  and a crash leaves both; a replacement never loses a user.
+- Uniqueness of groups and, for ``on_existing="refuse"``, of users is checked before the insertion
+  and, because of other processes, again after it.  Two processes that add the same name at the
+  same moment may both be refused; they never both succeed.
+- Uniqueness of face ids given by the caller is checked only before the insertion.
+- Removed templates are no longer found.  Milvus erases them when it compacts segments and collects
+  garbage; facecore cannot wait for that.
 
-Names and user ids never become part of an expression: they are looked up by their SHA-256, so
-there is nothing to escape.  All reads are of consistency level Strong.
+Expressions never contain names or user ids, only their SHA-256, so nothing needs escaping.
+All reads use the consistency level Strong.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ from facecore.matching.similarity import cosine
 __all__ = ["MilvusBackend"]
 
 _KINDS = {"auto": "AUTOINDEX", "exact": "FLAT", "hnsw": "HNSW"}
-_MOST = 16_384  # rows of one answer, and of an offset with it: a limit of Milvus
-_BATCH = 4_096  # rows of one insertion, well below its 64 MiB
-_KEYS = 512  # ids or keys in one expression
+_MOST = 16_384  # rows per response, including the offset: a limit of Milvus
+_BATCH = 4_096  # rows per insertion, well below the limit of 64 MiB
+_KEYS = 512  # ids or keys per expression
 
 
 class MilvusBackend:
-    """See `facecore.gallery.backend.Backend` for the methods.
+    """Backend on a Milvus server or a milvus-lite file; see `Backend` for the methods.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class MilvusBackend:
         See `facecore.gallery.milvus.client.MilvusClient`.
     contract : Contract
     index : {"auto", "exact", "hnsw"}
-        Milvus's AUTOINDEX, FLAT or HNSW; what a gallery was made with stays.
+        Milvus's AUTOINDEX, FLAT or HNSW.  An existing gallery keeps its index type.
     read_only : bool
     """
 
@@ -125,11 +125,11 @@ class MilvusBackend:
             if self._group_rows(alike):
                 raise problem
             now = to_microseconds(datetime.now(UTC))
-            # Rises, and fits the 53 bits of a number in JSON.
+            # Increases, and fits the 53 bits of a JSON number.
             self._last_group = max(now, self._last_group + 1)
             row = group_row(self._last_group, name, title, description, now)
             self._server.call("insert", GROUPS, [row])
-            if len(self._group_rows(alike)) > 1:  # another process was as fast
+            if len(self._group_rows(alike)) > 1:  # another process created it too
                 self._server.call("delete", GROUPS, ids=[row["id"]])
                 raise problem
             return group_of(row, 0)
@@ -160,7 +160,7 @@ class MilvusBackend:
     def delete_group(self, name: str) -> int:  # noqa: D102
         with self._change():
             row = self._group_row(name)
-            # Marked first: whoever adds a face from now on finds out, and takes it back.
+            # Marked first: a concurrent `add` then sees the mark and undoes its insertion.
             self._put(row | {"deleted": True})
             return self._finish_deletions()
 
@@ -189,7 +189,7 @@ class MilvusBackend:
                 while some := list(islice(rows, _BATCH)):
                     ids += self._server.call("insert", FACES, some)["ids"]
                 self._group_row(group)  # it may have been deleted meanwhile
-                if on_existing == "refuse":  # another process may have been as fast
+                if on_existing == "refuse":  # another process may have added them
                     after = self._faces_of(number, users)
                     _refuse({i: user for i, user in after.items() if i not in set(ids)}, group)
             except FacecoreError:
@@ -232,7 +232,7 @@ class MilvusBackend:
         rows = [row for row in rows if row["group_id"] in names]
         if not rows:
             return []
-        # Summed as a comparison of two images sums it, so that the scores are the same.
+        # Same summation as for a comparison of two images, so that scores are equal.
         exact = cosine(np.array([row["vector"] for row in rows], np.float32), vector[None])
         hits = [
             Hit(face_of(row, names[row["group_id"]]), float(similarity))
@@ -296,7 +296,7 @@ class MilvusBackend:
             index_bytes=0,
             index=next((name for name, kind in _KINDS.items() if kind == self._kind), self._kind),
             removed=0,
-            erasure_pending=True,  # whether Milvus has erased what was removed is not known
+            erasure_pending=True,  # Milvus does not report when it has erased removed rows
         )
 
     def compact(self) -> None:  # noqa: D102
@@ -310,14 +310,14 @@ class MilvusBackend:
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[None]:
-        self._server.client()  # not closed
+        self._server.client()  # raises if closed
         if self._read_only:
             raise GalleryLocked(f"{self._server.name} was opened with read_only=True")
         with self._server.changing:
             yield
 
     def _finish_deletions(self) -> int:
-        """Remove the groups that are marked, with their faces: also those of an earlier crash."""
+        """Remove marked groups and their faces, including leftovers of a crash."""
         removed = 0
         for row in self._group_rows("deleted == true"):
             where = f"group_id == {row['id']}"
@@ -344,7 +344,7 @@ class MilvusBackend:
         return group_of(row, self._count(f"group_id == {row['id']}"))
 
     def _names(self) -> dict[int, str]:
-        """Names of the groups by their ids, the oldest first."""
+        """Return the names of the groups by id, oldest first."""
         return {row["id"]: row["name"] for row in self._group_rows("deleted == false")}
 
     def _record(self, where: str, text: str) -> FaceRecord:
@@ -355,7 +355,7 @@ class MilvusBackend:
         raise RecordNotFound(f"the gallery has no face of {text}")
 
     def _faces_of(self, group: int, users: Collection[str]) -> dict[int, str]:
-        """Ids of the faces that users have in a group, and whose they are."""
+        """Map the ids of the users' faces in a group to user ids."""
         found: dict[int, str] = {}
         for some in _parts(users):
             listed = ", ".join(f'"{key(user)}"' for user in some)
@@ -381,7 +381,7 @@ class MilvusBackend:
         for name in groups or ():
             if name not in numbers:
                 raise GroupNotFound(f"the gallery has no group {name!r}")
-        # Always named, as the faces of a group that is being deleted may still be there.
+        # Always list groups: faces of a group being deleted may still exist.
         wanted = list(names) if groups is None else [numbers[name] for name in groups]
         return f"group_id in {wanted}" if wanted else "id < 0"
 

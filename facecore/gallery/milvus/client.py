@@ -1,4 +1,4 @@
-"""A Milvus server, or milvus-lite in this process: its address, its calls, its errors."""
+"""Client of a Milvus server or of milvus-lite: addresses, calls and errors."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _PREFIX = "milvus+"
 EXAMPLE = "milvus+http://host:19530, or milvus+file:///folder/staff.db"
 _HINT = f"for example {EXAMPLE}"
 
-# How long one call may take, in seconds; pymilvus would try again for minutes.
+# Seconds per call; pymilvus would retry for minutes.
 _TIMEOUT = 60.0
 
 
 @dataclass(slots=True)
 class _Shared:
-    """What the galleries of this process that have one address share."""
+    """State shared by the galleries of this process with the same address."""
 
     users: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -39,18 +39,18 @@ _mutex = threading.Lock()
 
 
 def is_milvus(address: object) -> bool:
-    """Whether an address names a Milvus server or a milvus-lite file."""
+    """Return True for the address of a Milvus server or a milvus-lite file."""
     return isinstance(address, str) and address.startswith(_PREFIX)
 
 
 class MilvusClient:
-    """A connection, safe to share between threads.
+    """Thread-safe connection to Milvus.
 
     Parameters
     ----------
     address : str
         ``milvus+http://[user:password@]host:port[/database]``, the same with ``https``, or
-        ``milvus+file:///path/name.db`` for milvus-lite, which is one process's at a time.
+        ``milvus+file:///path/name.db`` for milvus-lite, which one process at a time can open.
 
     Attributes
     ----------
@@ -59,17 +59,17 @@ class MilvusClient:
     folder : Path or None
         Where milvus-lite keeps its data.
     changing : RLock
-        To be held during a change: shared by all galleries of this process that have this
-        address, as milvus-lite takes one writer at a time.
+        Hold it during a change.  All galleries of this process with this address share it,
+        because milvus-lite allows one writer at a time.
 
     Raises
     ------
     MissingExtra
-        pymilvus, or for a file milvus-lite, is not installed.
+        pymilvus (or milvus-lite, for a file) is not installed.
     InvalidParameter
-        The address makes no sense.
+        The address is invalid.
     GalleryLocked
-        Another process has the file.
+        Another process has the file open.
     GalleryUnavailable
         The server cannot be reached.
     """
@@ -78,7 +78,7 @@ class MilvusClient:
         self.name, self.folder, target = _parse(address)
         self.milvus = require_extra("pymilvus", "milvus")
         self._grpc = require_extra("grpc", "milvus")
-        # Every failure arrives as an exception; the logs would only repeat it.
+        # Failures raise exceptions; the logs would only repeat them.
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
         self._process = os.getpid()
         self._client: Any = None
@@ -100,7 +100,7 @@ class MilvusClient:
         Raises
         ------
         GalleryUnavailable
-            The server cannot be reached, or refuses.
+            The server cannot be reached or rejects the call.
         InvalidParameter
             The gallery is closed, or was opened by another process.
         """
@@ -109,7 +109,7 @@ class MilvusClient:
             return getattr(client, method)(*arguments, timeout=_TIMEOUT, **options)
 
     def rows(self, collection: str, **options: Any) -> Iterator[dict[str, Any]]:
-        """The rows of a query, in the order of their primary keys, however many they are."""
+        """Iterate over all rows of a query in order of primary key, without a limit."""
         batches = self.call("query_iterator", collection, consistency_level="Strong", **options)
         try:
             while True:
@@ -122,13 +122,13 @@ class MilvusClient:
             batches.close()
 
     def size_on_disk(self) -> int:
-        """Bytes of milvus-lite's files; of a server, 0."""
+        """Return the size of milvus-lite's files in bytes; 0 for a server."""
         if self.folder is None:
             return 0
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     def client(self) -> Any:
-        """The client, where it can be used."""
+        """Return the pymilvus client; raises InvalidParameter if unusable."""
         if self._process != os.getpid():
             raise InvalidParameter(
                 "this gallery was opened by another process", "open it in the process that uses it"
@@ -138,7 +138,7 @@ class MilvusClient:
         return self._client
 
     def close(self) -> None:
-        """Disconnect; the last one to leave a file ends milvus-lite's server."""
+        """Disconnect; the last user of a file stops milvus-lite's server."""
         if self._client is None or self._process != os.getpid():
             return
         with _mutex:
@@ -162,14 +162,14 @@ class MilvusClient:
 
 
 def _parse(address: str) -> tuple[str, Path | None, str]:
-    """Name for messages, folder of a milvus-lite file, and what pymilvus is given."""
+    """Return the name for messages, the milvus-lite folder and the address for pymilvus."""
     target = address.removeprefix(_PREFIX)
     try:
         parts = urlsplit(target)
         port = parts.port
     except ValueError:
-        # Without the error's text, in which a part of a password may stand.
-        raise InvalidParameter("the address of the gallery makes no sense", _HINT) from None
+        # Omit the original message, which may contain part of a password.
+        raise InvalidParameter("the address of the gallery is invalid", _HINT) from None
     if parts.scheme in ("http", "https") and parts.hostname:
         place = parts.hostname + ("" if port is None else f":{port}")
         return f"{_PREFIX}{parts.scheme}://{place}{parts.path.rstrip('/')}", None, target
@@ -178,11 +178,11 @@ def _parse(address: str) -> tuple[str, Path | None, str]:
         if not folder.parent.is_dir():
             raise InvalidParameter(f"{folder.parent} is not a folder", "make it first")
         return f"{_PREFIX}{folder.as_uri()}", folder, str(folder)
-    raise InvalidParameter(f"{parts.scheme}: is no address of a Milvus gallery", _HINT)
+    raise InvalidParameter(f"{parts.scheme}: is not a scheme of a Milvus gallery", _HINT)
 
 
 def _check_file(folder: Path) -> None:
-    """Say what is wrong with a milvus-lite file, as pymilvus only says that something is."""
+    """Open a milvus-lite file to get a specific error; pymilvus only reports a failure."""
     if folder.exists() and not folder.is_dir():
         raise InvalidParameter(f"{folder} is not a database of milvus-lite", "name another file")
     lite = require_extra("milvus_lite", "milvus")
@@ -191,7 +191,7 @@ def _check_file(folder: Path) -> None:
         lite.MilvusLite(str(folder)).close()
     except errors.DataDirLockedError as error:
         raise GalleryLocked(
-            f"{folder} is in use already", "milvus-lite is one process's at a time"
+            f"{folder} is in use already", "one process at a time can open a milvus-lite file"
         ) from error
     except (OSError, errors.MilvusLiteError) as error:
         raise GalleryUnavailable(f"{folder} cannot be opened: {error!s:.200}") from error

@@ -1,4 +1,4 @@
-"""The two collections of a gallery on Milvus, and what their rows mean."""
+"""Schema of a gallery's two Milvus collections, and conversion of rows."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _HNSW = {"M": 16, "efConstruction": 200}
 
 
 def create(server: MilvusClient, collection: str, contract: Contract, index: str) -> None:
-    """Make one of the collections; `index` is a kind of Milvus's."""
+    """Create one of the collections; `index` is a Milvus index type."""
     types, client = server.milvus.DataType, server.milvus.MilvusClient
     schema = client.create_schema(auto_id=collection == FACES)
     schema.add_field("id", types.INT64, is_primary=True)
     schema.add_field("created", types.INT64)  # microseconds since 1970, UTC
-    # Milvus counts bytes: a character has up to four.
+    # Milvus limits bytes; a character has up to four.
     if collection == FACES:
         texts = {"face_id": 32, "user_id": 1024, "user_key": 64, "origin": 8}
         schema.add_field("group_id", types.INT64, is_partition_key=True)
@@ -56,14 +56,14 @@ def create(server: MilvusClient, collection: str, contract: Contract, index: str
     else:
         texts = {"name": 256, "name_key": 64, "title": 16_384, "description": 16_384}
         schema.add_field("deleted", types.BOOL)
-        schema.add_field("vector", types.FLOAT_VECTOR, dim=2)  # Milvus wants one, always
+        schema.add_field("vector", types.FLOAT_VECTOR, dim=2)  # Milvus requires a vector field
         index = "FLAT"
     for field, length in texts.items():
         schema.add_field(field, types.VARCHAR, max_length=length)
     indexes = client.prepare_index_params()
     params = _HNSW if index == "HNSW" else {}
     indexes.add_index("vector", index_type=index, metric_type="IP", params=params)
-    if collection == FACES:  # by which single faces and users are looked up
+    if collection == FACES:  # for lookups of faces and users
         for field in ("face_id", "user_key"):
             indexes.add_index(field, index_type="INVERTED")
     own = {"contract": contract.id, "pack": contract.pack, "version": _VERSION}
@@ -74,17 +74,17 @@ def create(server: MilvusClient, collection: str, contract: Contract, index: str
         consistency_level="Strong",
         properties={_PROPERTY: json.dumps(own)},
     )
-    # Nothing is there to be indexed; to wait for that costs pymilvus half a second.
+    # The collection is empty; waiting for its index would cost half a second in pymilvus.
     server.call("create_index", collection, indexes, sync=False)
 
 
 def check_contract(server: MilvusClient, collection: str, contract: Contract) -> None:
-    """Hold the engine's contract against the one that a collection was made with.
+    """Check that a collection was created with the engine's contract.
 
     Raises
     ------
     ContractMismatch
-        It is another one.
+        The collection has another contract.
     InvalidParameter
         The collection is not facecore's, or a newer facecore made it.
     """
@@ -109,12 +109,12 @@ def check_contract(server: MilvusClient, collection: str, contract: Contract) ->
 
 
 def key(text: str) -> str:
-    """By what a name or a user is looked up: hexadecimal digits, which need no escaping."""
+    """Lookup key of a name or user id: hexadecimal digits, which need no escaping."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def row_of(group: int, face: NewFace, vector: NDArray[np.float32]) -> dict[str, Any]:
-    """A face as it is stored."""
+    """Convert a face to a stored row."""
     return {
         "face_id": face.face_id,
         "group_id": group,
@@ -128,7 +128,7 @@ def row_of(group: int, face: NewFace, vector: NDArray[np.float32]) -> dict[str, 
 
 
 def face_of(row: dict[str, Any], group: str) -> FaceRecord:
-    """A face as it is known outside."""
+    """Convert a stored row to a FaceRecord."""
     return FaceRecord(
         row["id"],
         row["face_id"],
@@ -141,7 +141,7 @@ def face_of(row: dict[str, Any], group: str) -> FaceRecord:
 
 
 def group_row(number: int, name: str, title: str, description: str, created: int) -> dict[str, Any]:
-    """A group as it is stored."""
+    """Convert a group to a stored row."""
     return {
         "id": number,
         "name": name,
@@ -155,7 +155,7 @@ def group_row(number: int, name: str, title: str, description: str, created: int
 
 
 def group_of(row: dict[str, Any], size: int) -> Group:
-    """A group as it is known outside."""
+    """Convert a stored row to a Group."""
     title, description = row["title"], row["description"]
     created = from_microseconds(row["created"])
     return Group(row["id"], row["name"], title, description, created, size)
