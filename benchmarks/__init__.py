@@ -1,4 +1,4 @@
-"""One script per question; some share the synthetic templates of the tests."""
+"""Benchmarks, one script per question; some use the tests' synthetic templates."""
 
 import sys
 from pathlib import Path

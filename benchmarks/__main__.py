@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def names() -> dict[str, str]:
-    """Each script and the first line of what it says of itself."""
+    """Return the scripts and the first lines of their docstrings."""
     scripts = sorted(Path(__file__).parent.glob("[!_]*.py"))
     return {
         path.stem: (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[0]

@@ -1,4 +1,4 @@
-"""A model's run with its tensors bound beforehand: the run without its transfers."""
+"""Model runs on tensors bound in advance, which excludes transfers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def bound(session: Any, tensor: NDArray[np.float32], device: str) -> Callable[[], None]:
-    """A run whose input lies on the device ("cpu", "cuda") already and whose outputs stay there."""
+    """Return a run whose input and outputs stay on the device ("cpu", "cuda")."""
     binding = session.io_binding()
     value = onnxruntime.OrtValue.ortvalue_from_numpy(tensor, device, 0)
     binding.bind_ortvalue_input(session.get_inputs()[0].name, value)

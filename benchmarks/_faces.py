@@ -1,10 +1,10 @@
-"""Clustered unit vectors, as an embedder makes of people's faces, and what searches them.
+"""Synthetic face templates (clustered unit vectors) and the methods that search them.
 
-A person is a direction, drawn from a normal distribution whose variances fall as 1 / (1 + i / 32)
-over the dimensions i, since no embedder fills its space evenly.  Each of their templates, 1 to 7
-(mean 4), is that direction plus normal noise of a length that is the person's own: log-normal,
-median 0.75, sigma 0.25.  Both are scaled to length 1.  `spread` says how similar that makes
-them.
+A person is a direction from a normal distribution whose variances fall as 1 / (1 + i / 32) over
+the dimensions i, because no embedder fills its space evenly.  Each of the person's 1 to 7
+templates (mean 4) is this direction plus normal noise.  The noise length is drawn per person:
+log-normal, median 0.75, sigma 0.25.  Directions and templates have unit length.  `spread` reports
+the resulting similarities.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _scaled(rows: Array) -> Array:
 
 
 def faces(count: int, probes: int, dimension: int = 128, seed: int = 0) -> tuple[Array, Array]:
-    """Templates (count, D) in random order, and probes (probes, D) of some of the people."""
+    """Return templates (count, D) in random order, and probes (probes, D) of some people."""
     rng = np.random.default_rng(seed)
     spectrum = np.sqrt(1 / (1 + np.arange(dimension) / 32)).astype(np.float32)
     gallery = np.empty((count, dimension), np.float32)
@@ -47,7 +47,7 @@ def faces(count: int, probes: int, dimension: int = 128, seed: int = 0) -> tuple
 
 
 def near_duplicates(gallery: Array, probes: int, seed: int = 1) -> tuple[Array, Array]:
-    """Hard ones: each row many times, exactly or with single elements off by about 1e-7."""
+    """Return hard cases: repeated rows, equal or with single elements off by about 1e-7."""
     rng = np.random.default_rng(seed)
     rows = gallery[rng.integers(0, max(1, len(gallery) // 50), len(gallery))].copy()
     off = rng.random(len(rows)) < 0.7
@@ -57,10 +57,10 @@ def near_duplicates(gallery: Array, probes: int, seed: int = 1) -> tuple[Array, 
 
 
 def top_float64(gallery: Array, probes: Array, k: int, block: int = 1 << 12) -> Array:
-    """Ids (probes, k) of the most similar rows by float64 sums of products, ties by lower id.
+    """Return ids (probes, k) of the most similar rows in float64, ties by lower id.
 
-    Blocks of the matrix product find all rows within 1e-12 of the k-th best; these are then
-    ranked by sums that do not depend on how the blocks were cut.
+    A blocked matrix product finds all rows within 1e-12 of the k-th best; sums independent of the
+    block boundaries then rank them.
     """
     found = np.empty((len(probes), k), np.int64)
     for start in range(0, len(probes), 500):
@@ -69,7 +69,7 @@ def top_float64(gallery: Array, probes: Array, k: int, block: int = 1 << 12) -> 
         hits: list[tuple[Array, Array, Array]] = []
         for first in range(0, len(gallery), block):
             product = wanted @ gallery[first : first + block].astype(np.float64).T
-            if first == 0:  # a floor at once, from here on only few pass
+            if first == 0:  # first floor; few rows pass it later
                 at = max(0, product.shape[1] - k)
                 least = np.partition(product, at, axis=1)[:, at] - 1e-12
             probe, row = np.nonzero(product >= least[:, None])
@@ -87,7 +87,7 @@ def top_float64(gallery: Array, probes: Array, k: int, block: int = 1 << 12) -> 
 def _still(
     hits: list[tuple[Array, Array, Array]], least: Array, k: int
 ) -> tuple[Array, Array, Array]:
-    # Raise each probe's floor to its k-th best so far, and forget what lies below it.
+    # Raise each probe's floor to its k-th best so far, and drop rows below it.
     probe, row, value = (np.concatenate(parts) for parts in zip(*hits, strict=True))
     order = np.lexsort((-value, probe))
     probe, row, value = probe[order], row[order], value[order]
@@ -99,7 +99,7 @@ def _still(
 
 
 def spread(gallery: Array, probes: Array) -> dict[str, float]:
-    """Mean and deviation of impostor similarities, and of the best match of each probe."""
+    """Mean and standard deviation of impostor similarities and of the probes' best matches."""
     some = probes[:200] @ gallery[: 1 << 20].T
     best = some.max(axis=1)
     return {
@@ -128,7 +128,7 @@ def facecore_exact(gallery: Array, threads: int) -> Search:
 def numpy_scan(gallery: Array, threads: int) -> Search:
     def search(probes: Array, k: int) -> Array:
         ids = np.empty((len(probes), k), np.int64)
-        for j, probe in enumerate(probes):  # a matrix-vector product at its best for one probe
+        for j, probe in enumerate(probes):  # fastest matrix-vector product for one probe
             similarity = gallery @ probe
             best = np.argpartition(similarity, len(similarity) - k)[-k:]
             ids[j] = best[np.argsort(-similarity[best])]

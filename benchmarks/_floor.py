@@ -1,9 +1,8 @@
-"""The floor: what the engine asks of OpenCV's decoder and of ONNX Runtime, and nothing else.
+"""Lower bound on time ("floor"): only the engine's OpenCV decoding and ONNX Runtime runs.
 
-The engine is watched while it works (not timed): which bytes it has decoded at which scale, and
-at which shapes it runs its models.  The floor then asks for the very same, with noise in the
-place of the pixels: no files to read, no headers to check, no resizing, no candidates to decode,
-no faces to align.
+An untimed run of the engine records which bytes it decodes at which scale, and the shapes of its
+model runs.  The floor repeats exactly these calls, with noise as pixels: no file reading, no header
+checks, no resizing, no candidate decoding, no alignment.
 """
 
 from __future__ import annotations
@@ -32,28 +31,28 @@ STAGES = ("decoding", "detector", "embedder")
 
 @dataclass
 class Trace:
-    """Arguments of every `cv2.imdecode`, and shapes of every run of the two models."""
+    """Arguments of all `cv2.imdecode` calls, and shapes of all runs of the two models."""
 
     decodes: list[tuple[Any, ...]] = field(default_factory=list)
     detector: list[Shape] = field(default_factory=list)
     embedder: list[Shape] = field(default_factory=list)
 
     def needed(self) -> list[tuple[Any, ...]]:
-        """One decoding for each file, at the finest scale: a floor does not decode twice."""
+        """Return one decoding per file, at the finest scale: the floor decodes once."""
         found: dict[int, tuple[Any, ...]] = {}
-        for arguments in self.decodes:  # which keep the files alive: no address serves twice
+        for arguments in self.decodes:  # keeps the files alive, so that no address is reused
             file = arguments[0].ctypes.data
             if file not in found or decode_scale(arguments) < decode_scale(found[file]):
                 found[file] = arguments
         return list(found.values())
 
     def scales(self) -> list[int]:
-        """By how much each decoded picture was reduced: 1, 2, 4 or 8."""
+        """Return the reduction factor of each decoded picture: 1, 2, 4 or 8."""
         return [decode_scale(arguments) for arguments in self.decodes]
 
 
 def decode_scale(arguments: Sequence[Any]) -> int:
-    """The scale that `cv2.imdecode` is asked for by these arguments."""
+    """Return the scale that these arguments request from `cv2.imdecode`."""
     flags = arguments[1]
     if flags < 0:  # IMREAD_UNCHANGED
         return 1
@@ -64,7 +63,7 @@ def decode_scale(arguments: Sequence[Any]) -> int:
 
 @contextmanager
 def traced(pack: Pack) -> Iterator[Trace]:
-    """Notes what is decoded and run meanwhile, in every thread."""
+    """Record decodings and model runs in all threads while the context is active."""
     trace, decode, run = Trace(), cv2.imdecode, ort.InferenceSession.run
 
     def noted_decode(*arguments: Any) -> Any:
@@ -90,7 +89,7 @@ def traced(pack: Pack) -> Iterator[Trace]:
 
 
 class Clock(NamedTuple):
-    """Seconds on the wall, and of all processors together."""
+    """Wall time and total processor time in seconds."""
 
     wall: float
     processors: float
@@ -105,7 +104,7 @@ class Clock(NamedTuple):
 
 
 class Floor:
-    """Decoding and the bare models, with the engine's own settings of a session."""
+    """Decoding and bare model runs, with the engine's session settings."""
 
     def __init__(self, pack: str) -> None:
         loaded = load_pack(pack)
@@ -128,10 +127,10 @@ class Floor:
         self._sessions[role, threads].run(None, feed)
 
     def stages(self, trace: Trace) -> dict[str, Clock]:
-        """Of many pictures: the three stages one after the other, on all processors.
+        """Time the three stages over many pictures, one after the other, on all processors.
 
-        Each both with one thread for every processor and with models that use all processors
-        for one run; the faster one counts.
+        Each stage runs with one thread per processor, and with models that use all processors
+        per run; the faster variant counts.
         """
         decodes = trace.needed()
         return {
@@ -164,7 +163,7 @@ class Floor:
         return start.passed()
 
     def pair(self, trace: Trace) -> dict[str, Run]:
-        """The ways to do it for the two pictures of one comparison, by name."""
+        """Return the variants of the floor for the two pictures of a comparison, by name."""
         decodes = trace.needed()
         faces = [shape for shape in trace.embedder for _ in range(shape[0])]
         single = [(1, *shape[1:]) for shape in faces]
@@ -210,9 +209,9 @@ class Floor:
 
 
 def beside(parts: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
-    """Print what the stages took and what `name` took, and return the ratios of their rates.
+    """Print the times of the stages and of `name`; return the ratios of their rates.
 
-    Each part has its number of images, and a `Clock` for each of `STAGES` and for `name`.
+    Each part has a number of images, and a `Clock` for each of `STAGES` and for `name`.
     """
     count = sum(part["images"] for part in parts)
     totals = {key: np.sum([part[key] for part in parts], axis=0) for key in (*STAGES, name)}

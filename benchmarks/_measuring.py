@@ -1,4 +1,4 @@
-"""What the benchmarks share: fair timing, what they ran on, their data, and their JSON."""
+"""Shared helpers of the benchmarks: fair timing, environment, data and JSON output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DATA = Path(os.environ.get("FACECORE_DATA", Path(__file__).parents[2] / "shared"
 
 
 def arguments(text: str | None) -> argparse.ArgumentParser:
-    """A parser with the options of every script; `text` is the script's own description."""
+    """Return a parser with the common options; `text` is the script's description."""
     parser = argparse.ArgumentParser(
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -36,14 +36,14 @@ def arguments(text: str | None) -> argparse.ArgumentParser:
 
 
 def write_json(path: Path | None, facts: Mapping[str, Any], **results: Any) -> None:
-    """Write the results and what they were measured on, if a path was given."""
+    """Write the results and the environment, if a path was given."""
     if path is not None:
         answer = {"machine": dict(facts), **results}
         path.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
 
 def resident(field: str = "RssAnon") -> int:
-    """Bytes of the process's memory (Linux): by default what no file holds, VmRSS is all."""
+    """Return resident memory in bytes (Linux): anonymous by default, all with VmRSS."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024

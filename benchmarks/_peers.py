@@ -1,4 +1,4 @@
-"""Two files compared by others: scripts on OpenCV and ONNX Runtime, and `face_recognition`."""
+"""Peers that compare two files: scripts on OpenCV and ONNX Runtime, and `face_recognition`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Array = np.ndarray[Any, Any]
 
 
 class Script:
-    """What an engineer writes who has the pack's two models: both in ONNX Runtime, its defaults.
+    """A plain script on the pack's two models, with ONNX Runtime's default settings.
 
-    The detector sees the picture at `SIDE` pixels, as facecore's does.
+    The detector sees the picture at `SIDE` pixels, as in facecore.
     """
 
     SIDE = 320
@@ -53,7 +53,7 @@ class Script:
         return np.asarray(vector / np.linalg.norm(vector))
 
     def landmarks(self, small: Array) -> Array:
-        """Of the most certain face (5, 2): YuNet's heads, decoded with NumPy."""
+        """Landmarks (5, 2) of the most confident face, decoded from YuNet's heads with NumPy."""
         height, width = (-(-side // 32) * 32 for side in small.shape[:2])
         bottom, right = height - small.shape[0], width - small.shape[1]
         padded = cv2.copyMakeBorder(small, 0, bottom, 0, right, cv2.BORDER_CONSTANT)
@@ -72,14 +72,14 @@ class Script:
 
 
 class FaceDetectorYN(Script):
-    """The same with OpenCV's own class for the detector, which is the pack's or another."""
+    """The same script with OpenCV's FaceDetectorYN, on the pack's detector or another."""
 
     def __init__(self, pack: Pack, detector: Path | None = None) -> None:
         self.other = detector
         super().__init__(pack)
 
     def open_detector(self, file: Path) -> None:
-        # It warns that its newer graph engine knows one target only.
+        # Silence the warning that its new graph engine supports one target only.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         threshold = self.pack.detector.threshold
         self.opencv = cv2.FaceDetectorYN.create(str(self.other or file), "", (320, 320), threshold)
@@ -96,7 +96,7 @@ class FaceDetectorYN(Script):
 
 
 class FaceRecognition:
-    """`face_recognition` (dlib) in another interpreter, which answers over its standard streams."""
+    """`face_recognition` (dlib) in another interpreter, controlled over standard streams."""
 
     PROGRAM = """
 import sys, warnings
@@ -123,7 +123,7 @@ for line in sys.stdin:
         return line
 
     def compare(self, a: Path, b: Path) -> float:
-        """Distance, below 0.6 for the same person."""
+        """Return the distance; below 0.6 means the same person."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{a}\t{b}\n")
         self._process.stdin.flush()
@@ -132,7 +132,7 @@ for line in sys.stdin:
 
 @contextmanager
 def face_recognition(python: Path) -> Iterator[FaceRecognition]:
-    """The peer, imported and waiting."""
+    """Start the peer and wait until its imports are done."""
     with subprocess.Popen(
         [python, "-E", "-c", FaceRecognition.PROGRAM],
         stdin=subprocess.PIPE,

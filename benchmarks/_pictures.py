@@ -1,4 +1,4 @@
-"""The pictures that the benchmarks of speed work on."""
+"""Pictures for the speed benchmarks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pixels = np.ndarray[Any, Any]
 
 
 def portraits(most: int) -> tuple[bytes, bytes]:
-    """Two portraits of 960x720 pixels, each in the best quality that `most` bytes allow."""
+    """Return two 960x720 portraits, each in the best quality that fits in `most` bytes."""
     named = pictures()
     cuts = (named["astronaut"][:, 64:448], named["hopper"][:, 31:481])
     first, second = (_encoded(cv2.resize(cut, (720, 960)), most) for cut in cuts)
@@ -34,17 +34,17 @@ def _encoded(pixels: Any, most: int) -> bytes:
 
 
 def london() -> list[Path]:
-    """The portraits of the London set, 960x720; empty where the set is not there."""
+    """Return the portraits of the London set, 960x720; empty if the set is missing."""
     return sorted((DATA / "faces" / "london").glob("*.jpg"))
 
 
 def lfw() -> list[Path]:
-    """The pictures of LFW, 250x250; empty where the set is not there."""
+    """Return the pictures of LFW, 250x250; empty if the set is missing."""
     return sorted((DATA / "lfw" / "images").glob("*/*.jpg"))
 
 
 def pair(folder: Path, files: Sequence[Path] = ()) -> tuple[Path, Path]:
-    """The two files given, or one person of London twice, or two portraits written to a folder."""
+    """Return the given files, two pictures of one London person, or two written portraits."""
     found = list(files) or london()[:2]
     if not found:
         for name, data in zip("ab", portraits(100_000), strict=True):
@@ -55,7 +55,7 @@ def pair(folder: Path, files: Sequence[Path] = ()) -> tuple[Path, Path]:
 
 
 def many(count: int, kinds: Sequence[str] = ("london", "lfw")) -> list[Path]:
-    """So many files, the sets taking turns, repeated as often as needed."""
+    """Return `count` files, alternating between the sets, repeated as needed."""
     sets = [paths for kind in kinds if (paths := {"london": london, "lfw": lfw}[kind]())]
     if not sets:
         raise SystemExit(f"no pictures of {' or '.join(kinds)} in {DATA}; set FACECORE_DATA")
@@ -63,7 +63,7 @@ def many(count: int, kinds: Sequence[str] = ("london", "lfw")) -> list[Path]:
 
 
 def texture(rng: np.random.Generator, width: int, height: int) -> Pixels:
-    """A background without a face: coarse blobs, finer ones, and a sensor's noise."""
+    """Return a background without faces: coarse and fine blobs, and sensor noise."""
     picture = np.full((height, width, 3), 120, np.float32)
     for cells, strength in ((4, 40), (24, 20), (120, 10)):
         coarse = rng.normal(0, strength, (cells, cells * width // height + 1, 3))
@@ -82,10 +82,10 @@ def photograph(
     share: float = 0.25,
     seed: int = 0,
 ) -> Path:
-    """A portrait in a large picture, as a phone takes it: JPEG of quality 90.
+    """Return a portrait in a large picture, as from a phone: JPEG of quality 90.
 
-    The face's box has that share of the picture's height; the portrait is enlarged for it,
-    blended into a textured background, and given the same noise.
+    The portrait is enlarged until the face box has the given share of the picture's height, then
+    blended into a textured background with the same noise.
     """
     rng = np.random.default_rng(seed)
     width, height = size
@@ -93,7 +93,7 @@ def photograph(
     pixels = np.asarray(cv2.imread(str(portrait)), np.uint8)
     box = engine.largest_face(pixels).box
     scale = share * height / float(box[3] - box[1])
-    # What fits of it, around the face.
+    # The part around the face that fits.
     middle = (box[:2] + box[2:]) / 2
     half = np.minimum(np.array([width, height]) / (2 * scale), [pixels.shape[1], pixels.shape[0]])
     low = np.maximum(middle - half, 0).astype(int)

@@ -32,7 +32,7 @@ def convolve(x: Array, kernel: Array, bias: Array) -> Array:
 
 
 def pool(x: Array, size: int, reduce: Callable[..., Array]) -> Array:
-    """Pooling over squares that do not overlap; an incomplete one at the border is dropped."""
+    """Pool non-overlapping squares; drop incomplete ones at the border."""
     n, height, width, channels = x.shape
     rows, columns = height // size, width // size
     squares = x[:, : rows * size, : columns * size]
@@ -47,7 +47,7 @@ class SSRNet:
     path : Path
         The weights.
     span : float
-        What the sum of the stages is multiplied by: 101 for the age in years, 1 for the gender.
+        Factor of the sum over the stages: 101 for age in years, 1 for gender.
 
     Raises
     ------
@@ -70,7 +70,7 @@ class SSRNet:
         self._stage = "pred_age_stage" if "pred_age_stage1" in self._weights else "pred_stage"
 
     def __call__(self, crops: NDArray[np.uint8], batch: int = 64) -> Array:
-        """Answers (N,) for BGR crops (N, H, W, 3): years, or 0 for female to 1 for male."""
+        """Predict (N,) for BGR crops (N, H, W, 3): years, or 0 (female) to 1 (male)."""
         resized = np.stack([cv2.resize(crop, (SIDE, SIDE)) for crop in crops]).astype(np.float32)
         parts = [self._forward(resized[i : i + batch]) for i in range(0, len(crops), batch)]
         return np.concatenate(parts)
@@ -86,7 +86,7 @@ class SSRNet:
     def _stream(
         self, x: Array, first: int, activate: Callable[[Array], Array], reduce: Callable[..., Array]
     ) -> list[Array]:
-        """Maps of the stages 3, 2 and 1, as vectors: the coarsest map serves the first stage."""
+        """Return the maps of stages 3, 2 and 1 as vectors; stage 1 uses the coarsest map."""
         maps = []
         for number in range(first, first + 4):
             x = self._conv(x, number)
@@ -110,7 +110,7 @@ class SSRNet:
         total = np.zeros(len(x), np.float32)
         width = np.ones(len(x), np.float32)
         for stage, (left, right) in enumerate(zip(peaked, averaged, strict=True), 1):
-            # Each stage divides a bin of the one before it into three of its own, whose width
+            # Each stage divides a bin of the previous stage into three bins, whose width
             # and places the network shifts (equations 3 to 6 of the paper).
             first = 3 * stage - 2
             mixed = relu(self._dense(left, f"dense_{first}")) * relu(

@@ -1,11 +1,11 @@
-"""Whose landmarks serve recognition best: each pack's detector before one and the same embedder.
+"""Which detector's landmarks give the best recognition: all packs' detectors, one embedder.
 
-The pictures are the 2,853 of LFW that no test pair uses; all their pairs are compared.  Also
-printed: how far the landmarks move, as a share of the distance between the eyes, when the
-detector sees the picture 1.28 times as large, and how far they lie from YuNet-n's.
+Compares all pairs of the 2,853 LFW pictures that no test pair uses.  Also prints, relative to the
+distance between the eyes, how far the landmarks move when the detector sees the picture 1.28
+times as large, and their distance from YuNet-n's.
 
     python -m benchmarks alignment
-    python -m benchmarks alignment --pairs    # the last alone, on the pictures of the test pairs
+    python -m benchmarks alignment --pairs    # only the last figure, on the test pairs
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def of_pairs(paths: list[Path]) -> None:
-    """How far our landmarks lie from YuNet-n's on pictures from which nothing may be chosen."""
+    """Measure the distance to YuNet-n's landmarks on test pictures (no tuning on these)."""
     ours, theirs = FaceEngine("compact"), FaceEngine(REFERENCE)
     points = [
         [engine.sample(picture, face="central").face.landmarks for engine in (ours, theirs)]

@@ -1,8 +1,8 @@
-"""Errors of the apparent age and gender on crops of UTKFace that were not trained on, by group.
+"""Errors of apparent age and gender by group, on UTKFace crops not used in training.
 
-Beside them, on the same crops, the errors of SSR-Net, a public network, where h5py is installed
-(the extra `bench`) and its weights are in the reference data.  Also by group: how the quality
-measures that could judge the skin come out.
+Compares with SSR-Net, a public network, on the same crops, if h5py is installed (the extra
+`bench`) and its weights are in the reference data.  Also prints, by group, the quality measures
+that could depend on skin colour.
 
     python -m benchmarks attributes [--pack NAME]
 """
@@ -35,14 +35,14 @@ RACES = ("White", "Black", "Asian", "Indian", "others")  # as UTKFace names them
 BANDS = ((0, 4), (5, 15), (16, 29), (30, 44), (45, 59), (60, 74), (75, 120))
 WATCHED = ("score", "under_exposure", "luminance_mean", "occlusion", "key_occlusion")
 
-# What SSR-Net sees around the crop of 128 pixels, in pixels a side: -8 leaves the template of 112.
-# It learnt from faces with two fifths of their box on every side, more than a crop has, so that
-# the crop's border is repeated where it is short.
+# Pixels per side added to the 128-pixel crop for SSR-Net; -8 leaves the 112-pixel template.
+# It was trained with a margin of two fifths of the face box, more than a crop has, so the crop's
+# border is replicated.
 MARGINS = (-8, 0, 16, 32)
 
 
 def framed(images: NDArray[np.uint8], margin: int) -> NDArray[np.uint8]:
-    """The crops (N, 128, 128, 3) with `margin` pixels more on every side, or less."""
+    """Return the crops (N, 128, 128, 3) extended (or cut) by `margin` pixels on every side."""
     if margin < 0:
         return images[:, -margin:margin, -margin:margin]
     around = ((0, 0), (margin, margin), (margin, margin), (0, 0))
@@ -50,10 +50,10 @@ def framed(images: NDArray[np.uint8], margin: int) -> NDArray[np.uint8]:
 
 
 def reference(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
-    """SSR-Net's ages and whether it sees a woman, at the margin that serves it best.
+    """Return SSR-Net's ages and genders (True: woman), at its best margin.
 
-    The margin is chosen by the error in years on a third of the development part.  None, with a
-    line that says why, without h5py or the weights.
+    The margin with the lowest age error on a third of the development part is used.  Without h5py
+    or the weights, prints the reason and returns None.
     """
     folder = data_root() / "weights" / "ssrnet"
     try:

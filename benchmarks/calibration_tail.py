@@ -1,11 +1,10 @@
-"""Does a pack's table hold on people it was not measured on, also where it is extrapolated?
+"""Does a pack's calibration hold for other people, including its extrapolated tail?
 
-1. False accept rates of the two tables among all pairs of the LFW pictures that the
-   test pairs use: down to 0.01 % the tables were measured (on other people), below that the
-   exponential tail speaks.
-2. What a small folder's extrapolated knots are worth: tables are fitted on random draws of
-   50 to 200 of the 1,468 people of no test pair, with three tails, and their extrapolated
-   thresholds are held against all of the 1,468.
+1. False accept rates of the two tables on all pairs of the LFW pictures in the test pairs.  Down
+   to 0.01 % the tables were measured (on other people); below, the exponential tail extrapolates.
+2. Accuracy of extrapolated knots from small folders: fits tables with three tails on random draws
+   of 50 to 200 of the 1,468 people in no test pair, and compares their extrapolated thresholds
+   with all 1,468.
 
     python -m benchmarks calibration_tail --pack mobilefacenet --json tail.json
 """
@@ -35,7 +34,7 @@ BLOCK = 512
 
 
 def embed(engine: FaceEngine, paths: list[Path], portraits: bool) -> np.ndarray[Any, Any]:
-    """(N, D), NaN where there is no vector."""
+    """Return vectors (N, D); NaN rows where there is no vector."""
     if portraits:
         return embed_all(engine, IdPortraits(engine, paths, "central"), "largest").vectors
     return embed_all(engine, paths, "central").vectors
@@ -82,7 +81,7 @@ def on_other_people(engine: FaceEngine, root: Path) -> list[dict[str, Any]]:
 
 def on_few_people(engine: FaceEngine, root: Path, draws: int = 100) -> list[dict[str, Any]]:
     names, paths = zip(*photographs(root, calibration=True), strict=True)
-    firsts = np.unique(names, return_index=True)[1]  # one picture each
+    firsts = np.unique(names, return_index=True)[1]  # one picture per person
     vectors = embed(engine, [paths[i] for i in firsts], False)
     vectors = vectors[~np.isnan(vectors[:, 0])]
     similarity = (vectors @ vectors.T).astype(float)

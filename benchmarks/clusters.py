@@ -1,9 +1,9 @@
-"""Clusters of labelled pictures beside DBSCAN and HDBSCAN, and all pairs beside faiss.
+"""Clustering of labelled pictures against DBSCAN and HDBSCAN, and all pairs against faiss.
 
     python -m benchmarks clusters VECTORS.npz [--pairs 100000]
 
 VECTORS.npz holds `v`, (N, D) float32 of unit length, and `p`, N names of the form person/picture.
-The peers get their best setting, found on the same labels; facecore gets its default.
+The peers use their best settings, tuned on the same labels; facecore uses its defaults.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NO_FACE = Face(np.zeros(4, np.float32), np.zeros((5, 2), np.float32), 1.0)
 
 
 def judge(truth: Array, answer: Array) -> dict[str, float]:
-    """BCubed precision, recall and F (Bagga and Baldwin 1998), and those of pairs."""
+    """BCubed and pairwise precision, recall and F (Bagga and Baldwin 1998)."""
     t, a = (np.unique(labels, return_inverse=True)[1] for labels in (truth, answer))
     _, both, shared = np.unique(t * (a.max() + 1) + a, return_inverse=True, return_counts=True)
     of_answer, of_truth = np.bincount(a), np.bincount(t)
@@ -77,7 +77,7 @@ def peers(vectors: Array) -> Any:
 
 
 def alone(labels: Array) -> Array:
-    """Noise points become groups of one."""
+    """Turn noise points into groups of one."""
     labels = labels.copy()
     noise = np.flatnonzero(labels < 0)
     labels[noise] = labels.max() + 1 + np.arange(len(noise))
@@ -93,7 +93,7 @@ def all_pairs(count: int, dimension: int, least: float) -> dict[str, float]:
     import faiss
 
     random = np.random.default_rng(0)
-    # As embeddings do: a spectrum that falls, and people with several pictures.
+    # Like embeddings: a falling spectrum, and several pictures per person.
     spread = np.linspace(1.6, 0.2, dimension)
     people = random.normal(size=(count // 5, dimension)) * spread
     vectors = people[random.integers(0, len(people), count)]

@@ -1,29 +1,29 @@
-"""One comparison of two files: against the floor, and against those who do it otherwise.
+"""One comparison of two files: against the floor and against other implementations.
 
     python -m benchmarks compare                   # a person of the London set twice, 960x720
     python -m benchmarks compare --files A B       # two files of your own
     python -m benchmarks compare --face-recognition /path/to/its/bin/python --json compare.json
 
-Everything runs in turn in one run; every figure is the median.  A ratio above 1 is what the other
-takes longer than `engine.compare`, with the engine as it comes: all processors.  Beside the time
-that passed stands the time that the process's threads ran, which other load disturbs less.
+All candidates take turns in one run; all figures are medians.  A ratio above 1 means that the
+other is slower than `engine.compare` with default settings (all processors).  Wall time and
+processor time are printed; other load disturbs processor time less.
 
-The floor is decoding at the scale that the engine decodes at, and the bare runs of the two models
-at the shapes it runs them at, in sessions with its settings (`benchmarks/_floor.py`): one picture
-after the other with one thread and with all, and both at the same time with one thread each; the
-embedder in one run for both faces or a run for each.  The fastest one counts.
+The floor decodes at the engine's scale and runs the two bare models at the engine's shapes, in
+sessions with its settings (`benchmarks/_floor.py`): one picture after the other with one thread
+and with all, and both at the same time with one thread each; the embedder in one run for both
+faces or one run per face.  The fastest variant counts.
 
-The scripts (`benchmarks/_peers.py`) have the pack's own models, at the detector's size of
-facecore, in sessions with the defaults of ONNX Runtime; one of them has OpenCV's FaceDetectorYN
-for the detector, and one more has YuNet-n in it, from the reference data.  `face_recognition`
-runs in an environment of its own:
+The scripts (`benchmarks/_peers.py`) use the pack's models at facecore's detector size, in sessions
+with ONNX Runtime's defaults.  One uses OpenCV's FaceDetectorYN as detector; another runs
+FaceDetectorYN with YuNet-n from the reference data.  `face_recognition` runs in a separate
+environment:
 
     python -m venv peers
     peers/bin/pip install dlib-bin face_recognition_models 'setuptools<81' pillow click numpy
     peers/bin/pip install --no-deps face_recognition
 
-The large photographs are two of 4000x3000 pixels, made of the two portraits, with faces of a
-quarter of their height.
+The two large photographs have 4000x3000 pixels and are made from the two portraits; the faces take
+a quarter of the height.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ OURS = "engine.compare"
 SAME_MODELS = ("script: ONNX Runtime", "script: FaceDetectorYN, the same models")
 FULL = "full cv2.imdecode of both"
 TOGETHER = f"{FULL}, at the same time"
-PAUSE = 0.01  # seconds, in which ONNX Runtime's waiting threads stop spinning in the scripts
-ROW = 4  # runs in a turn
+PAUSE = 0.01  # seconds for idle ONNX Runtime threads of the scripts to stop spinning
+ROW = 4  # runs per turn
 YUNET = DATA / "weights" / "yunet" / "yunet_n_dynamic.onnx"
 
 Runs = dict[str, Callable[[int], object]]
@@ -58,8 +58,8 @@ Medians = Mapping[str, tuple[float, float]]
 
 
 def floors(engine: FaceEngine, floor: Floor, a: Path, b: Path) -> Runs:
-    """The ways to the floor of comparing these two; says what the engine does for them."""
-    engine.compare(a, b)  # what is opened at the first use is open from now on
+    """Return the variants of the floor for two pictures; print the engine's calls."""
+    engine.compare(a, b)  # opens everything that opens at first use
     with traced(engine.pack) as trace:
         engine.compare(a, b)
     shapes = ", ".join(f"{shape[3]}x{shape[2]}" for shape in trace.detector)
@@ -71,7 +71,7 @@ def floors(engine: FaceEngine, floor: Floor, a: Path, b: Path) -> Runs:
 
 
 def scripts(engine: FaceEngine, a: Path, b: Path) -> Runs:
-    """The peers on OpenCV and ONNX Runtime; says how far they agree with facecore."""
+    """Return the peers on OpenCV and ONNX Runtime; print their agreement with facecore."""
     pack = engine.pack
     made = {
         SAME_MODELS[0]: _peers.Script(pack),
@@ -87,7 +87,7 @@ def scripts(engine: FaceEngine, a: Path, b: Path) -> Runs:
 
 
 def table(title: str, medians: Medians) -> dict[str, Any]:
-    """Print and return the medians beside ours, fastest first."""
+    """Print and return the medians and their ratios to ours, fastest first."""
     print(f"{title}\n  {'':64} {'ms':>9} {'x ours':>7} {'on a processor':>15}")
     rows = {}
     for name, (wall, busy) in sorted(medians.items(), key=lambda item: item[1]):
@@ -98,7 +98,7 @@ def table(title: str, medians: Medians) -> dict[str, Any]:
 
 
 def of_floor(medians: Medians) -> dict[str, float]:
-    """Ours as multiples of the best floor: of the time that passed, and on the processors."""
+    """Return our wall and processor times as multiples of the best floor."""
     floor = np.array([times for name, times in medians.items() if name.startswith("floor")])
     wall, busy = (np.array(medians[OURS]) / floor.min(axis=0)).tolist()
     print(f"{wall:.3f} x the best floor; by processor time {busy:.3f} x the cheapest")
@@ -106,7 +106,7 @@ def of_floor(medians: Medians) -> dict[str, float]:
 
 
 def small(engine: FaceEngine, floor: Floor, a: Path, b: Path, rounds: int) -> dict[str, Any]:
-    """Against the floor, and what the stages take."""
+    """Compare with the floor, and time the stages."""
     bare, parts = floors(engine, floor, a, b), benchmark_stages.runs(engine, a, b)
     ours: Runs = {OURS: parts.pop("whole")}
     medians = both_clocks({**ours, **bare}, rounds, row=ROW)
@@ -123,7 +123,7 @@ def small(engine: FaceEngine, floor: Floor, a: Path, b: Path, rounds: int) -> di
 
 
 def scripted(engine: FaceEngine, a: Path, b: Path, rounds: int) -> dict[str, Any]:
-    """Against the scripts; apart from the floor, as their waiting threads spin."""
+    """Compare with the scripts, apart from the floor because their idle threads spin."""
     peers = scripts(engine, a, b)
     ours: Runs = {OURS: lambda turn: engine.compare(a, b)}
     medians = both_clocks({**ours, **peers}, rounds, pause=PAUSE)
@@ -134,7 +134,7 @@ def scripted(engine: FaceEngine, a: Path, b: Path, rounds: int) -> dict[str, Any
 
 
 def large(engine: FaceEngine, floor: Floor, a: Path, b: Path, rounds: int) -> dict[str, Any]:
-    """Two photographs of 12 megapixels, beside decoding them fully."""
+    """Compare two 12-megapixel photographs; also time their full decoding."""
     data = [np.frombuffer(path.read_bytes(), np.uint8) for path in (a, b)]
 
     def decode(i: int) -> Any:

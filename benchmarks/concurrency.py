@@ -1,12 +1,11 @@
-"""8 threads add, remove and search, 2 more processes search: are all answers those of a serial run?
+"""Do 8 threads that add, remove and search, and 2 searching processes, get serial answers?
 
     python -m benchmarks concurrency [--seconds 60] [--threads 8] [--readers 2] [--index hnsw]
 
-Every change is logged with what it returned, every search with the state of the store that it was
-answered at: the last addition and the last removal.  Afterwards all changes are replayed one
-after the other, by the ids that they got, and every answer is held against a brute-force search
-of exactly the faces that were there at its state.  The states themselves must agree with the
-clock: a search that began after a change was acknowledged sees it.
+Logs every change with its result, and every search with the state of the store that it saw: the
+last addition and the last removal.  Afterwards, replays all changes serially in order of their ids
+and compares every answer with a brute-force search over exactly the faces of its state.  The
+states must agree with the clock: a search that began after a change was acknowledged sees it.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ LIMIT = 10
 
 @dataclass
 class Answer:
-    """A search: when it began, at which state it was answered, and with what."""
+    """A search: start time, state of the store, and result."""
 
     began: int
     state: tuple[int, int]
@@ -49,7 +48,7 @@ class Answer:
 
 @dataclass
 class Log:
-    """What one thread or process saw."""
+    """Log of one thread or process."""
 
     # (acknowledged at, face id, row id, group, token)
     added: list[tuple[int, str, int, str, str]] = field(default_factory=list)
@@ -63,7 +62,7 @@ _answered_at = threading.local()
 
 
 def record_states() -> None:
-    """Let every search say at which state of the store it was answered."""
+    """Make every search record the state of the store that it saw."""
     plain = SqliteBackend._best
 
     def search(self: Any, vector: Any, limit: int, labels: Any, index: Any, snapshot: Any) -> Any:
@@ -81,7 +80,7 @@ def ask(gallery: Gallery, token: str, groups: list[str] | None, log: Log) -> Non
 
 
 def worker(gallery: Gallery, number: int, deadline: float, log: Log) -> None:
-    """Add, remove and search; users are a thread's own, so that it knows what it removes."""
+    """Add, remove and search; each thread has separate users, so it knows what it removes."""
     rng = random.Random(number)
     mine: dict[str, list[int]] = {}
     tokens = [f"{number}-first"]
@@ -119,7 +118,7 @@ def worker(gallery: Gallery, number: int, deadline: float, log: Log) -> None:
 
 
 def reader(address: str, index: Any, number: int, deadline: float, results: Any) -> None:
-    """Search in a process of its own."""
+    """Search in a separate process."""
     log = Log()
     record_states()
     rng = random.Random(1000 + number)
@@ -136,13 +135,13 @@ def reader(address: str, index: Any, number: int, deadline: float, results: Any)
 
 
 def verify(logs: list[Log], removals: list[int]) -> dict[str, Any]:
-    """Replay the changes one by one, and every search at its place among them.
+    """Replay the changes serially, with every search at its position among them.
 
     Parameters
     ----------
     logs : list of Log
     removals : list of int
-        The store's own order of removals: row ids.
+        Row ids in the store's order of removal.
     """
     problems = [error for log in logs for error in log.errors]
     added = sorted((a for log in logs for a in log.added), key=lambda a: a[2])
@@ -159,7 +158,7 @@ def verify(logs: list[Log], removals: list[int]) -> dict[str, Any]:
     known = sorted(row for log in logs for _, ids in log.removed for row in ids)
     if known != sorted(removals):
         problems.append("the removals of the store are not those that were acknowledged")
-    # What a search that begins at a time must have seen: running maxima over the acknowledgements.
+    # Minimum state for a search by start time: running maxima of the acknowledgements.
     face_acks = sorted((a[0], a[2]) for a in added)
     removal_acks = sorted(
         (at, int(max(gone_at[row] for row in ids))) for log in logs for at, ids in log.removed
@@ -182,7 +181,7 @@ def verify(logs: list[Log], removals: list[int]) -> dict[str, Any]:
 
 
 def seen_by(acknowledged: list[tuple[int, int]], moment: int) -> int:
-    """The greatest number that was acknowledged before a moment."""
+    """Return the greatest number acknowledged before a time."""
     from bisect import bisect_left
 
     key = id(acknowledged)
@@ -199,7 +198,7 @@ _maxima: dict[int, tuple[list[int], Any]] = {}
 def run(
     folder: Path, seconds: float, threads: int = 8, readers: int = 2, index: Any = "exact"
 ) -> dict[str, Any]:
-    """Let them loose on a gallery in an empty folder; the result as JSON would hold it."""
+    """Run all workers on a gallery in an empty folder; return the result as JSON types."""
     record_states()
     engine: Any = TemplateEngine()
     context = multiprocessing.get_context("spawn")
@@ -209,7 +208,7 @@ def run(
         for group in GROUPS:
             gallery.create_group(group)
         gallery.search(template("nobody"))
-        # A spawned process imports first; its time starts when it can work.
+        # A spawned process imports first; its time starts after that.
         deadline = time.monotonic() + seconds + 3 * bool(readers)
         processes = [
             context.Process(target=reader, args=(str(folder), index, i, deadline, results))
@@ -267,7 +266,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # As a module that its processes can import by name.
+    # As a module, so that its processes can import it by name.
     from benchmarks import concurrency
 
     sys.exit(concurrency.main())

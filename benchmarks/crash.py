@@ -1,12 +1,12 @@
-"""kill -9 at random moments while a gallery changes: is every acknowledged change there, whole?
+"""kill -9 at random moments while a gallery changes: does every acknowledged change survive?
 
     python -m benchmarks crash [--kills 200] [--index hnsw] [--seed 0]
 
-A child process adds, replaces and removes faces, deletes groups, compacts, and closes and opens
-again, which saves the index; it tells its parent what it is about to do, and when that is done.
-The parent kills it, opens the gallery, and holds it against what was acknowledged: all of it must
-be there, the one operation under way wholly or not at all, and nothing else.  No removed template
-may be left in any file.
+A child process adds, replaces and removes faces, deletes groups, compacts, and closes and reopens
+the gallery, which saves the index.  It reports each operation to its parent before and after.
+The parent kills it, opens the gallery and checks it: all acknowledged operations must be present,
+the pending one completely or not at all, and nothing else.  No file may contain a removed
+template.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ State = dict[str, Counter[Face]]
 
 
 def apply(state: State, work: tuple[Any, ...]) -> State:
-    """What a state becomes."""
+    """Return the state after an operation."""
     new = {group: Counter(faces) for group, faces in state.items()}
     match work:
         case ("create", group):
@@ -78,7 +78,7 @@ def do(gallery: Gallery, work: tuple[Any, ...]) -> None:
 
 
 def choose(rng: random.Random, state: State, count: int) -> tuple[Any, ...]:
-    """The next thing to do."""
+    """Choose the next operation."""
     missing = [group for group in GROUPS if group not in state]
     if missing:
         return "create", missing[0]
@@ -105,7 +105,7 @@ def choose(rng: random.Random, state: State, count: int) -> tuple[Any, ...]:
 
 
 def child(folder: Path, index: Any, state: State, seed: int, pipe: int) -> None:
-    """Change the gallery until somebody kills this process."""
+    """Change the gallery until this process is killed."""
     rng = random.Random(seed)
     engine: Any = TemplateEngine()
     gallery = Gallery(folder, engine, index=index)
@@ -129,7 +129,7 @@ def tell(pipe: int, what: object) -> None:
 
 
 def heard(data: bytes) -> list[Any]:
-    """What was told; the last may be cut."""
+    """Parse the child's reports; the last one may be truncated."""
     told = []
     while len(data) >= 4:
         size = int.from_bytes(data[:4], "little")
@@ -141,7 +141,7 @@ def heard(data: bytes) -> list[Any]:
 
 
 def run_child(folder: Path, index: str, state: State, seed: int, delay: float) -> list[Any]:
-    """Start a child, kill it `delay` seconds after its first word; what it told."""
+    """Start a child, kill it `delay` seconds after its first report; return its reports."""
     reading, writing = os.pipe()
     sys.stdout.flush()
     process = os.fork()
@@ -177,7 +177,7 @@ def run_child(folder: Path, index: str, state: State, seed: int, delay: float) -
 
 
 def found(gallery: Gallery, tokens: dict[bytes, str]) -> State:
-    """What a gallery holds, by its templates."""
+    """Return the contents of a gallery, identified by its templates."""
     state: State = {group.name: Counter() for group in gallery.groups()}
     for records, vectors in gallery.templates():
         for record, vector in zip(records, vectors, strict=True):
@@ -188,7 +188,7 @@ def found(gallery: Gallery, tokens: dict[bytes, str]) -> State:
 def check(
     folder: Path, index: Any, possible: list[State], tokens: dict[bytes, str]
 ) -> tuple[State, list[str]]:
-    """Open a gallery that was killed; what it holds, and what is wrong with it."""
+    """Open a gallery after a kill; return its contents and any errors."""
     engine: Any = TemplateEngine()
     wrong = []
     with Gallery(folder, engine, index=index) as gallery:
@@ -223,8 +223,8 @@ def difference(state: State, possible: list[State]) -> str:
 
 
 def run(kills: int, index: str, seed: int) -> dict[str, Any]:
-    """Kill `kills` children on one gallery; the result as JSON would hold it."""
-    # So that a gallery of a few hundred faces does what one of millions does.
+    """Kill `kills` children on one gallery; return the result as JSON types."""
+    # Makes a gallery of a few hundred faces behave like one of millions.
     for module in (saved_index, hnsw_builder):
         module.WORTHWHILE = 1  # type: ignore[attr-defined]
     logging.getLogger("facecore.gallery").setLevel(logging.ERROR)
@@ -275,7 +275,7 @@ def tokens_of(work: tuple[Any, ...]) -> list[str]:
 
 
 def warm_up(folder: Path, index: Any) -> None:
-    """Compile what a search needs, once for all children."""
+    """Compile the search kernels once for all children."""
     engine: Any = TemplateEngine()
     with Gallery(folder / "warm.gallery", engine, index=index) as gallery:
         do(gallery, ("create", "g"))

@@ -1,15 +1,15 @@
-"""Mutated pictures: does any of them crash, hang, take too much memory or raise something else?
+"""Mutated pictures: does any crash, hang, use too much memory or raise an unexpected error?
 
     python -m benchmarks fuzz --count 1000000                # the decode step
-    python -m benchmarks fuzz --detect --seconds 600         # the whole of engine.detect
-    python -m benchmarks fuzz --show 1234                    # write one picture, and its outcome
+    python -m benchmarks fuzz --detect --seconds 600         # all of engine.detect
+    python -m benchmarks fuzz --show 1234                    # write one picture and its outcome
 
-Small valid pictures of every format, and pictures that once broke something (tests/data/pictures),
-are changed in one to six places.  Picture number i of a seed is always the same.  They are read in
-a child process, which is replaced when it dies.  Counted are: crashes, pictures that take more
-than 10 seconds, growth of the child's memory by more than 128 MiB (the limits allow a picture
-64 MiB), errors of another type than `UnreadableImage` and `ImageTooLarge`, and every line on
-standard error.  The exit status is 1 if there was any.
+Mutates small valid pictures of every format, and pictures that once caused bugs
+(tests/data/pictures), in one to six places.  Picture number i of a seed is always the same.  A
+child process reads them and is replaced when it dies.  Counts crashes, pictures that take more
+than 10 seconds, growth of the child's memory by more than 128 MiB (the limits allow 64 MiB per
+picture), errors other than `UnreadableImage` and `ImageTooLarge`, and lines on standard error.
+Exits with status 1 if there is any.
 """
 
 from __future__ import annotations

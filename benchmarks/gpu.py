@@ -1,16 +1,16 @@
-"""What another execution provider brings: speed by batch, agreement with the CPU, transfers.
+"""Execution providers against the CPU: speed by batch size, agreement, cost of transfers.
 
     python -m benchmarks gpu
     python -m benchmarks gpu --provider TensorRT --pack mobilefacenet --json gpu.json
     python -m benchmarks gpu --provider OpenVINO
 
-Without --provider CUDA is measured, with TF32 off (facecore's default) and on, and TensorRT where
-it is there; OpenVINO is measured with bfloat16 too.  Where none can be had it says so and ends with
-status 0.  Faces per second of the embedder by batch, beside the CPU with all its processors;
-"bound" leaves input and output on the device, so what it is faster by is the share of the
-transfers.  The first run at a batch stands by itself, as providers compile or search then.
-Agreement: the least cosine between the provider's vectors and the CPU's, of 64 varied crops, and
-of whole pictures in several sizes.
+Without --provider, measures CUDA with TF32 off (facecore's default) and on, and TensorRT if
+available; OpenVINO is also measured with bfloat16.  If no provider is available, says so and exits
+with status 0.  Prints the embedder's faces per second by batch size, and those of the CPU with all
+processors.  "bound" keeps input and output on the device; the difference is the cost of transfers.
+The first run of a batch size is listed separately, because providers compile or tune then.
+Agreement is the lowest cosine between the provider's and the CPU's vectors, for 64 varied crops and
+for whole pictures of several sizes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ VARIANTS: dict[str, list[Provider]] = {
 
 
 def crops(engine: FaceEngine) -> NDArray[np.uint8]:
-    """64 crops of two people: turned, mirrored, brighter, darker and noisy."""
+    """Return 64 crops of two people: rotated, mirrored, brighter, darker and noisy."""
     rng = np.random.default_rng(0)
     found = [engine.sample(picture).crop for picture in pictures().values()]
     made = []
@@ -70,14 +70,14 @@ def crops(engine: FaceEngine) -> NDArray[np.uint8]:
 
 
 def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """The least cosine of rows with rows."""
+    """Return the lowest cosine between corresponding rows."""
     return float((a * b).sum(1).min())
 
 
 def throughput(
     cpu: Any, other: Any, tensor: NDArray[np.float32], device: str, args: argparse.Namespace
 ) -> list[dict[str, float]]:
-    """Milliseconds of a run by batch size: CPU, provider, provider bound."""
+    """Milliseconds per run by batch size: CPU, provider, provider with bound tensors."""
     name = cpu.get_inputs()[0].name
     print(
         f"{'batch':>6}{'CPU':>11}{'provider':>11}{'ratio':>8}{'bound':>11}{'transfers':>11}", end=""
@@ -109,18 +109,18 @@ def throughput(
 
 
 def rule(rows: list[dict[str, float]]) -> int:
-    """The smallest batch within 5 % of the best throughput."""
+    """Return the smallest batch size within 5 % of the best throughput."""
     speeds = {int(row["batch"]): row["batch"] / row["provider"] for row in rows}
     return min(size for size, speed in speeds.items() if speed >= 0.95 * max(speeds.values()))
 
 
 def detector(loaded: Any, providers: list[Provider], rounds: int) -> dict[str, dict[str, float]]:
-    """The detector on the CPU and where facecore runs it, at a new shape and at a known one."""
+    """Time the detector on the CPU and on facecore's choice, at new and known shapes."""
     spec = loaded.pack.detector
     here: Any = open_model(spec, loaded.detector)
     there: Any = open_model(spec, loaded.detector, providers=providers)
     if there.get_providers() == here.get_providers():
-        print("\ndetector: stays on the CPU, as this provider compiles for each shape;")
+        print("\ndetector: stays on the CPU, because this provider compiles for each shape;")
         return shapes(loaded, providers)
     found = {}
     for height, width in INPUTS:
@@ -144,7 +144,7 @@ def detector(loaded: Any, providers: list[Provider], rounds: int) -> dict[str, d
 
 
 def shapes(loaded: Any, providers: list[Provider]) -> dict[str, dict[str, float]]:
-    """What a network that meets 120 shapes costs on the CPU and, forced there, on the provider."""
+    """Time a network over 120 shapes on the CPU and, forced, on the provider."""
     rng = np.random.default_rng(0)
     sides = (32 * np.exp(rng.uniform(np.log(2), np.log(56), (120, 2))).astype(int)).tolist()
     name, found = loaded.pack.detector.input.name, {}
@@ -162,7 +162,7 @@ def shapes(loaded: Any, providers: list[Provider]) -> dict[str, dict[str, float]
 
 
 def whole(args: argparse.Namespace, providers: list[Provider], batch: int) -> dict[str, float]:
-    """Pictures in, vectors out: agreement, and pictures per second of `embed_many`."""
+    """Measure the agreement and the pictures per second of `embed_many`."""
     engines = {"cpu": FaceEngine(args.pack), "provider": FaceEngine(args.pack, providers)}
     sizes = (200, 512, 960, 1600)
     named = pictures().values()
@@ -185,14 +185,14 @@ def whole(args: argparse.Namespace, providers: list[Provider], batch: int) -> di
 
 
 def measure(title: str, providers: list[Provider], args: argparse.Namespace) -> dict[str, Any]:
-    """Everything about one provider, or why there is nothing to measure."""
+    """Measure one provider, or return the reason why it cannot be measured."""
     loaded = load_pack(args.pack)
     spec = loaded.pack.embedder
     print(f"\n{title}")
     try:
         other: Any = open_model(spec, loaded.embedder, providers=providers)
     except ProviderUnavailable as error:
-        print(f"cannot be had on this machine, so nothing was measured: {error.message}")
+        print(f"not available on this machine, nothing was measured: {error.message}")
         print(error.hint)
         return {"unavailable": error.message}
     cpu: Any = create_session(loaded.embedder, name=spec.file)

@@ -1,15 +1,15 @@
-"""How cost grows: a comparison with the pixels of its pictures, a search with the gallery.
+"""Scaling: comparison time by pixels, search time by gallery size.
 
     python -m benchmarks growth --plot growth.png
     python -m benchmarks growth --sizes 1000 10000 100000 1000000 --hnsw 1000 10000 100000 \\
         --plot growth.png
 
-A comparison of two portraits that are enlarged to so many pixels, as arrays (nothing to decode)
-and as JPEG files, beside decoding these two files fully and nothing else.  A search for one probe,
-exact and through the HNSW index (`--hnsw`; building one takes minutes from 100,000 templates on),
-with the vectors of `benchmarks/_faces.py`.  Everything of one size takes turns; medians.  The
-exponent is the slope between the outer points on logarithmic scales: 1 is linear, 0 is constant;
-for HNSW a logarithm is fitted as well.  The plot needs matplotlib.
+Compares two portraits enlarged to each size, as arrays (no decoding) and as JPEG files, and times
+full decoding of the two files alone.  Searches for one probe exactly and through the HNSW index
+(`--hnsw`; building takes minutes from 100,000 templates on), with the vectors of
+`benchmarks/_faces.py`.  Measurements of one size take turns; all figures are medians.  The exponent
+is the slope between the outer points on logarithmic scales: 1 is linear, 0 is constant.  For HNSW,
+a logarithm is also fitted.  The plot needs matplotlib.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Curves = dict[str, dict[int, float]]
 
 
 def comparing(engine: FaceEngine, folder: Path, heights: Sequence[int], rounds: int) -> Curves:
-    """By the pixels of one of the two pictures."""
+    """Time comparisons by the number of pixels of one picture."""
     sources = [np.asarray(cv2.imread(str(path))) for path in pair(folder)]
     curves: Curves = {ARRAYS: {}, FILES: {}, DECODING: {}}
     for height in heights:
@@ -60,7 +60,7 @@ def comparing(engine: FaceEngine, folder: Path, heights: Sequence[int], rounds: 
 
 
 def searching(sizes: Sequence[int], graphs: Sequence[int], rounds: int) -> Curves:
-    """By the templates of the gallery."""
+    """Time searches by the number of templates."""
     curves: Curves = {EXACT: {}, HNSW: {}}
     for size in sorted({*sizes, *graphs}):
         gallery, probes = _faces.faces(size, 1000, DIMENSION)
@@ -78,7 +78,7 @@ def searching(sizes: Sequence[int], graphs: Sequence[int], rounds: int) -> Curve
 
 
 def exponent(curve: Mapping[int, float]) -> float:
-    """Slope between the outer points on logarithmic scales."""
+    """Return the slope between the outer points on logarithmic scales."""
     if len(curve) < 2:
         return float("nan")
     first, last = min(curve), max(curve)
@@ -95,7 +95,7 @@ def table(title: str, curves: Curves) -> None:
 
 
 def logarithm(curve: Mapping[int, float]) -> str:
-    """The curve as a + b·log2(n), and how much of its variance that explains."""
+    """Fit a + b·log2(n); return the fit and the explained share of the variance."""
     if len(curve) < 3:
         return "at least three sizes are needed to fit a logarithm"
     doublings, times = np.log2(list(curve)), np.array(list(curve.values()))

@@ -1,10 +1,9 @@
-"""HNSW: recall against the exact scan, speed against bare hnswlib, time to build and to open.
+"""HNSW: recall against exact search, speed against bare hnswlib, build and opening time.
 
-For each size and each width of the search: recall@1 and recall@5 against the exact index, and the
-time of a probe in milliseconds, one probe at a time, medians of interleaved rounds. hnswlib is
-asked with the same graph and the same parameters and one thread; the exact index has all
-processors. "opened" is the time from the files to the first answer: SHA-256 of every byte, checks
-of every link, and one search.
+For each size and search width, prints recall@1 and recall@5 against the exact index, and the
+milliseconds per single probe, medians of interleaved rounds. hnswlib uses the same graph and
+parameters with one thread; the exact index uses all processors. "opened" is the time from the
+files to the first result: SHA-256 of every byte, checks of every link, and one search.
 """
 
 from __future__ import annotations
@@ -113,7 +112,7 @@ def compared(
 ) -> dict[str, float]:
     bare = index._hnswlib
     found = index.search(probes, LAST)[0]
-    # Never the same probe twice in a row: what one has read would lie in the cache for the next.
+    # Never the same probe twice in a row: the second run would find its rows in the cache.
     half = len(probes) // 2
     times = interleaved(
         {

@@ -1,17 +1,17 @@
-"""What `facecore serve` takes and keeps under load and from hostile clients.
+"""Resource use and durability of `facecore serve` under load and hostile clients.
 
     python -m benchmarks hostile
     python -m benchmarks hostile --clients 64 --seconds 180 --json hostile.json
 
 Three parts, each against a new server on 127.0.0.1:
 
-1. Bodies of 15 MiB that nobody signed, four at once: the server's growth in memory, and its
-   processor time for each body.  The last two rows name a key that exists, with a wrong signature
-   of the older kind, which cannot be checked before the body is there.
-2. Clients that send requests without end and never read the answers, then one that asks for
-   /health: the server's growth, and lines in its log.
-3. Clients that enrol faces until SIGTERM stops the server: every enrolment that was acknowledged
-   must be in the gallery.
+1. Unsigned bodies of 15 MiB, four at once: the server's memory growth and its processor time per
+   body.  The last two rows name an existing key with a wrong signature of the older kind, which
+   can only be checked after the body has arrived.
+2. Clients that send requests endlessly and never read responses, then one request of /health:
+   the server's memory growth and log lines.
+3. Clients that enrol faces until SIGTERM stops the server: every acknowledged enrolment must be in
+   the gallery.
 
 Exits with status 1 if part 3 loses a face.  Memory and processor time are read from /proc
 (Linux).  Needs the extra `dev`.
@@ -58,7 +58,7 @@ def resident(process: int) -> int:
 
 @contextlib.contextmanager
 def watched(process: int) -> Iterator[dict[str, float]]:
-    """What a process grows by at most, in MB, and its seconds on a processor."""
+    """Measure a process's peak memory growth in MB and its processor seconds."""
     found: dict[str, float] = {}
     ended = threading.Event()
     before, busy = resident(process), on_processor(process)
@@ -89,7 +89,7 @@ def at_once(count: int, run: Callable[[int], None]) -> None:
 
 
 def send(port: int, target: str, body: bytes) -> str:
-    """The code that a body is answered with."""
+    """Send a body; return the code of the response."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     headers = {"content-type": "application/x-www-form-urlencoded"}
     try:
@@ -113,7 +113,7 @@ def bodies(pack: str) -> list[dict[str, Any]]:
     for unit, target in cases:
         body = b"a=" + unit * (BODY // len(unit))
         codes: Counter[str] = Counter()
-        # A new server each time: memory that an earlier body took would hide this one's.
+        # A new server each time: memory of an earlier body would hide the growth.
         with tempfile.TemporaryDirectory() as folder, serving(Path(folder), "--pack", pack) as at:
             port, process = at
 

@@ -1,11 +1,11 @@
-"""How often does a stranger find anybody, where `search(..., far=)` promises a rate?
+"""Do strangers match at the rate that `search(..., far=)` promises?
 
     python -m benchmarks identification --pack mobilefacenet [--people 2000] [--json FILE]
 
-One picture of each person of Labeled Faces in the Wild: some are the gallery, the others search it.
-Each row is a size of the gallery and a rate: the score that it comes to, and the share of the
-strangers who find somebody, with a 95 % interval (Wilson; the strangers are people, so it is one
-of independent trials, given the gallery).
+Uses one picture per person of Labeled Faces in the Wild: some form the gallery, the others search
+it.  Each row is a gallery size and a rate, with the resulting threshold and the share of strangers
+with a match, with a 95 % interval (Wilson; strangers are distinct people, so the trials are
+independent given the gallery).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "weights" / "traini
 def strangers_who_find(
     gallery_of: np.ndarray[Any, Any], strangers: np.ndarray[Any, Any], fars: list[float], pack: str
 ) -> list[dict[str, float]]:
-    """For each rate, the share of strangers who find anybody in a gallery of these templates."""
+    """Return, for each rate, the share of strangers who match a gallery of these templates."""
     engine: Any = TemplateEngine(pack)
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder, Gallery(Path(folder) / "g", engine) as gallery:

@@ -1,18 +1,17 @@
-"""Bulk import: its rate against the floor, and whether a killed one resumes to the same.
+"""Bulk import: its rate against the floor, and whether a killed import resumes correctly.
 
     python -m benchmarks importing                 # all pictures of LFW
     python -m benchmarks importing --images 1000   # the first of them
 
-The floor is what no import can do without, on the same processors: to decode the pictures
-(OpenCV, from memory), and to run the bare detector and the bare embedder, at the sizes and in the
-batches in which `embed_many` runs them.  Each of the three is timed by itself, both with one
-thread for every processor and with models that use all processors for one run, and the faster one
-counts; their sum is the floor.  It has no files to read, no header to check, no candidates to
-decode, no faces to align and no database to write.  Floor and import take turns, a thousand
-pictures each.
+The floor is the minimum work of any import on the same processors: decoding the pictures (OpenCV,
+from memory), and running the bare detector and embedder at the sizes and batches of `embed_many`.
+Each of the three is timed separately, with one thread per processor and with models that use all
+processors per run; the faster variant counts, and the floor is the sum.  It reads no files, checks
+no headers, decodes no candidates, aligns no faces and writes no database.  Floor and import take
+turns, a thousand pictures each.
 
-Then another import is killed with SIGKILL about half-way, resumed, and compared, record by
-record and bit by bit, with the one that was not.
+Then another import is killed with SIGKILL about half-way, resumed, and compared bit by bit with
+the uninterrupted one.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def rates(engine: FaceEngine, pictures: Sequence[Path], folder: Path, size: int)
 
 
 def content(gallery: Gallery) -> set[Any]:
-    """All that an import decides; the number and the time of the addition are not of it."""
+    """Return the contents that an import determines: all but record ids and times."""
     return {
         (r.group, r.face_id, r.user_id, r.quality, r.origin, vector.tobytes())
         for records, vectors in gallery.templates()
@@ -85,7 +84,7 @@ with facecore.Gallery(sys.argv[1], facecore.FaceEngine(sys.argv[2])) as gallery:
 
 
 def killed(engine: FaceEngine, pictures: Sequence[Path], folder: Path) -> tuple[int, Any, Any]:
-    """Faces when it was killed, what the resumed import did, and what is there in the end."""
+    """Return the faces at the kill, the resumed import's result and the final contents."""
     place, table = folder / "killed.gallery", write_list(folder / "all.csv", pictures)
     with Gallery(place, engine) as gallery:
         gallery.create_group(GROUP)

@@ -1,9 +1,9 @@
-"""How often recaptures pass as genuine, by species, and genuine faces as recaptures.
+"""Liveness errors: recaptures accepted, by attack type, and genuine faces rejected.
 
-Attacks are simulated (weights/training/recapture.py) with the held-out range of parameters, from
-faces that nothing was trained on: LFW pictures of the test pairs at 0.7 to 3 times their size,
-and the London set at its own.  Genuine are the same pictures as they are, and photographed by
-the simulated camera with held-out parameters.  MiniFASNet, where its weights are, sees the same.
+Attacks are simulated (weights/training/recapture.py) with held-out parameters, from faces not used
+in training: LFW pictures of the test pairs at 0.7 to 3 times their size, and the London set at its
+original size.  Genuine pictures are the same pictures, unchanged and as seen by the simulated
+camera with held-out parameters.  MiniFASNet is tested on the same pictures if its weights exist.
 
     python -m benchmarks liveness [--lfw 150] [--london 25] [--folder OWN] [--json OUT]
 
@@ -42,7 +42,7 @@ AS_IT_IS, CAMERA = "as it is", "camera"
 
 
 def minifasnet(path: Path) -> Callable[[FaceSample], float]:
-    """Attack score of VietAnh954/face-antispoof-onnx (Apache-2.0), on its own crop."""
+    """Attack score of VietAnh954/face-antispoof-onnx (Apache-2.0), on the crop it expects."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -107,7 +107,7 @@ def own(folder: Path) -> Presentations:
 
 
 def table(rows: list[tuple[str, str, float]], threshold: float) -> list[str]:
-    """APCER by species and BPCER by kind of genuine picture, for each set."""
+    """Tabulate APCER by attack type and BPCER by type of genuine picture, for each set."""
     lines = []
     for name in sorted({row[0] for row in rows}):
         scores: dict[str, list[float]] = defaultdict(list)
@@ -139,9 +139,9 @@ def show(rate: object) -> str:
 
 
 def cost(engine: FaceEngine, pictures: list[Pixels]) -> tuple[float, float]:
-    """Medians of liveness given the face, and of detection, alignment and embedding, in ms.
+    """Median ms of liveness for a given face, and of detection, alignment and embedding.
 
-    Processor time: one thread works, and other processes on the machine do not count.
+    Processor time of one thread, which excludes other processes on the machine.
     """
     judged, embedded = [], []
     for _ in range(5):
@@ -189,7 +189,7 @@ def main() -> None:
         try:
             sample = engine.sample(pixels, face="central" if name == "lfw" else "largest")
             answers = {judge: score(sample) for judge, score in judges.items()}
-        except NoFaceDetected:  # a recapture in which no face is found is no attack that passes
+        except NoFaceDetected:  # a recapture without a detected face does not pass
             missed += 1
             continue
         except FacecoreError as error:

@@ -1,4 +1,4 @@
-"""Latency of the bare models on one thread, each pack's beside the others', in one run.
+"""Latency of the packs' bare models on one thread, compared in one run.
 
 python -m benchmarks models
 """
@@ -36,7 +36,7 @@ def main() -> None:
             pixels = rng.uniform(-1, 1, shape).astype(np.float32)
             feed = {spec.input.name: pixels * 127 + 128 if "detector" in title else pixels}
             runs[title, name] = lambda s=session, f=feed: s.run(None, f)  # type: ignore[misc]
-    # Taking turns, so that what else the machine does falls on all alike.
+    # Take turns, so that other load affects all alike.
     times: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
     for _ in range(ROUNDS):
         for key, run in runs.items():

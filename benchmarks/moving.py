@@ -1,9 +1,9 @@
-"""From a folder to Milvus and back: export, load, and a search on each, in one run.
+"""Moving a gallery from a folder to Milvus and back: export, load and search, in one run.
 
     python -m benchmarks moving --faces 20000
 
-Milvus is milvus-lite here, which is one process written in Python and searches far slower than a
-Milvus server; the figures are of what moves the faces, and no forecast for a server.
+Uses milvus-lite, a single Python process that searches far slower than a Milvus server; the
+figures show the cost of moving faces and do not predict a server's speed.
 Needs the extra `milvus`.
 """
 

@@ -1,9 +1,9 @@
-"""Do the tests of the operations notice a change in one place of the code?
+"""Mutation testing: do the tests of the operations detect single code changes?
 
 python -m benchmarks mutations [--only NUMBER ...] [--jobs N]
 
-Each mutation is applied to a copy of the package, and the tests run until the first that fails.
-A mutation that every test survives is a hole in the tests; the script then ends with 1.
+Applies each mutation to a copy of the package and runs the tests until the first failure.  A
+mutation that no test detects is a gap in the tests; the script then exits with status 1.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ OPERATIONS = "facecore/operations"
 
 @dataclass(frozen=True)
 class Mutation:
-    """`old`, which occurs once in the file, becomes `new`.
+    """Replacement of `old`, which occurs once in the file, by `new`.
 
-    `test` is asked first; if it notices nothing, all are.
+    `test` runs first; if it passes, all tests run.
     """
 
     test: str

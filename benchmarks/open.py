@@ -1,13 +1,12 @@
-"""Opening a gallery of a million faces: from a new process to the first answer, and its memory.
+"""Opening a gallery of a million faces: time from process start to first result, and memory.
 
     python -m benchmarks open [--count 1000000] [--keep FOLDER] [--json FILE]
 
-The gallery is made once, in a temporary folder unless --keep names one.  Opening it, where
-the exact index is built from the store, is then timed in fresh processes, medians of --runs.
-"seconds" is the wall clock from the import of facecore to the answer, "cpu" the time that the
-process really worked for, which another load on the machine does not stretch; "imports" is the
-part of "seconds" before anything was opened.  The memory is that which no file holds, at the
-answer, beyond what the imports take.
+The gallery is created once, in a temporary folder unless --keep names one.  Opening it, which
+builds the exact index from the store, is then timed in fresh processes, medians of --runs.
+"seconds" is the wall time from the import of facecore to the result; "cpu" is processor time,
+which other load does not stretch; "imports" is the part of "seconds" before opening.  Memory is
+anonymous resident memory at the result, minus that after the imports.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ LINE = (
 
 
 def child(began: float) -> None:
-    """Open a gallery, search once, then some more; in a process of its own."""
+    """Open a gallery, search once, then repeatedly; runs in a separate process."""
     import facecore.gallery.sqlite.backend  # noqa: F401 - what a gallery in a folder needs
 
     imports, memory = time.perf_counter() - began, resident()
@@ -64,7 +63,7 @@ def child(began: float) -> None:
 
 
 def opened(folder: Path, probe: Path, runs: int) -> dict[str, float]:
-    """Medians over fresh processes."""
+    """Return medians over fresh processes."""
     answers = []
     for _ in range(runs):
         done = subprocess.run(
@@ -79,7 +78,7 @@ def opened(folder: Path, probe: Path, runs: int) -> dict[str, float]:
 
 
 def build(folder: Path, vectors: np.ndarray[Any, Any]) -> dict[str, float]:
-    """Fill a gallery, and time it."""
+    """Fill a gallery and time it."""
     engine: Any = TemplateEngine()
     start = time.perf_counter()
     gallery = Gallery(folder, engine, index="exact")

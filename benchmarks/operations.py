@@ -1,8 +1,8 @@
-"""What a documented operation costs beside the engine's own comparison of the same bytes.
+"""Overhead of a documented operation over `engine.compare` of the same bytes.
 
 python -m benchmarks operations [PICTURE PICTURE]
 
-The two take turns, so that what else the machine does falls on both alike; medians.
+The two take turns, so that other load affects both alike; all figures are medians.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _pictures() -> list[bytes]:
-    """Two JPEG files of one face, 960x720, from the picture that scikit-image brings."""
+    """Return two 960x720 JPEG files of one face, from scikit-image's sample picture."""
     from skimage import data
 
     face = np.ascontiguousarray(data.astronaut()[:320, 100:340, ::-1])

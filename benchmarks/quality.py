@@ -1,8 +1,8 @@
-"""What the quality measures are worth, and what they cost.
+"""Quality measures: predictive value, response to degradations, and cost.
 
-Three tables: the error-versus-discard curve on LFW's 6,000 pairs, where a fifth of the pictures are
-replaced by a degraded copy; every measure under its own degradation, on 24 of those pictures and
-8 of London; and the time of `quality` beside that of finding, aligning and embedding a face.
+Three tables: the error-versus-discard curve on LFW's 6,000 pairs, with a fifth of the pictures
+degraded; each measure under its degradation, on 24 of these pictures and 8 of London; and the time
+of `quality`, next to detecting, aligning and embedding a face.
 
     python -m benchmarks quality [--pack NAME] [--only discard|measures|cost]
 """
@@ -35,7 +35,7 @@ from facecore.face.sample import FaceSample
 FMR = 0.001
 DISCARDED = 0.2
 DEGRADED = 0.2  # of the pictures, by a degree of the more severe half
-# Not what changes the layout alone, and not rendered poses, whose folds no camera makes.
+# Without layout changes and without rendered poses, whose folds no camera produces.
 HARMFUL = [
     kind
     for name, kind in DEGRADATIONS.items()
@@ -59,7 +59,7 @@ def degraded(sample: FaceSample, rng: np.random.Generator) -> NDArray[np.uint8]:
 def observe(
     engine: FaceEngine, names: list[str]
 ) -> tuple[NDArray[np.float32], list[dict[str, float] | None]]:
-    """Vectors and measures of LFW's pictures, some of them degraded; None without a face."""
+    """Return vectors and measures of LFW's pictures, some degraded; None without a face."""
     folder = data() / "lfw" / "images"
     vectors = np.zeros((len(names), engine.pack.embedder.output.dimension), np.float32)
     measures: list[dict[str, float] | None] = [None] * len(names)
@@ -77,11 +77,11 @@ def observe(
 
 
 def discard(engine: FaceEngine) -> dict[str, Any]:
-    """FNMR at FMR 0.1 % by the share of comparisons that the score discards."""
+    """FNMR at FMR 0.1 % by the share of comparisons discarded by score."""
     pairs = read_lfw_pairs(data() / "lfw" / "pairs.txt")
     names = sorted({name for pair in pairs for name in pair[2:]})
     vectors, seen = observe(engine, names)
-    # Where no face was found, that is discarded first.
+    # Pictures without a detected face are discarded first.
     scores = np.array([-1.0 if m is None else unified_score(m) for m in seen])
     found = scores >= 0
     people = np.unique([name.partition("/")[0] for name in names], return_inverse=True)[1]
@@ -125,13 +125,13 @@ def discard(engine: FaceEngine) -> dict[str, Any]:
 
 
 def spearman(values: NDArray[np.float64]) -> float:
-    """Rank correlation of a rising series of degrees with what was measured."""
+    """Rank correlation of increasing degrees with the measured values."""
     ranks = rankdata(values)
     return 0.0 if np.ptp(ranks) == 0 else float(np.corrcoef(np.arange(len(ranks)), ranks)[0, 1])
 
 
 def respond(engine: FaceEngine, kind: Degradation, pixels: NDArray[np.uint8]) -> Any:
-    """Measures (degrees, measures) of one picture, or None where a degree hides the face."""
+    """Return the measures (degrees, measures) of a picture; None if a degree hides the face."""
     rows = []
     try:
         sample = engine.sample(pixels, face="central")
@@ -145,13 +145,13 @@ def respond(engine: FaceEngine, kind: Degradation, pixels: NDArray[np.uint8]) ->
 
 
 def measures(engine: FaceEngine) -> dict[str, Any]:
-    """Each measure's Spearman correlation with the degree, and who else moved."""
+    """Print each measure's Spearman correlation with the degree, and the others that moved."""
     root = data()
     pairs = read_lfw_pairs(root / "lfw" / "pairs.txt")
     names = sorted({name for pair in pairs for name in pair[2:]})[::320][:24]
     paths = [root / "lfw" / "images" / name for name in names]
     paths += sorted((root / "faces" / "london").glob("*neutral.jpg"))[::13][:8]
-    # Enlarged a little, which rubs out the blocks of their own compression.
+    # Slightly enlarged, to remove their own compression blocks.
     pictures = [
         np.asarray(cv2.resize(images.load(path), None, fx=1.1, fy=1.1), np.uint8) for path in paths
     ]
@@ -181,7 +181,7 @@ def measures(engine: FaceEngine) -> dict[str, Any]:
 
 
 def cost(engine: FaceEngine) -> dict[str, Any]:
-    """Median times on one thread, taking turns."""
+    """Print median times on one thread, taking turns."""
     root = data()
     sets = {
         "LFW 250x250": sorted((root / "lfw" / "images").glob("*/*.jpg"))[::900],

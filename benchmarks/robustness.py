@@ -1,13 +1,13 @@
-"""What poor pictures cost: LFW's pairs with one picture of each degraded, pack beside pack.
+"""Accuracy on poor pictures: LFW's pairs with one picture degraded, by pack.
 
-The first picture of a pair is the reference, as it is; the second is the probe, degraded
-before anything else sees it, so that it goes through detection, alignment and embedding.
-LFW's pictures have 250x250 pixels with a face of about 110 in the middle.  A probe in which
-no face is found makes its pair a wrong decision and, of one person, a false rejection.
+The first picture of a pair is the unchanged reference; the second is the probe, degraded before
+detection, alignment and embedding.  LFW's pictures have 250x250 pixels with a centred face of about
+110.  A probe without a detected face counts as a wrong decision and, for pairs of one person, as a
+false rejection.
 
     python -m benchmarks robustness
     python -m benchmarks robustness --pack compact --only none --only blur --folds 2
-    python -m benchmarks robustness --json robustness.json     # goes on where it was stopped
+    python -m benchmarks robustness --json robustness.json     # resumes where it was stopped
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from facecore.matching.similarity import cosine
 Pixels = NDArray[np.uint8]
 
 FAR = 0.001
-CHUNK = 256  # pictures that are held, for all packs
-FACE = (62, 188)  # where the face lies in a picture of 250 pixels, both ways
+CHUNK = 256  # pictures in memory, for all packs
+FACE = (62, 188)  # extent of the face in a 250-pixel picture, on both axes
 
 
 def blurred(pixels: Pixels, name: str) -> Pixels:
@@ -74,7 +74,7 @@ def rolled(pixels: Pixels, name: str) -> Pixels:
 
 
 def covered(pixels: Pixels, name: str) -> Pixels:
-    """A grey square of a fifth of the face's area, somewhere on the face, fixed by the name."""
+    """Draw a grey square of a fifth of the face's area, at a place fixed by the name."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
     side = round((FACE[1] - FACE[0]) * 0.2**0.5)
     x, y = np.random.default_rng(seed).integers(FACE[0], FACE[1] - side + 1, 2)
@@ -104,7 +104,7 @@ def embed(
     change: Callable[[Pixels, str], Pixels],
     title: str,
 ) -> dict[str, NDArray[np.float32]]:
-    """Vectors (N, D) by pack, NaN where there is none; each picture is decoded once."""
+    """Return vectors (N, D) by pack, NaN without a face; decodes each picture once."""
     found: dict[str, list[NDArray[np.float32]]] = {pack: [] for pack in engines}
     with tqdm(total=len(names) * len(engines), desc=title, unit="image", disable=None) as bar:
         for start in range(0, len(names), CHUNK):
@@ -140,7 +140,7 @@ def judge(
 
 
 def identity(engine: FaceEngine, folds: int) -> str:
-    """What a stored result depends on, but for this script."""
+    """Identify the inputs of a stored result, apart from this script."""
     models = engine.pack.embedder.sha256[:16], engine.pack.detector.sha256[:16]
     return f"{' '.join(models)} {folds} folds"
 

@@ -1,13 +1,13 @@
-"""Exact search of one face among many: time against the peers, agreement, and memory.
+"""Exact 1:N search: time against peers, agreement and memory.
 
     python -m benchmarks search                               # 1,000,000 templates
     python -m benchmarks search --sizes 10000 100000 1000000  # how it grows
     python -m benchmarks search --identity 10000 --json search.json
 
-Every method searches the same probes in turn, with as many threads as it can use (`faiss flat`
-scans for one probe on one thread whatever it is told; NumPy's BLAS takes its number from
-OPENBLAS_NUM_THREADS, or all processors).  The times are medians of one run.  `--identity` holds
-the answers of facecore against float64 brute force, on these vectors and on near duplicates.
+All methods search the same probes in turn, with as many threads as they can use (`faiss flat`
+always scans for one probe on one thread; NumPy's BLAS uses OPENBLAS_NUM_THREADS threads, or all
+processors).  Times are medians of one run.  `--identity` compares facecore's results with float64
+brute force, on these vectors and on near duplicates.
 Needs the extra `bench`.  The vectors are described in `benchmarks/_faces.py`.
 """
 
@@ -31,7 +31,7 @@ OURS = "facecore exact"
 
 
 def built(name: str, gallery: Any, threads: int) -> tuple[_faces.Search, dict[str, float]]:
-    """The method, what its index takes in memory when built and at most meanwhile, and how long."""
+    """Build a method; return it, its final and peak memory, and the build time."""
     before, highest, done = resident(), 0, threading.Event()
 
     def watch() -> None:
@@ -112,7 +112,7 @@ def identity(
 
 
 def numpy_rate(dimension: int) -> float:
-    """Rows in a second of the scan that serves until the kernels are compiled."""
+    """Rows per second of the NumPy scan used until the kernels are compiled."""
     gallery, probes = _faces.faces(100_000, 20, dimension)
     codes, groups = encode(gallery), np.zeros(len(gallery), np.int32)
     every = np.zeros(0, bool)
@@ -141,7 +141,7 @@ def main() -> None:
     print(describe(facts))
     rate = numpy_rate(args.dimension)
     print(f"while nothing is compiled, NumPy scans {rate / 1e6:.1f} million rows a second")
-    # Once for a process, whatever the size of the gallery.
+    # Once per process, for any gallery size.
     before, start = resident(), time.perf_counter()
     warmup(args.dimension)
     seconds, megabytes = time.perf_counter() - start, (resident() - before) / 1e6

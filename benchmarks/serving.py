@@ -1,13 +1,13 @@
-"""What FaceCompare costs over HTTP, against engine.compare on the same bytes.
+"""Overhead of FaceCompare over HTTP, against engine.compare on the same bytes.
 
     python -m benchmarks serving
     python -m benchmarks serving --rounds 400 --pack mobilefacenet --json serving.json
 
-One client, one request at a time, signed with ACS3-HMAC-SHA256 (signed before the clock runs),
-on one connection to `facecore serve` in a process of its own.  All take turns; every figure is the
-median of the rounds.  Time on a processor, of client and server together, is printed beside the
-time that passed: other load on the machine disturbs it less (Linux).  The last row is the vendor's
-own client, whose signing and connecting count too.  Needs the extra `dev`.
+One client sends one request at a time, signed in advance with ACS3-HMAC-SHA256, on one connection
+to `facecore serve` in a separate process.  All candidates take turns; all figures are medians of
+the rounds.  Prints wall time and the processor time of client and server together, which other
+load disturbs less (Linux).  The last row is the vendor's own client, including its signing and
+connecting.  Needs the extra `dev`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ WARM = 10
 
 @contextlib.contextmanager
 def serving(folder: Path, *options: str) -> Iterator[tuple[int, int]]:
-    """Port and process id of `facecore serve` in another process."""
+    """Start `facecore serve` in another process; yield its port and process id."""
     keys = folder / "keys"
     keys.write_text(f"{KEY} {SECRET}\n")
     keys.chmod(0o600)
@@ -72,17 +72,17 @@ def serving(folder: Path, *options: str) -> Iterator[tuple[int, int]]:
 
 
 def on_processor(*processes: int) -> float:
-    """Seconds that the threads of these processes have run (proc(5): schedstat)."""
+    """Return the processor seconds of these processes' threads (proc(5): schedstat)."""
     nanoseconds = 0
     for process in processes:
         for file in Path(f"/proc/{process}/task").glob("*/schedstat"):
-            with contextlib.suppress(OSError):  # a thread that has ended meanwhile
+            with contextlib.suppress(OSError):  # the thread has ended
                 nanoseconds += int(file.read_text().split()[0])
     return nanoseconds / 1e9
 
 
 def sign(port: int, operation: str, body: bytes) -> dict[str, str]:
-    """Headers of a request with the key of `serving`, signed with ACS3-HMAC-SHA256."""
+    """Return request headers signed with ACS3-HMAC-SHA256 and the key of `serving`."""
     hashed = hashlib.sha256(body).hexdigest()
     headers = {
         "host": f"127.0.0.1:{port}",
@@ -101,7 +101,7 @@ def sign(port: int, operation: str, body: bytes) -> dict[str, str]:
 
 
 class Signed:
-    """Sends requests that were signed beforehand, on one connection."""
+    """Send requests signed in advance, on one connection."""
 
     def __init__(self, port: int, body: str, count: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port)
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the results here")
     args = parser.parse_args()
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        os.environ.pop(name, None)  # the vendor's client would use it for 127.0.0.1 too
+        os.environ.pop(name, None)  # the vendor's client would also use it for 127.0.0.1
     a, b = portraits(args.bytes)
     source, target = (base64.b64encode(data).decode() for data in (a, b))
     params = {"MerchantBizId": BIZ, "SourceFacePicture": source, "TargetFacePicture": target}

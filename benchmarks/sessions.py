@@ -1,11 +1,11 @@
-"""What the settings of the model sessions cost on the CPU: memory, batches, bound tensors, threads.
+"""CPU session settings of the models: memory, batch sizes, bound tensors, threads.
 
     python -m benchmarks sessions
     python -m benchmarks sessions --pictures 1000 --json sessions.json
 
-Memory: the detector sees inputs of mixed sizes up to 1920 pixels and the embedder batches of 1 and
-16, each setting in a process of its own (Linux).  Times are processor time on one thread, as other
-load on the machine disturbs that less; medians, taking turns where one process holds all.
+Memory is measured with mixed detector inputs of up to 1920 pixels and embedder batches of 1 and 16,
+one process per setting (Linux).  Times are medians of processor time on one thread, which other
+load disturbs less; settings within one process take turns.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks._measuring import describe, machine, resident, write_json
 from facecore.models.packs import load_pack
 from facecore.models.session import open_model
 
-# Setting -> arena, memory pattern, session settings, whether a run gives its memory back.
+# Setting -> arena, memory pattern, session settings, whether runs return their memory.
 SETTINGS: dict[str, tuple[bool, bool, bool, bool]] = {
     "no arena, no pattern (facecore's)": (False, False, False, False),
     "arena": (True, False, False, False),
@@ -40,7 +40,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
 def processor_ms(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of processor time; the runs take turns."""
+    """Return median milliseconds of processor time; the runs take turns."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds + 1):
         for name, run in runs.items():
@@ -51,7 +51,7 @@ def processor_ms(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str
 
 
 def child(pack: str, setting: str, pictures: int) -> None:
-    """One setting's memory in megabytes and time, as JSON."""
+    """Print the memory in megabytes and the time of one setting as JSON."""
     arena, pattern, shared, shrink = SETTINGS[setting]
     loaded = load_pack(pack)
     if shared:
@@ -91,7 +91,7 @@ def child(pack: str, setting: str, pictures: int) -> None:
 
 
 def settings(pack: str, pictures: int) -> dict[str, Any]:
-    """`child` for each setting, printed as a table."""
+    """Run `child` for each setting and print a table."""
     print(
         f"\n{'setting':34}{'opened':>8}   after each quarter of {pictures} pictures   per picture"
     )
@@ -107,7 +107,7 @@ def settings(pack: str, pictures: int) -> dict[str, Any]:
 
 
 def runs(pack: str, rounds: int) -> dict[str, Any]:
-    """Batch sizes, bound tensors and OpenCV's threads."""
+    """Measure batch sizes, bound tensors and OpenCV's threads."""
     loaded = load_pack(pack)
     spec = loaded.pack.embedder
     embedder: Any = open_model(spec, loaded.embedder, threads=1)
@@ -138,7 +138,7 @@ def runs(pack: str, rounds: int) -> dict[str, Any]:
 
 
 def arenas(detector: bytes, rounds: int) -> dict[str, float]:
-    """What the detector takes without an arena, as a multiple of its time with one."""
+    """Return the detector's time without an arena, relative to its time with one."""
     sessions = []
     for arena in (True, False):
         options = onnxruntime.SessionOptions()
@@ -162,7 +162,7 @@ def arenas(detector: bytes, rounds: int) -> dict[str, float]:
 
 
 def opencv(rounds: int) -> dict[str, dict[str, float]]:
-    """What OpenCV's own threads do for work of our size: processor time and time that passes."""
+    """Measure OpenCV's threads on typical work: processor time and wall time."""
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 255, (960, 720, 3), np.uint8)
     turn = np.array([[0.4, 0.01, -50], [-0.01, 0.4, -50]], np.float32)

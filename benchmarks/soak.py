@@ -1,16 +1,15 @@
-"""Does the memory stay flat? Tens of thousands of pictures of all sizes through one engine.
+"""Soak test: does memory stay flat over tens of thousands of pictures of all sizes?
 
     python -m benchmarks soak                              # 20,000 images
     python -m benchmarks soak --images 2000 --plot soak.png --json soak.json
 
-Pictures of random size and shape, 64 to 4000 pixels on the longer side, as JPEG, PNG and WebP
-files and as arrays whose size is never the same; some show nobody, some files are broken.  They
-go through `detect`, `compare` and `embed_many` in random order.  The memory that no file holds
-(Linux: RssAnon) is read a hundred times: as it stands, with whatever the last large pictures
-left in the allocator's heaps, and once more after the heaps' free pages were given back, which is
-what the process holds.  After the warm-up, a quarter of the images, a line is fitted to the latter:
-memory grows if the line rises by more than chance explains (two standard errors) and by more than
-a twentieth.
+Runs pictures of random size and shape, 64 to 4000 pixels on the longer side, through `detect`,
+`compare` and `embed_many` in random order: JPEG, PNG and WebP files, and arrays that never repeat
+a size.  Some show nobody; some files are broken.  Reads anonymous memory (Linux: RssAnon) a hundred
+times: as is, including pages left in the allocator's heaps, and again after releasing free heap
+pages, which is what the process holds.  After a warm-up of a quarter of the images, fits a line to
+the latter: memory grows if the line rises by more than two standard errors and by more than a
+twentieth.
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ from facecore._utils import malloc
 from facecore.demo import pictures
 
 SIDES = (64, 4000)
-FLAT = 0.05  # of the memory, over all that was measured
+FLAT = 0.05  # tolerated growth of memory over the measurement, as a share
 KINDS = (".jpg", ".jpg", ".png", ".webp")
 
 
 class Pictures:
-    """Files of random sizes, made once, and arrays made from them each time."""
+    """Files of random sizes, created once, and arrays derived from them for each use."""
 
     def __init__(self, folder: Path, count: int, seed: int) -> None:
         self._random = random.Random(seed)
         faces = [cv2.imread(str(path)) for path in london()[:40]] or [*pictures().values()]
         rng = np.random.default_rng(seed)
-        # Arrays are made from these, small enough to be kept.
+        # Sources of the arrays, small enough to keep in memory.
         self._sources = [*faces[:6], texture(rng, 400, 300)]
         self.files: list[Path] = []
         for i in range(count):
@@ -70,7 +69,7 @@ class Pictures:
         path.write_bytes(self._random.choice([cut, b"", data[::-1]]))
 
     def one(self) -> Any:
-        """A path, its bytes, or an array."""
+        """Return a path, its bytes, or an array."""
         kind = self._random.random()
         if kind < 0.3:
             return self._resized(self._random.choice(self._sources))
@@ -78,7 +77,7 @@ class Pictures:
         return path if kind < 0.8 else path.read_bytes()
 
     def step(self, engine: FaceEngine) -> tuple[int, str]:
-        """Do something with some pictures: how many, and how it ended."""
+        """Run one random operation; return its number of pictures and its outcome."""
         what = self._random.choice(("detect", "compare", "embed_many"))
         count = {"detect": 1, "compare": 2}.get(what) or self._random.randrange(1, 33)
         some = (self.one() for _ in range(count))

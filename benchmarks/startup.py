@@ -1,13 +1,13 @@
-"""Fresh processes: the import, the time to the first comparison, and the memory it takes.
+"""Fresh processes: import time, time to the first comparison, and memory.
 
     python -m benchmarks startup                       # 20 processes of each kind, in turn
     python -m benchmarks startup --processes 5 --comparisons 100
 
-Every process imports `cv2, onnxruntime, numpy` first, and what comes after that import is ours:
-`import facecore`, opening an engine, the first comparison of two files, and, for contrast, the
+Every process first imports `cv2, onnxruntime, numpy`.  The steps after that are facecore's:
+`import facecore`, opening an engine, the first comparison of two files and, for contrast, the
 second.  "imported first" is a process that imports facecore before anything else.  Whole
-processes are timed from outside too.  Memory is the resident set, and the part of it that no file
-holds, beside a process that only imports `cv2, onnxruntime` (Linux).  Medians.
+processes are also timed from outside.  Memory is the resident set and its anonymous part, next to
+a process that only imports `cv2, onnxruntime` (Linux).  All figures are medians.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ memory("last")
 ANSWER = """
 print(json.dumps({"times": times, "marks": marks}))
 """
-# What each kind of process does.
+# Steps of each type of process.
 KINDS = {
     "base alone": BASE,
     "imported": BASE + OWN,
@@ -81,7 +81,7 @@ KINDS = {
 
 
 def process(program: str, *arguments: str) -> dict[str, Any]:
-    """Its own times and marks, and how long the whole process took."""
+    """Run a process; return its times and marks, and its total duration."""
     command = [sys.executable, "-c", PREPARE + program + ANSWER, *arguments]
     start = time.perf_counter()
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -92,12 +92,12 @@ def process(program: str, *arguments: str) -> dict[str, Any]:
 
 
 def times(count: int, *arguments: str) -> dict[str, dict[str, float]]:
-    """Median seconds by kind of process and step."""
+    """Return median seconds by type of process and step."""
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     for turn in tqdm(range(count + 1), disable=not sys.stderr.isatty()):
         for kind, program in KINDS.items():
             answer = process(program, *arguments)["times"]
-            if turn:  # the first round brings the files into memory
+            if turn:  # the first round loads the files into the page cache
                 found[kind].append(answer)
     return {
         kind: {step: float(np.median([each[step] for each in runs])) for step in runs[0]}

@@ -1,14 +1,13 @@
-"""Many images through `embed_many`, on all processors, against the floor of the same processors.
+"""Throughput of `embed_many` on all processors, against the floor on the same processors.
 
     python -m benchmarks throughput                 # 2,000 images, London and LFW in turn
     python -m benchmarks throughput --of london     # 960x720 only
     python -m benchmarks throughput --of lfw        # 250x250 only
 
-The floor is to decode the same bytes at the same scale, and to run the bare models at the same
-sizes and in the same batches as `embed_many` does (`benchmarks/_floor.py`).  Each of the three is
-timed by itself, with as many threads as there are processors and one thread for each run, and
-with models that use all processors for one run; the faster one counts, and the floor is the sum.
-Floor and engine take turns, part by part.
+The floor decodes the same bytes at the same scale and runs the bare models at the same sizes and
+batches as `embed_many` (`benchmarks/_floor.py`).  Each of the three is timed separately, with one
+thread per processor and with models that use all processors per run; the faster variant counts,
+and the floor is the sum.  Floor and engine take turns, part by part.
 """
 
 from __future__ import annotations

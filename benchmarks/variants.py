@@ -1,11 +1,11 @@
-"""What the variants of the compact pack cost and lose, and whether their vectors mix.
+"""Variants of the compact pack: size, speed, accuracy, and compatibility of their vectors.
 
-Size, processor time of the bare models on one thread beside MobileFaceNet's and YuNet-n's, LFW
-View 2 and London.  Mixed: the first picture of each LFW pair through the float pack, the second
-through the variant.  The manifest's own evidence, on people outside View 2, is printed beside.
+Measures size, processor time of the bare models on one thread (next to MobileFaceNet's and
+YuNet-n's), LFW View 2 and London.  Mixed: embeds the first picture of each LFW pair with the float
+pack and the second with the variant.  Also prints the manifest's evidence on other people.
 
     python -m benchmarks variants
-    python -m benchmarks variants --without-lfw      # leaves the test pairs alone
+    python -m benchmarks variants --without-lfw      # skips the test pairs
 """
 
 from __future__ import annotations
@@ -41,9 +41,8 @@ FARS = (0.01, 0.001)
 def latencies() -> dict[str, dict[str, float]]:
     """Median milliseconds by model and pack; all take turns.
 
-    Of the processor's time that the thread used, not of the clock's: on a busy machine a run
-    longer than a slice of the scheduler is interrupted, a shorter one is not, and the clock
-    then shows a short model as many times faster as it is.
+    Thread processor time, not wall time: on a busy machine the scheduler interrupts runs longer
+    than a time slice but not shorter ones, so wall time overstates the speed of short models.
     """
     rng = np.random.default_rng(0)
     runs: dict[str, Callable[[], object]] = {}
@@ -94,7 +93,7 @@ def judge(
 
 
 def lfw(root: Path, engines: dict[str, FaceEngine]) -> dict[str, dict[str, float]]:
-    """View 2 by variant, and by variant as probes of the float pack's references."""
+    """View 2 by variant, alone and as probes against the float pack's references."""
     pairs = read_lfw_pairs(root / "pairs.txt")
     names = sorted({name for pair in pairs for name in pair[2:]})
     paths = [root / "images" / name for name in names]
