@@ -66,7 +66,7 @@ class Gallery:
 
     A context manager; safe to share between threads.  One process at a time may change a
     gallery; any number of others may read it meanwhile (``read_only=True``) and see every change
-    at their next call.  It cannot be forked or pickled (docs/processes.md).
+    at their next call.  It cannot be pickled or used in a forked child (docs/processes.md).
 
     Once a method that changes the gallery returns, the change survives a process crash and a
     power loss.  Once `remove` or `delete_group` returns, no file in the folder holds the removed
