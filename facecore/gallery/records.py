@@ -317,7 +317,9 @@ def _text(value: object, what: str, least: int, most: int, allowed: str = "") ->
         raise InvalidParameter(f"{what} is {value!r:.80}, must be a string")
     if not least <= len(value) <= most:
         raise InvalidParameter(f"{what} has {len(value)} characters, must have {least}..{most}")
-    # Cs: half of a surrogate pair, which no encoding can hold.
-    if any(unicodedata.category(c) in ("Cc", "Cs") and c not in allowed for c in value):
+    # Cs: half of a surrogate pair, which no encoding can hold.  Neither is printable.
+    if not value.isprintable() and any(
+        unicodedata.category(c) in ("Cc", "Cs") and c not in allowed for c in value
+    ):
         raise InvalidParameter(f"{what} is {value!r:.80}, holds a control character")
     return value

@@ -160,10 +160,10 @@ class SqliteBackend:
             if groups is not None:
                 labels = np.array([snapshot.group(name).id for name in groups], np.int32)
             ids = self._best(vector, limit, labels, index, snapshot)
-            records = snapshot.faces_of(ids)
+            records, vectors = snapshot.faces_of(ids)
             # Summed as a comparison of two images sums it, so that the scores are the same.
-            exact = cosine(snapshot.vectors(ids), vector[None])
-        hits = [Hit(records[i], float(s)) for i, s in zip(ids.tolist(), exact, strict=True)]
+            exact = cosine(vectors, vector[None])
+        hits = [Hit(record, float(s)) for record, s in zip(records, exact, strict=True)]
         return sorted(hits, key=lambda hit: (-hit.similarity, hit.record.id))
 
     @contextlib.contextmanager

@@ -14,13 +14,16 @@ from facecore.errors import (
     InvalidParameter,
 )
 from facecore.gallery.records import Contract
-from facecore.gallery.sqlite.schema import APPLICATION_ID, MIGRATIONS
+from facecore.gallery.sqlite import digests
+from facecore.gallery.sqlite.schema import APPLICATION_ID, DIGESTS, MIGRATIONS
 
 __all__ = [
     "PATIENCE",
     "check_contract",
     "connect",
     "connect_frozen",
+    "create_digest",
+    "digest_key",
     "lacks_columns",
     "migrate",
     "refuse_foreign",
@@ -114,9 +117,12 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for statements in MIGRATIONS[refuse_foreign(connection, path) :]:
+        version = refuse_foreign(connection, path)
+        for statements in MIGRATIONS[version:]:
             for statement in statements:
                 connection.execute(statement)
+        if version < DIGESTS:
+            _add_digests(connection)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         connection.execute("COMMIT")
@@ -125,12 +131,40 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         raise
 
 
+def _add_digests(connection: sqlite3.Connection) -> None:
+    """Make the key, and the digests of the faces that are there."""
+    stored = digests.new_key()
+    connection.execute("INSERT INTO meta VALUES (?, ?)", (digests.KEY, stored))
+    create_digest(connection, digests.read_key(stored) or b"")
+    connection.execute(
+        f"UPDATE faces SET digest = (SELECT digest({digests.COLUMNS}) FROM faces f"
+        " JOIN groups g ON g.id = f.group_id JOIN templates t ON t.id = f.id"
+        " WHERE f.id = faces.id)"
+    )
+
+
+def create_digest(connection: sqlite3.Connection, key: bytes) -> None:
+    """Let SQL statements call ``digest``."""
+    connection.create_function(
+        "digest", 8, lambda *row: digests.digest(key, *row), deterministic=True
+    )
+
+
+def digest_key(connection: sqlite3.Connection, path: Path) -> bytes:
+    """The key of the faces' digests; raises GalleryCorrupt where it is damaged."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (digests.KEY,)).fetchone()
+    key = digests.read_key(row and row[0])
+    if key is None:
+        raise GalleryCorrupt(f"{path}: the key of its digests is damaged")
+    return key
+
+
 def check_contract(
     connection: sqlite3.Connection, contract: Contract, path: Path, *, fill: bool
 ) -> None:
     """Hold the engine's contract against the gallery's; a new gallery takes it."""
     meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-    if not meta and fill:
+    if fill and set(meta) <= {digests.KEY}:
         rows = [("contract", contract.id), ("pack", contract.pack)]
         rows.append(("dimension", str(contract.dimension)))
         connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)

@@ -9,9 +9,13 @@ grows at its end never move.  `compact` writes the table anew and drops the old 
 
 from __future__ import annotations
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "TEMPLATES"]
+__all__ = ["APPLICATION_ID", "DIGESTS", "MIGRATIONS", "READABLE", "TEMPLATES"]
 
 APPLICATION_ID = 0x66634731  # "fcG1"
+
+# Versions of the schema: the oldest that can be read without a migration, and the first whose
+# faces have digests.
+READABLE, DIGESTS = 1, 2
 
 TEMPLATES = "CREATE TABLE {name} (id INTEGER PRIMARY KEY, vector BLOB NOT NULL)"
 
@@ -46,4 +50,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             face INTEGER NOT NULL
         )""",
     ),
+    # See digests.py; `connection.migrate` fills it.
+    ("ALTER TABLE faces ADD COLUMN digest BLOB",),
 )

@@ -24,13 +24,14 @@ from facecore.gallery.sqlite.connection import (
     check_contract,
     connect,
     connect_frozen,
+    digest_key,
     lacks_columns,
     migrate,
     refuse_foreign,
 )
 from facecore.gallery.sqlite.folder import FolderLock, claim
-from facecore.gallery.sqlite.schema import MIGRATIONS
-from facecore.gallery.sqlite.transaction import Snapshot, Transaction
+from facecore.gallery.sqlite.schema import DIGESTS, READABLE
+from facecore.gallery.sqlite.transaction import WAY_BACK, Snapshot, Transaction
 
 __all__ = ["Store"]
 
@@ -50,6 +51,8 @@ _UNWRITABLE = (
 
 # How long an erasure waits for readers of other processes, at first and again, in milliseconds.
 _ERASURE_PATIENCE, _NEXT_PATIENCE = 2000, 50
+
+_NAMED = 10  # damaged faces in one message
 
 
 class Store:
@@ -86,6 +89,7 @@ class Store:
         self.read_only = read_only
         self.erasure_pending = False
         self._contract = contract
+        self._key = b""  # of the faces' digests; empty for a reader of a schema without them
         self._free: list[sqlite3.Connection] = []
         self._mutex = threading.Lock()
         self._changing = threading.RLock()
@@ -115,6 +119,7 @@ class Store:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 check_contract(self._writer, self._contract, self.path, fill=True)
+                self._key = digest_key(self._writer, self.path)
                 self._writer.execute("COMMIT")
             except BaseException:
                 self._writer.execute("ROLLBACK")
@@ -146,12 +151,14 @@ class Store:
                 version = refuse_foreign(self._free[0], self.path)
             if not version:
                 raise InvalidParameter(f"there is no gallery in {self.path.parent} yet")
-            if version < len(MIGRATIONS):
+            if version < READABLE:
                 raise InvalidParameter(
-                    f"{self.path} has version {version} of the schema, {len(MIGRATIONS)} is needed",
+                    f"{self.path} has version {version} of the schema, {READABLE} is needed",
                     "open it once for writing, which brings it up to date",
                 )
             check_contract(self._free[0], self._contract, self.path, fill=False)
+            if version >= DIGESTS:
+                self._key = digest_key(self._free[0], self.path)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -166,7 +173,7 @@ class Store:
             connection = self._take()
             try:
                 connection.execute("BEGIN")
-                yield Snapshot(connection, self._contract.dimension)
+                yield Snapshot(connection, self._contract.dimension, self._key)
             finally:
                 self._give(connection)
 
@@ -187,7 +194,7 @@ class Store:
         with self._changing, _translate_errors(self.path):
             self.check_usable()  # it may have been closed while this thread waited
             self._writer.execute("BEGIN IMMEDIATE")
-            changes = Transaction(self._writer, self._contract.dimension)
+            changes = Transaction(self._writer, self._contract.dimension, self._key)
             try:
                 yield changes
             finally:
@@ -241,11 +248,17 @@ class Store:
         self.erase()
 
     def check_whole(self) -> None:
-        """Read every page; raises GalleryCorrupt where one is damaged.  Takes time."""
+        """Check every page, index and face; raises GalleryCorrupt.  Takes time."""
         with self.snapshot() as snapshot:
             problem = snapshot.damage()
+            faces = [] if problem else snapshot.damaged_faces()
         if problem:
             raise GalleryCorrupt(f"{self.path}: {problem:.300}")
+        if faces:
+            named = ", ".join(faces[:_NAMED]) + (", ..." if len(faces) > _NAMED else "")
+            raise GalleryCorrupt(
+                f"{self.path}: faces that are not what was stored, {len(faces)}: {named}", WAY_BACK
+            )
 
     def size_on_disk(self) -> int:
         """Bytes of the database and its log."""
@@ -328,6 +341,8 @@ def _translate_errors(path: Path) -> Iterator[None]:
 def _translated(error: sqlite3.Error, path: Path) -> FacecoreError:
     full = getattr(error, "sqlite_errorcode", 0)
     code = full & 0xFF
+    if not full and "UTF-8" in str(error):  # the text may hold what was stored
+        return GalleryCorrupt(f"{path}: a text is not what was stored")
     text = f"{path}: {' '.join(str(error).split())}"
     if code in _DAMAGED or full == sqlite3.SQLITE_IOERR_SHORT_READ:
         return GalleryCorrupt(text)

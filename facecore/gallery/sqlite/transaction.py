@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -29,17 +30,21 @@ from facecore.gallery.records import (
     from_microseconds,
     to_microseconds,
 )
+from facecore.gallery.sqlite.connection import create_digest
+from facecore.gallery.sqlite.digests import COLUMNS, digest
 from facecore.gallery.sqlite.schema import TEMPLATES
 from facecore.matching.similarity import are_unit
 
-__all__ = ["Snapshot", "State", "Transaction"]
+__all__ = ["WAY_BACK", "Snapshot", "State", "Transaction"]
+
+WAY_BACK = "restore the folder from a backup, or remove the face and add it again"
 
 # Removals that are kept for the indexes of other processes; one that lags more is built anew.
 _REMEMBERED = 100_000
 _GROUP = "SELECT id, name, title, description, created, size FROM groups"
-_FACE = (
-    "SELECT f.id, f.face_id, f.user_id, g.name, f.quality, f.origin, f.created"
-    " FROM faces f JOIN groups g ON g.id = f.group_id"
+# LEFT: a face whose group or template is gone is damaged, not absent.
+_FACES = (
+    " FROM faces f LEFT JOIN groups g ON g.id = f.group_id LEFT JOIN templates t ON t.id = f.id"
 )
 
 
@@ -60,11 +65,15 @@ class Snapshot:
         Inside a transaction.
     dimension : int
         Length D of a template.
+    key : bytes
+        Of the faces' digests; empty where the schema has none.
     """
 
-    def __init__(self, connection: sqlite3.Connection, dimension: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, dimension: int, key: bytes) -> None:
         self._connection = connection
         self._dimension = dimension
+        self._key = key
+        self._select = f"SELECT {'f.digest' if key else 'NULL'}, {COLUMNS}{_FACES}"
 
     def state(self) -> State:
         """How far the history has come."""
@@ -116,7 +125,8 @@ class Snapshot:
     def overwritten(self) -> int:
         """Number of templates that were overwritten and whose rows are still there."""
         row = self._one("SELECT value FROM meta WHERE key = 'compacted'")
-        return self.state().removal - (int(row[0]) if row else 0)
+        with _damage("the number of removals"):
+            return self.state().removal - (int(row[0]) if row else 0)
 
     def face(self, column: str, value: int | bytes) -> FaceRecord:
         """The record whose `column` (``id`` or ``face_id``) has this value.
@@ -125,31 +135,36 @@ class Snapshot:
         ------
         RecordNotFound
             There is none.
+        GalleryCorrupt
+            It is not what was stored; so in all methods that return records.
         """
-        row = self._one(f"{_FACE} WHERE f.{column} = ?", value)
+        row = self._one(f"{self._select} WHERE f.{column} = ?", value)
         if row is None:
             shown = value.hex() if isinstance(value, bytes) else value
             raise RecordNotFound(f"the gallery has no face of {column} {shown}")
-        return _face(row)
+        return self._face(row)
 
     def faces(self, where: dict[str, Any], offset: int, limit: int, after: int) -> list[FaceRecord]:
         """A page of the records with id above `after`, by id; all columns of `where` are equal."""
         terms, values = _terms(where)
         rows = self._all(
-            f"{_FACE} WHERE f.id > ? {terms} ORDER BY f.id LIMIT ? OFFSET ?",
+            # Inside, so that the templates of faces before the offset are not read.
+            f"{self._select} WHERE f.id IN (SELECT f.id FROM faces f WHERE f.id > ? {terms}"
+            " ORDER BY f.id LIMIT ? OFFSET ?) ORDER BY f.id",
             after,
             *values,
             limit,
             offset,
         )
-        return [_face(row) for row in rows]
+        return [self._face(row) for row in rows]
 
-    def faces_of(self, ids: NDArray[np.int64]) -> dict[int, FaceRecord]:
-        """Records by id, of those that are there."""
+    def faces_of(self, ids: NDArray[np.int64]) -> tuple[list[FaceRecord], NDArray[np.float32]]:
+        """Records and templates (n, D), in no order, of those of the ids that are there."""
         rows = self._all(
-            f"{_FACE} WHERE f.id IN (SELECT value FROM json_each(?))", json.dumps(ids.tolist())
+            f"{self._select} WHERE f.id IN (SELECT value FROM json_each(?))",
+            json.dumps(ids.tolist()),
         )
-        return {row[0]: _face(row) for row in rows}
+        return [self._face(row) for row in rows], self._matrix([row[-1] for row in rows])
 
     def count(self, where: dict[str, Any]) -> int:
         """Number of records, all of whose columns in `where` are equal."""
@@ -232,8 +247,16 @@ class Snapshot:
 
     def damage(self) -> str:
         """What SQLite finds wrong in the whole file; empty where that is nothing."""
-        found = str(self._one("PRAGMA quick_check(1)")[0])
+        found = str(self._one("PRAGMA integrity_check(1)")[0])
         return "" if found == "ok" else found
+
+    def damaged_faces(self) -> list[str]:
+        """Those of all faces that are not what was stored, by their face ids."""
+        create_digest(self._connection, self._key)
+        rows = self._all(
+            f"SELECT CAST(f.face_id AS BLOB){_FACES} WHERE f.digest IS NOT digest({COLUMNS})"
+        )
+        return [row[0].hex() for row in rows]
 
     def _matrix(self, blobs: list[bytes]) -> NDArray[np.float32]:
         data = b"".join(blobs)
@@ -244,6 +267,23 @@ class Snapshot:
         if not are_unit(vectors):
             raise GalleryCorrupt("a template is not of unit length")
         return vectors.astype(np.float32, copy=False)
+
+    def _face(self, row: Any) -> FaceRecord:
+        stored, number, face_id, user_id, group, quality, origin, created, _ = row
+        if self._key and digest(self._key, *row[1:]) != stored:
+            name = face_id.hex() if isinstance(face_id, bytes) else str(face_id)
+            raise GalleryCorrupt(
+                f"the face {name:.32} (id {number}) is not what was stored", WAY_BACK
+            )
+        return FaceRecord(
+            number,
+            face_id.hex(),
+            user_id.decode(),
+            group.decode(),
+            quality,
+            origin.decode(),
+            from_microseconds(created),
+        )
 
     def _all(self, statement: str, *values: Any) -> list[Any]:
         return self._connection.execute(statement, values).fetchall()
@@ -261,8 +301,8 @@ class Transaction(Snapshot):
         Ids of faces that were removed.
     """
 
-    def __init__(self, connection: sqlite3.Connection, dimension: int) -> None:
-        super().__init__(connection, dimension)
+    def __init__(self, connection: sqlite3.Connection, dimension: int, key: bytes) -> None:
+        super().__init__(connection, dimension, key)
         self.removed: list[NDArray[np.int64]] = []
 
     def commit(self) -> None:
@@ -325,27 +365,19 @@ class Transaction(Snapshot):
                     raise UserExists(f"the group {name!r} holds the user {user_id!r} already")
         first = self.state().face + 1
         ids = np.arange(first, first + len(faces), dtype=np.int64)
+        little = np.ascontiguousarray(vectors, "<f4")
         rows = [
-            (
-                i,
-                bytes.fromhex(f.face_id),
-                group.id,
-                f.user_id,
-                f.origin,
-                f.quality,
-                to_microseconds(f.created),
-            )
-            for i, f in zip(ids.tolist(), faces, strict=True)
+            self._row(i, f, group, memoryview(v).cast("B"))
+            for i, f, v in zip(ids.tolist(), faces, little, strict=True)
         ]
         try:
-            self._connection.executemany("INSERT INTO faces VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            self._connection.executemany("INSERT INTO faces VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
         except sqlite3.IntegrityError as error:
             raise InvalidParameter(
                 f"a face of one of these ids is in the gallery already: {faces[0].face_id}"
                 + (f" .. {faces[-1].face_id}" if len(faces) > 1 else ""),
                 "leave face_ids out, and new ones are made",
             ) from error
-        little = np.ascontiguousarray(vectors, "<f4")
         self._connection.executemany(
             "INSERT INTO templates VALUES (?, ?)",
             ((i, memoryview(v).cast("B")) for i, v in zip(ids.tolist(), little, strict=True)),
@@ -387,11 +419,27 @@ class Transaction(Snapshot):
             return 0
         run = self._connection.executemany
         run("UPDATE templates SET vector = zeroblob(length(vector)) WHERE id = ?", rows)
-        run("DELETE FROM faces WHERE id = ?", rows)
+        try:
+            run("DELETE FROM faces WHERE id = ?", rows)
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+                raise
+            self._connection.execute("REINDEX faces")  # an index does not fit a damaged row
+            run("DELETE FROM faces WHERE id = ?", rows)
         run("INSERT INTO removals (face) VALUES (?)", rows)
         self._resize(group, -len(rows))
         self.removed.append(np.array([row[0] for row in rows], np.int64))
         return len(rows)
+
+    def _row(self, number: int, face: NewFace, group: Group, vector: memoryview) -> tuple[Any, ...]:
+        """A row of the table of faces."""
+        face_id, created = bytes.fromhex(face.face_id), to_microseconds(face.created)
+        texts = face.user_id.encode(), group.name.encode(), face.quality, face.origin.encode()
+        check = digest(self._key, number, face_id, *texts, created, vector)
+        return (
+            *(number, face_id, group.id, face.user_id, face.origin, face.quality, created),
+            check,
+        )
 
     def _resize(self, group: Group, change: int) -> None:
         self._connection.execute(
@@ -401,14 +449,16 @@ class Transaction(Snapshot):
 
 def _group(row: Any) -> Group:
     number, name, title, description, created, size = row
-    return Group(number, name, title, description, from_microseconds(created), size)
+    with _damage(f"the group {name!r:.80}"):
+        return Group(number, name, title, description, from_microseconds(created), size)
 
 
-def _face(row: Any) -> FaceRecord:
-    number, face_id, user_id, group, quality, origin, created = row
-    return FaceRecord(
-        number, face_id.hex(), user_id, group, quality, origin, from_microseconds(created)
-    )
+@contextlib.contextmanager
+def _damage(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OverflowError, TypeError, ValueError) as error:
+        raise GalleryCorrupt(f"{what} is not what was stored") from error
 
 
 def _terms(where: dict[str, Any]) -> tuple[str, list[Any]]:
