@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
@@ -97,6 +98,15 @@ def damage_manifest(root: Path) -> None:
     next(root.rglob("manifest.json")).write_bytes(b"{}")
 
 
+def damage_types(root: Path) -> None:
+    """A manifest whose own hash is right."""
+    path = next(root.rglob("manifest.json"))
+    manifest = json.loads(path.read_bytes())
+    manifest["generation"]["rows"] = None
+    manifest["generation"]["watermark"]["face"] = 2**70
+    path.write_bytes(generations._sealed(manifest))
+
+
 def damage_a_bit(root: Path) -> None:
     path = next(root.rglob("vectors.f4"))
     data = bytearray(path.read_bytes())
@@ -128,6 +138,7 @@ def foreign(root: Path) -> None:
     [
         (damage_nothing_there, None),
         (damage_manifest, ""),
+        (damage_types, "the store does not hold the same faces"),
         (damage_a_bit, "vectors.f4 is damaged"),
         (damage_length, "ids.i8 has 792 bytes of 800"),
         (foreign, "the store does not hold the same faces"),

@@ -109,7 +109,8 @@ def save(
     InvalidParameter
         Writing failed, for example on a full disk. The older generations are kept.
     """
-    atomic_files.make_folder(root)
+    atomic_files.make_folder(root.parent, 0o700)
+    atomic_files.make_folder(root, 0o700)
     with contextlib.suppress(OSError):
         atomic_files.remove_leftovers(root)
     old = numbers(root)
@@ -124,7 +125,7 @@ def save(
         watermark=dict(watermark),
     )
     try:
-        with atomic_files.staged(folder) as partial:
+        with atomic_files.staged(folder, 0o700) as partial:
             index.save(partial)
             _write_manifest(partial, generation)
             atomic_files.sync(partial)
@@ -180,7 +181,7 @@ def watermark(root: Path) -> dict[str, Any] | None:
     Used to decide whether to discard it. None if there is no readable generation.
     """
     for number in reversed(numbers(root)):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             manifest = json.loads((root / f"{number:06d}" / MANIFEST).read_bytes())
             return dict(manifest["generation"]["watermark"])
         return None
@@ -251,7 +252,10 @@ def _verified(folder: Path, contract: str, dimension: int) -> Generation | Unusa
         return Unusable(f"{folder.name}: {MANIFEST} is damaged")
     if manifest.get("format") != FORMAT:
         return Unusable(f"{folder.name}: of another format, {manifest.get('format')}")
-    generation = Generation(folder=folder, **manifest["generation"])
+    try:
+        generation = _described(folder, manifest)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return Unusable(f"{folder.name}: {MANIFEST} does not describe an index")
     if generation.contract != contract:
         return Unusable(f"{folder.name}: of another contract, {generation.contract}")
     if generation.dimension != dimension:
@@ -262,6 +266,19 @@ def _verified(folder: Path, contract: str, dimension: int) -> Generation | Unusa
         for reason in reasons:
             if reason:
                 return Unusable(f"{folder.name}: {reason}")
+    return generation
+
+
+def _described(folder: Path, manifest: Mapping[str, Any]) -> Generation:
+    """What a manifest says, with every field and file of the right type."""
+    generation = Generation(folder=folder, **manifest["generation"])
+    types = {"kind": str, "contract": str, "dimension": int, "rows": int}
+    for name, kind in {**types, "parameters": dict, "watermark": dict}.items():
+        if type(getattr(generation, name)) is not kind:
+            raise TypeError(name)
+    for name, entry in manifest["files"].items():
+        if Path(name).name != name or type(entry["size"]) is not int or not entry["sha256"]:
+            raise TypeError(name)
     return generation
 
 
@@ -285,6 +302,7 @@ def _write_manifest(folder: Path, generation: Generation) -> None:
     manifest = {"format": FORMAT, "generation": described, "files": files}
     (folder / MANIFEST).write_bytes(_sealed(manifest))
     for path in [*paths, folder / MANIFEST]:
+        path.chmod(0o600)
         atomic_files.sync(path)
 
 

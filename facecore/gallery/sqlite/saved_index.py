@@ -152,4 +152,7 @@ class SavedIndex:
 
 def _fits(mark: dict[str, object], snapshot: Snapshot) -> bool:
     face = mark.get("face")
-    return isinstance(face, int) and mark.get("holds") == snapshot.fingerprint(face)
+    # Within SQLite's integers.
+    return (
+        type(face) is int and 0 <= face < 2**63 and mark.get("holds") == snapshot.fingerprint(face)
+    )

@@ -128,6 +128,28 @@ def test_a_manifest_of_another_shape(tmp_path, text):
     assert "manifest.json is damaged" in reason(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"generation": {}}, {"generation": None}, {"generation": []}, {"files": None},
+        {"files": {"rows.bin": None}}, {"files": {"rows.bin": {}}}, {"files": []},
+        {"files": {"../rows.bin": {"size": 5, "sha256": "0"}}},
+        *({"generation": {field: value}}
+          for field in ("kind", "dimension", "contract", "rows", "parameters", "watermark", "more")
+          for value in (None, [], 1.5, True)),
+    ],
+)  # fmt: skip
+def test_a_sealed_manifest_of_other_types(tmp_path, change):
+    path = save(tmp_path).folder / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    for key, value in change.items():
+        part = manifest[key]
+        manifest[key] = {**part, **value} if key == "generation" and value else value
+    path.write_bytes(generations._sealed(manifest))
+    assert "manifest.json does not describe an index" in reason(tmp_path)
+    generations.watermark(tmp_path)
+
+
 def test_the_older_one_is_found_when_the_newest_is_damaged(tmp_path):
     older = save(tmp_path / "a")
     newer = save(tmp_path / "b", b"newer")
