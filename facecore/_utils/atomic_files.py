@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
+import hashlib
 import os
 import secrets
 import shutil
@@ -21,6 +23,7 @@ __all__ = [
     "check_writable",
     "exclusive",
     "make_folder",
+    "make_private",
     "publish",
     "remove",
     "remove_leftovers",
@@ -51,22 +54,35 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
+def written_whole(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     """A file to write into that takes its place in one step, when the block ends without error.
+
+    Parameters
+    ----------
+    path : Path
+    private : bool, default False
+        Only the owner may read it, whatever the umask.  One process at a time writes it, and
+        removes what others that died left of it.
 
     Raises
     ------
     InvalidParameter
         As `write_whole`.
     """
-    with _beside(path) as partial:
-        with _new(partial) as stream:
+    with _beside(path) as partial, exclusive(path) if private else contextlib.nullcontext():
+        with _new(partial, 0o600 if private else 0o666) as stream:
             yield stream
         os.replace(partial, path)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it, where they are missing.
+def make_private(path: Path) -> None:
+    """Make an empty file for the owner alone, whatever the umask; one that is there stays."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def make_folder(path: Path, mode: int = 0o777) -> None:
+    """Make a folder, with this mode within the umask, and those above it, where they are missing.
 
     Raises
     ------
@@ -74,7 +90,7 @@ def make_folder(path: Path) -> None:
         It cannot be made.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode, parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise InvalidParameter(
@@ -129,7 +145,7 @@ def exclusive(target: Path) -> Iterator[None]:
     there starts over, so that there are never two holders.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    path = target.parent / f".{target.name}.lock"
+    path = target.parent / f".{_short(target)}.lock"
     while True:
         with path.open("ab") as stream:
             locked = True
@@ -140,7 +156,7 @@ def exclusive(target: Path) -> Iterator[None]:
             if locked and not _is_still(stream, path):
                 continue
             try:
-                for leftover in target.parent.glob(f".{target.name}.tmp-*"):
+                for leftover in target.parent.glob(f".{glob.escape(_short(target))}.tmp-*"):
                     if locked or _age(leftover) > _ABANDONED_AFTER:
                         remove(leftover)
                 yield
@@ -150,12 +166,12 @@ def exclusive(target: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def staged(target: Path) -> Iterator[Path]:
+def staged(target: Path, mode: int = 0o777) -> Iterator[Path]:
     """An empty temporary folder beside `target`, removed at the end whatever happens."""
     # Not tempfile.mkdtemp: its mode 0700 would hide a shared cache from its other users.
     folder = _temporary(target)
     try:
-        folder.mkdir()
+        folder.mkdir(mode)
         yield folder
     finally:
         remove(folder)
@@ -204,8 +220,13 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _temporary(target: Path) -> Path:
-    # Cut, as the name of `target` may be as long as a name can be.
-    return target.with_name(f".{target.name[:40]}.tmp-{os.getpid()}-{secrets.token_hex(6)}")
+    return target.with_name(f".{_short(target)}.tmp-{os.getpid()}-{secrets.token_hex(6)}")
+
+
+def _short(target: Path) -> str:
+    """The name, to which more can be added even where it is as long as a name can be."""
+    name = os.fsencode(target.name)
+    return target.name if len(name) <= 100 else hashlib.sha256(name).hexdigest()[:32]
 
 
 def _is_still(stream: IO[bytes], path: Path) -> bool:
@@ -249,6 +270,7 @@ def _check_replaceable(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
+        path.parent.stat()  # raises where the folder is missing
         return
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -257,9 +279,9 @@ def _check_replaceable(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _new(path: Path) -> Iterator[BinaryIO]:
+def _new(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     # Not tempfile, whose mode 0600 would hide the result from the other users of a folder.
-    with path.open("xb") as stream:
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
         yield stream
         stream.flush()
         os.fsync(stream.fileno())

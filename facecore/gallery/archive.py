@@ -86,7 +86,8 @@ def export_groups(
     """Write groups with their faces and templates into a file, whole or not at all.
 
     What is added or removed meanwhile may or may not be in it.  The file holds biometric
-    templates that nothing encrypts: keep it as the gallery itself is kept.
+    templates that nothing encrypts: keep it as the gallery itself is kept.  Only its owner may
+    read it (mode 0600).  What an export of the same name left when its process died is removed.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ def export_groups(
     )
     faces = 0
     with (
-        written_whole(path) as stream,
+        written_whole(path, private=True) as stream,
         _bar("exporting", sum(group.size for group in chosen), "face", progress) as update,
     ):
         digest = hashlib.sha256()
@@ -160,7 +161,8 @@ def load_groups(gallery: Gallery, path: Path, *, progress: bool = False) -> Move
     ContractMismatch
         The templates belong to another vector space.
     ArchiveCorrupt
-        The file is damaged, cut off, or something else; nothing was changed.
+        The file is damaged, cut off, or something else, or has a face id twice; nothing was
+        changed.
     InvalidParameter
         It cannot be read, or a newer facecore wrote it.
     """
@@ -232,6 +234,7 @@ class _Reader:
         self._stream, self._gallery, self._update = stream, gallery, update
         self._digest = hashlib.sha256()
         self._number = 0
+        self._face_ids = bytearray()  # 16 bytes each
 
     def __iter__(self) -> Iterator[_NewGroup | _NewFaces]:
         self._check_header(self._next())
@@ -262,6 +265,7 @@ class _Reader:
                     raise self._corrupt("it does not fit what comes before")
                 if self._stream.read(1):
                     raise self._corrupt("something follows it")
+                self._check_face_ids()
                 return
             elif set(row) != _FACE or not names:
                 raise self._corrupt("it is neither a group nor a face of one")
@@ -317,7 +321,18 @@ class _Reader:
             vectors = np.frombuffer(b"".join(data), "<f4").reshape(len(rows), dimension)
             vectors = as_vectors(vectors, dimension)
         self.faces += len(rows)
+        self._face_ids += b"".join(bytes.fromhex(face.face_id) for face in faces)
         return _NewFaces(group, faces, vectors)
+
+    def _check_face_ids(self) -> None:
+        """Refuse a face id that comes twice: only one of the two faces could be stored."""
+        ids = np.sort(np.frombuffer(self._face_ids, "S16"))
+        twice = np.flatnonzero(ids[1:] == ids[:-1])
+        if len(twice):
+            first = ids[twice[0]].ljust(16, b"\0").hex()  # NumPy cuts zeros at the end
+            raise self._corrupt(
+                f"{len(twice)} face ids came before already, as {first}", "up to line"
+            )
 
     @contextlib.contextmanager
     def _wrong(self) -> Iterator[None]:

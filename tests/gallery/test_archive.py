@@ -210,6 +210,19 @@ def test_what_is_wrong_is_said_and_nothing_changed(
     assert target.groups() == []
 
 
+def test_a_face_id_that_comes_twice(file: Path, target: Gallery) -> None:
+    lines = file.read_bytes().splitlines(keepends=True)
+    rows = [json.loads(line) for line in lines]
+    faces = [number for number, row in enumerate(rows) if "face_id" in row]
+    for face_id in (rows[faces[0]]["face_id"], "ab" * 8 + "00" * 8):
+        for number in (faces[0], faces[-1]):  # of two groups
+            lines[number] = json.dumps({**rows[number], "face_id": face_id}).encode() + b"\n"
+        file.write_bytes(sealed(lines))
+        with pytest.raises(facecore.ArchiveCorrupt, match=f"1 face ids came before.*{face_id}"):
+            load_groups(target, file)
+        assert target.groups() == []
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path, target: Gallery) -> None:
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(facecore.InvalidParameter, match="cannot be read"):

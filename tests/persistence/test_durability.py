@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from templates import template
 
-from facecore import Gallery
+from facecore import Gallery, GalleryNotWritable
+from facecore.gallery.archive import export_groups
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -111,6 +114,7 @@ def refuse_writing(folder: Path, templates_engine: Any) -> None:
     with Gallery(folder, templates_engine) as gallery:
         gallery.create_group("staff")
         gallery.add("staff", template("t"), "u")
+    (folder / "gallery.db").chmod(0o644)
     setup = ""
     if os.geteuid() == 0:  # root may write everywhere; the child gives that up once it is warm
         setup = """
@@ -129,3 +133,112 @@ os.seteuid(65534)
     assert in_child(folder, found, setup) == "GalleryNotWritable"
     assert in_child(folder / "new", found, setup) == "GalleryNotWritable"
     folder.chmod(0o755)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be removed there")
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lambda folder: shutil.rmtree(folder),
+        lambda folder: folder.rename(folder.with_name("moved")),
+        lambda folder: (folder / "gallery.db").unlink(),
+        lambda folder: (folder / "gallery.db-wal").unlink(),
+        lambda folder: (folder / "gallery.db-shm").unlink(),
+        lambda folder: shutil.copytree(folder, folder.with_name("b")).rename(folder / "b"),
+    ],
+)
+def test_a_folder_that_is_lost_while_it_is_open(
+    folder: Path, templates_engine: Any, lose: Any
+) -> None:
+    """A change that would be lost is refused; none is acknowledged."""
+    with Gallery(folder, templates_engine) as gallery:
+        gallery.create_group("staff")
+        gallery.add("staff", template("t"), "u")
+        lose(folder)
+        if (folder / "b").exists():  # replaced by a copy, the file alone
+            os.replace(folder / "b" / "gallery.db", folder / "gallery.db")
+        changes = (
+            lambda: gallery.add("staff", template("s"), "s"),
+            lambda: gallery.remove("staff", user_id="u"),
+            lambda: gallery.create_group("more"),
+            lambda: gallery.delete_group("staff"),
+        )
+        for change in changes:
+            with pytest.raises(GalleryNotWritable, match="removed or replaced"):
+                change()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits on the size of files")
+def test_an_erasure_on_a_full_disk(folder: Path, templates_engine: Any) -> None:
+    """The log of other changes makes room; the template is gone from every file."""
+    with Gallery(folder, templates_engine) as gallery:
+        gallery.create_group("staff")
+        gallery.add("staff", template("t"), "u")
+    setup = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+"""
+    work = """
+        try:
+            for i in range(1000):
+                gallery.update_group("staff", description=f"{i}")
+        except FacecoreError as error:
+            assert error.code == "GalleryNotWritable"
+        print(gallery.remove("staff", user_id="u"), gallery.stats().erasure_pending)
+"""
+    assert in_child(folder, work, setup) == "1 False"
+    files = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert template("t").tobytes()[:64] not in files
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such modes")
+def test_only_the_owner_may_read(folder: Path, templates_engine: Any) -> None:
+    """Whatever the umask: folders 0700, files 0600, also while the gallery is open."""
+    before = os.umask(0)
+    try:
+        with Gallery(folder, templates_engine, index="hnsw") as gallery:
+            gallery.create_group("staff")
+            vectors = np.stack([template(f"t{i}") for i in range(5_000)])
+            users = [f"u{i}" for i in range(5_000)]
+            gallery.add_templates("staff", vectors, users, contract=gallery.contract_id)
+            gallery.compact()
+            archive = folder.with_name("archive.jsonl")
+            archive.write_bytes(b"")
+            archive.chmod(0o644)
+            export_groups(gallery, archive)
+            found = [folder, archive, *folder.rglob("*")]
+            wrong = [
+                f"{path.name} {path.stat().st_mode & 0o777:o}"
+                for path in found
+                if path.stat().st_mode & 0o077
+            ]
+    finally:
+        os.umask(before)
+    assert {"gallery.db-wal", "gallery.db-shm", "writer.lock", "index"} <= {p.name for p in found}
+    assert any(path.name == "vectors.f4" for path in found)
+    assert wrong == []
+
+
+def test_what_a_killed_export_left_is_removed(folder: Path, templates_engine: Any) -> None:
+    archive = folder.with_name("an archive [1].jsonl")
+    work = f"""
+        gallery.create_group("staff")
+        gallery.add("staff", template("t"), "u")
+        import os
+        from pathlib import Path
+        from facecore.gallery.archive import export_groups
+        gallery.templates = lambda *_: os._exit(0)
+        export_groups(gallery, Path({str(archive)!r}))
+"""
+    in_child(folder, work)
+    left = [path for path in folder.parent.iterdir() if ".tmp-" in path.name]
+    assert len(left) == 1
+    other = folder.parent / ".other.jsonl.tmp-1-abc"
+    other.touch()
+    with Gallery(folder, templates_engine) as gallery:
+        export_groups(gallery, archive)
+    assert {path.name for path in folder.parent.iterdir()} == {
+        folder.name,
+        archive.name,
+        other.name,
+    }

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore._utils.rwlock import ReadersWriterLock
-from facecore.errors import FacecoreError
+from facecore.errors import FacecoreError, GalleryNotWritable
 from facecore.gallery.backend import Filter
 from facecore.gallery.index import ExactIndex
 from facecore.gallery.records import (
@@ -109,7 +109,7 @@ class SqliteBackend:
         return self._change(lambda change: change.update_group(name, title, description))
 
     def delete_group(self, name: str) -> int:  # noqa: D102
-        return self._change(lambda change: change.delete_group(name))
+        return self._remove(lambda change: change.delete_group(name))
 
     def add(  # noqa: D102
         self,
@@ -121,7 +121,14 @@ class SqliteBackend:
         return self._change(lambda change: change.add(group, faces, vectors, on_existing))
 
     def remove(self, group: str, user_id: str | None, face_id: str | None) -> int:  # noqa: D102
-        return self._change(lambda change: change.remove(group, user_id, face_id))
+        return self._remove(lambda change: change.remove(group, user_id, face_id))
+
+    def _remove(self, work: Callable[[Transaction], int]) -> int:
+        try:
+            return self._change(work)
+        except GalleryNotWritable:
+            self._store.erase()  # a full disk may have room once the log is empty
+            return self._change(work)
 
     def _change(self, work: Callable[[Transaction], T]) -> T:
         with self._store.change() as change:

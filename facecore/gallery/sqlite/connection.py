@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from facecore._utils.atomic_files import make_private
 from facecore._utils.forks import leak_in_children
 from facecore.errors import (
     ContractMismatch,
@@ -49,7 +50,14 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """Open a database in autocommit mode; the caller uses it in one thread at a time."""
     if read_only:
         return _open(f"{path.absolute().as_uri()}?mode=ro")
-    connection = _open(f"{path.absolute().as_uri()}?mode=rwc")
+    try:
+        make_private(path)  # SQLite gives its log and shared memory the same mode
+    except OSError as error:
+        raise GalleryNotWritable(
+            f"{path} cannot be made: {error.strerror or error}",
+            "check who may write to the folder",
+        ) from error
+    connection = _open(f"{path.absolute().as_uri()}?mode=rw")
     try:
         # Both only matter before the first table, and change nothing later.
         connection.execute(f"PRAGMA page_size = {_PAGE}")

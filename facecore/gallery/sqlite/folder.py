@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from facecore._utils import file_locks
+from facecore._utils.atomic_files import make_private
 from facecore.errors import GalleryCorrupt, GalleryLocked, GalleryNotWritable, InvalidParameter
 
 __all__ = ["INDEX", "FolderLock", "claim"]
@@ -15,7 +16,7 @@ LOCK, INDEX = "writer.lock", "index"
 
 
 def claim(folder: Path, database: str) -> None:
-    """Make a gallery's folder, or make sure that it is one.
+    """Make a gallery's folder, for its owner alone, or make sure that it is one.
 
     Raises
     ------
@@ -27,7 +28,7 @@ def claim(folder: Path, database: str) -> None:
         It cannot be made.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(0o700, parents=True, exist_ok=True)
         names = {path.name for path in folder.iterdir()}
     except FileExistsError as error:
         raise InvalidParameter(f"{folder} is not a folder", "name another folder") from error
@@ -59,6 +60,7 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         path = folder / LOCK
         try:
+            make_private(path)
             self._stream: IO[bytes] = path.open("ab")
         except OSError as error:
             raise GalleryNotWritable(

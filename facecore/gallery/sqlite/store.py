@@ -94,6 +94,7 @@ class Store:
         self._mutex = threading.Lock()
         self._changing = threading.RLock()
         self.closed = False
+        self._files: list[tuple[int, ...]] = []  # those that the writer has open
         self._process = os.getpid()
         self._lock: FolderLock | None = None
         self._writer: sqlite3.Connection | None = None
@@ -124,6 +125,7 @@ class Store:
             except BaseException:
                 self._writer.execute("ROLLBACK")
                 raise
+        self._files = self._identities()
         if new:
             for folder in self.path.absolute().parents:  # any of them may be new
                 sync_folder(folder)
@@ -194,7 +196,9 @@ class Store:
         with self._changing, _translate_errors(self.path):
             self.check_usable()  # it may have been closed while this thread waited
             self._writer.execute("BEGIN IMMEDIATE")
-            changes = Transaction(self._writer, self._contract.dimension, self._key)
+            changes = Transaction(
+                self._writer, self._contract.dimension, self._key, self._check_in_place
+            )
             try:
                 yield changes
             finally:
@@ -296,6 +300,24 @@ class Store:
 
     def _log_bytes(self) -> int:
         return _size(self.path.with_name(f"{self.path.name}-wal"))
+
+    def _check_in_place(self) -> None:
+        """Refuse to write into files that have no name any more, or whose name others have."""
+        if self._identities() != self._files:
+            raise GalleryNotWritable(
+                f"{self.path.parent} was removed or replaced while it was open",
+                "close the gallery; restore the folder, or open it again",
+            )
+
+    def _identities(self) -> list[tuple[int, ...]]:
+        found: list[tuple[int, ...]] = []
+        for suffix in ("", "-wal", "-shm"):
+            try:
+                status = self.path.with_name(self.path.name + suffix).stat()
+                found.append((status.st_dev, status.st_ino))
+            except OSError:
+                found.append(())
+        return found
 
     def _look(self) -> tuple[int, ...]:
         try:

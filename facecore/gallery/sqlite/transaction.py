@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -295,18 +295,33 @@ class Snapshot:
 class Transaction(Snapshot):
     """The gallery inside a transaction that changes it.
 
+    Parameters
+    ----------
+    connection, dimension, key
+        As in `Snapshot`.
+    check : callable
+        Raises where a commit would be lost.
+
     Attributes
     ----------
     removed : list of ndarray
         Ids of faces that were removed.
     """
 
-    def __init__(self, connection: sqlite3.Connection, dimension: int, key: bytes) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        dimension: int,
+        key: bytes,
+        check: Callable[[], None],
+    ) -> None:
         super().__init__(connection, dimension, key)
+        self._check = check
         self.removed: list[NDArray[np.int64]] = []
 
     def commit(self) -> None:
         """Make the changes durable: they survive a crash and a loss of power when this returns."""
+        self._check()
         self._connection.execute("COMMIT")
 
     def create_group(self, name: str, title: str, description: str) -> Group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -219,3 +220,15 @@ def test_histories() -> None:
     run = MilvusMachine.TestCase
     run.settings = settings(max_examples=4, stateful_step_count=15, deadline=None)
     run("runTest").runTest()
+
+
+def test_only_the_owner_may_read_a_file(tmp_path: Path, compact: FaceEngine) -> None:
+    pytest.importorskip("pymilvus", reason="needs the extra milvus")
+    pytest.importorskip("milvus_lite", reason="needs the extra milvus")
+    before = os.umask(0)
+    try:
+        with Gallery("milvus+" + (tmp_path / "a.db").as_uri(), compact) as gallery:
+            gallery.create_group("staff")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.db").stat().st_mode & 0o777 == 0o700
