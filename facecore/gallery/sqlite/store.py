@@ -86,6 +86,8 @@ class Store:
 
     def __init__(self, folder: Path, contract: Contract, *, read_only: bool) -> None:
         self.path = folder / "gallery.db"
+        # Text, as making a Path takes longer than asking for the file.
+        self._names = [f"{self.path}{suffix}" for suffix in ("", "-wal", "-shm")]
         self.read_only = read_only
         self.erasure_pending = False
         self._contract = contract
@@ -311,9 +313,9 @@ class Store:
 
     def _identities(self) -> list[tuple[int, ...]]:
         found: list[tuple[int, ...]] = []
-        for suffix in ("", "-wal", "-shm"):
+        for name in self._names:
             try:
-                status = self.path.with_name(self.path.name + suffix).stat()
+                status = os.stat(name)
                 found.append((status.st_dev, status.st_ino))
             except OSError:
                 found.append(())
