@@ -1,1 +1,1 @@
-"""From two unit vectors to a score."""
+"""Compare unit vectors and convert similarities to scores."""

@@ -1,4 +1,4 @@
-"""Cosine to score to false accept rate, and back, through measured knots."""
+"""Convert between cosine similarity, score and false accept rate (FAR) through measured knots."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from facecore.models.specs import LEAST_TAIL_SCALE, CalibrationSpec, Knot, Measu
 
 __all__ = ["FAR_LEVELS", "SCORE_AT", "TAIL", "Calibration"]
 
-# What a score means, for every pack: the false accept rates that a user sets thresholds
-# by are ten points apart, and below them a stranger's median score is 20.
+# Score at each false accept rate, the same for every pack: the rates used for thresholds are
+# ten points apart, and the median impostor score is 20.
 SCORE_AT: dict[float, float] = {0.5: 20.0, 0.1: 50.0, 0.01: 70.0, 0.001: 80.0, 0.0001: 90.0}
 
 # The rates of the documented threshold table.
@@ -29,11 +29,11 @@ DEFAULT_FAR = 0.001
 
 TAIL = "exponential"
 
-# A rate is measured where this many comparisons are expected to pass.
+# A rate counts as measured if at least this many comparisons are expected to pass.
 _EXPECTED = 10
-# A table stands on what was measured at least down to this rate.
+# The data must suffice to measure this rate.
 _MUST_MEASURE = 0.01
-# The tail's scale is the mean excess of the highest 0.1 % of comparisons, but of at least 100.
+# The tail scale is the mean excess of the highest 0.1 % of comparisons, and at least 100 of them.
 _TAIL_SHARE, _TAIL_LEAST = 0.001, 100
 
 
@@ -41,38 +41,38 @@ _TAIL_SHARE, _TAIL_LEAST = 0.001, 100
 class Calibration:
     """A strictly monotone, invertible map from cosine similarity to score.
 
-    Straight lines join (-1, 0), the knots and (1, 100).  Between knots the logarithm of the
-    false accept rate runs straight; beyond the last knot the rate falls exponentially with the
-    similarity, which is an extrapolation (`is_extrapolated`).
+    The map is piecewise linear through (-1, 0), the knots and (1, 100).  Between knots the
+    logarithm of the false accept rate is linear; beyond the last knot the rate falls
+    exponentially with the similarity, which is an extrapolation (`is_extrapolated`).
 
     Parameters
     ----------
     knots : tuple of Knot
-        By rising similarity; those that were measured first.
+        In order of increasing similarity; measured knots come before extrapolated ones.
     dataset, method : str
-        What was measured, and how.
+        Name of the data set and the measuring method.
     identities, genuine, impostor : int
-        People and comparisons that every knot was measured on.
+        Numbers of people, genuine and impostor comparisons behind every knot.
     tail_scale : float, optional
-        Similarity over which the rate beyond the last knot falls by the factor e; by default
-        the slope between the last two knots goes on.
+        Increase in similarity that divides the rate beyond the last knot by e; by default
+        the slope between the last two knots continues.
     contract : str
-        Vector space in which the similarities were measured; empty where it is not known.
+        Vector space of the similarities; empty if unknown.
     pack : str
-        Name of the pack, for error messages; empty where it is not known.
+        Name of the pack, for error messages; empty if unknown.
 
     Raises
     ------
     NotCalibrated
-        By every method of a table without knots (`missing`), and by nothing else.
+        Raised by every method of a table without knots (`missing`), and only then.
 
     Notes
     -----
     Excesses over a high threshold tend to a generalised Pareto distribution [1]_.  Its shape
-    parameter on the packs' impostor comparisons is near zero, where it is the exponential
-    distribution, whose one parameter is the mean excess.  The shape is not fitted: from 50 people
-    a fitted shape can understate the rate more than tenfold, where the exponential tail errs
-    towards higher thresholds (``benchmarks/calibration_tail.py`` prints by how much).
+    parameter on the packs' impostor comparisons is near zero.  A shape of zero gives the
+    exponential distribution, whose only parameter is the mean excess.  The shape is not fitted:
+    with 50 people a fitted shape can understate the rate more than tenfold, while the exponential
+    tail errs towards higher thresholds (``benchmarks/calibration_tail.py`` prints by how much).
 
     References
     ----------
@@ -92,12 +92,12 @@ class Calibration:
 
     @classmethod
     def missing(cls, pack: str, contract: str = "") -> Calibration:
-        """Stand in for the table of a pack that has none: it refuses every question."""
+        """Placeholder for a pack without a calibration; every method raises `NotCalibrated`."""
         return cls((), contract=contract, pack=pack)
 
     @property
     def is_missing(self) -> bool:
-        """Whether there is no table, so that every method raises `NotCalibrated`."""
+        """Whether there is no table, in which case every method raises `NotCalibrated`."""
         return not self.knots
 
     def _require(self) -> None:
@@ -110,7 +110,7 @@ class Calibration:
 
     @classmethod
     def from_spec(cls, spec: CalibrationSpec, contract: str = "") -> Calibration:
-        """The calibration that a manifest or a file of the user's own carries."""
+        """Create the calibration from a manifest or a user's calibration file."""
         return cls(
             spec.knots,
             spec.dataset,
@@ -123,12 +123,12 @@ class Calibration:
         )
 
     def to_spec(self, embedder: str | None = None) -> CalibrationSpec:
-        """Table to write into a manifest or a file.
+        """Convert to the form stored in a manifest or a calibration file.
 
         Parameters
         ----------
         embedder : str, optional
-            SHA-256 of the embedder that was measured, which binds the table to it.
+            SHA-256 of the measured embedder; binds the table to it.
         """
         self._require()
         return CalibrationSpec(
@@ -156,41 +156,40 @@ class Calibration:
     ) -> Calibration:
         """Measure the knots on the similarities of a set of comparisons.
 
-        A knot lies half-way between the last impostor similarity that may pass at its rate
-        and the first that may not.  A knot at whose rate fewer than ten comparisons are
-        expected to pass is not measured: the exponential tail puts it where it is, and it is
-        marked ``measured=False``.
+        A knot lies half-way between the lowest impostor similarity that passes at its rate
+        and the highest that does not.  If fewer than ten comparisons are expected to pass at
+        its rate, the knot is extrapolated with the exponential tail and marked
+        ``measured=False``.
 
         Parameters
         ----------
         genuine : array_like, shape (M,), or None
-            Similarities of pictures of one person.  They move no knot; each knot reports the
-            share of them that it rejects.
+            Similarities of pictures of the same person.  They do not affect the position of
+            the knots; each knot reports the share of them that it rejects.
         impostor : array_like, shape (N,)
             Similarities of pictures of different people, at least 1,000.
         dataset : str
-            Name of what was measured.
+            Name of the data set.
         identities : int, optional
-            People on the pictures.  Where there are several pictures of each, the comparisons
-            are many but not independent; a rate then counts as measured only if it is so by
-            the number of pairs of people as well.
+            Number of people.  Several pictures per person make the comparisons dependent;
+            a rate then counts as measured only if the number of pairs of people suffices too.
         genuine_identities : int, optional
-            People with at least two pictures; by default all `identities`.
+            Number of people with at least two pictures; by default all `identities`.
         contract : str
             Vector space of the similarities.
 
         Returns
         -------
         Calibration
-            Its intervals are Wilson's, over the pairs of people (the people, for `fnmr`) where
-            `identities` are given and over the comparisons where not; see `with_intervals`.
+            With Wilson intervals.  If `identities` is given, they count pairs of people
+            (people, for `fnmr`), otherwise comparisons; see `with_intervals`.
 
         Raises
         ------
         InvalidParameter
             Too few comparisons for a rate of 1 %, values that are not cosines, two knots at
-            one similarity, or a median genuine comparison that is not above the impostors'
-            highest 10 %.
+            the same similarity, or a median genuine similarity that is not above the highest
+            10 % of the impostors.
         """
         ordered = np.sort(np.asarray(impostor, np.float64).ravel())[::-1]
         same = np.asarray([] if genuine is None else genuine, np.float64).ravel()
@@ -208,15 +207,15 @@ class Calibration:
         last = rates[-1]
         for far in list(SCORE_AT)[len(rates) :]:
             found[far] = found[last] + scale * math.log(last / far)
-        # As a file will hold it: what was written and read is equal to what was fitted.
+        # Round as in a file, so that a saved and reloaded calibration equals the fitted one.
         places = {far: round(similarity, 6) for far, similarity in found.items()}
-        # No network's cosines are spread so widely; a table could not hold them.
+        # No network spreads its cosines this widely, and a file could not hold the values.
         strange = scale > 1 or min(places.values()) <= -1
         if strange or not all(a < b for a, b in pairwise(places.values())):
             raise InvalidParameter("the impostor similarities do not vary enough to calibrate on")
         if places[min(SCORE_AT)] >= 1:
             raise InvalidParameter(
-                "the impostor similarities come too near to identity to calibrate on",
+                "the impostor similarities are too close to 1 to calibrate on",
                 "check that no person has two folders",
             )
         if len(same) and np.median(same) <= places[0.1]:
@@ -227,7 +226,7 @@ class Calibration:
             )
         knots = []
         for far, similarity in places.items():
-            # The rate that a measured knot allows; what was really counted at another.
+            # Measured knots: the allowed number; extrapolated knots: the number counted.
             passing = math.floor(far * count)
             if far not in rates:
                 passing = int((ordered >= similarity).sum())
@@ -256,17 +255,17 @@ class Calibration:
         *,
         method: str,
     ) -> Calibration:
-        """The same knots with other 95 % intervals: a bootstrap of people, say.
+        """Copy the calibration with other 95 % intervals, such as a bootstrap over people.
 
-        An interval is only ever widened: where a bootstrap saw too few events to spread,
-        the one that is there stays.  Bounds are rounded outwards to four digits.
+        Intervals only widen: if a bootstrap saw too few events to vary, the existing interval
+        stays.  Bounds are rounded outwards to four digits.
 
         Parameters
         ----------
         far, fnmr : sequence of (low, high)
-            Per knot.
+            One pair per knot.
         method : str
-            How all this was measured.
+            Description of the measurement.
         """
         given = [far] if fnmr is None else [far, fnmr]
         for intervals in given:
@@ -299,22 +298,22 @@ class Calibration:
         return max(slope, LEAST_TAIL_SCALE)
 
     def score(self, similarity: ArrayLike) -> NDArray[np.float64]:
-        """Score, 0..100, of cosine similarities, -1..1; elementwise."""
+        """Convert cosine similarities, -1..1, to scores, 0..100; elementwise."""
         x, y = self._curve
         value = np.asarray(similarity, np.float64)
-        # Interpolation may round past the next knot; a score must not.
+        # Interpolation may round past the next knot, which would break monotonicity.
         left = np.clip(np.searchsorted(x, value, side="right") - 1, 0, len(x) - 2)
         return np.clip(np.interp(value, x, y), y[left], y[left + 1])
 
     def similarity(self, score: ArrayLike) -> NDArray[np.float64]:
-        """Cosine similarity at which a score is reached: the inverse of `score`."""
+        """Convert scores to cosine similarities: the inverse of `score`."""
         x, y = self._curve
         return np.interp(np.asarray(score, np.float64), y, x)
 
     def far(self, score: ArrayLike) -> NDArray[np.float64]:
         """Share of impostor comparisons that reach a score; elementwise.
 
-        Beyond the last measured knot it is an extrapolation, which `is_extrapolated` tells.
+        Beyond the last measured knot the rate is extrapolated; see `is_extrapolated`.
         At score 0 the rate is 1.
         """
         self._require()
@@ -327,12 +326,12 @@ class Calibration:
         return np.asarray(np.exp(np.where(value > scores[-1], beyond, inside)))
 
     def is_extrapolated(self, score: ArrayLike) -> NDArray[np.bool_]:
-        """Whether the rate at a score lies beyond the last that was measured."""
+        """Whether a score lies beyond the last measured knot."""
         return np.asarray(np.asarray(score) > self.rarest_measured.score)
 
     @property
     def rarest_measured(self) -> Knot:
-        """The last knot whose rate was counted and not extrapolated."""
+        """The measured knot with the lowest false accept rate."""
         self._require()
         return [knot for knot in self.knots if knot.measured][-1]
 
@@ -345,12 +344,12 @@ class Calibration:
     def threshold(
         self, far: float | Sequence[float] | NDArray[np.floating] = DEFAULT_FAR
     ) -> float | NDArray[np.float64]:
-        """Score whose false accept rate is `far`: the inverse of the method `far`.
+        """Score with the false accept rate `far`: the inverse of the method `far`.
 
         Raises
         ------
         InvalidParameter
-            `far` is not above 0 and at most 1, or so small that no score below 100 has it.
+            `far` is not above 0 and at most 1, or lower than the rate at score 100.
         """
         if np.ndim(far):
             rates = np.asarray(far, np.float64)
@@ -361,7 +360,7 @@ class Calibration:
         if not 0 < far <= 1:
             raise InvalidParameter(f"far is {far!r}, must be above 0 and at most 1")
         self._require()
-        for knot in self.knots:  # exact at the knots, whatever the logarithm rounds to
+        for knot in self.knots:  # exact at the knots, free of rounding in the logarithm
             if knot.far == far:
                 return knot.score
         last = self.knots[-1]
@@ -380,9 +379,9 @@ class Calibration:
 
     @property
     def far_thresholds(self) -> Mapping[float, float]:
-        """Score by false accept rate, for the documented 1 %, 0.1 % and 0.01 %.
+        """Threshold for each of the documented false accept rates: 1 %, 0.1 % and 0.01 %.
 
-        The reader's own copy, and a plain dict, so that who holds it can be pickled.
+        Each call returns a new plain dict, which can be pickled.
         """
         return {far: self._threshold(far) for far in FAR_LEVELS}
 
@@ -393,7 +392,7 @@ def _check_fit(
     independent: int,
     identities: int | None,
 ) -> None:
-    """Refuse what no table can be measured on; `impostor` falls."""
+    """Reject data that no table can be measured on; `impostor` is in descending order."""
     needed = math.ceil(_EXPECTED / _MUST_MEASURE)
     if independent < needed:
         people = math.ceil((1 + math.sqrt(1 + 8 * needed)) / 2)

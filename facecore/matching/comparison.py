@@ -1,4 +1,4 @@
-"""Two-way and three-way comparisons as results a person can act on."""
+"""Two-way and three-way comparisons."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Comparison", "CrossComparison", "Template", "compare", "cross_compar
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
-    """A face and the vector that stands for it.
+    """A face and its embedding vector.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class Template:
     vector : ndarray, shape (D,), float32
         Of unit length.
     others : int
-        Other faces that the picture shows.
+        Number of other faces in the picture.
     """
 
     face: Face
@@ -37,7 +37,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How alike the faces of two images are.
+    """Result of comparing the faces of two images.
 
     Attributes
     ----------
@@ -51,17 +51,17 @@ class Comparison:
     threshold : float
         0..100.
     far_thresholds : mapping of float to float
-        Threshold by false accept rate.
+        Threshold for each false accept rate.
     faces : tuple of Face
-        The face that was compared in each image.
+        The compared face of each image.
     others : tuple of int
-        How many other faces each image shows; see `FaceSample.others`.
+        Number of other faces in each image; see `FaceSample.others`.
 
     Raises
     ------
     NotCalibrated
-        By `score`, `passed`, `threshold` and `far_thresholds` where the pack has no calibration;
-        `similarity`, `faces` and `others` are always there.
+        Raised by `score`, `passed`, `threshold` and `far_thresholds` if the pack has no
+        calibration; `similarity`, `faces` and `others` are always available.
     """
 
     score: float
@@ -134,16 +134,16 @@ class CrossComparison:
 
     @property
     def passed(self) -> bool:
-        """Whether every comparison that was made passed."""
+        """Whether all comparisons passed."""
         return all(pair.passed for pair in (self.ab, self.bc, self.ca) if pair is not None)
 
 
 def compare(
     a: Template, b: Template, calibration: Calibration, threshold: float | None
 ) -> Comparison:
-    """Compare two templates of one contract; swapping them swaps the faces, nothing else.
+    """Compare two templates of the same contract; swapping them swaps only the faces.
 
-    `threshold` may be None only where the calibration is missing.
+    `threshold` may be None only if the calibration is missing.
     """
     similarity = float(cosine(a.vector, b.vector))
     if calibration.is_missing or threshold is None:
@@ -168,7 +168,7 @@ def cross_compare(
     threshold: float | None,
     mode: Literal["chain", "loop"] = "chain",
 ) -> CrossComparison:
-    """Compare A with B and B with C, and in a loop also C with A."""
+    """Compare A with B, B with C and, in loop mode, C with A."""
     return CrossComparison(
         compare(a, b, calibration, threshold),
         compare(b, c, calibration, threshold),

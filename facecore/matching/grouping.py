@@ -1,4 +1,4 @@
-"""Who belongs together: connected sets, average linkage, and at most one face for a person."""
+"""Group vectors by person: connected components, average linkage, and assignment of faces."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from facecore.matching.pairs import Pairs
 
 __all__ = ["assign", "average_linkage", "connected"]
 
-# Faces whose similarities are held at once, 8 bytes a pair: 400 MB.
+# Largest component with all similarities in memory: 8 bytes a pair, 400 MB.
 MOST_DENSE = 10_000
-# By so much the threshold rises until a set that is larger falls apart.
+# Step by which the threshold rises until a larger component splits.
 _STEP = 0.02
 
 
 def connected(count: int, pairs: Pairs) -> NDArray[np.intp]:
-    """For each of `count` vectors, the lowest number among those it is joined with.
+    """Label the connected components of a graph.
 
     Parameters
     ----------
     count : int
+        Number of vectors.
     pairs : Pairs
-        Who is joined with whom.
+        Edges of the graph.
 
     Returns
     -------
     ndarray, shape (count,), intp
+        The lowest index in each vector's component.
     """
     root = list(range(count))
 
@@ -44,11 +46,10 @@ def connected(count: int, pairs: Pairs) -> NDArray[np.intp]:
 
 
 def average_linkage(vectors: NDArray[np.float32], pairs: Pairs, least: float) -> NDArray[np.intp]:
-    """Group vectors so that two groups are joined while their mean similarity reaches `least`.
+    """Cluster vectors by average linkage: merge groups while their mean similarity reaches `least`.
 
-    Groups never reach across connected sets of the pairs, so the mean of all similarities is
-    needed within each set alone.  A set of more than 10,000 faces is first divided by a higher
-    threshold.
+    Groups never span two connected components of the pairs, so similarities are needed only
+    within a component.  A higher threshold first splits components of more than 10,000 faces.
 
     Parameters
     ----------
@@ -62,7 +63,7 @@ def average_linkage(vectors: NDArray[np.float32], pairs: Pairs, least: float) ->
     Returns
     -------
     ndarray, shape (N,), intp
-        The lowest number in each vector's group.
+        The lowest index in each vector's group.
 
     Raises
     ------
@@ -97,21 +98,21 @@ def average_linkage(vectors: NDArray[np.float32], pairs: Pairs, least: float) ->
 
 
 def assign(similarity: NDArray[np.floating], least: float, *, once: bool) -> list[int | None]:
-    """The person that each face shows: the most similar first, and each person at most once.
+    """Assign faces to people greedily, the most similar pair first.
 
     Parameters
     ----------
     similarity : ndarray, shape (F, P)
-        Of each face with each person.
+        Similarity of each face to each person.
     least : float
-        Below it nobody is recognised.
+        Lowest similarity that counts as a match.
     once : bool
-        Whether a person can be on the picture only once.
+        Whether a person gets at most one face.
 
     Returns
     -------
     list of int or None, F
-        Number of the person.
+        Index of the person, or None for a stranger.
     """
     answer: list[int | None] = [None] * len(similarity)
     taken: set[int] = set()
@@ -126,7 +127,7 @@ def assign(similarity: NDArray[np.floating], least: float, *, once: bool) -> lis
 
 
 def _within(part: NDArray[np.intp], pairs: Pairs, least: float) -> Pairs:
-    """The pairs among some vectors, which get new numbers, that reach a higher threshold."""
+    """Select and renumber the pairs within `part` that reach a higher threshold."""
     new = np.full(int(part.max()) + 1, -1, np.int32)
     new[part] = np.arange(len(part))
     inside = np.isin(pairs.first, part) & np.isin(pairs.second, part)

@@ -1,8 +1,8 @@
-"""95 % intervals of a share: Wilson's, and by bootstrap of the people that are compared.
+"""95 % confidence intervals of a rate: Wilson score intervals and a bootstrap over people.
 
-Comparisons that share a person are not independent, and an interval that takes them to be is
-far too narrow.  So people are drawn with replacement, and a comparison counts as often as the
-people in it were drawn.
+Comparisons that share a person are not independent; an interval that ignores this is far too
+narrow.  The bootstrap draws people with replacement and weights each comparison by how often
+its people were drawn.
 
 References
 ----------
@@ -40,14 +40,14 @@ def wilson_interval(count: float, total: float) -> tuple[float, float]:
     Parameters
     ----------
     count, total : float
-        ``0 <= count <= total``, ``total > 0``; `count` is no integer where a share of many
-        dependent comparisons is taken for that of `total` independent ones.
+        ``0 <= count <= total``, ``total > 0``; `count` may be fractional, if a share of many
+        dependent comparisons stands for that of `total` independent ones.
     """
     z = 1.959963984540054
     p = count / total
     centre = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
-    # The bounds hold the proportion itself, also where rounding says otherwise.
+    # Keep the proportion within the bounds despite rounding.
     return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
@@ -63,7 +63,7 @@ def draw_people(count: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArra
 
 
 def _blocks(count: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """The same a few resamples at a time."""
+    """Yield the counts of `draw_people` in blocks of a few resamples."""
     rng, rows = np.random.default_rng(seed), max(1, _BLOCK_CELLS // count)
     for start in range(0, resamples, rows):
         size = min(rows, resamples - start)
@@ -73,18 +73,18 @@ def _blocks(count: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]
 def resampled_rates(
     passing: Any, total: Any, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> NDArray[np.float64]:
-    """A rate in each resample of the people that holds a comparison.
+    """Compute a rate in each bootstrap resample that contains a comparison.
 
     Parameters
     ----------
     passing, total : ndarray or sparse array, shape (P, P), or ndarray, shape (P,)
-        Comparisons between two people (or of one person) that count, and all of them.
+        Numbers of counted and of all comparisons, for each pair of people (or each person).
     resamples, seed : int
 
     Returns
     -------
     ndarray, shape (R,), float64
-        Of at most `resamples`.
+        ``R <= resamples``.
     """
     rates = [np.empty(0)]
     for drawn in _blocks(total.shape[0], resamples, seed):
@@ -109,12 +109,12 @@ def bootstrap_rates(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % interval of a rate, by bootstrap of the people; parameters as `resampled_rates`.
+    """95 % bootstrap interval of a rate; parameters as in `resampled_rates`.
 
     Returns
     -------
     low, high : float
-        0 and 1 where no resample held a comparison.
+        0 and 1 if no resample contains a comparison.
     """
     rates = resampled_rates(passing, total, resamples=resamples, seed=seed)
     return quantile_interval(rates) if len(rates) else (0.0, 1.0)
