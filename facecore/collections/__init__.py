@@ -1,4 +1,4 @@
-"""Many pictures at once: who is on a photo, duplicates, and a folder divided into people."""
+"""Operations on many pictures: name faces, find duplicates, cluster a folder by person."""
 
 from facecore.collections.clusters import Clusters, Doubt, Person, cluster
 from facecore.collections.duplicates import folder_duplicates

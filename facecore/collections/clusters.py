@@ -1,4 +1,4 @@
-"""A collection divided into people."""
+"""Cluster the faces of a collection by person."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _DOUBTS = 25  # of each kind
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Faces that show one person.
+    """Faces of one person.
 
     Attributes
     ----------
     name : str
         ``person_0001`` and so on, or the name of a known person.
     faces : tuple of FoundFace
-        In the order they were given.
+        In input order.
     known : bool
-        Whether the name was given.
+        Whether the name comes from `known`.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Two faces that a person should look at.
+    """Two faces for manual review.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Doubt:
     score : float
         0..100.
     joined : bool
-        Whether they are in one group: the least alike of a group, or the most alike of two.
+        True for the least similar faces of one group, False for the most similar of two groups.
     """
 
     first: FoundFace
@@ -59,17 +59,17 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """The answer of `cluster`.
+    """Result of `cluster`.
 
     Attributes
     ----------
     people : tuple of Person
-        The largest group first; a face that is like no other is a person too.
+        Known people, then the other groups from the largest; a face without a match is a person.
     doubts : tuple of Doubt
-        The nearest decisions: joined ones from the least alike up, then the others from the most
-        alike down.
+        The closest decisions: joined pairs in order of increasing similarity, then the other
+        pairs in order of decreasing similarity.
     threshold : float
-        Score that two groups reach on average where they are joined.
+        Lowest mean score at which two groups are joined.
     """
 
     people: tuple[Person, ...]
@@ -85,31 +85,31 @@ def cluster(
     known: Mapping[str, Sequence[FoundFace]] | None = None,
     progress: bool = False,
 ) -> Clusters:
-    """Divide faces into people.
+    """Cluster faces by person.
 
-    Two groups are joined while the mean similarity of all their pairs reaches a threshold
-    (average linkage over the graph of all pairs that reach it).  The answer depends on nothing
-    but the faces and their order.
+    Groups are joined while the mean similarity of all their pairs reaches a threshold
+    (average linkage over the graph of all pairs that reach it).  The result depends only on
+    the faces and their order.
 
     Parameters
     ----------
     faces : sequence of FoundFace
         From `read_folder`.
     table : Calibration
-        Of the engine that embedded them.
+        Calibration of the engine that embedded the faces.
     far : float, default 0.15
-        The chance that a face meets any stranger's face of the collection above the threshold.
-        Fewer pairs of groups do, as the mean counts; docs/collections.md says what was measured.
+        Probability that a face matches any stranger's face in the collection.  Fewer groups are
+        joined wrongly, because their mean decides; docs/collections.md lists measured rates.
     known : mapping of str to faces, optional
-        People that have names already.  A group whose mean similarity to one of them reaches the
-        threshold gets the name; their faces are no part of the answer.
+        Named people.  A group gets the name of the most similar known person if their mean
+        similarity reaches the threshold; the known faces are not part of the result.
     progress : bool, default False
-        Show a bar on standard error.
+        Show a progress bar on standard error.
 
     Raises
     ------
     InvalidParameter
-        `far` makes no sense, or the rate for one pair is rarer than the calibration reaches.
+        `far` is invalid, or the rate for one pair is lower than the calibration supports.
     MissingExtra
         SciPy is not installed.
     """
@@ -158,7 +158,7 @@ def _doubts(
     table: Calibration,
 ) -> list[Doubt]:
     one, other = groups[pairs.first], groups[pairs.second]
-    nearest = np.full(len(faces), -1.0, np.float32)  # of each face within its group
+    nearest = np.full(len(faces), -1.0, np.float32)  # highest similarity within the group
     mate = np.full(len(faces), -1, np.intp)
     apart: dict[tuple[int, int], int] = {}
     for k in np.argsort(-pairs.similarity, kind="stable").tolist():
@@ -169,7 +169,7 @@ def _doubts(
         for face, next_to in ((i, j), (j, i)):
             if mate[face] < 0:
                 nearest[face], mate[face] = pairs.similarity[k], next_to
-    joined: dict[int, int] = {}  # the loneliest face of each group
+    joined: dict[int, int] = {}  # the face of each group with the lowest such similarity
     for face in np.flatnonzero(mate >= 0).tolist():
         root = int(groups[face])
         if root not in joined or nearest[face] < nearest[joined[root]]:

@@ -1,4 +1,4 @@
-"""Pictures of one person in a folder."""
+"""Find pictures of the same person in a folder."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ __all__ = ["folder_duplicates"]
 def folder_duplicates(
     faces: Sequence[FoundFace], table: Calibration, far: float = 0.001, *, progress: bool = False
 ) -> list[DuplicateSet[FoundFace]]:
-    """Faces of one person on different pictures.
+    """Find faces of the same person in different pictures.
 
     Parameters
     ----------
     faces : sequence of FoundFace
         From `read_folder`.
     table : Calibration
-        Of the engine that embedded them.
+        Calibration of the engine that embedded the faces.
     far : float, default 0.001
-        The chance that any pair of different people passes, over the whole collection.
+        Probability that any pair of different people in the collection passes.
     progress : bool, default False
-        Show a bar on standard error.
+        Show a progress bar on standard error.
 
     Raises
     ------
     InvalidParameter
-        The rate for one pair is rarer than the calibration reaches.
+        The rate for one pair is lower than the calibration supports.
     """
     if not faces:
         return []

@@ -1,4 +1,4 @@
-"""The faces of many pictures, each embedded once."""
+"""Read and embed the faces of many pictures, each picture once."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from facecore.images.folders import pictures_below
 
 __all__ = ["SMALLEST", "FoundFace", "PictureFaces", "Unreadable", "read_faces", "read_folder"]
 
-SMALLEST = 48.0  # pixels of a face
-_WINDOW = 128  # pictures between two transactions of the cache
+SMALLEST = 48.0  # pixels, smallest usable face
+_WINDOW = 128  # pictures per cache transaction
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundFace:
-    """One face of one picture of a collection.
+    """A face in a picture of a collection.
 
     Attributes
     ----------
     path : Path
     sha256 : str
-        Of the picture's file.
+        SHA-256 of the picture's file.
     number : int
-        0 for the largest face of the picture.
+        Index by size; 0 is the largest face of the picture.
     face : Face
     vector : ndarray, shape (D,), float32
         Of unit length.
@@ -50,7 +50,7 @@ class FoundFace:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A picture without faces to use, and why: an error's code and message."""
+    """A picture without usable faces, with the code and message of the error."""
 
     path: Path
     code: str
@@ -59,7 +59,7 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PictureFaces:
-    """All faces of one picture, largest first, or the error in their place."""
+    """All faces of a picture, largest first, or the error."""
 
     path: Path
     sha256: str
@@ -74,17 +74,17 @@ def read_faces(
     *,
     progress: bool = False,
 ) -> Iterator[PictureFaces]:
-    """All faces of pictures, in the order of the pictures; no picture ends the run.
+    """Yield the faces of each picture, in order; an unreadable picture does not stop the run.
 
     Parameters
     ----------
     engine : FaceEngine
     paths : iterable of Path
     cache : VectorCache, optional
-        Answers for pictures that it knows, and learns the others; an interrupted run loses at
+        Supplies the faces of cached pictures and stores the others; an interrupted run loses at
         most 128 pictures.
     progress : bool, default False
-        Show a bar on standard error.
+        Show a progress bar on standard error.
     """
     from tqdm import tqdm
 
@@ -106,9 +106,9 @@ def read_folder(
     smallest: float = SMALLEST,
     progress: bool = False,
 ) -> tuple[list[FoundFace], list[Unreadable]]:
-    """Faces of all pictures at any depth below a folder, and the pictures that have none.
+    """Read the faces of all pictures below a folder, at any depth, and list pictures without any.
 
-    Small faces in the background are too blurred to be told apart, and look alike for that.
+    Small background faces are skipped: blur makes different people look alike.
 
     Parameters
     ----------
@@ -116,14 +116,14 @@ def read_folder(
         As in `read_faces`.
     root : Path
     all_faces : bool, default True
-        Whether every face counts, or only the largest of each picture.
+        Whether to return every face, or only the largest of each picture.
     smallest : float, default 48
-        Pixels: smaller faces do not count (`Face.size`).
+        Smallest face to return, in pixels (`Face.size`).
 
     Raises
     ------
     InvalidParameter
-        `root` is no folder, or holds no picture.
+        `root` is not a folder, or holds no picture.
     """
     paths = pictures_below(root)
     if not paths:

@@ -1,4 +1,4 @@
-"""People of a collection as a folder of links, with the same as CSV and JSON."""
+"""Write clusters as a folder of links, with CSV and JSON files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["as_dict", "check_absent", "face_fields", "write_people"]
 
 
 def face_fields(face: FoundFace) -> dict[str, Any]:
-    """A face of a collection as JSON can hold it, without its vector."""
+    """Convert a face to JSON-serialisable values, without its vector."""
     return {
         "picture": str(face.path),
         "sha256": face.sha256,
@@ -29,7 +29,7 @@ def face_fields(face: FoundFace) -> dict[str, Any]:
 
 
 def as_dict(clusters: Clusters) -> dict[str, Any]:
-    """People and doubts as JSON can hold them."""
+    """Convert people and doubts to JSON-serialisable values."""
     return {
         "threshold": round(clusters.threshold, 4),
         "people": [
@@ -51,18 +51,18 @@ def as_dict(clusters: Clusters) -> dict[str, Any]:
 def write_people(clusters: Clusters, out: Path) -> None:
     """Write a folder per person with links to the pictures, ``people.csv`` and ``people.json``.
 
-    A system that refuses symbolic links gets copies.
+    Pictures are copied if the system refuses symbolic links.
 
     Parameters
     ----------
     clusters : Clusters
     out : Path
-        Must not exist; it is there whole or not at all.
+        Must not exist; created atomically.
 
     Raises
     ------
     InvalidParameter
-        It exists, or cannot be written.
+        `out` exists or cannot be written.
     """
     check_absent(out)
     try:
@@ -88,17 +88,17 @@ def write_people(clusters: Clusters, out: Path) -> None:
 
 
 def check_absent(out: Path) -> None:
-    """Find out before long work that a folder cannot be made."""
+    """Check, before a long computation, that a folder can be created."""
     if os.path.lexists(out):
         raise InvalidParameter(f"{out} exists", "name a folder that does not exist yet")
     make_folder(out.absolute().parent)
 
 
 def _link(face: FoundFace, folder: Path, final: Path) -> None:
-    # A person may be on one picture twice, and two pictures may have one name.
+    # A person may appear twice in a picture, and two pictures may have the same name.
     name = f"{face.path.stem[:80]}_{face.sha256[:8]}_{face.number}{face.path.suffix}"
     if (folder / name).is_symlink() or (folder / name).exists():
-        return  # copies of one file
+        return  # duplicate of a linked file
     picture = face.path.absolute()
     try:
         (folder / name).symlink_to(os.path.relpath(picture, final.absolute()))

@@ -1,4 +1,4 @@
-"""A page to look at: who was grouped, and the pairs that a person should decide."""
+"""HTML report of clusters, with the pairs that need manual review."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ALONE = 60
 
 
 def write_report(clusters: Clusters, path: Path) -> None:
-    """Write the page of `render_report`, whole or not at all.
+    """Write the page of `render_report` atomically.
 
     Raises
     ------
@@ -36,10 +36,10 @@ def write_report(clusters: Clusters, path: Path) -> None:
 
 
 def render_report(clusters: Clusters) -> str:
-    """One self-contained HTML page: groups with thumbnails, then doubtful pairs side by side.
+    """Render a self-contained HTML page: groups with thumbnails, then doubtful pairs side by side.
 
-    At most 1,000 groups and 12 faces of each are shown.  The keys j and k move from block to
-    block.  The page loads nothing from anywhere.
+    The page shows at most 1,000 groups with 12 faces each and loads no external resources.  The
+    keys j and k move between blocks.
     """
     groups = [person for person in clusters.people if len(person.faces) > 1 or person.known]
     alone = [p.faces[0] for p in clusters.people if len(p.faces) == 1 and not p.known]
@@ -92,7 +92,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _thumbnails(faces: Iterable[FoundFace]) -> dict[int, str]:
-    """Data addresses by the faces' identity; each picture is read once."""
+    """Map ``id(face)`` to a data URL; each picture is read once."""
     by_path: dict[Path, list[FoundFace]] = {}
     for face in faces:
         by_path.setdefault(face.path, []).append(face)
@@ -100,7 +100,7 @@ def _thumbnails(faces: Iterable[FoundFace]) -> dict[int, str]:
     for path, some in by_path.items():
         try:
             pixels = images.load(path)
-        except FacecoreError:  # the picture went away since it was embedded
+        except FacecoreError:  # the picture was deleted or damaged after embedding
             made.update((id(face), "") for face in some)
             continue
         made.update((id(face), _thumbnail(pixels, face)) for face in some)

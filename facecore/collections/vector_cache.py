@@ -1,4 +1,4 @@
-"""Vectors of pictures that were seen before, by the content of their files."""
+"""Cache of face vectors, keyed by the content of the picture files."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from facecore.models.registry import cache_root
 __all__ = ["CachedFace", "VectorCache"]
 
 _log = logging.getLogger(__name__)
-_FACE = 15  # numbers of a face before its vector: box, landmarks, confidence
+_FACE = 15  # floats before a face's vector: box, landmarks, confidence
 
 CachedFace = tuple[Face, "np.ndarray[tuple[int], np.dtype[np.float32]]"]
 
 
 class VectorCache:
-    """The faces of pictures, in one SQLite file that only its owner may read.
+    """Cache of the faces of pictures, in an SQLite file that only its owner can read.
 
-    It holds templates, which are biometric data: delete the file to forget them.  A damaged
-    file is replaced by a new one, as the pictures are the truth.
+    The file holds templates, which are biometric data; delete it to erase them.  A damaged file
+    is replaced by an empty one, because the faces can be read from the pictures again.
 
     Parameters
     ----------
     engine : FaceEngine
-        Vectors of another pack or another version of facecore never answer.
+        Entries of another pack or facecore version are ignored.
     path : Path, optional
-        ``faces.db`` in the user's cache folder by default.
+        By default ``faces.db`` in the user's cache folder.
 
     Raises
     ------
@@ -63,11 +63,11 @@ class VectorCache:
         self.close()
 
     def close(self) -> None:
-        """Close the file; what was put is kept."""
+        """Close the file; stored faces are kept."""
         self._database.close()
 
     def get(self, pictures: Sequence[bytes]) -> dict[bytes, list[CachedFace]]:
-        """Faces, largest first, of those pictures that are known, by SHA-256 of their files."""
+        """Look up cached pictures by the SHA-256 of their files; faces are sorted largest first."""
         marks = ",".join("?" * len(pictures))
         rows = self._database.execute(
             f"SELECT picture, faces FROM faces WHERE space = ? AND picture IN ({marks})",
@@ -76,7 +76,7 @@ class VectorCache:
         return {picture: _unpack(data) for picture, data in rows}
 
     def put(self, pictures: Mapping[bytes, Iterable[CachedFace]]) -> None:
-        """Keep the faces of pictures, in one transaction."""
+        """Store the faces of pictures in one transaction."""
         rows = [(self._space, picture, _pack(faces)) for picture, faces in pictures.items()]
         with self._database:
             self._database.executemany("INSERT OR REPLACE INTO faces VALUES (?, ?, ?)", rows)
@@ -92,7 +92,7 @@ class VectorCache:
             return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
-        # Made before SQLite does, so that nobody else may ever read it.
+        # Create the file before SQLite does, with permissions for its owner only.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         database = sqlite3.connect(self.path, timeout=30)
         with contextlib.ExitStack() as undo:

@@ -1,4 +1,4 @@
-"""Who is on a photo, among the people of a folder."""
+"""Name the faces of a photo from a folder of known people."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["NamedFace", "Who", "known_people", "who"]
 
 @dataclass(frozen=True, slots=True)
 class NamedFace:
-    """One face of the photo.
+    """A face of the photo, with its name if known.
 
     Attributes
     ----------
@@ -31,11 +31,11 @@ class NamedFace:
     name : str or None
         None for a stranger.
     score : float
-        0..100, with the picture of that person, or of anybody, that is most like it.
+        0..100, against `picture`.
     similarity : float
-        Cosine, -1..1.
+        Cosine, -1..1, against `picture`.
     picture : Path
-        That picture.
+        The most similar known picture: of that person, or of anybody for a stranger.
     """
 
     face: Face
@@ -47,20 +47,20 @@ class NamedFace:
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """The answer of `who`.
+    """Result of `who`.
 
     Attributes
     ----------
     faces : tuple of NamedFace
         Largest first.
     threshold : float
-        Score from which a face gets a name.
+        Lowest score at which a face gets a name.
     people, pictures : int
-        Known people, and their pictures that have a face.
+        Number of known people, and of their pictures with a face.
     crowded : tuple of Path
-        Known pictures with several faces: the largest one counts.
+        Known pictures with several faces, of which the largest is used.
     refused : tuple of Unreadable
-        Known pictures without a face to use.
+        Known pictures without a usable face.
     """
 
     faces: tuple[NamedFace, ...]
@@ -72,15 +72,15 @@ class Who:
 
 
 def known_people(root: Path) -> list[tuple[str, Path]]:
-    """All (name, picture) below a folder: a folder per person, or files named after people.
+    """List (name, picture) below a folder: a folder per person, or files named after people.
 
-    A number at the end of a file's name does not belong to the person's: ``eileen.jpg``,
+    A number at the end of a file name is not part of the person's name: ``eileen.jpg``,
     ``eileen_2.jpg`` and ``eileen (3).jpg`` are all ``eileen``.
 
     Raises
     ------
     InvalidParameter
-        It is no folder, cannot be read, or holds no picture.
+        `root` is not a folder, cannot be read, or holds no picture.
     """
     people = [
         (re.sub(r"[\s_.-]*(\(\d+\)|\d+)$", "", path.stem) or path.stem if name is None else name,
@@ -116,20 +116,20 @@ def who(
     cache : VectorCache, optional
         Keeps the vectors of the known pictures for the next call.
     far : float, default 0.01
-        The chance that a stranger's face gets a name; the threshold follows from it and the
-        number of known pictures.
+        Probability that a stranger's face gets a name; with the number of known pictures it
+        determines the threshold.
     once : bool, default True
-        Whether a person can be on the photo only once.
+        Whether a person gets at most one face of the photo.
     progress : bool, default False
-        Show a bar on standard error.
+        Show a progress bar on standard error.
 
     Raises
     ------
     UnreadableImage, ImageTooLarge
         The photo cannot be read.
     InvalidParameter
-        `known` is no folder of people, none of its pictures shows a face, or `far` makes no
-        sense.
+        `known` is not a folder of people, none of its pictures shows a face, or `far` is
+        invalid.
     """
     check_far(far)
     found = engine.samples(photo)

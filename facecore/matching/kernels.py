@@ -1,9 +1,9 @@
-"""The scan of 8-bit codes in machine code; importing this imports Numba.
+"""Numba kernels that scan 8-bit codes; importing this module imports Numba.
 
-A loop over a constant number of columns that widens 8-bit codes against 16-bit probes becomes
-multiply-and-add instructions on whole vectors (``vpmaddwd``, ``vpdpwssd``) on x86, so one kernel
-is compiled for each width.  Products must be narrowed to 32 bits by hand: Numba, unlike C,
-multiplies two of them into 64 bits, and the loop becomes three times slower.
+Each width gets its own kernel: with a constant number of columns, LLVM compiles the product of
+8-bit codes and 16-bit probes to vector multiply-add instructions on x86 (``vpmaddwd``,
+``vpdpwssd``).  The casts of products to 32 bits are needed: unlike C, Numba widens products to
+64 bits, which makes the loop three times slower.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from facecore.models.registry import cache_root
 
 __all__ = ["PAIRS_HEAD", "cache_folder", "compile_kernel"]
 
-_CHUNK = 128  # rows that stay in the nearest cache while each probe passes over them
+_CHUNK = 128  # rows that stay in the L1 cache while each probe passes over them
 _SCAN_SIGNATURE = (
     "int64(int8[:,::1], float32[::1], float32[::1], int32[::1], boolean[::1], "
     "int16[:,::1], float32[::1], float32[::1], float32[::1], int64, int64, "
@@ -34,12 +34,12 @@ _PAIRS_SIGNATURE = (
     "int16[:,::1], float32[::1], float32[::1], float32[::1], "
     "int64, int64, float32, int32[::1], int32[::1])"
 )
-PAIRS_HEAD = 64  # columns that the pair kernel looks at first
+PAIRS_HEAD = 64  # columns that the pair kernel checks first
 
 
 @njit(nogil=True)
 def _replace_least(heap: Any, k: int, value: Any) -> None:
-    """Put a greater value in the place of the least one, which is first in the heap."""
+    """Replace the root of a min-heap by a greater value."""
     at = 0
     while True:
         child = 2 * at + 1
@@ -56,7 +56,7 @@ def _replace_least(heap: Any, k: int, value: Any) -> None:
 
 @njit(nogil=True)
 def _drop(least: Any, rows: Any, lower: Any, upper: Any, count: int) -> int:
-    """Forget rows that can no longer be among the best; how many are left."""
+    """Remove rows that can no longer be among the best and return the number left."""
     left = 0
     for c in range(count):
         if upper[c] >= least:
@@ -66,7 +66,7 @@ def _drop(least: Any, rows: Any, lower: Any, upper: Any, count: int) -> int:
 
 
 def cache_folder() -> Path | None:
-    """Make the folder for this very version's machine code; None where that is impossible."""
+    """Create the cache folder for this version's machine code; None if it is not writable."""
     source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
     python = "".join(map(str, sys.version_info[:2]))
     name = f"numba{numba.__version__}-llvmlite{version('llvmlite')}-py{python}-{source}"
@@ -79,7 +79,7 @@ def cache_folder() -> Path | None:
 
 
 def compile_kernel(name: str, width: int, cache: Path | None = None) -> Callable[..., int]:
-    """Compile a kernel for codes of so many columns.
+    """Compile a kernel for codes of `width` columns.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def _build_scan(width: int, cache: bool) -> Callable[..., int]:
         upper: Any,
         counts: Any,
     ) -> int:
-        """Do what `scan_numpy` does, from row `start` on, as far as there are free places."""
+        """Do the same as `scan_numpy` from row `start`; stop when the buffers are full."""
         k = best.shape[1]
         while start < len(values):
             stop = min(start + _CHUNK, len(values))
@@ -173,10 +173,10 @@ def _build_pairs(width: int, cache: bool) -> Callable[..., int]:
         rows: Any,
         others: Any,
     ) -> int:
-        """List the pairs of a tile that may reach `least`; `facecore.matching.pairs` explains.
+        """List the pairs of a tile that may reach `least`; see `facecore.matching.pairs`.
 
-        The tile's rows have the numbers from `row`, its probes those from `probe`; a pair counts
-        where the row's number is the lower one.
+        Row indices start at `row`, probe indices at `probe`; only pairs whose row index is below
+        the probe index count.
         """
         count = 0
         for start in range(0, len(values), _CHUNK):

@@ -1,19 +1,19 @@
-r"""All pairs of many vectors whose cosine reaches a threshold, exactly, block by block.
+r"""Find all pairs of vectors whose cosine reaches a threshold, exactly and block by block.
 
-The vectors are turned so that their first columns hold as much of their length as they can: onto
-the principal axes of the second moment.  Turning changes no dot product.  With h the first columns
-and t the others, the Cauchy-Schwarz inequality gives
+The vectors are rotated onto the principal axes of their second moment, which concentrates their
+length in the first columns and preserves dot products.  With h the first columns and t the
+others, the Cauchy-Schwarz inequality gives
 
 .. math:: x \cdot y \le h_x \cdot h_y + \lVert t_x \rVert \lVert t_y \rVert
 
-so that most pairs are ruled out after 64 columns of their 8-bit codes.  With e the length of what
-a code leaves out, the codes of the others bound the cosine, as
+which rules out most pairs after 64 columns of their 8-bit codes.  With e the norm of the
+quantisation error, the codes of the remaining pairs bound the cosine:
 
 .. math:: |x \cdot y - \hat x \cdot \hat y|
           \le \lVert x \rVert e_y + \lVert y \rVert e_x + e_x e_y
 
-and only pairs whose bound reaches the threshold are computed from the float32 vectors.  No N x N
-matrix ever exists.
+Only pairs whose bound reaches the threshold are computed from the float32 vectors.  No N x N
+matrix is allocated.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ __all__ = ["MAX_PAIRS", "Pairs", "iterate_pairs", "pairs_above"]
 
 MAX_PAIRS = 100_000_000  # 1.6 GB
 
-_PROBES, _ROWS = 256, 2048  # of one tile
-_SAMPLE = 5_000  # vectors, about, that the axes are taken from
-_SLACK = np.float32(2e-6)  # more than turning and summing in float32 change a dot product
-_EXACT = 1 << 15  # pairs that are computed at once
+_PROBES, _ROWS = 256, 2048  # size of a tile
+_SAMPLE = 5_000  # approximate number of vectors for computing the axes
+_SLACK = np.float32(2e-6)  # exceeds the float32 error of rotating and summing
+_EXACT = 1 << 15  # pairs per block of exact computation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
-    """Pairs of vectors, by the number of the second, then of the first.
+    """Pairs of vectors, sorted by the second index, then by the first.
 
     Attributes
     ----------
     first, second : ndarray, shape (P,), int32
-        Numbers of the vectors, ``first < second``.
+        Indices of the vectors, ``first < second``.
     similarity : ndarray, shape (P,), float32
         Cosines.
     """
@@ -65,7 +65,7 @@ _NONE = Pairs(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float
 
 
 def pairs_above(vectors: NDArray[np.float32], least: float, *, progress: bool = False) -> Pairs:
-    """All pairs whose cosine is at least `least`.
+    """Find all pairs whose cosine is at least `least`.
 
     Parameters
     ----------
@@ -74,12 +74,12 @@ def pairs_above(vectors: NDArray[np.float32], least: float, *, progress: bool = 
     least : float
         -1..1.
     progress : bool, default False
-        Show a bar on standard error.
+        Show a progress bar on standard error.
 
     Raises
     ------
     InvalidParameter
-        There are more than 100 million such pairs.
+        More than 100 million pairs reach `least`.
     """
     from tqdm import tqdm
 
@@ -102,12 +102,12 @@ def pairs_above(vectors: NDArray[np.float32], least: float, *, progress: bool = 
 
 
 def iterate_pairs(vectors: NDArray[np.float32], least: float) -> Iterator[tuple[int, Pairs]]:
-    """The pairs of `pairs_above`, as they are found.
+    """Yield the pairs of `pairs_above` block by block.
 
     Yields
     ------
     int, Pairs
-        Vectors that have been compared with all before them so far, and the new pairs.
+        Number of vectors compared with all earlier ones so far, and the new pairs.
     """
     vectors = np.ascontiguousarray(vectors, np.float32)
     count = len(vectors)
@@ -116,7 +116,7 @@ def iterate_pairs(vectors: NDArray[np.float32], least: float) -> Iterator[tuple[
         for start in range(0, count, _PROBES):
             block = vectors[start : start + _PROBES]
             similarity = block @ vectors[: start + len(block)].T
-            near = similarity >= limit - np.float32(1e-5)  # float32 sums err by less
+            near = similarity >= limit - np.float32(1e-5)  # exceeds the error of float32 sums
             row, column = np.nonzero(np.tril(near, start - 1))
             yield start + len(block), _exact(vectors, column, row + start, least)
         return
@@ -135,7 +135,7 @@ def iterate_pairs(vectors: NDArray[np.float32], least: float) -> Iterator[tuple[
 
 
 class _Table:
-    """Turned vectors as codes, and the tiles of the triangle that they span."""
+    """Rotated vectors as 8-bit codes, compared tile by tile over the lower triangle."""
 
     def __init__(
         self, vectors: NDArray[np.float32], axes: NDArray[np.float32], limit: np.float32
@@ -157,7 +157,7 @@ class _Table:
             self.tails[cut] = np.linalg.norm(turned[:, PAIRS_HEAD:], axis=1)
 
     def find(self, start: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Candidates among the pairs of 256 vectors with all that come before each."""
+        """Find candidate pairs of 256 vectors with all earlier vectors."""
         cut = slice(start, min(start + _PROBES, len(self.values)))
         probes = self.values[cut].astype(np.int16)
         rows, others = np.empty((2, _ROWS * _PROBES), np.int32)
@@ -180,7 +180,7 @@ def _exact(
     second: NDArray[np.integer],
     least: float,
 ) -> Pairs:
-    """Those candidates that reach the threshold, in order."""
+    """Select and sort the candidates that reach the threshold."""
     order = np.lexsort((first, second))
     i, j = first[order].astype(np.int32), second[order].astype(np.int32)
     similarity = np.empty(len(i))

@@ -21,26 +21,26 @@ __all__ = ["ScanBlock", "afford_numpy", "kernel", "scan", "warmup"]
 
 CACHE_SWITCH = "FACECORE_KERNEL_CACHE"
 
-# Products (rows times probes) that a process leaves to NumPy before it imports Numba and compiles:
-# they take about as long as that does, so that a command that searches once never waits for a
-# compiler, and one that searches on never takes more than twice as long as it had to.
+# Number of products (rows times probes) computed with NumPy before the process imports Numba and
+# compiles.  They take about as long as compiling: a command that searches once never waits for
+# the compiler, and a longer run takes at most twice the optimal time.
 # `python -m benchmarks search` prints both times.
 _NUMPY_PRODUCTS = 10_000_000
 _ROOM = 1024
 _kernels: dict[tuple[str, int], Callable[..., int]] = {}
-_numpy_products = 0  # so far; a lost count of two threads at once does no harm
+_numpy_products = 0  # so far; an update lost to a race between threads is harmless
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScanBlock:
-    """Rows that one thread scans in one go.
+    """Block of rows that one thread scans at a time.
 
     Attributes
     ----------
     codes : Codes
     groups : ndarray, shape (N,), int32
     first : int
-        Number of the first row.
+        Index of the first row.
     """
 
     codes: Codes
@@ -57,8 +57,8 @@ def scan(
 ) -> list[Candidates]:
     """Collect the rows that can be among the k best of each probe.
 
-    The calling thread does its share; helpers come from one pool for the whole process, so that
-    many searches at once do not make more threads than there are processors.
+    The calling thread takes part.  Helper threads come from a process-wide pool, which prevents
+    concurrent searches from creating more threads than processors.
 
     Returns
     -------
@@ -79,8 +79,8 @@ def scan(
     try:
         _work(run, queue, allowed, probes, found[0])
     finally:
-        # One that has not begun has nothing left to do: do not wait behind other searches.
-        # The others still read the caller's arrays.
+        # Cancel helpers that have not started instead of waiting behind other searches.  Wait
+        # for the others: they still read the caller's arrays.
         if helpers:
             wait([helper for helper in helpers if not helper.cancel()])
     for helper in helpers:
@@ -92,18 +92,18 @@ def scan(
 def warmup(*dimensions: int, cache: bool | None = None) -> None:
     """Compile the kernels for vectors of these dimensions now, not in the first large search.
 
-    Importing facecore compiles nothing, comparing two images needs no kernel, and small galleries
-    are searched with NumPy; a process that will search large ones calls this when it starts.
+    Call this at start-up in a process that searches large galleries.  Importing facecore
+    compiles nothing, comparing two images needs no kernel, and NumPy searches small galleries.
     `FaceEngine.warmup` does this for its own pack, and runs the models once.
 
     Parameters
     ----------
     *dimensions : int
-        Of the embedders that will be used; by default that of the default pack.
+        Dimensions of the embedders; by default that of the default pack.
     cache : bool, optional
-        Whether the machine code is kept in the user's cache folder for the next process. Each
-        version of the kernels, Numba, llvmlite and Python has a folder of its own, so that none
-        ever runs another's. If not given, the environment says: ``FACECORE_KERNEL_CACHE=1``.
+        Whether to keep the machine code in the user's cache folder for later processes.  Each
+        version of the kernels, Numba, llvmlite and Python uses a separate folder.  By default
+        the environment variable ``FACECORE_KERNEL_CACHE=1`` enables the cache.
     """
     if not dimensions:
         from facecore.models.packs import find_pack
@@ -116,11 +116,11 @@ def warmup(*dimensions: int, cache: bool | None = None) -> None:
 def kernel(
     name: Literal["scan", "pairs"], width: int, cache: bool | None = None
 ) -> Callable[..., int]:
-    """A kernel of `facecore.matching.kernels` for codes of so many columns, compiled once."""
+    """Return the kernel for codes of `width` columns; compile it on the first call."""
     if cache is None:
         cache = os.environ.get(CACHE_SWITCH, "") == "1"
     if (name, width) not in _kernels:
-        with FORK_LOCK:  # a child would inherit Numba's locks and nobody to release them
+        with FORK_LOCK:  # a forked child would inherit Numba's locks in a locked state
             if (name, width) not in _kernels:
                 from facecore.matching.kernels import cache_folder, compile_kernel
 
@@ -130,7 +130,7 @@ def kernel(
 
 
 def afford_numpy(products: int) -> bool:
-    """Whether so many products are still cheaper in NumPy than compiling a kernel first."""
+    """Whether NumPy computes `products` faster than compiling a kernel first; counts them if so."""
     global _numpy_products
     if _numpy_products + products > _NUMPY_PRODUCTS:
         return False

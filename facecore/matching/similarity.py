@@ -1,16 +1,16 @@
-r"""How alike unit vectors are: the cosine, and 8-bit codes that bound it from both sides.
+r"""Cosine similarity of unit vectors, and 8-bit codes that bound it from both sides.
 
-A row :math:`x` is kept as whole numbers :math:`c \in [-127, 127]^D` and a scale :math:`s`, so
-that :math:`\hat x = s c`, together with :math:`e \ge \lVert x - \hat x \rVert`.  A probe
-:math:`q` is coded likewise with up to 16 bits.  From the triangle and Cauchy-Schwarz
+A row :math:`x` is stored as integers :math:`c \in [-127, 127]^D` and a scale :math:`s`, with
+:math:`\hat x = s c`, and an error bound :math:`e \ge \lVert x - \hat x \rVert`.  A probe
+:math:`q` is coded in the same way with up to 16 bits.  From the triangle and Cauchy-Schwarz
 inequalities
 
 .. math:: |q \cdot x - \hat q \cdot \hat x|
           \le \lVert q \rVert e + \lVert q - \hat q \rVert (\lVert x \rVert + e)
 
-so a scan of the codes knows for certain which rows can be among the best, and only those are
-looked at in full.  `scan_numpy` here is the plain form of `facecore.matching.kernels`: both
-do the same operations in the same precision and agree to the last bit.
+so a scan of the codes determines which rows can be among the best, and only those are compared
+in float32.  `scan_numpy` is the NumPy version of `facecore.matching.kernels`: both perform the
+same operations in the same precision and agree to the last bit.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ __all__ = [
 ]
 
 MAX_DIMENSION = 8192
-NORM_TOLERANCE = 1e-3  # how far from 1 a unit vector's length may be
+NORM_TOLERANCE = 1e-3  # largest deviation of a unit vector's norm from 1
 
-_UNIT_BLOCK = 1 << 16  # rows that are checked at a time
+_UNIT_BLOCK = 1 << 16  # rows checked at a time
 
-# Rows are padded with zeros to a multiple of this, so that the kernels' loops have no rest.
+# Rows are zero-padded to a multiple of this, which spares the kernels a remainder loop.
 _PADDING = 32
-# More than float32 arithmetic rounds away on the way from a sum of products to a bound.
+# Exceeds the float32 rounding error between a sum of products and a bound.
 _ROUNDING = 1e-6
-_BLOCK = 1024  # rows: in the cache, and too few for a BLAS to wake its threads
+_BLOCK = 1024  # rows: fit in the cache, and too few for BLAS to start its threads
 
 
 def as_vectors(vectors: ArrayLike, dimension: int) -> NDArray[np.float32]:
-    """Check that vectors are of unit length, within `NORM_TOLERANCE`.
+    """Convert to float32 and check that vectors have unit length within `NORM_TOLERANCE`.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def as_vectors(vectors: ArrayLike, dimension: int) -> NDArray[np.float32]:
     Raises
     ------
     InvalidParameter
-        They have another shape, are not numbers, or one is not of unit length.
+        The shape is wrong, the values are not numbers, or a vector does not have unit length.
     """
     try:
         rows = np.asarray(vectors, np.float32)
@@ -73,30 +73,30 @@ def as_vectors(vectors: ArrayLike, dimension: int) -> NDArray[np.float32]:
         wrong = int(np.argmax(~(np.abs(norms - 1) <= NORM_TOLERANCE)))  # a NaN is wrong too
         raise InvalidParameter(
             f"vector {wrong} has length {norms[wrong]:.4g}, must have 1",
-            "give vectors as FaceEngine.embed makes them, or divide each by its norm",
+            "give vectors from FaceEngine.embed, or divide each by its norm",
         )
     return rows
 
 
 def are_unit(rows: NDArray[np.float32]) -> bool:
-    """Whether all rows have the length 1, within the tolerance."""
-    if len(rows) == 1:  # a probe, which is to take no longer than a search
+    """Whether all rows have length 1 within `NORM_TOLERANCE`."""
+    if len(rows) == 1:  # fast path for a single probe
         row = rows[0].astype(np.float64)
         return bool(abs(math.sqrt(np.dot(row, row)) - 1) <= NORM_TOLERANCE)
     for start in range(0, len(rows), _UNIT_BLOCK):
         part = rows[start : start + _UNIT_BLOCK]
         with np.errstate(over="ignore", invalid="ignore"):
             length = np.sqrt(np.einsum("ij,ij->i", part, part))
-            if not (np.abs(length - 1) <= NORM_TOLERANCE).all():  # not so if it is NaN
+            if not (np.abs(length - 1) <= NORM_TOLERANCE).all():  # false for NaN
                 return False
     return True
 
 
 def dots(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Dot products, row by row, in float64.
+    """Compute dot products row by row in float64.
 
-    The same numbers are added in the same order whatever else is in the arrays and whichever
-    comes first: equal rows give equal results to the last bit.
+    The order of summation depends on neither the other rows nor the order of the arguments:
+    equal rows give equal results to the last bit.
 
     Parameters
     ----------
@@ -110,10 +110,10 @@ def dots(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Cosine similarity of unit vectors, row by row.
+    """Compute the cosine similarity of unit vectors row by row.
 
-    The sum runs in float64 and over the same products whichever comes first, so that
-    ``cosine(a, b) == cosine(b, a)`` to the last bit.
+    The sum is computed in float64 and is symmetric: ``cosine(a, b) == cosine(b, a)`` to the
+    last bit.
 
     Parameters
     ----------
@@ -135,11 +135,11 @@ class Codes:
     Attributes
     ----------
     values : ndarray, shape (N, W), int8
-        -127..127; W is D or a little more, the rest being 0.
+        -127..127; W is D rounded up (see `width`), and the padding is 0.
     scales : ndarray, shape (N,), float32
-        What one step is worth.
+        Value of one quantisation step.
     errors : ndarray, shape (N,), float32
-        At least the length of what the code leaves out.
+        Upper bound of the norm of the quantisation error.
     """
 
     values: NDArray[np.int8]
@@ -148,20 +148,20 @@ class Codes:
 
     @staticmethod
     def width(dimension: int) -> int:
-        """Columns of the codes of vectors of so many."""
+        """Number of code columns for vectors of a dimension."""
         return -(-dimension // _PADDING) * _PADDING
 
     def __len__(self) -> int:
         return len(self.values)
 
     def rows(self, start: int, stop: int) -> Codes:
-        """Some of them, not copied."""
+        """Return a slice of the rows as a view."""
         cut = slice(start, stop)
         return Codes(self.values[cut], self.scales[cut], self.errors[cut])
 
 
 def encode(vectors: NDArray[np.float32]) -> Codes:
-    """Code rows with 8 bits, each with its own scale: its largest element becomes ±127.
+    """Code rows with 8 bits; each row's scale maps its largest element to ±127.
 
     Parameters
     ----------
@@ -175,8 +175,8 @@ def encode(vectors: NDArray[np.float32]) -> Codes:
         cut = slice(start, start + _BLOCK)
         rows = vectors[cut]
         scale = np.abs(rows).max(axis=1) / np.float32(127)
-        scale[scale == 0] = 1  # of a row of zeros
-        # Clipped as the scale may have been rounded down.
+        scale[scale == 0] = 1  # a row of zeros
+        # Clip: the scale may have been rounded down.
         code = np.clip(np.rint(rows / scale[:, None]), -127, 127)
         left = rows.astype(np.float64) - code.astype(np.float64) * scale[:, None]
         values[cut, :dimension], scales[cut] = code, scale
@@ -187,12 +187,12 @@ def encode(vectors: NDArray[np.float32]) -> Codes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probes:
-    """Vectors that are searched for, coded; with r a row of `Codes`, ``bound = gain e + offset``.
+    """Coded probes; the error bound against a row with error e is ``gain e + offset``.
 
     Attributes
     ----------
     values : ndarray, shape (Q, W), int16
-        So small that no sum of D products with codes leaves 32 bits.
+        Limited so that the sum of D products with codes fits in 32 bits.
     scales, gains, offsets : ndarray, shape (Q,), float32
     """
 
@@ -206,12 +206,12 @@ class Probes:
 
 
 def encode_probes(vectors: NDArray[np.float32]) -> Probes:
-    """Code probes with as many bits, up to 16, as their products leave in 32.
+    """Code probes with up to 16 bits, so that their sums of products fit in 32 bits.
 
     Parameters
     ----------
     vectors : ndarray, shape (Q, D), float32
-        Finite and of unit length within `NORM_TOLERANCE`, as the rows are.
+        Finite and of unit length within `NORM_TOLERANCE`, like the rows.
     """
     count, dimension = vectors.shape
     largest = min(32767, (2**31 - 1) // (127 * dimension))
@@ -228,17 +228,17 @@ def encode_probes(vectors: NDArray[np.float32]) -> Probes:
 
 
 class Candidates:
-    """Rows that can be among the k best of each probe, collected piece by piece.
+    """Rows that can be among the k best of each probe, collected block by block.
 
     Attributes
     ----------
     best : ndarray, shape (Q, k), float32
-        The k greatest lower bounds so far as a heap: the least of them first.
+        The k greatest lower bounds so far, as a min-heap.
     rows : ndarray, shape (Q, C), int64
     lower, upper : ndarray, shape (Q, C), float32
-        Between which each row's similarity lies.
+        Bounds of each row's similarity.
     counts : ndarray, shape (Q,), int64
-        How many of the C places are taken.
+        Number of the C places in use.
     """
 
     def __init__(self, probes: int, k: int) -> None:
@@ -250,7 +250,7 @@ class Candidates:
         self.counts = np.zeros(probes, np.int64)
 
     def make_room(self, places: int) -> None:
-        """Have at least so many free places for each probe."""
+        """Ensure at least `places` free places for each probe."""
         needed = int(self.counts.max()) + places
         have = self.rows.shape[1]
         if needed > have:
@@ -263,7 +263,7 @@ class Candidates:
     def merge(
         parts: list[Candidates], probe: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-        """One probe's rows that can still be among the k best, and their lower and upper bounds."""
+        """Merge one probe's rows that can still be among the k best, with their bounds."""
         best = np.concatenate([part.best[probe] for part in parts])
         least = np.partition(best, -parts[0].best.shape[1])[-parts[0].best.shape[1]]
         rows, lower, upper = (
@@ -289,14 +289,14 @@ def scan_numpy(
     codes : Codes
     groups : ndarray, shape (N,), int32
     allowed : ndarray, shape (G,), bool
-        Which groups count; all where it is empty.
+        Groups to search; all if empty.
     probes : Probes
     first : int
-        Number of the first row.
+        Index of the first row.
     found : Candidates
-        What was collected so far; more is put there.
+        Extended in place.
     """
-    # The products' sums are whole numbers below 2**31: exact in float64, in any order.
+    # The sums are integers below 2**31 and therefore exact in float64, in any order.
     wanted = probes.values.astype(np.float64).T
     for start in range(0, len(codes), _BLOCK):
         part = codes.rows(start, start + _BLOCK)
