@@ -1,4 +1,4 @@
-"""Make a pack of a user's own model files: recognise, try, measure, write."""
+"""Create a pack from a user's model files: recognise, try preprocessings, calibrate, write."""
 
 from __future__ import annotations
 
@@ -39,34 +39,34 @@ NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
     "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
 }
 
-# Family of heads -> channels, mean, std and least confidence, as its publisher uses them.
+# Detector family -> channels, mean, std and confidence threshold of its publisher.
 _DETECTORS: dict[str, tuple[str, Triple, Triple, float]] = {
     "yunet": ("BGR", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 0.6),
     "scrfd": ("RGB", (127.5, 127.5, 127.5), (128.0, 128.0, 128.0), 0.5),
     "retinaface": ("BGR", (104.0, 117.0, 123.0), (1.0, 1.0, 1.0), 0.6),
 }
 
-# People and pictures that the preprocessing is tried on.
+# Largest numbers of people and pictures for trying preprocessings.
 _TRIED_PEOPLE, _TRIED_PICTURES = 60, 160
-# d' of two preprocessings within this share of each other says nothing; the usual one is taken.
+# Relative difference in d' that is not significant; the more common preprocessing wins.
 _SAME = 0.01
-# On fewer people the order of the colours is a matter of chance: on the two of the demonstration
-# BGR wins by 8 % for a model that wants RGB.  From eight people on, RGB won by 4 to 8 % in all
-# trials on LFW, for mfn_112 and MobileFaceNet.  A larger lead counts on few people too.
+# With fewer people the channel order is decided by chance: on the two people of the demonstration
+# BGR wins by 8 % for an RGB model.  With eight or more people, RGB won by 4 to 8 % in all trials
+# on LFW, for mfn_112 and MobileFaceNet.  A larger lead counts with few people too.
 _FEW_PEOPLE, _CLEAR_LEAD = 8, 1.25
-# Vectors of one crop alone and among others; a float32 network keeps seven digits.
+# Lowest cosine between the vectors of a crop alone and in a batch; float32 keeps seven digits.
 _SAME_VECTOR = 0.9999
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One preprocessing, and how far apart it held genuine and impostor comparisons.
+    """A preprocessing and how well it separates genuine from impostor comparisons.
 
     Attributes
     ----------
     channels, normalisation : str
     d_prime : float
-        Difference of the means over the root of the mean variance.
+        Difference of the means divided by the square root of the mean variance.
     """
 
     channels: str
@@ -79,23 +79,23 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adoption:
-    """What `adopt` made.
+    """Result of `adopt`.
 
     Attributes
     ----------
     name : str
         Name of the pack, for ``FaceEngine(name)``.
     folder : Path
-        Where its manifest is.
+        Folder of the manifest.
     manifest : Manifest
     passed_over : mapping of str to str
-        File -> why it is not used.
+        Unused file -> reason.
     notes : tuple of str
-        What a user should know, one sentence each.
+        Remarks for the user, one sentence each.
     trials : tuple of Trial
-        Preprocessings that were tried, best first; empty where the model is known.
+        Preprocessings tried, best first; empty if the model is known.
     measurement : Measurement or None
-        The table that was measured, if people were given.
+        Measured calibration, if `people` was given.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Adoption:
     measurement: calibrate.Measurement | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Convert to JSON-serialisable values."""
         return {
             "name": self.name,
             "folder": str(self.folder),
@@ -125,17 +125,17 @@ class Adoption:
         }
 
     def lines(self) -> list[str]:
-        """The same for people."""
+        """Format as lines of text."""
         lines = [f"{self.name}: adopted, in {self.folder}"]
         for role, model in self.manifest.models.items():
             lines.append(f"  {role}: {model.file}, {model.architecture}")
             lines.append(f"    licence {model.license}: {licence_in_words(model.license)}")
             if model.caveat:
                 lines.append(f"    caveat: {model.caveat}")
-        lines += [f"  passed over {file}: {why}" for file, why in self.passed_over.items()]
+        lines += [f"  skipped {file}: {why}" for file, why in self.passed_over.items()]
         if self.trials:
             tried = ", ".join(f"{trial} {trial.d_prime:.2f}" for trial in self.trials)
-            lines.append(f"  preprocessing tried, by d': {tried}")
+            lines.append(f"  preprocessings tried, with d': {tried}")
         lines += [f"  {note}" for note in self.notes]
         if self.measurement is not None:
             lines += self.measurement.lines()
@@ -154,31 +154,31 @@ def adopt(
     pictures: Mapping[str, NDArray[np.uint8]] | None = None,
     progress: bool = False,
 ) -> Adoption:
-    """Make a pack of model files that a user owns.
+    """Create a pack from a user's model files.
 
-    The files stay where they are: the pack's manifest, in the cache of packs, names their folder
-    and SHA-256.  A detector that is taken from another pack is copied.
+    The files stay in place: the pack's manifest, in the pack cache, records their folder and
+    SHA-256.  A detector from another pack is copied.
 
     Parameters
     ----------
     sources : path, or iterable of path
         ONNX files, or folders of them.
     name : str, optional
-        Name of the pack; by default that of the folder, or of the embedder's file.
+        Name of the pack; by default the name of the folder or of the embedder's file.
     people : path, optional
-        Holds a folder of pictures per person.  The table from similarities to scores is measured
-        on them (at least 46 people), and the preprocessing of an unknown model is tried on them.
+        Folder with one folder of pictures per person.  They serve to measure the calibration (at
+        least 46 people) and to find the preprocessing of an unknown model.
     detector : str or path, optional
-        Pack whose detector is used, or an ONNX file, in the place of one among the sources.
+        Pack with the detector to use, or an ONNX file; replaces a detector among the sources.
     channels : {"RGB", "BGR"}, optional
-        Order of the embedder's colours, where the user knows it.
+        Channel order of the embedder, if known.
     normalisation : str, optional
-        One of `NORMALISATIONS`, where the user knows it.
+        One of `NORMALISATIONS`, if known.
     face : {"largest", "central"}
-        Which face stands for a picture of `people`.
+        Face to use in each picture of `people`.
     pictures : mapping of str to ndarray, optional
-        Person -> picture (H, W, 3) uint8 BGR, on which an unknown embedder is tried where there
-        are no people.
+        Person -> picture (H, W, 3) uint8 BGR, for finding the preprocessing of an unknown
+        embedder without `people`.
     progress : bool
         Show progress bars on standard error.
 
@@ -189,17 +189,17 @@ def adopt(
     Raises
     ------
     InvalidParameter
-        A model is missing or there are two of one role, or an argument makes no sense.  Nothing
-        has been written then.
+        A model is missing, a role has two models, or an argument is invalid.  Nothing is written
+        in that case.
     PackNotFound, PackCorrupt
-        `detector` names no pack, or a damaged one.
+        The pack `detector` does not exist or is damaged.
     """
     _check_choices(channels, normalisation)
     found, passed_over = _recognise_all(_files(sources))
     embedding = _only(found, "embedder", passed_over)
     if detector is not None:
         for candidate in found["detector"]:
-            passed_over[candidate.path.name] = "another detector was asked for"
+            passed_over[candidate.path.name] = "another detector was requested"
         found["detector"] = []
     name = _name(name, sources, embedding)
     album = None if people is None else calibrate.find_pictures(Path(people))
@@ -208,7 +208,7 @@ def adopt(
     with store.staged_pack(name) as (folder, publish):
         finder = _detector(detector, found, passed_over, known, folder)
         if finder.file.lower() == embedding.path.name.lower():
-            raise InvalidParameter("the detector and the embedder have one file name", "rename one")
+            raise InvalidParameter("detector and embedder have the same file name", "rename one")
         entry = known.get(embedding.sha256)
         spec = _embedder(embedding, entry, channels, normalisation)
         manifest = Manifest(1, name, "1", _summary(finder, embedding), finder, spec)
@@ -224,7 +224,7 @@ def adopt(
             else:
                 given = bool(album or pictures)
                 why = "no face was found in the pictures" if given else "no pictures were given"
-                notes.append(f"{why} to try the preprocessing on: it is assumed")
+                notes.append(f"{why} to find the preprocessing: the default is assumed")
         manifest = dataclasses.replace(manifest, embedder=spec)
         measurement = None
         if album is not None:
@@ -237,7 +237,7 @@ def adopt(
             notes.append(f"calibrated by facecore's own table: {table.dataset}")
         if manifest.embedder.calibration is None:
             notes.append(
-                "not calibrated: it gives similarities and no scores; to measure a table, "
+                "not calibrated: the pack gives similarities but no scores; to calibrate it, "
                 f"adopt it again with --people DIR, or: facecore calibrate DIR --pack {name}"
             )
         _write(manifest, folder)
@@ -263,7 +263,7 @@ def _files(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -
             found = [entry for entry in found if not entry.name.startswith(".")]
             if not any(entry.suffix.lower() == ".onnx" for entry in found):
                 raise InvalidParameter(
-                    f"{path} holds no .onnx file", "give the folder of the files"
+                    f"{path} holds no .onnx file", "give the folder of the ONNX files"
                 )
             files += found
         elif path.is_file():
@@ -300,7 +300,7 @@ def _only(
         names = ", ".join(candidate.path.name for candidate in candidates)
         raise InvalidParameter(
             f"there are {len(candidates)} {role}s: {names}",
-            "give the files that belong together, one of each role",
+            "give one detector and one embedder that belong together",
         )
     why = "; ".join(f"{file} {reason}" for file, reason in passed_over.items())
     hint = "add the embedder's ONNX file"
@@ -327,13 +327,13 @@ def _summary(finder: DetectorSpec, embedding: Candidate) -> str:
 
 
 def _origin(candidate: Candidate, entry: KnownModel | None) -> dict[str, Any]:
-    """The fields of a manifest on a file and its origin."""
+    """Manifest fields that describe a file and its origin."""
     unknown = "not stated"
-    caveat = "" if entry else "a file that facecore does not know: ask its publisher for the terms"
+    caveat = "" if entry else "facecore does not know this file: ask its publisher for the terms"
     if entry is not None:
         caveat = entry.caveat
         if not entry.checked:
-            caveat = f"{caveat}; " * bool(caveat) + "never run while facecore was made"
+            caveat = f"{caveat}; " * bool(caveat) + "not tested by facecore"
     return {
         "file": candidate.path.name,
         "size": candidate.size,
@@ -365,7 +365,7 @@ def _detector(
     else:
         pack = find_pack(detector)
         if pack.detector.folder is None:
-            # An update of facecore replaces its packs, so what is used of them is copied.
+            # Copy the detector: an update of facecore replaces its packs.
             shutil.copyfile(pack.path(pack.detector), folder / pack.detector.file)
         return pack.detector
     entry = known.get(candidate.sha256)
@@ -426,7 +426,7 @@ def _embedder(
 def _known_table(
     candidate: Candidate, entry: KnownModel | None, spec: EmbedderSpec
 ) -> CalibrationSpec | None:
-    """The table that comes with facecore, which holds for the publisher's preprocessing only."""
+    """Look up facecore's own calibration, valid only for the publisher's preprocessing."""
     if entry is None or spec.input != _embedder(candidate, entry, None, None).input:
         return None
     return entry.calibration
@@ -448,14 +448,14 @@ def _crops(
     pictures: Mapping[str, NDArray[np.uint8]] | None,
     face: FaceChoice,
 ) -> tuple[Crops, NDArray[np.intp]]:
-    """Aligned crops and whose they are, for trying; pictures without a face are left out."""
+    """Aligned crops and their people, for trying preprocessings; skips pictures without a face."""
     sources: list[tuple[str, Any]] = list((pictures or {}).items())
     if album is not None:
         albums: dict[str, list[Path]] = {}
         for person, path in album:
             if person is not None:
                 albums.setdefault(person, []).append(path)
-        # People with two pictures first: they alone make genuine comparisons.
+        # People with two pictures first: only they provide genuine comparisons.
         order = sorted(albums, key=lambda person: (len(albums[person]) < 2, person))
         sources = [(person, path) for person in order for path in albums[person][:2]]
         several = [source for source in sources if len(albums[source[0]]) > 1]
@@ -479,7 +479,7 @@ def _crops(
 
 
 def _alterations(crop: Crops) -> list[Crops]:
-    """The same face mirrored, dark, blurred, turned, in warm light and in cold light."""
+    """Variants of a face: mirrored and darkened, blurred, rotated, in warm and in cold light."""
     import cv2
 
     small = cv2.resize(crop, (40, 40), interpolation=cv2.INTER_AREA)
@@ -497,14 +497,14 @@ def _alterations(crop: Crops) -> list[Crops]:
 def _try_all(
     candidate: Candidate, spec: EmbedderSpec, crops: Crops, persons: NDArray[np.intp]
 ) -> tuple[Trial, ...]:
-    """Every preprocessing on the same crops, best first; of equal ones the usual first."""
+    """Try every preprocessing on the same crops; best first, ties in order of common use."""
     trials = []
     for normalisation in NORMALISATIONS:
         for channels in ("RGB", "BGR"):
             tried = _with(spec, channels, normalisation)
             try:
                 vectors = Embedder(candidate.session, tried).embed(crops)
-            except FacecoreError:  # a vector of zeros, or one that is not finite
+            except FacecoreError:  # a zero or non-finite vector
                 continue
             trials.append(Trial(channels, normalisation, _d_prime(vectors, persons)))
     return tuple(sorted(trials, key=lambda trial: -trial.d_prime))
@@ -537,12 +537,12 @@ def _choose(
     few: bool,
     notes: list[str],
 ) -> EmbedderSpec:
-    """The best preprocessing; the user's own where one was given, and a note if it is not.
+    """Select the best preprocessing, or keep the user's and add a note if another is better.
 
-    On a few people only a clear lead tells the order of the colours; without one, RGB is taken.
+    With few people only a clear lead decides the channel order; without one, RGB is used.
     """
     if not trials:
-        notes.append("the embedder gave no usable vector under any preprocessing that was tried")
+        notes.append("the embedder gave no usable vector with any of the preprocessings tried")
         return spec
     best = trials[0]
     unsure = ""
@@ -550,7 +550,7 @@ def _choose(
         rgb = next((trial for trial in trials if trial.channels == (channels or "RGB")), best)
         if best.d_prime < _CLEAR_LEAD * rgb.d_prime:
             best = rgb
-            unsure = "; so few people cannot tell RGB from BGR: give --people or --channels"
+            unsure = "; too few people to tell RGB from BGR: give --people or --channels"
     if channels is None and normalisation is None:
         usual = [(c, n) for n in NORMALISATIONS for c in ("RGB", "BGR")]
         same = best.channels if few else None
@@ -562,8 +562,8 @@ def _choose(
         ]
         best = min(good, key=lambda trial: usual.index((trial.channels, trial.normalisation)))
         notes.append(
-            f"preprocessing: {best}, under which people are parted best, or as well as under any"
-            f"{unsure}; what the publisher states counts more"
+            f"preprocessing: {best}, which separates people at least as well as the others"
+            f"{unsure}; if the publisher states another, use that"
         )
         return _with(spec, best.channels, best.normalisation)
     mine = spec.input
@@ -573,7 +573,7 @@ def _choose(
     d_prime = given[0].d_prime if given else float("nan")
     if not d_prime >= (1 - _SAME) * best.d_prime:
         notes.append(
-            f"the preprocessing that you gave parts people less well (d' {d_prime:.2f}) than "
+            f"the given preprocessing separates people less well (d' {d_prime:.2f}) than "
             f"{best} (d' {best.d_prime:.2f}); if the latter is right, adopt again with "
             f"--channels {best.channels} --normalisation {best.normalisation}"
         )
@@ -583,7 +583,7 @@ def _choose(
 def _check_batches(
     candidate: Candidate, spec: EmbedderSpec, crops: Crops, notes: list[str]
 ) -> EmbedderSpec:
-    """Take one face at a time where a vector depends on the faces beside it."""
+    """Limit the batch size to 1 if a vector depends on the other faces in its batch."""
     if spec.max_batch == 1:
         return spec
     some = crops[:8]
@@ -595,8 +595,8 @@ def _check_batches(
     if least >= _SAME_VECTOR:
         return spec
     notes.append(
-        f"a vector depends on the faces beside it (cosine down to {least:.4f}), as of models that "
-        "are quantised dynamically: it runs one face at a time"
+        f"a vector depends on the other faces in its batch (cosine down to {least:.4f}), as in "
+        "dynamically quantised models: the embedder runs one face at a time"
     )
     return dataclasses.replace(spec, max_batch=1)
 
@@ -610,7 +610,7 @@ def _calibrated(
     notes: list[str],
     progress: bool,
 ) -> tuple[Manifest, calibrate.Measurement | None]:
-    """The manifest with a table that was measured on people, if they are enough."""
+    """Add a calibration measured on people to the manifest, if there are enough of them."""
     engine = _engine(manifest, folder)
     try:
         measured = calibrate.measure(
@@ -622,7 +622,7 @@ def _calibrated(
             progress=progress,
         )
     except InvalidParameter as error:
-        notes.append(f"no table could be measured on {people}: {error}")
+        notes.append(f"no calibration could be measured on {people}: {error}")
         return manifest, None
     table = measured.calibration.to_spec(manifest.embedder.sha256)
     embedder = dataclasses.replace(manifest.embedder, calibration=table)

@@ -1,7 +1,7 @@
-"""Every pair of a set of pictures, compared in blocks: counts, histograms and intervals.
+"""Compare every pair of a set of pictures in blocks: counts, histograms and intervals.
 
-7,701 pictures make 29.6 million pairs.  Their similarities never exist at once: each block of
-the matrix is counted and forgotten, so that memory does not grow with the number of pairs.
+7,701 pictures make 29.6 million pairs.  Each block of the similarity matrix is counted and
+discarded, so memory does not grow with the number of pairs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from facecore.matching.intervals import RESAMPLES, draw_people
 
 __all__ = ["AllPairs", "Histograms", "compare_all"]
 
-# A power of two: multiplying by it is exact, so that no value ever falls into a wrong bin.
+# A power of two makes the multiplication exact: no value falls into a wrong bin.
 _BINS_PER_UNIT = 8192
 _BINS = 2 * _BINS_PER_UNIT
 _NO_PAIR = np.float32(-2)
@@ -26,7 +26,7 @@ _BLOCK_CELLS = 1 << 21  # 8 MiB of float32
 
 @dataclass(frozen=True, slots=True)
 class Histograms:
-    """Counts of similarities in 16,384 equal bins from -1 to 1; the last one holds 1 itself.
+    """Counts of similarities in 16,384 equal bins from -1 to 1; the last bin includes 1.
 
     Attributes
     ----------
@@ -38,31 +38,31 @@ class Histograms:
 
     @classmethod
     def of(cls, genuine: ArrayLike, impostor: ArrayLike) -> Histograms:
-        """Count lists of similarities, each in -1..1."""
+        """Count similarities, each in -1..1."""
         return cls(*(_count(np.array(values, np.float32)) for values in (genuine, impostor)))
 
     @staticmethod
     def edges() -> NDArray[np.float64]:
-        """The bins' edges, shape (16385,): multiples of 1/8192, exact in floating point."""
+        """Bin edges, shape (16385,): multiples of 1/8192, exact in floating point."""
         return np.arange(-_BINS_PER_UNIT, _BINS_PER_UNIT + 1) / _BINS_PER_UNIT
 
 
 @dataclass(frozen=True, slots=True)
 class AllPairs:
-    """What all pairs of a set of pictures show.
+    """Result of `compare_all`.
 
     Attributes
     ----------
     thresholds : ndarray, shape (T,), float64
-        Similarities, in the order they were asked for.
+        Similarities, in input order.
     histograms : Histograms
     genuine_pairs, impostor_pairs : int
     genuine_below, impostor_above : ndarray, shape (T,), int64
-        Pairs below, and at or above, each threshold: exact, not read off the histogram.
+        Exact numbers of genuine pairs below, and impostor pairs at or above, each threshold.
     people, people_again : int
-        People, and those with at least two pictures.
+        Number of people, and of people with at least two pictures.
     fnmr_resamples, fmr_resamples : ndarray, shape (T, R), float64
-        The rates in each bootstrap resample of the people that holds such a pair.
+        Rates in the bootstrap resamples (over people) that contain such pairs.
     """
 
     thresholds: NDArray[np.float64]
@@ -77,12 +77,12 @@ class AllPairs:
     fmr_resamples: NDArray[np.float64]
 
     def fmr(self) -> list[Rate] | None:
-        """False match rate at each threshold; None where there is no impostor pair."""
+        """False match rate at each threshold; None without impostor pairs."""
         pairs = self.people * (self.people - 1) // 2
         return _rates(self.impostor_above, self.impostor_pairs, self.fmr_resamples, pairs)
 
     def fnmr(self) -> list[Rate] | None:
-        """False non-match rate at each threshold; None where there is no genuine pair."""
+        """False non-match rate at each threshold; None without genuine pairs."""
         again = self.people_again
         return _rates(self.genuine_below, self.genuine_pairs, self.fnmr_resamples, again)
 
@@ -97,7 +97,7 @@ def compare_all(
 ) -> AllPairs:
     r"""Compare every pair of pictures once.
 
-    With :math:`w_p` the times that person p is drawn in a resample, :math:`n_p` their pictures
+    With :math:`w_p` the number of times a resample draws person p, :math:`n_p` their pictures
     and :math:`c_{pq}` the passing pairs of p and q, the resample's false match rate is
     :math:`\sum_{p<q} w_p w_q c_{pq} / \sum_{p<q} w_p w_q n_p n_q`, and its false non-match rate
     :math:`\sum_p w_p f_p / \sum_p w_p n_p (n_p - 1) / 2` with :math:`f_p` failing pairs.
@@ -105,19 +105,19 @@ def compare_all(
     Parameters
     ----------
     vectors : ndarray, shape (N, D), float32
-        Of unit length, none missing.
+        Of unit length, without missing rows.
     people : array_like, shape (N,)
-        Who is on each picture: numbers or names.
+        Number or name of the person in each picture.
     thresholds : array_like, shape (T,)
-        Similarities; a pair passes at or above one.
+        Similarities; a pair passes at or above the threshold.
     resamples : int, default 1000
-        Of the people, for the intervals; 0 for none (then they are Wilson's).
+        Number of bootstrap resamples over people; 0 gives Wilson intervals.
     seed : int
 
     Raises
     ------
     InvalidParameter
-        Fewer than two pictures, shapes that do not fit, or a vector that is not finite.
+        Fewer than two pictures, mismatched shapes, or a vector that is not finite.
     """
     vectors = np.asarray(vectors, np.float32)
     names, person = np.unique(np.asarray(people), return_inverse=True)
@@ -128,7 +128,7 @@ def compare_all(
         )
     if not np.isfinite(vectors).all():
         raise InvalidParameter("a vector is not finite", "leave out pictures without a face")
-    # One person's pictures side by side: right of their last one, all pairs are impostors.
+    # Sort by person: right of a person's last column, all pairs are impostors.
     order = np.argsort(person, kind="stable")
     vectors, person = np.ascontiguousarray(vectors[order]), person[order]
     counter = _Counter(person, len(names), thresholds, draw_people(len(names), resamples, seed))
@@ -143,7 +143,7 @@ def compare_all(
 
 
 class _Counter:
-    """Sums over blocks of the upper triangle of the similarity matrix, rows by person."""
+    """Accumulates counts over blocks of the upper triangle, with rows sorted by person."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class _Counter:
         self.person = person
         self.end = np.searchsorted(person, person, side="right")
         self.thresholds = np.asarray(thresholds, np.float64).ravel()
-        # The least float32 at or above each: then comparing in float32 decides nothing new.
+        # Round up to float32: comparing in float32 then gives the same result as in float64.
         self.limits = self.thresholds.astype(np.float32)
         low = self.limits < self.thresholds
         self.limits[low] = np.nextafter(self.limits[low], np.float32(np.inf))
@@ -168,11 +168,11 @@ class _Counter:
         self.weighted_above = np.zeros((len(self.limits), len(drawn)))
 
     def add(self, block: NDArray[np.float32], start: int) -> None:
-        """Count the rows from `start` against the columns from `start`; `block` is spoilt."""
+        """Count the rows from `start` against the columns from `start`; overwrites `block`."""
         rows = np.arange(start, start + len(block))
         mixed = int(self.end[rows[-1]]) - start
         columns = np.arange(start, start + mixed)
-        # Also what lies left of the diagonal, which other rows have counted.
+        # Includes cells left of the diagonal, which earlier rows have counted.
         same = columns < self.end[rows][:, None]
         row, column = np.nonzero(same & (columns > rows[:, None]))
         values = block[row, column]
@@ -214,7 +214,7 @@ class _Counter:
         weights = self.weights.astype(np.float64)
         weighted_genuine = genuine @ weights
         weighted_impostor = ((n @ weights) ** 2 - (n**2) @ weights**2) / 2
-        some, others = weighted_genuine > 0, weighted_impostor > 0  # a resample may hold none
+        some, others = weighted_genuine > 0, weighted_impostor > 0  # may be 0 in a resample
         return AllPairs(
             self.thresholds,
             Histograms(self.genuine, self.impostor),
@@ -230,7 +230,7 @@ class _Counter:
 
 
 def _count(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Histogram of similarities, without those that are no pair; `values` is spoilt."""
+    """Histogram of similarities, ignoring `_NO_PAIR`; overwrites `values`."""
     values *= np.float32(_BINS_PER_UNIT)
     bins = np.floor(values, out=values).astype(np.int32).ravel() + _BINS
     counts = np.bincount(bins, minlength=_BINS_PER_UNIT + _BINS + 1)[_BINS_PER_UNIT:]

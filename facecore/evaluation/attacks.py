@@ -1,7 +1,7 @@
-"""Error rates of presentation attack detection, by the names of ISO/IEC 30107-3.
+"""Error rates of presentation attack detection, named as in ISO/IEC 30107-3.
 
-Scores are attack scores, 0..100, as `Liveness.attack_score`: at or above the threshold a
-presentation is classified as an attack.  NaN stands for no response.
+Scores are attack scores, 0..100, like `Liveness.attack_score`: at or above the threshold a
+presentation is classified as an attack.  NaN means no response.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class AttackErrors:
     ----------
     apcer : dict of str to Rate
         Attack presentation classification error rate by species of instrument (print,
-        replay, mask ...): attacks that are classified as bona fide.
+        replay, mask ...): share of attacks classified as bona fide.
     bpcer : Rate
-        Bona fide presentation classification error rate: bona fide classified as attacks.
+        Bona fide presentation classification error rate: share classified as attacks.
     apnrr : dict of str to Rate
         Attack presentation non-response rate by species.
     bpnrr : Rate
@@ -44,12 +44,12 @@ class AttackErrors:
 
     @property
     def worst_species(self) -> str:
-        """The species that passes most often; of equals, the first."""
+        """Species with the highest APCER; the first in case of a tie."""
         return max(self.apcer, key=lambda name: self.apcer[name].value)
 
     @property
     def worst_apcer(self) -> Rate:
-        """APCER of the worst species: the figure to report; a mean would hide it."""
+        """APCER of the worst species, the figure to report: a mean would hide it."""
         return self.apcer[self.worst_species]
 
 
@@ -61,24 +61,25 @@ def attack_errors(
     *,
     bona_fide_people: ArrayLike | None = None,
 ) -> AttackErrors:
-    """APCER by species, BPCER and the non-response rates at a threshold.
+    """Compute APCER by species, BPCER and the non-response rates at a threshold.
 
     Parameters
     ----------
     attacks : array_like, shape (N,)
         Attack scores of attack presentations; NaN for no response.
     species : iterable of str, N of them
-        What each attack was made with.
+        Instrument of each attack.
     bona_fide : array_like, shape (M,)
         Attack scores of bona fide presentations; NaN for no response.
     threshold : float
     bona_fide_people : array_like, shape (M,), optional
-        Who presented, for an interval by bootstrap of people; Wilson's without it.
+        Person of each bona fide presentation, for a bootstrap interval over people; by default
+        the interval is Wilson's.
 
     Notes
     -----
-    As in the standard's formulas, classification errors are shares of the presentations that
-    were classified; what gave no response is reported on its own.
+    As in the standard, classification error rates are shares of the classified presentations;
+    non-responses are reported separately.
     """
     scores, kinds = np.asarray(attacks, np.float64), np.array([str(kind) for kind in species])
     live = np.asarray(bona_fide, np.float64)
@@ -108,7 +109,7 @@ def attack_errors(
 def bpcer_at_apcer(
     attacks: ArrayLike, species: Iterable[str], bona_fide: ArrayLike, apcer: float
 ) -> AttackErrors:
-    """The errors at the highest threshold whose worst APCER is at most `apcer`.
+    """Compute the errors at the highest threshold with a worst APCER of at most `apcer`.
 
     With 0.1, 0.05 and 0.01 this is the standard's BPCER10, BPCER20 and BPCER100.
     """
@@ -119,6 +120,6 @@ def bpcer_at_apcer(
     for kind in np.unique(kinds):
         own = np.sort(scores[(kinds == kind) & ~np.isnan(scores)])
         allowed = int(np.floor(apcer * len(own) * (1 + 1e-12)))
-        # Attacks strictly below the threshold pass: it may equal the first that must not.
+        # Only attacks below the threshold pass, so it can equal the first that must not pass.
         limits.append(own[allowed] if allowed < len(own) else np.inf)
     return attack_errors(attacks, kinds.tolist(), bona_fide, float(min(limits, default=np.inf)))

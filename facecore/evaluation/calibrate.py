@@ -1,4 +1,4 @@
-"""Measuring a calibration on pictures of people: the packs' own, and a user's population."""
+"""Measure a calibration on pictures of people, for a pack or for a user's population."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
     "save",
 ]
 
-# 18 million comparisons; more pictures would need gigabytes and settle nothing.
+# 18 million comparisons; more pictures would need gigabytes and add no precision.
 MAX_PICTURES = 6000
 
 _METHOD = (
@@ -41,7 +41,7 @@ _METHOD = (
 )
 _CROSSED = ", one picture of each made an ID portrait by facecore.face.id_portrait"
 
-# So many pairs of strangers would be expected to look as much alike as the doubtful ones.
+# Expected number of impostor pairs at least as similar as the doubtful ones.
 _DOUBTFUL = 0.01
 
 _JUST_BELOW_IDENTITY = 1 - 1e-5
@@ -49,7 +49,7 @@ _JUST_BELOW_IDENTITY = 1 - 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A picture that took no part, and why: an error's code and message."""
+    """A picture that was not used, with the code and message of the error."""
 
     path: str
     code: str
@@ -58,7 +58,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Two pictures of people who should be different, and look like one."""
+    """Two pictures of supposedly different people that look like the same person."""
 
     a: str
     b: str
@@ -67,27 +67,27 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measurement:
-    """What `measure` found.
+    """Result of `measure`.
 
     Attributes
     ----------
     calibration : Calibration
-        Of photographs against photographs.
+        For photographs against photographs.
     id_portrait_calibration : Calibration or None
-        Of ID portraits against photographs, where that was asked for.
+        For ID portraits against photographs, if requested.
     genuine, impostor : ndarray, shape (M,) and (N,), float32
         Similarities of photographs, for plots.
     pictures, identities : int
-        That took part.
+        Numbers of pictures and people used.
     skipped : tuple of Skipped
-        Pictures without a face, damaged ones, files that are no pictures.
+        Pictures without a face, damaged pictures, and other files.
     left_out : int
-        Pictures beyond `MAX_PICTURES`.
+        Number of pictures beyond `MAX_PICTURES`.
     loose : int
-        Pictures in nobody's folder, which took no part.
+        Number of unused pictures outside any person's folder.
     doubtful : tuple of Doubt
-        Pairs to look at, most alike first: one person in two folders, or twins.  They did take
-        part: whether they are mistakes is for a person to say.
+        Pairs for manual review, most similar first: one person in two folders, or twins.  They
+        are included in the measurement.
     """
 
     calibration: Calibration
@@ -102,7 +102,7 @@ class Measurement:
     doubtful: tuple[Doubt, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Convert to JSON-serialisable values."""
         portrait = self.id_portrait_calibration
         return {
             "pictures": self.pictures,
@@ -116,7 +116,7 @@ class Measurement:
         }
 
     def lines(self) -> list[str]:
-        """The same for people."""
+        """Format as lines of text."""
         lines = [f"{self.pictures:,} pictures of {self.identities:,} people"]
         if self.left_out:
             lines.append(f"{self.left_out:,} more were left out: {MAX_PICTURES:,} are enough")
@@ -129,7 +129,7 @@ class Measurement:
             lines.append(f"{len(self.skipped)} skipped:")
             lines += [f"  {one.path}: {one.code}: {one.message}" for one in self.skipped]
         if self.doubtful:
-            lines.append("look at these: is one person in two folders?")
+            lines.append("check these pairs: is one person in two folders?")
             lines += [f"  {d.similarity:.3f}  {d.a}  {d.b}" for d in self.doubtful[:20]]
             if len(self.doubtful) > 20:
                 lines.append(f"  and {len(self.doubtful) - 20} more")
@@ -155,12 +155,12 @@ def _table(title: str, made: Calibration) -> list[str]:
 
 
 def find_pictures(folder: Path) -> list[tuple[str | None, Path]]:
-    """(person, file) of a folder that holds a folder per person; see `pictures_of_people`.
+    """List (person, file) of a folder with one folder per person; see `pictures_of_people`.
 
     Raises
     ------
     InvalidParameter
-        It is no folder, cannot be read, or holds no folder with a file.
+        `folder` is not a folder, cannot be read, or holds no folder with a file.
     """
     found = pictures_of_people(folder)
     if all(person is None for person, _ in found):
@@ -177,31 +177,30 @@ def measure(
     id_portraits: bool = True,
     progress: bool = False,
 ) -> Measurement:
-    """Fit the tables of an engine's pack on pictures of people, all pairs of them.
+    """Fit the calibrations of an engine's pack on all pairs of pictures of people.
 
     Parameters
     ----------
     engine : FaceEngine
-        Its detector and embedder are measured; its calibration plays no part.
+        Its detector and embedder are measured; its calibration is not used.
     pictures : sequence of (str or None, Path)
-        Person and file; those of None, as nobody knows who is on them, take no part.
+        Person and file; pictures with person None are ignored.
     dataset : str
-        Name of what is measured.
+        Name of the data set.
     face : {"largest", "central"}
-        Which face stands for a picture.
+        Face to use in each picture.
     id_portraits : bool, default True
-        Also fit the table for ID portraits: each picture is made such a portrait
-        (`facecore.face.id_portrait`), detected and embedded as any other image, and compared
-        with all the photographs of others.  A portrait never meets the photograph that it was
-        made of.
+        Also fit the calibration for ID portraits: each picture is converted to an ID portrait
+        (`facecore.face.id_portrait`), detected and embedded like any other image, and compared
+        with all photographs except its source.
     progress : bool
         Show progress bars on standard error.
 
     Raises
     ------
     InvalidParameter
-        Too few people or pictures (see `Calibration.fit`), or one picture in two people's
-        folders.
+        Too few people or pictures (see `Calibration.fit`), or the same picture in the folders
+        of two people.
     """
     named = [(person, path) for person, path in pictures if person is not None]
     chosen = _choose(named)
@@ -209,7 +208,7 @@ def measure(
     embedded = embed_all(engine, paths, face, progress)
     skipped = _skipped(embedded, paths)
     found = np.flatnonzero(embedded.found).tolist()
-    rows = sorted(found, key=lambda row: chosen[row][0])  # a person's pictures side by side
+    rows = sorted(found, key=lambda row: chosen[row][0])  # by person, for `_bootstrapped`
     names = [chosen[row][0] for row in rows]
     people = np.unique(names, return_inverse=True)[1]
     identities = len(set(names))
@@ -241,7 +240,7 @@ def measure(
         alike = people[have][:, None] == people[None]
         genuine_crossed = np.clip(crossed[alike & other], -1, 1)
         portrait = _fit(genuine_crossed, crossed[~alike], skipped, fit)
-        # Rows without a portrait take no part.
+        # `part` excludes rows without a portrait.
         whole = np.zeros_like(similarity)
         whole[have] = crossed
         part = np.zeros_like(same)
@@ -262,10 +261,10 @@ def measure(
 
 
 def default_file(engine: FaceEngine) -> Path:
-    """Where a pack's own calibration goes: beside the pack.
+    """Default path of a user's calibration of a pack.
 
-    For a pack that facecore knows by name that is the cache for pulled packs, as nothing is
-    written into an installation; for one in a folder of the user's, the folder that holds it.
+    For packs known by name it is in the cache of pulled packs, because an installation is
+    never modified; for a pack in a user's folder it is in that folder's parent.
     """
     pack = engine.pack
     name = f"{pack.name}.calibration.toml"
@@ -274,7 +273,7 @@ def default_file(engine: FaceEngine) -> Path:
 
 
 def save(path: Path, engine: FaceEngine, measurement: Measurement) -> None:
-    """Write a measurement's tables into a file that ``FaceEngine(calibration=...)`` reads.
+    """Write a measurement's calibrations to a file for ``FaceEngine(calibration=...)``.
 
     Raises
     ------
@@ -294,7 +293,7 @@ def save(path: Path, engine: FaceEngine, measurement: Measurement) -> None:
 
 
 def _choose(pictures: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
-    """At most `MAX_PICTURES`, of as many people as possible: everybody's first, then second..."""
+    """Select up to `MAX_PICTURES` pictures: the first of every person, then the second, ..."""
     if len(pictures) <= MAX_PICTURES:
         return list(pictures)
     albums: dict[str, list[tuple[str, Path]]] = {}
@@ -320,7 +319,7 @@ def _refuse_one_picture_twice(
     if len(twice):
         a, b = (paths[i] for i in twice[0])
         raise InvalidParameter(
-            f"{a} and {b} are one picture in two people's folders", "remove the wrong one"
+            f"{a} and {b} are the same picture in two people's folders", "remove the wrong one"
         )
 
 
@@ -331,9 +330,9 @@ def _doubtful(
     compared: NDArray[np.bool_],
     paths: Sequence[Path],
 ) -> tuple[Doubt, ...]:
-    """Impostor pairs that the pack's table expects less than once in a hundred such sets.
+    """Find impostor pairs that the pack's calibration expects less than once in 100 such sets.
 
-    A pack without a table is judged by the one that was just `made`.
+    A pack without a calibration uses `made`, the one just measured.
     """
     own = engine.pack.embedder.calibration
     table = made if own is None else Calibration.from_spec(own)
@@ -373,7 +372,7 @@ def _bootstrapped(
     compared: NDArray[np.bool_],
     crossed: str,
 ) -> Calibration:
-    """A table with intervals by bootstrap of people; `people` must be sorted."""
+    """Add bootstrap intervals over people to a calibration; `people` must be sorted."""
     starts = np.unique(people, return_index=True)[1]
 
     def by_people(counts: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Whether two packs' vectors may stand in for each other: one enrols, the other one searches."""
+"""Measure whether the vectors of two packs are interchangeable between gallery and probe."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["Interchange", "compare_variants"]
 
 @dataclass(frozen=True, slots=True)
 class Interchange:
-    """What `compare_variants` found; comparisons are ordered (gallery, probe) pairs.
+    """Result of `compare_variants`; comparisons are ordered (gallery, probe) pairs.
 
     Attributes
     ----------
     cosine_mean, cosine_low : float
-        Of the two vectors of one picture: mean, and first percentile.
+        Mean and first percentile of the cosine between the two vectors of a picture.
     pictures, genuine, impostor : int
-        Pictures that have both vectors, and comparisons among them.
+        Number of pictures with both vectors, and of comparisons among them.
     thresholds, fmr, mixed_fmr, fnmr, mixed_fnmr : tuple of float
-        Error rates at each threshold: among the gallery's own vectors, and mixed.
+        Thresholds and error rates: within the gallery's pack, and between the two packs.
     """
 
     cosine_mean: float
@@ -44,35 +44,35 @@ def compare_variants(
     people: ArrayLike,
     thresholds: ArrayLike,
 ) -> Interchange:
-    """Compare the vectors that two packs give the same pictures.
+    """Compare the vectors of two packs for the same pictures.
 
     Parameters
     ----------
     gallery, probes : ndarray, shape (N, D), float32
-        Unit vectors of N pictures from one pack and from the other; a row of NaN where a picture
-        has none.
+        Unit vectors of N pictures from the two packs; a row of NaN for a picture without a
+        vector.
     people : array_like, shape (N,)
-        Who is on each picture.
+        Person in each picture.
     thresholds : array_like, shape (T,)
-        Similarities; the gallery's pack's.
+        Similarities of the gallery's pack.
 
     Raises
     ------
     InvalidParameter
-        Shapes that do not fit, or no genuine or no impostor comparison.
+        Mismatched shapes, or no genuine or no impostor comparison.
     """
     person = np.asarray(people)
     if gallery.shape != probes.shape or gallery.ndim != 2 or person.shape != gallery.shape[:1]:
         raise InvalidParameter(
-            f"vectors {gallery.shape} and {probes.shape} of {person.size} pictures do not fit",
-            "give a row for each picture from both packs",
+            f"vectors {gallery.shape} and {probes.shape} of {person.size} pictures do not match",
+            "give one row per picture for both packs",
         )
     both = ~(np.isnan(gallery).any(axis=1) | np.isnan(probes).any(axis=1))
     gallery, probes, person = gallery[both], probes[both], person[both]
     same = person[:, None] == person[None]
     genuine, impostor = same & ~np.eye(len(person), dtype=bool), ~same
     if not genuine.any() or not impostor.any():
-        raise InvalidParameter("there are no comparisons of one person, or none of two")
+        raise InvalidParameter("there are no genuine or no impostor comparisons")
     cosines = np.einsum("ij,ij->i", gallery, probes, dtype=np.float64)
     limits = np.asarray(thresholds, np.float64).ravel()
     own, mixed = gallery @ gallery.T, gallery @ probes.T

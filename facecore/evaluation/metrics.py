@@ -1,7 +1,7 @@
-"""Error rates of verification, by the names of ISO/IEC 19795-1.
+"""Error rates of verification, named as in ISO/IEC 19795-1.
 
 False match rate (FMR): share of impostor comparisons that pass; false non-match rate (FNMR):
-share of genuine comparisons that do not.  A comparison passes at or above the threshold.
+share of genuine comparisons that fail.  A comparison passes at or above the threshold.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def fmr(impostor: ArrayLike, threshold: float) -> float:
 
 
 def fnmr(genuine: ArrayLike, threshold: float) -> float:
-    """False non-match rate: share of genuine comparisons not at or above a threshold.
+    """False non-match rate: share of genuine comparisons below a threshold.
 
-    A NaN, which stands for a comparison that could not be made, counts as not matching.
+    NaN means that a comparison was not possible and counts as a non-match.
     """
     values = np.asarray(genuine)
     if not values.size:
@@ -57,7 +57,7 @@ def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float) -> float:
     Parameters
     ----------
     genuine, impostor : array_like, shape (N,) and (M,)
-        Similarities or scores, higher for more alike.
+        Similarities or scores; higher means more similar.
     far : float
         0..1.
 
@@ -77,7 +77,7 @@ def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float) -> float:
         allowed += 1
     if allowed >= len(descending):
         return 1.0
-    # Strictly above the first comparison that must not pass.
+    # Strictly above the highest comparison that must not pass.
     return float((accepted > descending[allowed]).mean())
 
 
@@ -96,7 +96,7 @@ def tar_at_far_rate(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Rate:
-    """True accept rate as by `tar_at_far`, with its 95 % interval.
+    """Compute `tar_at_far` with its 95 % interval.
 
     Parameters
     ----------
@@ -104,9 +104,11 @@ def tar_at_far_rate(
     far : float
         0..1.
     genuine_people : array_like, shape (N,), optional
-        Who is compared.  With `impostor_people` the interval is by bootstrap of people, and
-        each resample finds its own threshold.  Otherwise it is Wilson's at the one threshold.
+        Person of each genuine comparison.  Together with `impostor_people` it gives a bootstrap
+        interval over people, with a threshold per resample.  Otherwise the interval is Wilson's,
+        at the single threshold.
     impostor_people : array_like, shape (M, 2), optional
+        The two people of each impostor comparison.
     resamples : int
     seed : int
     """
@@ -118,7 +120,7 @@ def tar_at_far_rate(
     one = np.asarray(genuine_people)
     people = np.concatenate([np.stack([one, one], 1), np.asarray(impostor_people)])
     if people.shape != (total + len(strangers), 2):
-        raise InvalidParameter("a comparison has no people named, or too many")
+        raise InvalidParameter("each comparison must name two people (one if genuine)")
     names, person = np.unique(people, return_inverse=True)
     person = person.reshape(people.shape)
     who = person[:total, 0]
@@ -130,7 +132,7 @@ def tar_at_far_rate(
         genuine_weight = drawn[who]
         if not passing[-1] or not genuine_weight.sum():
             continue
-        # The first comparison that must not pass; a hair's breadth for far times the total.
+        # The first comparison that must not pass; the factor absorbs rounding of the product.
         first = np.searchsorted(passing, far * passing[-1] * (1 + 1e-12), side="right")
         above = accepted > descending[first] if first < len(descending) else np.ones(total, bool)
         rates.append(genuine_weight @ above / genuine_weight.sum())
@@ -139,14 +141,14 @@ def tar_at_far_rate(
 
 @dataclass(frozen=True, slots=True)
 class ErrorCurve:
-    """The two error rates over all thresholds: a ROC is `fmr` by `tar`, a DET `fmr` by `fnmr`.
+    """FMR and FNMR over all thresholds; a ROC plots `tar` over `fmr`, a DET `fnmr` over `fmr`.
 
     Attributes
     ----------
     thresholds : ndarray, shape (K,), float64
-        Falling; the first is infinite.
+        In decreasing order; the first is infinite.
     fmr, fnmr : ndarray, shape (K,), float64
-        `fmr` rises and `fnmr` falls along the curve.
+        `fmr` increases and `fnmr` decreases along the curve.
     """
 
     thresholds: NDArray[np.float64]
@@ -159,7 +161,7 @@ class ErrorCurve:
         return 1.0 - self.fnmr
 
     def eer(self) -> float:
-        """Equal error rate: where the straight lines through the points have FMR = FNMR."""
+        """Equal error rate, where FMR = FNMR, interpolated linearly between points."""
         gap = self.fmr - self.fnmr  # rises from -1 to 1
         after = int(np.argmax(gap >= 0))
         if after == 0 or gap[after] == 0:
@@ -169,12 +171,12 @@ class ErrorCurve:
 
 
 def error_curve(genuine: ArrayLike, impostor: ArrayLike) -> ErrorCurve:
-    """Both error rates over every threshold that parts two comparisons.
+    """Compute both error rates at every threshold that separates two comparisons.
 
     Raises
     ------
     InvalidParameter
-        A side is empty, or holds a NaN.
+        `genuine` or `impostor` is empty or contains NaN.
     MissingExtra
         scikit-learn is not installed.
     """
@@ -183,7 +185,7 @@ def error_curve(genuine: ArrayLike, impostor: ArrayLike) -> ErrorCurve:
 
 
 def histogram_curve(histograms: Histograms) -> ErrorCurve:
-    """The same from counts, at the lower edge of every bin that holds a comparison."""
+    """Compute an `error_curve` from histograms, at the lower edge of every occupied bin."""
     low = histograms.edges()[:-1]
     own, other = histograms.genuine > 0, histograms.impostor > 0
     return _curve(low[own], low[other], histograms.genuine[own], histograms.impostor[other])
@@ -206,20 +208,20 @@ def _curve(
 
 
 def best_threshold(values: NDArray[np.floating], same: NDArray[np.bool_]) -> float:
-    """Threshold with the highest accuracy of ``values >= threshold`` against `same`.
+    """Find the threshold with the highest accuracy of ``values >= threshold`` against `same`.
 
-    Where several are as good, the middle of them is taken, as a threshold is to serve for
-    pairs that were not seen.
+    Among equally good thresholds the middle one is chosen, which generalises best to unseen
+    pairs.
     """
     if not len(values):
         raise InvalidParameter("there is no comparison to choose a threshold on")
     order = np.argsort(values, kind="stable")
     ordered, labels = values[order].astype(np.float64), same[order]
-    # right[i]: correct decisions when the threshold lies just below ordered[i].
+    # right[i]: number of correct decisions with the threshold just below ordered[i].
     genuine_above = np.append(np.cumsum(labels[::-1])[::-1], 0)
     impostor_below = np.append(0, np.cumsum(~labels))
     right = genuine_above + impostor_below
-    # A threshold cannot part equal values.
+    # A threshold cannot separate equal values.
     possible = np.append(True, np.append(ordered[1:] > ordered[:-1], True))
     best = np.flatnonzero(possible & (right == right[possible].max()))
     cut = best[len(best) // 2]
@@ -235,17 +237,17 @@ def best_threshold(values: NDArray[np.floating], same: NDArray[np.bool_]) -> flo
 def k_fold_accuracy(
     values: NDArray[np.floating], same: NDArray[np.bool_], fold: NDArray[np.integer]
 ) -> NDArray[np.float64]:
-    """Accuracy of each fold at the threshold that is best on all the others.
+    """Compute the accuracy of each fold at the best threshold of the other folds.
 
     Parameters
     ----------
     values : ndarray, shape (N,)
-        Similarities; NaN where a pair could not be compared: no threshold is chosen on it,
-        and it counts as wrong.
+        Similarities; NaN marks a pair that could not be compared, which is ignored when choosing
+        a threshold and counts as wrong.
     same : ndarray, shape (N,), bool
-        Whether a pair shows one person.
+        Whether both pictures of a pair show the same person.
     fold : ndarray, shape (N,), int
-        The fold that a pair belongs to.
+        Fold of each pair.
 
     Returns
     -------
@@ -257,7 +259,7 @@ def k_fold_accuracy(
     """
     folds = np.unique(fold)
     if len(folds) < 2:
-        raise InvalidParameter(f"{len(folds)} folds: there must be two, to hold one out")
+        raise InvalidParameter(f"{len(folds)} folds: at least two are needed")
     values = np.asarray(values, np.float64)
     compared = ~np.isnan(values)
     accuracies = []

@@ -181,7 +181,7 @@ def test_vectors_that_depend_on_the_batch_are_made_one_by_one(folder: Path) -> N
     embedder(folder / "rec.onnx", batch_dependent=True)
     made = adopt(folder, pictures={"a": picture(1), "b": picture(2)})
     assert made.manifest.embedder.max_batch == 1
-    assert any("depends on the faces beside it" in note for note in made.notes)
+    assert any("depends on the other faces in its batch" in note for note in made.notes)
     engine = facecore.FaceEngine(made.name, threads=1)
     vectors = list(engine.embed_many([picture(seed) for seed in range(4)]))
     for seed, vector in enumerate(vectors):
@@ -241,7 +241,7 @@ def test_a_wrong_order_given_by_hand_is_told(people: Path, folder: Path) -> None
     """End to end, on the order of the mean: 0/1 swamps the vector with brightness."""
     made = adopt(folder, people=people, channels="RGB", normalisation="0/1")
     assert made.manifest.embedder.input.mean == (0.0, 0.0, 0.0)
-    assert any("parts people less well" in note for note in made.notes)
+    assert any("separates people less well" in note for note in made.notes)
 
 
 def test_the_detector_of_another_pack_is_copied(folder: Path, cache: Path) -> None:
@@ -250,7 +250,7 @@ def test_the_detector_of_another_pack_is_copied(folder: Path, cache: Path) -> No
     assert sorted(path.name for path in (cache / "rec").iterdir()) == ["detector.onnx", "pack.toml"]
     assert load_pack("rec").pack.detector.folder is None
     again = adopt([folder / "det.onnx", folder / "rec.onnx"], detector="compact", name="rec")
-    assert again.passed_over == {"det.onnx": "another detector was asked for"}
+    assert again.passed_over == {"det.onnx": "another detector was requested"}
     file = adopt(folder / "rec.onnx", detector=folder / "det.onnx")
     assert file.manifest.detector.architecture == "scrfd"
 
