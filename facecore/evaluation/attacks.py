@@ -73,8 +73,7 @@ def attack_errors(
         Attack scores of bona fide presentations; NaN for no response.
     threshold : float
     bona_fide_people : array_like, shape (M,), optional
-        Person of each bona fide presentation, for a bootstrap interval over people; by default
-        the interval is Wilson's.
+        Person of each bona fide presentation, for a bootstrap interval (default: Wilson's).
 
     Notes
     -----

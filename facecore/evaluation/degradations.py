@@ -1,4 +1,4 @@
-"""Pictures made worse by a stated degree, to see whether a quality measure notices."""
+"""Degrade pictures by a known degree, to test whether quality measures respond."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
-    """One way to make a picture of a face worse.
+    """A degradation of a picture of a face.
 
     Attributes
     ----------
     name, unit : str
-        What is done, and what a degree counts.
+        Name, and unit of the degree.
     measures : tuple of str
-        The quality measures that ought to notice, the first of them before all.
+        Quality measures that should respond, the most relevant first.
     degrees : tuple of float
         From harmless to severe.
     apply : callable
-        ``apply(pixels, face, degree)`` gives another picture, (H, W, 3) uint8 BGR; its size may
+        ``apply(pixels, face, degree)`` returns a new picture, (H, W, 3) uint8 BGR; its size may
         differ.
     related : tuple of str
-        Measures that it changes too, for a plain reason.  Written down after their moves had been
-        seen: docs/quality.md says which figures hang on it.
+        Measures with an explained side effect.  They were listed after their response was
+        observed; docs/quality.md states which figures depend on the list.
     """
 
     name: str
@@ -77,7 +77,7 @@ def _jpeg(pixels: Pixels, face: Face, degree: float) -> Pixels:
 
 
 def _in_linear_light(pixels: Pixels, gain: NDArray[np.floating] | float) -> Pixels:
-    """Multiply light, not code values: what another exposure would have recorded."""
+    """Scale linear light instead of code values, like a change of exposure."""
     light = np.clip(linear(np.arange(256) / 255)[pixels] * gain, 0, 1)
     coded = np.where(light > 0.0031308, 1.055 * light ** (1 / 2.4) - 0.055, 12.92 * light)
     return np.asarray(np.rint(255 * coded), np.uint8)
@@ -92,7 +92,7 @@ def _bright(pixels: Pixels, face: Face, degree: float) -> Pixels:
 
 
 def _side_light(pixels: Pixels, face: Face, degree: float) -> Pixels:
-    """The darker side darker by `degree` stops per eye distance, the other as much brighter."""
+    """Darken the darker side by `degree` stops per eye distance and brighten the other equally."""
     x1, y1, x2, y2 = (max(0, round(float(v))) for v in face.box)
     middle = round(_centre(face)[0])
     lighter = 1 if pixels[y1:y2, middle:x2].mean() >= pixels[y1:y2, x1:middle].mean() else -1
@@ -102,19 +102,19 @@ def _side_light(pixels: Pixels, face: Face, degree: float) -> Pixels:
 
 
 def _fade(pixels: Pixels, face: Face, degree: float) -> Pixels:
-    """Contrast taken away: `degree` of every pixel is replaced by the face's mean."""
+    """Reduce contrast: blend every pixel with the face's mean by the share `degree`."""
     x1, y1, x2, y2 = (max(0, round(float(v))) for v in face.box)
     mean = pixels[y1:y2, x1:x2].mean((0, 1))
     return np.asarray(np.rint(pixels * (1 - degree) + mean * degree), np.uint8)
 
 
 def _tint(pixels: Pixels, face: Face, degree: float) -> Pixels:
-    """Blue light: `degree` stops more blue and less red."""
+    """Apply blue light: `degree` stops more blue and less red."""
     return _in_linear_light(pixels, 2.0 ** (degree * np.array([1.0, 0.0, -1.0])))
 
 
 def _roll(pixels: Pixels, face: Face, degree: float) -> Pixels:
-    """Clockwise, on top of how far the head leans already."""
+    """Rotate the head clockwise to a roll of `degree` degrees."""
     import cv2
 
     across = face.landmarks[1] - face.landmarks[0]
@@ -127,19 +127,19 @@ def _roll(pixels: Pixels, face: Face, degree: float) -> Pixels:
 
 
 def turn_head(pixels: Pixels, face: Face, yaw: float = 0.0, pitch: float = 0.0) -> Pixels:
-    """The same head, turned, for a face that looks into the camera.
+    """Turn the head of a face that looks into the camera.
 
-    The picture is laid over an ellipsoid with a nose, which is turned and seen from afar
-    (orthographic).  For each pixel (u, v), in eye distances from the head's centre, the place
-    x on the untouched picture solves ``u = x cos(yaw) + z(x, y) sin(yaw)``, by iteration.
+    The picture is projected onto an ellipsoid with a nose, which is rotated and rendered
+    orthographically.  For each pixel (u, v), in eye distances from the head's centre, the
+    position x in the source solves ``u = x cos(yaw) + z(x, y) sin(yaw)``, by iteration.
 
     Parameters
     ----------
     pixels : ndarray, shape (H, W, 3), uint8
     face : Face
-        Upright, and looking ahead.
+        Upright and frontal.
     yaw, pitch : float
-        Degrees, to the image's right and down; at most 60.
+        Degrees, to the right of the image and down; at most 60.
     """
     import cv2
 
@@ -165,19 +165,19 @@ def turn_head(pixels: Pixels, face: Face, yaw: float = 0.0, pitch: float = 0.0) 
 
 
 def _cover(pixels: Pixels, face: Face, degree: float) -> Pixels:
-    """A grey-green disc with stripes that hides `degree` of the face's height, from below."""
+    """Hide `degree` of the face's height from below with a striped grey-green ellipse."""
     return _patch(pixels, face, (56.0, 118.0 - 50 * degree), (46.0, 50 * degree))
 
 
 def _gag(pixels: Pixels, face: Face, degree: float) -> Pixels:
-    """The same, over the mouth."""
+    """Cover the mouth with a striped grey-green ellipse."""
     return _patch(pixels, face, (56.0, 92.0), (26 * degree, 14 * degree))
 
 
 def _patch(
     pixels: Pixels, face: Face, centre: tuple[float, float], axes: tuple[float, float]
 ) -> Pixels:
-    """A striped ellipse, given in pixels of the aligned crop."""
+    """Draw a striped ellipse, given in pixels of the aligned crop."""
     import cv2
 
     back = cv2.invertAffineTransform(estimate(face.landmarks, TEMPLATE).matrix)
@@ -192,7 +192,7 @@ def _patch(
 
 
 def _cut(edge: str) -> Callable[[Pixels, Face, float], Pixels]:
-    """Cut the picture at one edge, which then is 3 - `degree` eye distances from the face."""
+    """Crop one edge of the picture at a distance of 3 - `degree` eye distances from the face."""
 
     def apply(pixels: Pixels, face: Face, degree: float) -> Pixels:
         height, width = pixels.shape[:2]
@@ -210,7 +210,7 @@ def _cut(edge: str) -> Callable[[Pixels, Face, float], Pixels]:
 
 
 def _widen(pixels: Pixels, face: Face, degree: float) -> Pixels:
-    """A picture so high that eye line to chin is 0.45 - `degree` of it."""
+    """Extend the picture's height until eye line to chin is 0.45 - `degree` of it."""
     import cv2
 
     height, width = pixels.shape[:2]
@@ -254,7 +254,7 @@ _LIST = (
     Degradation(
         "yaw", "degrees", ("yaw", "landmark_fit"), (0, 10, 20, 30, 40, 50),
         lambda pixels, face, degree: turn_head(pixels, face, yaw=degree),
-        # One cheek and one eye vanish, and a turned head is found with less confidence.
+        # A cheek and an eye disappear, and detection confidence drops.
         ("illumination_uniformity", "occlusion", "key_occlusion", "detection"),
     ),
     Degradation(

@@ -1,6 +1,6 @@
-"""Error rates of a search in a gallery, by the names of ISO/IEC 19795-1.
+"""Error rates of a search in a gallery, named as in ISO/IEC 19795-1.
 
-A search is mated when the person has a template in the gallery.  A candidate is a template at or
+A search is mated if the person has a template in the gallery.  A candidate is a template at or
 above the threshold.
 """
 
@@ -21,19 +21,19 @@ _BLOCK_CELLS = 1 << 21
 
 @dataclass(frozen=True, slots=True)
 class Searches:
-    """The outcome of each search of a gallery.
+    """Outcomes of searches in a gallery.
 
     Attributes
     ----------
     people : ndarray, shape (Q,)
-        Whose picture was searched for.
+        Person of each probe.
     mate : ndarray, shape (Q,), float32
-        Similarity of the person's best template; NaN for a search without a mate.
+        Similarity of the person's best template; NaN for a non-mated search.
     rank : ndarray, shape (Q,), int64
-        1 + the other people's templates that are at least as similar: ties count against the
-        system.  0 for a search without a mate.
+        1 + the number of other people's templates that are at least as similar: ties count
+        against the system.  0 for a non-mated search.
     top : ndarray, shape (Q,), float32
-        Highest similarity of another person's template; -inf where the gallery has none.
+        Highest similarity of another person's template; -inf if the gallery has none.
 
     References
     ----------
@@ -48,25 +48,25 @@ class Searches:
     top: NDArray[np.float32]
 
     def fpir(self, threshold: float) -> Rate:
-        """False positive identification rate: non-mated searches that return a candidate."""
+        """False positive identification rate: share of non-mated searches with a candidate."""
         alone = self.rank == 0
         if not alone.any():
-            raise InvalidParameter("every search has a mate: there is no FPIR")
+            raise InvalidParameter("every search has a mate: the FPIR is undefined")
         return rate(self.top[alone] >= threshold, self.people[alone])
 
     def fnir(self, threshold: float = -1.0, rank: int | None = None) -> Rate:
-        """False negative identification rate: mated searches that do not return the mate.
+        """False negative identification rate: share of mated searches that miss the mate.
 
         Parameters
         ----------
         threshold : float
-            The mate must be at or above it.
+            Lowest similarity of a candidate.
         rank : int, optional
-            The mate must be among so many candidates; any number by default.
+            Number of top candidates that must include the mate; by default unlimited.
         """
         mated = self.rank > 0
         if not mated.any():
-            raise InvalidParameter("no search has a mate: there is no FNIR")
+            raise InvalidParameter("no search has a mate: the FNIR is undefined")
         missed = self.mate[mated] < threshold
         if rank is not None:
             missed |= self.rank[mated] > rank
@@ -78,11 +78,11 @@ class Searches:
         Returns
         -------
         ndarray, shape (ranks,), float64
-            Element k - 1 is the rank-k identification rate; no threshold.
+            Element k - 1 is the rank-k identification rate, without a threshold.
         """
         mated = self.rank[self.rank > 0]
         if not len(mated) or ranks < 1:
-            raise InvalidParameter("a CMC needs a search that has a mate, and ranks from 1")
+            raise InvalidParameter("a CMC needs a mated search and at least one rank")
         within = mated[:, None] <= np.arange(1, ranks + 1)
         return np.asarray(within.mean(axis=0), np.float64)
 
@@ -93,7 +93,7 @@ def search_all(
     gallery: NDArray[np.float32],
     gallery_people: ArrayLike,
 ) -> Searches:
-    """Search a gallery for every probe, exactly, a block of probes at a time.
+    """Search a gallery exhaustively for every probe, in blocks of probes.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def search_all(
     searched, enrolled = np.asarray(probe_people), np.asarray(gallery_people)
     fits = len(probes) == len(searched) > 0 and len(gallery) == len(enrolled) > 0
     if not fits or probes.shape[1:] != gallery.shape[1:]:
-        raise InvalidParameter("each probe and each template needs one vector and one person")
+        raise InvalidParameter("each probe and each template needs a vector and a person")
     mate = np.full(len(probes), np.nan, np.float32)
     top = np.full(len(probes), -np.inf, np.float32)
     rank = np.zeros(len(probes), np.int64)

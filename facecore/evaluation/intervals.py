@@ -1,4 +1,4 @@
-"""Rates with their 95 % intervals: by bootstrap of people, or Wilson's where nobody is named."""
+"""Rates with 95 % intervals: bootstrap over people, or Wilson's if people are unknown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Rate", "rate"]
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share of comparisons and its 95 % interval.
+    """A share of comparisons with its 95 % interval.
 
     Attributes
     ----------
@@ -38,23 +38,23 @@ class Rate:
 
     @classmethod
     def wilson(cls, count: int, total: int) -> Rate:
-        """Of `total` independent comparisons."""
+        """Create a rate of `total` independent comparisons with Wilson's interval."""
         if not 0 <= count <= total or not total:
-            raise InvalidParameter(f"{count} of {total} comparisons is no rate")
+            raise InvalidParameter(f"{count} of {total} comparisons is not a rate")
         return cls(count / total, *wilson_interval(count, total), count, total)
 
     @classmethod
     def resampled(
         cls, count: int, total: int, rates: NDArray[np.floating], *, independent: int
     ) -> Rate:
-        """With the 2.5 % and 97.5 % quantiles of a bootstrap's `rates`.
+        """Create a rate with the 2.5 % and 97.5 % quantiles of the bootstrap `rates`.
 
-        Where no resample differs, as when no comparison counts or every one, Wilson's interval
-        is given, of the same share of so many `independent` comparisons: the pairs of people
-        (the people, of genuine comparisons), however many pictures there are of each.
+        If all resamples agree, for example because none or all comparisons count, the interval
+        is Wilson's for the same share of `independent` comparisons: the number of pairs of
+        people (of people, for genuine comparisons), regardless of the number of pictures.
         """
         if not 0 <= count <= total or not total or independent < 1:
-            raise InvalidParameter(f"{count} of {total} comparisons is no rate")
+            raise InvalidParameter(f"{count} of {total} comparisons is not a rate")
         value = count / total
         if count in (0, total) or not len(np.unique(rates)) > 1:
             people = min(independent, total)
@@ -70,7 +70,7 @@ class Rate:
 
 
 def _percent(share: float) -> str:
-    """Three digits that mean something, however rare."""
+    """Format a share in percent with three significant digits, however small it is."""
     if share >= 0.1:
         return f"{100 * share:.2f} %"
     text = f"{100 * share:#.3g}"
@@ -84,14 +84,14 @@ def rate(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Rate:
-    """Share of the comparisons that are counted, with its interval.
+    """Compute the share of comparisons that count, with its interval.
 
     Parameters
     ----------
     counted : array_like, shape (N,), bool
     people : array_like, shape (N,) or (N, 2), optional
-        Who is compared: one person for genuine, two for impostor comparisons.  Without it
-        the comparisons are taken for independent.
+        One person per genuine comparison, two per impostor comparison.  By default the
+        comparisons are assumed to be independent.
     resamples : int
     seed : int
 
@@ -102,7 +102,7 @@ def rate(
     """
     hits = np.asarray(counted, bool)
     if not hits.size:
-        raise InvalidParameter("there is no comparison to take a rate of")
+        raise InvalidParameter("a rate needs at least one comparison")
     count, total = int(hits.sum()), hits.size
     if people is None:
         return Rate.wilson(count, total)
@@ -110,7 +110,7 @@ def rate(
     if len(who) != total or who.shape[1:] not in ((), (2,)):
         raise InvalidParameter(f"people has shape {who.shape}, must name {total} comparisons")
     names, person = np.unique(who, return_inverse=True)
-    # Who meets whom, in whatever order, and how often.
+    # Unordered pairs of people, and the number of comparisons of each.
     distinct, row = np.unique(
         np.sort(person.reshape(total, -1), axis=1), axis=0, return_inverse=True
     )

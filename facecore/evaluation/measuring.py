@@ -1,4 +1,4 @@
-"""What every protocol does with an engine and its pictures, between reading and reporting."""
+"""Steps shared by all protocols between reading pictures and reporting results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 def embed_some(
     engine: FaceEngine, paths: Sequence[Path], face: FaceChoice, progress: bool
 ) -> Embedded:
-    """As `facecore.evaluation.vectors.embed_all`, of pictures not all of which may fail."""
+    """Embed pictures with `facecore.evaluation.vectors.embed_all`; raise if all of them fail."""
     embedded = embed_all(engine, paths, face, progress)
     if not embedded.found.any():
         codes = ", ".join(f"{code} {count:,}" for code, count in embedded.counts().items())
@@ -40,32 +40,32 @@ def embed_some(
 
 
 class Clock:
-    """Wall time of the parts of a run, in `seconds`."""
+    """Measures the wall time of the parts of a run, in `seconds`."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """End the part `name`: it took all the time since the last one."""
+        """End the part `name`, which began at the previous lap."""
         now = time.perf_counter()
         self.seconds[name], self._last = now - self._last, now
 
 
 def operating_scores(engine: FaceEngine) -> list[float]:
-    """The documented table's, and the engine's threshold."""
+    """List the documented threshold scores and the engine's threshold."""
     return sorted({*engine.calibration.far_thresholds.values(), engine.threshold})
 
 
 def operating_thresholds(engine: FaceEngine) -> NDArray[np.float64]:
-    """Similarities of those scores."""
+    """Convert `operating_scores` to similarities."""
     return engine.calibration.similarity(operating_scores(engine))
 
 
 def operating_points(
     engine: FaceEngine, fmr: Sequence[Rate] | None, fnmr: Sequence[Rate] | None
 ) -> tuple[OperatingPoint, ...]:
-    """Join rates, one at each of `operating_thresholds`, with what the calibration promises."""
+    """Combine rates, one per operating threshold, with the nominal rates of the calibration."""
     calibration, scores = engine.calibration, operating_scores(engine)
     return tuple(
         OperatingPoint(
@@ -83,7 +83,7 @@ def operating_points(
 def compare_pictures(
     engine: FaceEngine, vectors: NDArray[np.float32], people: ArrayLike
 ) -> AllPairs:
-    """All pairs of the pictures, at `operating_thresholds`."""
+    """Compare all pairs of pictures at `operating_thresholds`."""
     return compare_all(vectors, people, operating_thresholds(engine))
 
 
@@ -95,7 +95,7 @@ def by_group(
     names: Sequence[str],
     labels: Mapping[str, Mapping[str, str]],
 ) -> tuple[GroupRates, ...]:
-    """Rates within each group: both pictures of a pair belong to it."""
+    """Compute rates within each group; both pictures of a pair belong to it."""
     measured = []
     for attribute, group_of in labels.items():
         own = np.array([group_of.get(name, "") for name in names])
@@ -113,7 +113,7 @@ def by_group(
 def identify(
     engine: FaceEngine, vectors: NDArray[np.float32], people: NDArray[np.integer]
 ) -> Identification | None:
-    """Enrol the first picture of everybody who has another; search with all the others."""
+    """Enrol the first picture of everyone with two or more; search with all other pictures."""
     _, first, person, count = np.unique(
         people, return_index=True, return_inverse=True, return_counts=True
     )

@@ -210,8 +210,7 @@ def _curve(
 def best_threshold(values: NDArray[np.floating], same: NDArray[np.bool_]) -> float:
     """Find the threshold with the highest accuracy of ``values >= threshold`` against `same`.
 
-    Among equally good thresholds the middle one is chosen, which generalises best to unseen
-    pairs.
+    Among equally good thresholds the middle one is chosen, to generalise to unseen pairs.
     """
     if not len(values):
         raise InvalidParameter("there is no comparison to choose a threshold on")
@@ -242,8 +241,7 @@ def k_fold_accuracy(
     Parameters
     ----------
     values : ndarray, shape (N,)
-        Similarities; NaN marks a pair that could not be compared, which is ignored when choosing
-        a threshold and counts as wrong.
+        Similarities; NaN (not comparable) is ignored for the threshold and counts as wrong.
     same : ndarray, shape (N,), bool
         Whether both pictures of a pair show the same person.
     fold : ndarray, shape (N,), int

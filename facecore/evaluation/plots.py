@@ -1,8 +1,8 @@
-"""Figures of an evaluation, for matplotlib (extra ``evaluation``).
+"""Plots of evaluation results with matplotlib (extra ``evaluation``).
 
-Every function returns a new `matplotlib.figure.Figure`: pyplot, which keeps global state and
-opens windows, is never imported.  The colours are those of M. Okabe and K. Ito, "Color Universal
-Design", 2008, which colour-blind readers can tell apart; no line is told by colour alone.
+Every function returns a new `matplotlib.figure.Figure`; pyplot, which keeps global state and
+opens windows, is never imported.  The colours are from M. Okabe and K. Ito, "Color Universal
+Design", 2008, and safe for colour-blind readers; no line is identified by colour alone.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _PROBIT_TICKS = [1e-7, 1e-6, 1e-5, 1e-4, 0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4
 
 
 def plot_roc(curve: ErrorCurve, points: Sequence[OperatingPoint] = ()) -> Figure:
-    """True accept rate by the logarithm of the false match rate, with the scores' thresholds."""
+    """Plot the true accept rate over the logarithmic false match rate, with thresholds."""
     figure, axes = _figure()
     rare = _rarest(curve.fmr)
     shown = curve.fmr > rare
-    worst = float(curve.tar[~shown].max())  # what is reached where the picture begins
+    worst = float(curve.tar[~shown].max())  # TAR at the left edge of the plot
     x, y = np.append(rare, curve.fmr[shown]), np.append(worst, curve.tar[shown])
     axes.step(x, 100 * y, where="post", color=_BLUE, linewidth=2, clip_on=False, zorder=3)
     axes.set(
@@ -64,7 +64,7 @@ def plot_roc(curve: ErrorCurve, points: Sequence[OperatingPoint] = ()) -> Figure
 
 
 def plot_det(curve: ErrorCurve, points: Sequence[OperatingPoint] = ()) -> Figure:
-    """Detection error trade-off on normal deviate (probit) axes.
+    """Plot the detection error trade-off on normal deviate (probit) axes.
 
     References
     ----------
@@ -74,7 +74,7 @@ def plot_det(curve: ErrorCurve, points: Sequence[OperatingPoint] = ()) -> Figure
     figure, axes = _figure()
     rare, few = _rarest(curve.fmr), _rarest(curve.fnmr)
     high = 0.5
-    # A curve that makes fewer errors than can be told runs along the picture's edge.
+    # Rates too low to measure are drawn along the edge of the plot.
     x, y = np.clip(curve.fmr, rare, high), np.clip(curve.fnmr, few, high)
     axes.plot(_probit(x), _probit(y), color=_BLUE, linewidth=2, clip_on=False, zorder=3)
     equal = _probit([max(rare, few), high])
@@ -100,7 +100,7 @@ def plot_det(curve: ErrorCurve, points: Sequence[OperatingPoint] = ()) -> Figure
 
 
 def plot_histograms(histograms: Histograms, points: Sequence[OperatingPoint] = ()) -> Figure:
-    """How alike pictures of one person, and of two, are; each side's area is one."""
+    """Plot the similarity densities of genuine and impostor pairs, each with area one."""
     figure, axes = _figure()
     sides = (
         ("impostor", histograms.impostor, _ORANGE, "\\\\\\"),
@@ -112,7 +112,7 @@ def plot_histograms(histograms: Histograms, points: Sequence[OperatingPoint] = (
         raise InvalidParameter("there is no comparison to draw")
     for name, counts, colour, hatch in sides:
         if total := int(counts.sum()):
-            # A bin of the picture: 0.004 wide, or more where that would leave it ragged.
+            # Bins of the plot: 0.004 wide, or wider for few pairs.
             width = 32 if total > 100_000 else 128 if total > 1000 else 512
             density = counts.reshape(-1, width).sum(axis=1) * len(counts) / (2 * width * total)
             axes.stairs(
@@ -150,15 +150,15 @@ def plot_histograms(histograms: Histograms, points: Sequence[OperatingPoint] = (
 def plot_calibration(
     histograms: Histograms, calibration: Calibration, points: Sequence[OperatingPoint] = ()
 ) -> Figure:
-    """What the pack promises, and what was measured: false match rate by score.
+    """Plot the nominal and the measured false match rate over the score.
 
-    The rates at `points` carry their 95 % intervals.
+    The rates at `points` have 95 % intervals.
     """
     figure, axes = _figure()
     impostor = histograms.impostor
     total = int(impostor.sum())
     if not total:
-        raise InvalidParameter("a calibration is checked on impostor comparisons")
+        raise InvalidParameter("a calibration plot needs impostor comparisons")
     above = np.cumsum(impostor[::-1])[::-1] / total
     scores = calibration.score(histograms.edges()[:-1])
     shown = (scores >= 20) & (above > 0)
@@ -182,7 +182,7 @@ def plot_calibration(
 
 
 def plot_folds(accuracy: ArrayLike) -> Figure:
-    """Accuracy of each fold, and their mean with its standard error."""
+    """Plot the accuracy of each fold, and the mean with its standard error."""
     values = 100 * np.asarray(accuracy, np.float64)
     figure, axes = _figure()
     number = np.arange(1, len(values) + 1)
@@ -201,7 +201,7 @@ def plot_folds(accuracy: ArrayLike) -> Figure:
 
 
 def plot_groups(groups: Sequence[GroupRates], score: float) -> Figure:
-    """False match rate within each group at one score, with 95 % intervals."""
+    """Plot the false match rate within each group at one score, with 95 % intervals."""
     rows = [
         (f"{group.attribute} {group.group}\n{group.images:,} pictures", point)
         for group in groups
@@ -229,7 +229,7 @@ def plot_groups(groups: Sequence[GroupRates], score: float) -> Figure:
 
 
 def plot_discard(curves: dict[str, DiscardCurve], limit: float = 0.3) -> Figure:
-    """Error-versus-discard curves of quality measures, by name, with their partial areas."""
+    """Plot error-versus-discard curves of quality measures, with their partial areas."""
     if not curves:
         raise InvalidParameter("there is no curve to draw")
     figure, axes = _figure()
@@ -273,7 +273,7 @@ def _name(axes: Any, text: str, where: tuple[float, ...], above: bool = False) -
 
 
 def _bars(axes: Any, places: Sequence[float], rates: Sequence[Rate], across: bool = False) -> None:
-    """Points with intervals, in percent."""
+    """Draw points with intervals, in percent."""
     value, low, high = (
         100 * np.array([getattr(rate, name) for rate in rates]) for name in ("value", "low", "high")
     )
@@ -283,7 +283,7 @@ def _bars(axes: Any, places: Sequence[float], rates: Sequence[Rate], across: boo
 
 
 def _rarest(rates: NDArray[np.float64]) -> float:
-    """Where a curve begins: at ten errors, as fewer say little, or where few are made at one."""
+    """Lowest rate of a plot: that of ten errors, or of one if only few comparisons were made."""
     least = min(float(rates[rates > 0].min(initial=1.0)), 0.1)
     return min(10 * least, max(least, 1e-3))
 

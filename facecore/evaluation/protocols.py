@@ -1,4 +1,4 @@
-"""Test sets, run as their authors say, and a user's own pictures in the same way."""
+"""Protocols of published test sets, and the same measurements on a user's pictures."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ _FAR = (0.01, 0.001)
 def lfw(
     engine: FaceEngine, root: Path, *, labels: Path | None = None, progress: bool = False
 ) -> LfwResult:
-    """Ten-fold accuracy on the 6,000 pairs of LFW, and the rates of all pairs of their pictures.
+    """Measure ten-fold accuracy on the 6,000 pairs of LFW, and rates of all pairs of pictures.
 
-    One crop per picture, no flip.  The face nearest to the centre stands for a picture, as
-    LFW's pictures are centred on the labelled person.
+    Each picture gives one crop, without flipping: the face nearest to the centre, because LFW's
+    pictures are centred on the labelled person.
 
     Parameters
     ----------
     engine : FaceEngine
     root : Path
-        Holds ``pairs.txt`` and ``images/Name/Name_0001.jpg`` (or the names right inside it).
+        Folder with ``pairs.txt`` and ``images/Name/Name_0001.jpg`` (or ``Name/...`` directly).
     labels : Path, optional
-        A CSV file of ``image,group`` with images named ``Name/Name_0001.jpg``.
+        CSV file of ``image,group`` with images named ``Name/Name_0001.jpg``.
     progress : bool
         Show a progress bar.
 
     Raises
     ------
     InvalidParameter
-        `root` is not laid out so, or a picture of a pair is missing.
+        `root` has another layout, or a picture of a pair is missing.
 
     References
     ----------
@@ -86,9 +86,9 @@ def lfw(
     second = np.array([row[pair[3]] for pair in listed])
     fold, same = np.array([pair[0] for pair in listed]), np.array([pair[1] for pair in listed])
     usable = found[first] & found[second]
-    similarity = cosine(vectors[first], vectors[second])  # NaN where there is no vector
+    similarity = cosine(vectors[first], vectors[second])  # NaN if a vector is missing
     accuracy = k_fold_accuracy(similarity, same, fold)
-    stranger = ~same & usable  # what was not compared did not match falsely
+    stranger = ~same & usable  # pairs that were not compared are no false matches
     threshold = float(engine.calibration.similarity(engine.threshold))
     compared = compare_pictures(engine, vectors[found], people[found])
     grouped = by_group(engine, vectors, found, people, names, groups)
@@ -126,13 +126,13 @@ def lfw(
 
 
 def london(engine: FaceEngine, root: Path, *, progress: bool = False) -> LondonResult:
-    """Every neutral picture against every smiling one, at the engine's threshold.
+    """Compare every neutral picture with every smiling one, at the engine's threshold.
 
     Parameters
     ----------
     engine : FaceEngine
     root : Path
-        Holds ``NNN_neutral.jpg`` and ``NNN_smiling.jpg``.
+        Folder with ``NNN_neutral.jpg`` and ``NNN_smiling.jpg``.
     progress : bool
         Show a progress bar.
     """
@@ -166,14 +166,14 @@ def london(engine: FaceEngine, root: Path, *, progress: bool = False) -> LondonR
         threshold=engine.threshold,
         lowest_genuine=float(score[genuine & ~np.isnan(score)].min(initial=100.0)),
         points=operating_points(engine, false_match, false_non_match),
-        notes=("no rates by group: the set comes without labels",),
+        notes=("no rates by group: the set has no labels",),
         seconds=clock.seconds,
         histograms=Histograms.of(own[~np.isnan(own)], strangers),
     )
 
 
 def pairs(engine: FaceEngine, file: Path, *, progress: bool = False) -> PairsResult:
-    """The pairs of a file of ``a,b,label`` lines; the largest face stands for a picture.
+    """Compare the pairs of a file of ``a,b,label`` lines, using each picture's largest face.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def pairs(engine: FaceEngine, file: Path, *, progress: bool = False) -> PairsRes
         raise InvalidParameter(f"{file} names {len(missing)} missing files, first {missing[0]}")
     same = np.array([pair[2] for pair in listed])
     if same.all() or not same.any():
-        raise InvalidParameter(f"{file} needs pairs of one person and pairs of two")
+        raise InvalidParameter(f"{file} needs genuine and impostor pairs")
     clock = Clock()
     embedded = embed_some(engine, paths, "largest", progress)
     vectors = embedded.vectors
@@ -201,7 +201,7 @@ def pairs(engine: FaceEngine, file: Path, *, progress: bool = False) -> PairsRes
     compared = ~np.isnan(similarity)
     own, strangers = similarity[same], similarity[~same & compared]
     if not len(strangers):
-        raise InvalidParameter(f"no pair of two people in {file} could be compared")
+        raise InvalidParameter(f"no impostor pair in {file} could be compared")
     thresholds = operating_thresholds(engine)
     result = PairsResult(
         genuine=int(same.sum()),
@@ -216,7 +216,7 @@ def pairs(engine: FaceEngine, file: Path, *, progress: bool = False) -> PairsRes
             [rate(strangers >= t) for t in thresholds],
             [rate(~(own >= t)) for t in thresholds],
         ),
-        notes=("intervals take the pairs for independent: a pairs file names no people",),
+        notes=("intervals assume independent pairs: a pairs file names no people",),
         seconds=clock.seconds,
         histograms=Histograms.of(own[~np.isnan(own)], strangers),
     )
@@ -232,10 +232,10 @@ def folder(
     names: Literal["utkface"] | None = None,
     progress: bool = False,
 ) -> FolderResult:
-    """All pairs, and the searches, of a folder that holds a folder for each person.
+    """Measure verification and identification on a folder with one folder per person.
 
-    A picture right inside `root` is taken for a person of its own: in a set where people return
-    unnamed, their pairs count as impostors and the false match rate comes out too high.
+    Each picture directly in `root` counts as another person.  If some show the same person,
+    their pairs count as impostors and the false match rate is too high.
 
     Parameters
     ----------
@@ -243,9 +243,9 @@ def folder(
     root : Path
         See `facecore.evaluation.readers.read_folder`.
     labels : Path, optional
-        A CSV file of ``image,group``, with images named relative to `root`.
+        CSV file of ``image,group``, with images named relative to `root`.
     names : {"utkface"}, optional
-        Take groups of age, gender and race from names as ``AGE_GENDER_RACE_*``.
+        Parse groups of age, gender and race from file names ``AGE_GENDER_RACE_*``.
     progress : bool
         Show a progress bar.
     """
@@ -270,11 +270,11 @@ def folder(
     clock.lap("comparing")
     if loose := sum(name == person for name, person in listed):
         notes.append(
-            f"{loose:,} pictures lie right inside the folder, each taken for another person: "
-            "if some are not, the FMR is an upper bound"
+            f"{loose:,} pictures lie directly in the folder, each counted as another person: "
+            "if some show the same person, the FMR is an upper bound"
         )
     if without := int((~found).sum()):
-        notes.append(f"{without:,} pictures without a vector are in no pair")
+        notes.append(f"{without:,} pictures without a vector were not compared")
     return FolderResult(
         people=compared.people,
         genuine_pairs=compared.genuine_pairs,

@@ -1,4 +1,4 @@
-"""Whether a quality score is worth having: the error that is left when the worst is discarded."""
+"""Evaluate quality measures by the error that remains after discarding the worst pictures."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ __all__ = ["DiscardCurve", "error_versus_discard"]
 
 @dataclass(frozen=True, slots=True)
 class DiscardCurve:
-    """FNMR of the genuine comparisons that are left, by the share that was discarded.
+    """FNMR of the remaining genuine comparisons over the share discarded.
 
     Attributes
     ----------
     discarded : ndarray, shape (K,), float64
-        Rising from 0, below 1.
+        Increasing from 0, below 1.
     fnmr : ndarray, shape (K,), float64
-        A staircase: each value holds up to the next point.
+        Step function: each value applies up to the next point.
     """
 
     discarded: NDArray[np.float64]
     fnmr: NDArray[np.float64]
 
     def partial_area(self, limit: float = 0.2) -> float:
-        """Area under the staircase from 0 to `limit`, divided by `limit`: a mean FNMR.
+        """Area under the curve from 0 to `limit`, divided by `limit`: a mean FNMR.
 
-        It equals the FNMR of all comparisons where quality says nothing; lower is better.
+        Lower is better; an uninformative quality measure gives the FNMR of all comparisons.
         """
         if not 0 < limit <= 1:
             raise InvalidParameter(f"limit is {limit!r}, must be above 0 and at most 1")
@@ -38,9 +38,9 @@ class DiscardCurve:
         return float((np.diff(ends) * self.fnmr).sum() / limit)
 
     def best_area(self, limit: float = 0.2) -> float:
-        """The same for a quality that discards every false non-match first."""
+        """`partial_area` of an ideal quality measure, which discards false non-matches first."""
         start = float(self.fnmr[0])
-        # Of a share start of failures, d are gone: (start - d) / (1 - d), until none is left.
+        # After discarding the share d, the FNMR is (start - d) / (1 - d) until it reaches 0.
         end = min(limit, start)
         return (end + (1 - start) * float(np.log1p(-end))) / limit if start < 1 else 1.0
 
@@ -48,19 +48,19 @@ class DiscardCurve:
 def error_versus_discard(
     genuine: ArrayLike, quality_a: ArrayLike, quality_b: ArrayLike, threshold: float
 ) -> DiscardCurve:
-    """Error-versus-discard curve of a quality measure.
+    """Compute the error-versus-discard curve of a quality measure.
 
-    A comparison is as good as the worse of its two pictures.  Comparisons of equal quality are
-    discarded together, so that the curve does not hang on the order of the input.
+    The quality of a comparison is that of its worse picture.  Comparisons of equal quality are
+    discarded together, which makes the curve independent of the input order.
 
     Parameters
     ----------
     genuine : array_like, shape (N,)
-        Similarities of genuine comparisons; NaN, which could not be compared, does not match.
+        Similarities of genuine comparisons; NaN (not comparable) counts as a non-match.
     quality_a, quality_b : array_like, shape (N,)
-        Of the two pictures, higher for better.
+        Quality of the two pictures; higher is better.
     threshold : float
-        Similarity at which a comparison passes; the usual choice starts the curve near 5 %.
+        Similarity at which a comparison passes; usually chosen for an initial FNMR near 5 %.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Who is on which picture: pairs files, folders of people, and groups of pictures."""
+"""Read the labels of test pictures: pairs files, folders of people, and groups of pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _IMPOSTOR = {"0", "-1", "false", "different", "impostor"}
 
 
 def read_lfw_pairs(path: Path) -> list[tuple[int, bool, str, str]]:
-    """Parse LFW's ``pairs.txt`` into (fold, same, ``Name/Name_0001.jpg``, the other)."""
+    """Parse LFW's ``pairs.txt`` into (fold, same, first, second), as ``Name/Name_0001.jpg``."""
     text = _read(path)
     try:
         lines = text.splitlines()
@@ -29,7 +29,7 @@ def read_lfw_pairs(path: Path) -> list[tuple[int, bool, str, str]]:
         pairs = []
         for number, line in enumerate(line for line in lines[1:] if line.strip()):
             fields, fold = line.split(), number // (2 * size)
-            same = number % (2 * size) < size  # in each fold, first the pairs of one person
+            same = number % (2 * size) < size  # each fold lists genuine pairs first
             if len(fields) != (3 if same else 4) or not set(line).isdisjoint("/\\"):
                 raise ValueError(f"pair {number + 1} is {line.strip()!r:.80}")
             a, i = fields[0], int(fields[1])
@@ -44,12 +44,12 @@ def read_lfw_pairs(path: Path) -> list[tuple[int, bool, str, str]]:
 
 
 def read_pairs(path: Path) -> list[tuple[Path, Path, bool]]:
-    """Read lines of ``a,b,label``: two pictures, and whether they show one person.
+    """Read lines of ``a,b,label``: two pictures, and whether they show the same person.
 
-    Fields are parted by commas (quoted as in CSV) or, in a file without any, by blanks.  Paths
-    are relative to the file.  A label is 1, same, genuine or true, or 0, -1, different,
-    impostor or false.  Empty lines, lines from ``#``, and a first line that ends in ``label``
-    are passed over.
+    Fields are separated by commas (quoted as in CSV) or, in a file without commas, by blanks.
+    Paths are relative to the file.  Labels are 1, same, genuine or true, and 0, -1, different,
+    impostor or false.  Empty lines, lines that start with ``#``, and a first line that ends in
+    ``label`` are skipped.
     """
     text = _read(path)
     delimiter = "," if "," in text else "\t" if "\t" in text else " "
@@ -72,10 +72,10 @@ def read_pairs(path: Path) -> list[tuple[Path, Path, bool]]:
 
 
 def read_folder(root: Path) -> list[tuple[str, str]]:
-    """All pictures below a folder, as (name, person), by name.
+    """List all pictures below a folder as (name, person), sorted by name.
 
-    See `facecore.images.folders.pictures_of_people`.  The name is relative to `root`, with ``/``; a
-    picture right inside `root` is a person of its own.
+    See `facecore.images.folders.pictures_of_people`.  Names are relative to `root`, with ``/``;
+    each picture directly in `root` counts as another person.
     """
     found = []
     for person, path in pictures_of_people(root):
@@ -89,22 +89,22 @@ def read_folder(root: Path) -> list[tuple[str, str]]:
 
 
 def read_labels(path: Path, names: Sequence[str]) -> tuple[Labels, list[str]]:
-    """Groups of pictures from a CSV file: ``image,group``, or more columns after ``image``.
+    """Read groups of pictures from a CSV file: ``image,group``, or more columns after ``image``.
 
     Parameters
     ----------
     path : Path
-        Its first line names the columns; every column after ``image`` is a way of grouping.
-        An empty cell leaves a picture out of it.
+        The first line names the columns; each column after ``image`` is a separate grouping.
+        An empty cell excludes the picture from that grouping.
     names : sequence of str
-        The pictures that are measured, as they are named in the first column.
+        Names of the measured pictures, as in the first column.
 
     Returns
     -------
     labels : dict
         Column -> picture -> group.
     notes : list of str
-        What did not fit together.
+        Mismatches between the file and the pictures.
     """
     rows = _rows(path, _read(path))
     header = [field.strip().removeprefix("\ufeff") for field in rows[0]] if rows else []
@@ -129,7 +129,7 @@ def read_labels(path: Path, names: Sequence[str]) -> tuple[Labels, list[str]]:
 
 
 def utkface_labels(names: Sequence[str]) -> tuple[Labels, list[str]]:
-    """Groups from names as UTKFace's, ``AGE_GENDER_RACE_*``, in that data set's own codes.
+    """Parse groups from file names ``AGE_GENDER_RACE_*``, with the codes of UTKFace.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""A result as one page that needs nothing else, and as JSON with every number behind it."""
+"""Write a result as a self-contained HTML page, and as JSON with all its numbers."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _PACKAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Where a report was written."""
+    """Paths of a report."""
 
     html: Path
     json: Path
 
 
 def report_paths(out: Path) -> Report:
-    """Name the files of a report: ``OUT`` ends in .html, or is a folder for both."""
+    """Name the files of a report; `out` is an .html file or a folder."""
     if out.suffix.lower() in (".html", ".htm"):
         return Report(out, out.with_suffix(".json"))
     return Report(out / "report.html", out / "report.json")
@@ -52,20 +52,20 @@ def report_paths(out: Path) -> Report:
 def write_report(
     result: Result, engine: FaceEngine, out: Path, *, title: str, source: str = ""
 ) -> Report:
-    """Write a result as a page and as JSON, each of them whole or not at all.
+    """Write a result as an HTML page and as JSON, each file atomically.
 
     Parameters
     ----------
     result : Result
         From `facecore.evaluation.protocols`.
     engine : FaceEngine
-        That it was measured with.
+        Engine of the measurement.
     out : Path
-        See `report_paths`; folders are made.
+        See `report_paths`; missing folders are created.
     title : str
-        Of the page.
+        Title of the page.
     source : str
-        What was measured: a path or a name.
+        Path or name of the measured pictures.
 
     Raises
     ------
@@ -112,14 +112,14 @@ def _facts(
         "versions": _versions(),
         "result": result.as_dict(),
         "histograms": {
-            "bins": f"{len(histograms.genuine)} equal ones of similarity, -1 to 1; "
-            "[bin from 0, count] where there is one",
+            "bins": f"{len(histograms.genuine)} equal bins of similarity, -1 to 1; "
+            "[index from 0, count] of each bin that is not empty",
             "genuine": _sparse(histograms.genuine),
             "impostor": _sparse(histograms.impostor),
         },
     }
     if curve is not None:
-        # The first point's threshold is infinite, which JSON cannot say.
+        # Omit the first point: JSON cannot represent its infinite threshold.
         facts["curve"] = {
             "equal_error_rate": curve.eer(),
             "similarity": curve.thresholds[1:].tolist(),
@@ -130,7 +130,7 @@ def _facts(
 
 
 def _shown(text: str) -> str:
-    """A file name need not be UTF-8, JSON must."""
+    """Escape what UTF-8 cannot encode, such as undecodable bytes of a file name."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -151,6 +151,6 @@ def _versions() -> dict[str, str]:
             try:
                 versions[name] = version(package)
                 break
-            except PackageNotFoundError:  # an extra, or not installed by a package manager
+            except PackageNotFoundError:  # missing extra, or installed without metadata
                 continue
     return versions

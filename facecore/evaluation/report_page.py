@@ -1,4 +1,4 @@
-"""The page of a report: tables and figures, escaped, without scripts or outside addresses."""
+"""HTML page of a report: tables and figures, escaped, without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ __all__ = ["render"]
 def render(
     result: Result, engine: FaceEngine, facts: dict[str, Any], curve: ErrorCurve | None
 ) -> str:
-    """The page of a result: HTML without scripts, every figure inside it.
+    """Render the HTML page of a result, with embedded figures and without scripts.
 
     Parameters
     ----------
     result : Result
     engine : FaceEngine
     facts : dict
-        What the report's JSON says about the pack, the data and the versions.
+        The report's JSON: pack, data and versions.
     curve : ErrorCurve or None
-        None where one side of the comparisons is empty.
+        None without genuine or without impostor comparisons.
     """
     figures = "".join(
         f'<figure><h2>{escape(title)}</h2><img alt="{escape(title)}" src="{_svg(figure)}">'
@@ -69,23 +69,23 @@ def render(
 def _figures(
     result: Result, engine: FaceEngine, curve: ErrorCurve | None
 ) -> list[tuple[str, str, Figure]]:
-    """Title, what to read from it, and the figure."""
+    """List title, caption and figure of each plot."""
     made: list[tuple[str, str, Figure]] = []
     points, histograms = result.points, result.histograms
     if histograms.impostor.any():
         made.append(
             (
                 "Does the score keep its promise?",
-                "Measured below the dashed line: fewer strangers pass than promised. "
-                "Above it: more do. Bars are 95 % intervals.",
+                "Below the dashed line, fewer strangers pass than promised; above it, more. "
+                "Bars are 95 % intervals.",
                 plots.plot_calibration(histograms, engine.calibration, points),
             )
         )
     if histograms.genuine.any() or histograms.impostor.any():
         made.append(
             (
-                "Similarity of one person's and of two people's pictures",
-                "What lies right of a dashed line passes at that score.",
+                "Similarity of genuine and impostor pairs",
+                "Pairs to the right of a dashed line pass at that score.",
                 plots.plot_histograms(histograms, points),
             )
         )
@@ -93,15 +93,15 @@ def _figures(
         made.append(
             (
                 "ROC",
-                "Further up and left is better. Rates of fewer than ten false matches are left out "
-                "where there are many comparisons.",
+                "Closer to the upper left is better. With many comparisons, rates of fewer than "
+                "ten false matches are omitted.",
                 plots.plot_roc(curve, points),
             )
         )
         made.append(
             (
                 "DET",
-                f"Further down and left is better. Equal error rate {curve.eer():.3%}.",
+                f"Closer to the lower left is better. Equal error rate {curve.eer():.3%}.",
                 plots.plot_det(curve, points),
             )
         )
@@ -109,7 +109,7 @@ def _figures(
         made.append(
             (
                 "Accuracy by fold",
-                "Each fold at the threshold that is best on all the others.",
+                "Each fold at the best threshold of the other folds.",
                 plots.plot_folds(result.fold_accuracy),
             )
         )
@@ -129,7 +129,7 @@ def _figures(
 
 
 def _svg(figure: Figure) -> str:
-    """An image address that holds the picture itself."""
+    """Encode a figure as a data URL."""
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""What an evaluation found: numbers for programs, lines for people."""
+"""Results of an evaluation, as numbers and as lines of text."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """Both error rates at one score.
+    """Error rates at one score.
 
     Attributes
     ----------
     score, similarity : float
-        The threshold, on both scales.
+        Threshold on both scales.
     nominal_fmr : float
-        What the pack's calibration promises.
+        False match rate according to the pack's calibration.
     extrapolated : bool
-        Whether that lies beyond the calibration's last measured rate.
+        Whether `nominal_fmr` lies beyond the calibration's last measured rate.
     fmr, fnmr : Rate or None
-        Measured; None where there is no such comparison.
+        Measured rates; None without such comparisons.
     """
 
     score: float
@@ -45,7 +45,7 @@ class OperatingPoint:
     fnmr: Rate | None
 
     def line(self) -> str:
-        """The same for people."""
+        """Format as a line of text."""
         parts = [f"FMR {self.fmr or 'not measured'}, nominal {100 * self.nominal_fmr:.3g} %"]
         if self.fnmr:
             parts.append(f"FNMR {self.fnmr}")
@@ -54,15 +54,15 @@ class OperatingPoint:
 
 @dataclass(frozen=True, slots=True)
 class GroupRates:
-    """Rates among the pictures of one group: impostors are two people of that group.
+    """Rates within a group: impostor pairs are two people of the group.
 
     Attributes
     ----------
     attribute, group : str
-        As ``gender``, ``female``.
+        For example ``gender``, ``female``.
     images, people : int
     points : tuple of OperatingPoint
-        Empty where the group is too small to make a pair.
+        Empty if the group has no pair.
     """
 
     attribute: str
@@ -74,26 +74,26 @@ class GroupRates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What all protocols share.
+    """Base class of the results of all protocols.
 
     Attributes
     ----------
     images : int
-        Pictures.
+        Number of pictures.
     without_vector : dict of str to int
-        How many of them gave no vector, by the code of the error.
+        Number of pictures without a vector, by error code.
     threshold : float
-        The engine's, 0..100.
+        Threshold of the engine, 0..100.
     points : tuple of OperatingPoint
-        At the scores of the documented table and at the engine's threshold.
+        Rates at the documented threshold scores and at the engine's threshold.
     groups : tuple of GroupRates
-        Empty where no groups are known.
+        Empty if no groups are known.
     notes : tuple of str
-        What to know before the numbers are believed.
+        Limitations of the numbers.
     seconds : dict of str to float
         Wall time of ``embedding`` and ``comparing``.
     histograms : Histograms
-        Of the similarities that `points` are measured on; not in `as_dict`.
+        Similarities behind `points`; not in `as_dict`.
     """
 
     images: int
@@ -106,24 +106,24 @@ class Result:
     histograms: Histograms = field(repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON."""
+        """Convert to JSON-serialisable values."""
         plain = asdict(self, dict_factory=_without_histograms)
         return {**plain, "without_face": self.without_face}
 
     @property
     def without_face(self) -> int:
-        """Pictures that could be read and in which no face was found."""
+        """Number of readable pictures without a detected face."""
         return self.without_vector.get(NoFaceDetected.__name__, 0)
 
     @property
     def losses(self) -> str:
-        """``2 of 8 pictures (NoFaceDetected 1, UnreadableImage 1)``: those without a vector."""
+        """Pictures without a vector: ``2 of 8 pictures (NoFaceDetected 1, UnreadableImage 1)``."""
         why = ", ".join(f"{code} {count:,}" for code, count in self.without_vector.items())
         lost = f"{sum(self.without_vector.values()):,} of {self.images:,} pictures"
         return f"{lost} ({why})" if why else lost
 
     def lines(self) -> list[str]:
-        """The same for people."""
+        """Format as lines of text."""
         lines = self.own_lines()
         lines += [f"at score {point.score:<10g} {point.line()}" for point in self.points]
         for group in self.groups:
@@ -133,13 +133,13 @@ class Result:
         return lines + [f"note: {note}" for note in self.notes]
 
     def own_lines(self) -> list[str]:
-        """What only this protocol says: a name of at most 19 letters, and from column 20 on."""
+        """Lines of this protocol only: a name of up to 19 characters, the value from column 20."""
         return []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LfwResult(Result):
-    """Labeled Faces in the Wild, View 2, and all pairs of its pictures.
+    """Result on Labeled Faces in the Wild, View 2, and on all pairs of its pictures.
 
     Attributes
     ----------
@@ -147,13 +147,13 @@ class LfwResult(Result):
         Mean over the folds and its standard error, 0..1.
     fold_accuracy : tuple of float
     tar_at_far : dict of float to Rate
-        True accept rate over the listed pairs, by false accept rate; by bootstrap of people.
+        True accept rate over the listed pairs for each false accept rate; bootstrap intervals.
     fmr_at_threshold, fnmr_at_threshold : float
-        Over the listed pairs, at the engine's own threshold.
+        Error rates over the listed pairs at the engine's threshold.
     pairs, skipped : int
-        A pair is skipped where an image has no vector; the accuracy counts it as wrong.
+        Listed pairs, and those with an image without a vector; the accuracy counts them as wrong.
     genuine_pairs, impostor_pairs : int
-        All pairs of the pictures, which `points` and `groups` are measured on.
+        Numbers of all pairs of pictures, the basis of `points` and `groups`.
     """
 
     accuracy: float
@@ -182,17 +182,17 @@ class LfwResult(Result):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LondonResult(Result):
-    """Neutral against smiling of the Face Research Lab London Set.
+    """Result on the Face Research Lab London Set, neutral against smiling.
 
     Attributes
     ----------
     genuine, genuine_passing : int
-        Pairs of one person.
+        Numbers of genuine pairs.
     impostor, impostor_passing : int
-        Ordered pairs of one person's neutral and another's smiling picture.  Pairs of a picture
-        without a face count as not passing.
+        Numbers of ordered pairs of a neutral and another person's smiling picture.  Pairs with
+        a picture without a face count as not passing.
     lowest_genuine : float
-        Score of the worst genuine pair that could be compared.
+        Lowest score of the genuine pairs that could be compared.
     """
 
     genuine: int
@@ -213,16 +213,16 @@ class LondonResult(Result):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairsResult(Result):
-    """The pairs of a file.
+    """Result on the pairs of a file.
 
     Attributes
     ----------
     genuine, impostor : int
     skipped : int
-        Pairs with a picture that has no vector: a genuine one counts as not matching, an
-        impostor one is left out.
+        Pairs with a picture without a vector: genuine ones count as non-matches, impostor ones
+        are excluded.
     tar_at_far : dict of float to Rate
-        Wilson's intervals, as a pairs file names no people.
+        With Wilson intervals, because a pairs file names no people.
     """
 
     genuine: int
@@ -241,20 +241,20 @@ class PairsResult(Result):
 
 @dataclass(frozen=True, slots=True)
 class Identification:
-    """Searches of a gallery that holds the first picture of everybody who has another one.
+    """Result of searches in a gallery of the first picture of everyone with two or more.
 
     Attributes
     ----------
     gallery, mated, non_mated : int
-        Templates, searches for people who are enrolled, and for people who are not.
+        Numbers of templates, mated searches and non-mated searches.
     rank_one : Rate
-        Share of the mated searches whose mate comes first, whatever its score.
+        Share of mated searches with the mate at rank 1, regardless of its score.
     cmc : tuple of float
-        Share by rank 1..20.
+        Cumulative match characteristic at ranks 1..20.
     fnir : Rate
-        Mated searches whose mate does not come first at or above the threshold.
+        Share of mated searches without the mate at rank 1 and at or above the threshold.
     fpir : Rate or None
-        Non-mated searches with a candidate at the threshold; it grows with the gallery.
+        Share of non-mated searches with a candidate; it grows with the gallery.
     """
 
     gallery: int
@@ -268,15 +268,15 @@ class Identification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderResult(Result):
-    """All pairs of a folder of people.
+    """Result on all pairs of a folder of people.
 
     Attributes
     ----------
     people : int
-        Of whom a picture gave a vector.
+        Number of people with at least one vector.
     genuine_pairs, impostor_pairs : int
     identification : Identification or None
-        None where nobody has two pictures.
+        None if nobody has two pictures.
     """
 
     people: int

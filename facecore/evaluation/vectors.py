@@ -1,4 +1,4 @@
-"""Vectors of a set of pictures, and why some have none."""
+"""Embed a set of pictures and record which ones fail."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["Embedded", "IdPortraits", "embed_all"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedded:
-    """What `embed_all` gives.
+    """Result of `embed_all`.
 
     Attributes
     ----------
     vectors : ndarray, shape (N, D), float32
-        NaN where there is none.
+        A row of NaN for a picture without a vector.
     found : ndarray, shape (N,), bool
-        Which there are.
+        Whether each picture has a vector.
     errors : mapping of int to FacecoreError
-        Why a picture has none, by its index.
+        Index of a picture without a vector -> error.
     """
 
     vectors: NDArray[np.float32]
@@ -37,13 +37,13 @@ class Embedded:
     errors: Mapping[int, FacecoreError]
 
     def counts(self) -> dict[str, int]:
-        """How many pictures have no vector, by the error's code."""
+        """Count the pictures without a vector by error code."""
         return dict(sorted(Counter(error.code for error in self.errors.values()).items()))
 
 
 @dataclass(frozen=True, slots=True)
 class IdPortraits:
-    """Pictures made ID portraits (`facecore.face.id_portrait`), each when its turn comes."""
+    """Pictures converted lazily to ID portraits (`facecore.face.id_portrait`)."""
 
     engine: FaceEngine
     paths: Sequence[Path]
@@ -57,7 +57,7 @@ class IdPortraits:
             try:
                 pixels = images.load(path, self.engine.limits)
                 yield id_portrait(pixels, self.engine.sample(pixels, face=self.face).face)
-            except FacecoreError:  # an empty portrait, which has no face either
+            except FacecoreError:  # yield a blank portrait, in which no face is found
                 yield np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
 
 
@@ -67,7 +67,7 @@ def embed_all(
     face: FaceChoice,
     progress: bool = False,
 ) -> Embedded:
-    """Vectors of all pictures, in their order; no picture ends the run."""
+    """Embed all pictures in order; a picture without a vector does not stop the run."""
     errors: dict[int, FacecoreError] = {}
     vectors = np.empty((len(pictures), 0), np.float32)
     for i, answer in enumerate(engine.embed_many(pictures, progress=progress, face=face)):

@@ -17,12 +17,11 @@ _STEP = 0.02
 
 
 def connected(count: int, pairs: Pairs) -> NDArray[np.intp]:
-    """Label the connected components of a graph.
+    """Label the connected components of a graph of `count` vectors.
 
     Parameters
     ----------
     count : int
-        Number of vectors.
     pairs : Pairs
         Edges of the graph.
 

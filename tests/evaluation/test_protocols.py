@@ -227,7 +227,7 @@ def test_a_folder_of_people(engine: FaceEngine, tiny_lfw: Path) -> None:
     assert (found.gallery, found.mated, found.non_mated) == (2, 4, 1)
     assert (found.rank_one.value, found.cmc[0]) == (1, 1)
     assert (found.fnir.count, found.fpir and found.fpir.count) == (0, 1)
-    assert "1 pictures lie right inside" in result.notes[0]
+    assert "1 pictures lie directly in the folder" in result.notes[0]
     assert "1 pictures without a vector" in result.notes[1]
     json.dumps(result.as_dict())
     with pytest.raises(InvalidParameter, match="utkface"):
