@@ -225,7 +225,7 @@ def test_the_best_preprocessing_is_taken_and_a_worse_one_is_told(folder: Path) -
     # Two people cannot tell the colours, unless the lead is clear.
     channels, _, note = chosen(tried(6.0, 7.0, 6.0, 1.0, 1.0), few=True)
     assert channels == "RGB"
-    assert "cannot tell RGB from BGR" in note
+    assert "too few people to tell RGB from BGR" in note
     assert chosen(tried(4.0, 7.0, 4.0, 1.0, 1.0), few=True)[0] == "BGR"
     # Given by hand: kept, and told.
     channels, mean, note = chosen(

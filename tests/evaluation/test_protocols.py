@@ -176,7 +176,7 @@ def test_pairs(engine: FaceEngine, tiny_lfw: Path) -> None:
     assert result.tar_at_far[0.01].value == pytest.approx(2 / 3)
     json.dumps(result.as_dict())
     file.write_text("images/A/A_0001.jpg\timages/A/A_0002.jpg\t1\n")
-    with pytest.raises(InvalidParameter, match="pairs of two"):
+    with pytest.raises(InvalidParameter, match="impostor pairs"):
         pairs(engine, file)
     file.write_text("images/A/A_0001.jpg images/A/none.jpg 1\n")
     with pytest.raises(InvalidParameter, match=r"none\.jpg"):

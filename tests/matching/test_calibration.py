@@ -189,7 +189,7 @@ GOOD = np.linspace(-0.5, 0.5, 100_000)
         (np.append(GOOD, -1.5), "cosines"),
         (np.zeros(100_000), "vary"),
         (np.repeat([-1.0, 0.5], 100_000), "vary"),
-        (np.append(np.linspace(-0.5, 0.9, 1500), np.full(20, 0.99)), "too near"),
+        (np.append(np.linspace(-0.5, 0.9, 1500), np.full(20, 0.99)), "too close"),
         (np.append(np.full(9000, -1.0), np.linspace(-0.99, -0.1, 5000)), "vary"),
     ],
     ids=[
