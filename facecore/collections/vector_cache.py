@@ -87,7 +87,7 @@ class VectorCache:
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as error:
-            _log.warning("%s is damaged (%s) and begins anew", self.path, error)
+            _log.warning("%s is damaged (%s): replacing it with an empty file", self.path, error)
             self.path.unlink()
             return self._connect()
 
