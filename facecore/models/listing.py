@@ -1,4 +1,4 @@
-"""The packs of this machine: list them and verify them."""
+"""List and verify the packs on this machine."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ __all__ = ["FileCheck", "PackInfo", "list_packs", "verify"]
 
 @dataclass(frozen=True, slots=True)
 class PackInfo:
-    """What ``weights list`` shows of one pack.
+    """Description of a pack, as shown by ``facecore weights list``.
 
     Parameters
     ----------
     name, summary : str
-        From the registry; of an adopted pack, from its manifest.
+        From the registry; for an adopted pack, from its manifest.
     shipped : bool
-        Whether it travels inside facecore; if not, it is pulled.
+        Whether the pack is part of the facecore package; otherwise it is pulled.
     installed : bool
-        Whether all its files are here, with the right sizes. `verify` also hashes them.
+        Whether all files are present with the right sizes. `verify` also hashes them.
     folder : Path or None
-        Where it is, when it is installed.
+        Folder of the installed pack.
     size : int
-        Bytes of all its models.
+        Total size of the models, in bytes.
     manifest : Manifest or None
-        Licences, sources, training data and caveats of its models, by ``manifest.models``.
+        Its ``models`` hold licences, sources, training data and caveats.
     problem : str
-        Why there is no manifest; empty when there is.
+        Why the manifest or a model file is unusable; empty if there is no problem.
     adopted : bool
-        Whether it was made of a user's own files.
+        Whether the pack was made from the user's files.
     """
 
     name: str
@@ -57,22 +57,22 @@ class PackInfo:
 
 @dataclass(frozen=True, slots=True)
 class FileCheck:
-    """What `verify` found about one file of a pack.
+    """Result of verifying one file of a pack.
 
     Parameters
     ----------
     pack : str
         Name of the pack.
     file : str
-        Name of the file; the manifest's when the pack itself cannot be read.
+        Name of the file; the manifest's name if the pack cannot be read.
     installed : bool
-        Whether the pack is on this machine. A known pack that was not pulled is not wrong.
+        Whether the pack is on this machine. False is no error for a pack that was not pulled.
     ok : bool
-        Whether the file is there and is the published one.
+        Whether the file exists and matches the manifest.
     problem : str
-        What is wrong, in one line; empty when `ok`.
+        Problem in one line; empty if `ok`.
     hint : str
-        What to do about it; empty when `ok`.
+        How to fix it; empty if `ok`.
     """
 
     pack: str
@@ -84,7 +84,7 @@ class FileCheck:
 
 
 def list_packs() -> tuple[PackInfo, ...]:
-    """Describe every pack that facecore knows by name, and every adopted one, without hashing.
+    """List all known and adopted packs, without hashing their files.
 
     Examples
     --------
@@ -97,22 +97,22 @@ def list_packs() -> tuple[PackInfo, ...]:
 
 
 def verify(name_or_path: str | os.PathLike[str] | None = None) -> tuple[FileCheck, ...]:
-    """Hash the files of a pack, or of every known pack, against its manifest.
+    """Verify the files of one pack, or of all packs, against the manifest by SHA-256.
 
     Parameters
     ----------
     name_or_path : str or PathLike, optional
-        One pack; see `facecore.models.packs.find_pack`.  Left out, all of `list_packs`.
+        One pack; see `facecore.models.packs.find_pack`.  Default: all packs of `list_packs`.
 
     Returns
     -------
     tuple of FileCheck
-        One per file; one for the whole pack when it is not installed or has no manifest.
+        One per file; a single one for a pack that is not installed or has no valid manifest.
 
     Raises
     ------
     PackNotFound
-        The name is of no known pack. A bad pack is a result and never an error.
+        There is no pack of this name. A damaged pack is a result, not an error.
     """
     if name_or_path is None:
         names = (*registry.read_registry(), *adopted_packs())
@@ -163,7 +163,7 @@ def _describe_adopted(name: str) -> PackInfo:
 
 
 def _whole(name: str) -> Path | None:
-    """Folder of a pack whose files are all here, with the right sizes."""
+    """Return the pack's folder if all files are present with the right sizes, else None."""
     try:
         pack = packs.find_pack(name)
         sizes = all(

@@ -1,4 +1,4 @@
-"""The manifest of a model pack, ``pack.toml``: what its models are and what they expect."""
+"""The manifest of a model pack, ``pack.toml``: its models, their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -23,52 +23,52 @@ from facecore.models.specs import (
 
 MANIFEST_NAME = "pack.toml"
 
-# Alignment name -> side of the square crop in pixels.
+# Alignment name -> side of the square crop, in pixels.
 ALIGNMENTS = {"arcface-5pt-112": 112}
 
-# Detector architecture -> numbers of each head for one candidate face.
+# Detector architecture -> values per candidate face in each head.
 # YuNet: class, objectness, box, five landmarks.  SCRFD: score, box, landmarks.
 # RetinaFace: box, probabilities of background and face, landmarks.
 DETECTOR_HEADS = {"yunet": (1, 1, 4, 10), "scrfd": (1, 4, 10), "retinaface": (4, 2, 10)}
 
-# These have one output per head; the others have one per head and stride.
+# One output per head; other architectures have one per head and stride.
 JOINED_STRIDES = frozenset({"retinaface"})
 
-# Liveness architecture -> side of the square patches at native sampling that it looks at.
+# Liveness architecture -> side of its square patches, in pixels at native resolution.
 LIVENESS_PATCHES = {"native-patches-112": 112}
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
-# Protobuf, and so ONNX in one file, ends at 2 GiB. It also bounds what is read into memory.
+# Protobuf limits a single-file ONNX model to 2 GiB. This also bounds reads into memory.
 MAX_MODEL_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """What every model of a pack states about its file and its origin.
+    """File and origin of a model in a pack.
 
     Parameters
     ----------
     file : str
-        Bare name of the ONNX file.
+        Name of the ONNX file, without a folder.
     size : int
         Bytes.
     sha256 : str
         64 lower-case hexadecimal digits.
     architecture : str
-        For a detector the family of its heads, ``yunet``, ``scrfd`` or ``retinaface``; for a
-        liveness model ``native-patches-112``; for others a word for people.
+        For a detector the head family, ``yunet``, ``scrfd`` or ``retinaface``; for a liveness
+        model ``native-patches-112``; for other models a free description.
     license : str
-        Terms of use, as an SPDX name where there is one.
+        Terms of use: an SPDX identifier if one exists.
     source : str
         Where the file was published.
     training_data : str
-        Data sets that the model learnt from.
+        Data sets that the model was trained on.
     caveat : str
-        Warning to a user; may be empty, which the other texts may not.
+        Warning to the user.  The only text that may be empty.
     folder : str, optional
-        Absolute path of the folder that holds the file; left out, the pack's own folder.
-        ``facecore weights adopt`` writes it, so that a user's file need not be copied.
+        Absolute path of the folder that holds the file; default: the pack's folder.
+        ``facecore weights adopt`` sets it to avoid copying a user's file.
     """
 
     file: str
@@ -99,11 +99,11 @@ class DetectorSpec(ModelFile):
     Parameters
     ----------
     threshold : float
-        Least confidence of a face, 0–1.
+        Minimum confidence of a face, 0–1.
     input : InputSpec
-        Section of its own.
+        Subsection of the manifest.
     output : DetectorOutput
-        Section of its own.
+        Subsection of the manifest.
     """
 
     threshold: float
@@ -111,7 +111,7 @@ class DetectorSpec(ModelFile):
     output: DetectorOutput
 
     def __post_init__(self) -> None:
-        # Not super(): slots=True makes a new class, which a bare super() does not know.
+        # Not super(): slots=True creates a new class, and a bare super() refers to the old one.
         ModelFile.__post_init__(self)
         known = ", ".join(DETECTOR_HEADS)
         require(self.architecture in DETECTOR_HEADS, "architecture", f"must be one of {known}")
@@ -128,7 +128,7 @@ class DetectorSpec(ModelFile):
 
 
 def numbers_per_output(architecture: str, strides: int) -> tuple[int, ...]:
-    """Numbers for one candidate in each output of a detector with so many strides, in order."""
+    """Return the values per candidate in each output of a detector with `strides` strides."""
     repeat = 1 if architecture in JOINED_STRIDES else strides
     return tuple(n for n in DETECTOR_HEADS[architecture] for _ in range(repeat))
 
@@ -140,20 +140,20 @@ class EmbedderSpec(ModelFile):
     Parameters
     ----------
     alignment : str
-        Crop that it was trained on: ``arcface-5pt-112``.
+        Alignment of the training crops: ``arcface-5pt-112``.
     max_batch : int
-        Most faces in one run; 0 means any.
+        Maximum faces per run; 0 means any.
     input : InputSpec
-        Section of its own.
+        Subsection of the manifest.
     output : EmbedderOutput
-        Section of its own.
+        Subsection of the manifest.
     calibration : CalibrationSpec, optional
-        Photographs against photographs; without it the pack gives similarities but no scores.
+        Photos against photos; without it the pack returns similarities but no scores.
     id_portrait_calibration : CalibrationSpec, optional
-        Portraits from an identity card's chip against photographs.
+        Portraits from an identity card's chip against photos.
     interchange : InterchangeSpec, optional
-        For a variant: the contract of the pack whose vectors its own were measured to stand in
-        for.
+        For a variant: the contract of the pack whose vectors its own may replace, with the
+        measurement.
     """
 
     alignment: str
@@ -180,22 +180,22 @@ class EmbedderSpec(ModelFile):
 
 @dataclass(frozen=True, slots=True)
 class LivenessSpec(ModelFile):
-    """The classifier of presentation attacks of a pack.
+    """The presentation attack classifier of a pack.
 
     Parameters
     ----------
     threshold : float
-        Attack score from which a presentation is taken for an attack, 0–100.
+        Attack scores at or above this value count as an attack, 0–100.
     bpcer : float
-        Share of genuine presentations at or above the threshold, 0–1, as measured.
+        Measured share of genuine presentations at or above the threshold, 0–1.
     bpcer_dataset : str
-        Pictures that `bpcer` was measured on.
+        Data set that `bpcer` was measured on.
     input : InputSpec
-        Section of its own.
+        Subsection of the manifest.
     output : LivenessOutput
-        Section of its own.
+        Subsection of the manifest.
     cues : CueModel
-        Joins the network's answer with the cues; a section of its own.
+        Combines the network's output with the cues; subsection of the manifest.
     """
 
     threshold: float
@@ -216,22 +216,22 @@ class LivenessSpec(ModelFile):
 
     @property
     def max_batch(self) -> int:
-        """Any number of patches goes into one run."""
+        """0: a run takes any number of patches."""
         return 0
 
 
 @dataclass(frozen=True, slots=True)
 class AttributesSpec(ModelFile):
-    """The network of a pack that estimates age and gender.
+    """The age and gender network of a pack.
 
     Parameters
     ----------
     alignment : str
-        Crop that it was trained on: ``arcface-5pt-112``.
+        Alignment of the training crops: ``arcface-5pt-112``.
     input : InputSpec
-        Section of its own.
+        Subsection of the manifest.
     output : AttributesOutput
-        Section of its own.
+        Subsection of the manifest.
     """
 
     alignment: str
@@ -244,7 +244,7 @@ class AttributesSpec(ModelFile):
 
     @property
     def max_batch(self) -> int:
-        """Any number of faces goes into one run."""
+        """0: a run takes any number of faces."""
         return 0
 
 
@@ -263,7 +263,7 @@ ModelSpec: TypeAlias = DetectorSpec | EmbedderSpec | LivenessSpec | AttributesSp
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A whole ``pack.toml``; a pack may lack the models that default to None.
+    """Content of a ``pack.toml``; models that default to None are optional.
 
     Parameters
     ----------
@@ -272,12 +272,12 @@ class Manifest:
     name : str
         Lower-case letters, digits, ``_`` and ``-``; the name of the pack's folder.
     version, summary : str
-        For people.
+        Text for the user.
     detector, embedder, liveness, attributes
-        The models, each a section of its own.
+        The models, one section each.
     shares : str, optional
-        Name of the pack, in the folder beside this one, that holds the model files which this
-        one's folder lacks: the same bytes are not shipped twice.
+        Name of the pack, in a sibling folder, that holds the model files missing from this
+        folder.  Avoids shipping the same file twice.
     """
 
     format: int
@@ -305,7 +305,7 @@ class Manifest:
 
     @property
     def models(self) -> dict[str, ModelSpec]:
-        """Role -> model, of those that the pack has."""
+        """The models in the pack, by role."""
         found: dict[str, ModelSpec | None] = {
             "detector": self.detector,
             "embedder": self.embedder,
@@ -321,18 +321,18 @@ def read_manifest(path: Path) -> Manifest:
     Raises
     ------
     PackCorrupt
-        Names the file and the field that is wrong.
+        The manifest is invalid; the message names the file and the field.
     """
     return parse(Manifest, read_toml(path), path)
 
 
 def contract_id(embedder: EmbedderSpec) -> str:
-    """Identify the vector space that an embedder's templates live in.
+    """Return the identifier of an embedder's vector space.
 
-    Two templates may be compared only when their contracts are equal. The identity is the
-    embedder's file, its input section, its alignment and its dimension, and nothing else: a
-    pack's name, its detector and its calibration may change without a re-enrolment. A variant
-    that was measured to keep another pack's contract has that one.
+    Two templates are comparable only if their contracts are equal. The contract depends on the
+    embedder's file, input section, alignment and dimension only: a pack's name, detector and
+    calibration may change without re-enrolment. A variant with an `InterchangeSpec` has the
+    contract of the other pack.
 
     Returns
     -------

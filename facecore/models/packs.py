@@ -1,4 +1,4 @@
-"""Finding a pack on this machine and loading it: nothing here ever uses the network."""
+"""Find and load a pack on this machine, without the network."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def pull_command(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A pack that is installed on this machine.
+    """An installed pack.
 
     Parameters
     ----------
     manifest : Manifest
-        What the pack says about its models.
+        Description of the models.
     folder : Path
-        Where the model files are, but for those that it shares; see `path`.
+        Folder of the model files, except shared ones; see `path`.
     hint : str
-        What to do when one of its files turns out to be wrong.
+        Error hint for a damaged model file.
     """
 
     manifest: Manifest
@@ -59,48 +59,47 @@ class Pack:
 
     @property
     def detector(self) -> DetectorSpec:
-        """The detector's part of the manifest."""
+        """The manifest's detector section."""
         return self.manifest.detector
 
     @property
     def embedder(self) -> EmbedderSpec:
-        """The embedder's part of the manifest."""
+        """The manifest's embedder section."""
         return self.manifest.embedder
 
     @property
     def liveness(self) -> LivenessSpec | None:
-        """The liveness classifier's part of the manifest; None where the pack has none."""
+        """The manifest's liveness section, or None."""
         return self.manifest.liveness
 
     @property
     def attributes(self) -> AttributesSpec | None:
-        """The part of the manifest on age and gender; None where the pack has none."""
+        """The manifest's age and gender section, or None."""
         return self.manifest.attributes
 
     def path(self, model: ModelFile) -> Path:
-        """Where the file of one of its models is."""
+        """Return the path of a model's file."""
         return _path(self.manifest, self.folder, model)
 
     @property
     def contract_id(self) -> str:
-        """Identity of the embedder's vector space; see `facecore.models.manifest.contract_id`."""
+        """Identifier of the embedder's vector space; see `facecore.models.manifest.contract_id`."""
         return contract_id(self.manifest.embedder)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPack:
-    """A pack and the bytes of its models, whose SHA-256 was checked.
+    """A pack and the bytes of its models, verified by SHA-256.
 
     Parameters
     ----------
     pack : Pack
         The pack.
     detector, embedder : bytes
-        ONNX models; the very bytes that were hashed, so give these to ONNX Runtime and never
-        the path.
+        ONNX models.  Pass these verified bytes to ONNX Runtime, never the path.
     liveness : bytes, optional
     attributes : bytes, optional
-        None where the pack has no such model.
+        None if the pack has no such model.
     """
 
     pack: Pack
@@ -111,15 +110,15 @@ class LoadedPack:
 
 
 def find_pack(name_or_path: str | os.PathLike[str]) -> Pack:
-    """Find a pack on this machine, without a network and without hashing its files.
+    """Find a pack on this machine, without network access and without hashing its files.
 
     Parameters
     ----------
     name_or_path : str or PathLike
         A PathLike, or a string with a path separator, is a pack's folder. Any other string is
-        a name: looked up among the packs inside facecore, then among the pulled ones, and
-        last as a folder here. A known name therefore never means a folder of that name in
-        the working directory; write ``./name`` for that.
+        a name, looked up among the shipped packs, then the pulled packs, then the folders in
+        the working directory. To open a folder that has the name of a known pack, write
+        ``./name``.
 
     Returns
     -------
@@ -129,10 +128,10 @@ def find_pack(name_or_path: str | os.PathLike[str]) -> Pack:
     Raises
     ------
     PackNotFound
-        There is no such pack; for a known one that was not pulled, the hint is the command
+        There is no such pack. For a known pack that was not pulled, the hint is the command
         that pulls it.
     PackCorrupt
-        The manifest is not valid, or a model file is missing.
+        The manifest is invalid, or a model file is missing.
     """
     if not isinstance(name_or_path, str):
         return _from_folder(_as_path(name_or_path))
@@ -147,19 +146,19 @@ def find_pack(name_or_path: str | os.PathLike[str]) -> Pack:
     known = ", ".join((*registry.read_registry(), *adopted_packs()))
     raise PackNotFound(
         f"there is no pack named {name_or_path!r:.80}",
-        f"known packs: {known}; make one of your own files: facecore weights adopt FOLDER",
+        f"known packs: {known}; make a pack of your own files: facecore weights adopt FOLDER",
     )
 
 
 def load_pack(name_or_path: str | os.PathLike[str] | Pack) -> LoadedPack:
-    """Find a pack and read its models, checking size and SHA-256 of each.
+    """Find a pack, read its models and verify their size and SHA-256.
 
     Raises
     ------
     PackNotFound
         As `find_pack`.
     PackCorrupt
-        As `find_pack`, or a file is not the one that was published.
+        As `find_pack`, or a model file differs from the manifest in size or SHA-256.
     """
     pack = name_or_path if isinstance(name_or_path, Pack) else find_pack(name_or_path)
     return LoadedPack(
@@ -172,7 +171,7 @@ def load_pack(name_or_path: str | os.PathLike[str] | Pack) -> LoadedPack:
 
 
 def read_model(pack: Pack, model: ModelFile) -> bytes:
-    """Read one model of a pack, once, and return the bytes if they are the published ones.
+    """Read a model file once and return its verified bytes.
 
     Raises
     ------
@@ -184,7 +183,7 @@ def read_model(pack: Pack, model: ModelFile) -> bytes:
         if not path.is_file():  # neither a folder nor a pipe, which would block the read
             raise PackCorrupt(f"{path}: the model file is missing", pack.hint)
         with path.open("rb") as stream:
-            # One more byte than expected: enough to see that a file is too long.
+            # One extra byte reveals a file that is too long.
             data = stream.read(model.size + 1)
     except OSError as error:
         raise PackCorrupt(f"{path}: cannot be read: {error.strerror}", pack.hint) from error
@@ -199,7 +198,7 @@ def read_model(pack: Pack, model: ModelFile) -> bytes:
 
 
 def missing_files(manifest: Manifest, folder: Path) -> list[str]:
-    """Return the names of the model files that are neither in `folder` nor shared."""
+    """Return the names of the model files found neither in `folder` nor in the shared pack."""
     models = manifest.models.values()
     return [model.file for model in models if not _path(manifest, folder, model).is_file()]
 
@@ -226,14 +225,14 @@ def _from_folder(folder: Path) -> Pack:
     if not (folder / MANIFEST_NAME).is_file():
         raise PackNotFound(
             f"{folder} is not a pack: it has no {MANIFEST_NAME}",
-            "give a folder that has one; of ONNX files make one: facecore weights adopt FOLDER",
+            "give a pack's folder, or make a pack of ONNX files: facecore weights adopt FOLDER",
         )
     return _complete(Pack(read_manifest(folder / MANIFEST_NAME), folder))
 
 
 def _from_name(name: str) -> Pack | None:
     entry = registry.read_registry().get(name)
-    if entry is None:  # not published by facecore, but adopted, or put there by hand
+    if entry is None:  # adopted, or copied into the cache by hand
         cached = registry.cache_root() / name
         if not (cached / MANIFEST_NAME).is_file():
             return None
@@ -242,8 +241,7 @@ def _from_name(name: str) -> Pack | None:
     shipped = registry.shipped_root() / name
     if not (shipped / MANIFEST_NAME).is_file():
         raise PackNotFound(f"the pack {name} is not part of this installation", REINSTALL)
-    # The manifest inside facecore rules, not a copy in the cache: it is the one that was
-    # published with this version, and its calibration may be newer than the pull.
+    # The shipped manifest takes precedence over the cached copy: its calibration may be newer.
     manifest = _named(shipped / MANIFEST_NAME, name)
     if not missing_files(manifest, shipped):
         again = f"remove the model files from {shipped}, then {pull_command(name)}"

@@ -1,4 +1,4 @@
-"""The parts of a pack's manifest: tensors in, tensors out, and the measured calibration."""
+"""Parts of a pack's manifest: input tensors, output tensors and calibration."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from facecore.models.schema import require
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# The documented meaning of a score: each of these false accept rates has one fixed score.
+# The documented meaning of a score: false accept rate -> score.
 SCORE_AT_FAR = {0.01: 70.0, 0.001: 80.0, 0.0001: 90.0}
 
-# How the false accept rate goes on beyond the last measured knot.
+# How the false accept rate is extrapolated beyond the last measured knot.
 TAILS = ("exponential",)
 
-# What `facecore.face.pad_features.measure` measures, in its order.
+# The cues of `facecore.face.pad_features.measure`, in its order.
 LIVENESS_CUES = (
     "grid_peaks",
     "chroma_moire",
@@ -30,13 +30,13 @@ LIVENESS_CUES = (
     "frame_edges",
 )
 
-# Smaller scales cannot be told from rounding; 2 / 0.003 decays of e stay above float's underflow.
+# Smaller scales drown in rounding errors; exp(-2 / 0.003) does not underflow a float.
 LEAST_TAIL_SCALE = 0.003
 
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What a model's input tensor holds: ``x = (pixel - mean) / std``, pixels 0–255.
+    """A model's input tensor: ``x = (pixel - mean) / std``, pixels 0–255.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class InputSpec:
         Order of the colour channels; `mean` and `std` are in this order too.
     height, width : int
         In pixels.  0 means any size, for a detector any multiple of its largest stride.
-        A detector of a fixed size sees every picture fitted into a canvas of that size.
+        For a detector of a fixed size, every picture is fitted into a canvas of that size.
     mean, std : tuple of float
         Per channel, in units of 0–255 pixels.
     """
@@ -72,16 +72,17 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class DetectorOutput:
-    """The detector's output tensors, in the order in which its decoder takes them.
+    """The detector's output tensors, in the order that its decoder expects.
 
     Parameters
     ----------
     names : tuple of str
-        Names in the ONNX graph: head by head, and inside a head by rising stride.  The heads of
-        ``yunet`` are class, objectness, box and landmarks, those of ``scrfd`` score, box and
-        landmarks.  ``retinaface`` has one output for all strides: box, probabilities, landmarks.
+        Names in the ONNX graph, grouped by head and sorted by stride within a head.  The heads
+        of ``yunet`` are class, objectness, box and landmarks; those of ``scrfd`` are score, box
+        and landmarks.  ``retinaface`` has one output per head for all strides: box,
+        probabilities, landmarks.
     strides : tuple of int
-        Pixels of the input per cell of each feature map, rising.
+        Input pixels per cell of each feature map, in rising order.
     """
 
     names: tuple[str, ...]
@@ -103,7 +104,7 @@ class EmbedderOutput:
     name : str
         Name in the ONNX graph.
     dimension : int
-        Length of one vector.
+        Number of components of an embedding.
     """
 
     name: str
@@ -121,7 +122,7 @@ class LivenessOutput:
     Parameters
     ----------
     name : str
-        Name in the ONNX graph of the log odds of an attack, one per patch.
+        Name in the ONNX graph.  The output holds the log odds of an attack, one per patch.
     """
 
     name: str
@@ -132,7 +133,7 @@ class LivenessOutput:
 
 @dataclass(frozen=True, slots=True)
 class CueModel:
-    """A logistic regression over the cues of a recapture and the network's log odds.
+    """Logistic regression over the recapture cues and the network's log odds.
 
     ``z = bias + network * logit + sum(weight * clip((cue - mean) / scale, -4, 4))``, and the
     attack score is ``100 / (1 + exp(-z))``.
@@ -140,9 +141,9 @@ class CueModel:
     Parameters
     ----------
     names : tuple of str
-        All cues of `facecore.face.pad_features`, in their order.
+        All cues of `facecore.face.pad_features`, in the same order.
     mean, scale, weight : tuple of float
-        Of each cue.
+        One value per cue.
     network : float
         Weight of the network's log odds.
     bias : float
@@ -166,16 +167,16 @@ class CueModel:
 
 @dataclass(frozen=True, slots=True)
 class AttributesOutput:
-    """Output tensors of the network for age and gender.
+    """Output tensors of the age and gender network.
 
     Parameters
     ----------
     age : str
-        Name of the probabilities of the ages 0, 1, 2 … years, (N, `ages`).
+        Name of the output with the probabilities of ages 0, 1, 2 … years, (N, `ages`).
     gender : str
-        Name of the probability of being female, (N,).
+        Name of the output with the probability of being female, (N,).
     ages : int
-        Number of those ages.
+        Number of age classes.
     """
 
     age: str
@@ -220,12 +221,12 @@ class Knot:
     similarity : float
         Cosine, −1–1.
     low, high : float
-        95 % confidence interval of the false accept rate that was counted at this similarity.
+        95 % confidence interval of the false accept rate counted at this similarity.
     measured : bool
-        Whether there were enough comparisons to count the rate; otherwise the similarity is
-        the tail's extrapolation.
+        True if there were enough comparisons to count the rate; False if the similarity is
+        extrapolated by the tail.
     fnmr : MeasuredRate, optional
-        Share of genuine comparisons below this similarity; absent where there were none.
+        Share of genuine comparisons below this similarity; None if there were none.
     """
 
     score: float
@@ -250,20 +251,20 @@ class CalibrationSpec:
     Parameters
     ----------
     dataset : str
-        Name of the pictures that were measured.
+        Name of the data set.
     method : str
-        How they were measured.
+        Measurement protocol.
     identities, genuine, impostor : int
-        People, genuine comparisons and impostor comparisons in the measurement of every knot.
+        Number of people, genuine comparisons and impostor comparisons behind every knot.
     tail : {"exponential"}
-        How the rate falls beyond the last measured knot.
+        Model of the rate beyond the last measured knot.
     tail_scale : float
-        Similarity over which the tail's rate falls by the factor e.
+        Increase of similarity over which the rate falls by a factor of e.
     knots : tuple of Knot
-        By rising score; holds FAR 1 %, 0.1 % and 0.01 % at the scores 70, 80 and 90.  Those
-        that were measured come first.
+        Sorted by score; includes FAR 1 %, 0.1 % and 0.01 % at scores 70, 80 and 90.  Measured
+        knots come first.
     embedder : str, optional
-        SHA-256 of the embedder that the table was measured for; a pack with another refuses it.
+        SHA-256 of the measured embedder; a pack with another embedder rejects the table.
     """
 
     dataset: str
