@@ -1,4 +1,4 @@
-"""Packs of a user's own models in the cache: write the manifest, publish, remove."""
+"""Packs of a user's models in the cache: write the manifest, publish, remove."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["adopted_packs", "check_name", "manifest_text", "remove", "staged_pac
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that no pack may have, or that a pack of facecore has.
+    """Reject an invalid pack name, or the name of a facecore pack.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def check_name(name: str) -> None:
 
 
 def adopted_packs() -> tuple[str, ...]:
-    """Names of the packs in the cache that are not in the registry, in order."""
+    """Return the sorted names of the cached packs that are not in the registry."""
     known, root = registry.read_registry(), registry.cache_root()
     try:
         found = sorted(entry.name for entry in root.iterdir() if (entry / MANIFEST_NAME).is_file())
@@ -47,14 +47,15 @@ def adopted_packs() -> tuple[str, ...]:
 
 @contextmanager
 def staged_pack(name: str) -> Iterator[tuple[Path, Callable[[], Path]]]:
-    """Give a folder for a new pack, and the function that puts it into the cache.
+    """Provide a temporary folder for a new pack, and a function that publishes it to the cache.
 
-    Nothing is left where the function is not called.  A pack of that name is replaced in one step.
+    If the function is not called, nothing is kept.  A pack of the same name is replaced
+    atomically.
 
     Raises
     ------
     InvalidParameter
-        The cache cannot be written.
+        The cache is not writable.
     """
     target = registry.cache_root() / name
     try:
@@ -74,19 +75,19 @@ def staged_pack(name: str) -> Iterator[tuple[Path, Callable[[], Path]]]:
 
 
 def remove(name: str) -> Path:
-    """Remove an adopted or pulled pack from the cache; model files outside it stay.
+    """Remove an adopted or pulled pack from the cache; keep model files outside the cache.
 
     Returns
     -------
     Path
-        The folder that was removed.
+        The removed folder.
 
     Raises
     ------
     PackNotFound
-        It is not in the cache.
+        The pack is not in the cache.
     InvalidParameter
-        It ships with facecore, or the folder cannot be removed.
+        The pack ships with facecore, or the folder cannot be removed.
     """
     entry = registry.read_registry().get(name)
     if entry is not None and entry.shipped:
@@ -95,7 +96,7 @@ def remove(name: str) -> Path:
     if not is_pack_name(name) or not target.is_dir():
         raise PackNotFound(
             f"there is no pack {name!r:.80} in {registry.cache_root()}",
-            "the names are in: facecore weights list",
+            "list the packs: facecore weights list",
         )
     try:
         with atomic_files.exclusive(target):
@@ -109,7 +110,7 @@ def remove(name: str) -> Path:
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """Write a manifest as TOML that `read_manifest` reads as an equal one."""
+    """Return a manifest as TOML; `read_manifest` reads an equal manifest from it."""
     lines = _fields(manifest)
     for role, model in manifest.models.items():
         lines += ["", f"[{role}]", *_fields(model)]
@@ -124,7 +125,7 @@ def manifest_text(manifest: Manifest) -> str:
 
 
 def _fields(part: Any) -> list[str]:
-    """The lines of the fields that are no tables."""
+    """Return the TOML lines of the fields that are not tables."""
     lines = []
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)

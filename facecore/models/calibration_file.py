@@ -1,4 +1,4 @@
-"""Calibration tables as text: the sections of a manifest, and files of a user's own."""
+"""Calibration tables as TOML: manifest sections and calibration files."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class CalibrationFile:
-    """A user's own tables, for the vectors of one contract.
+    """Calibration tables that a user measured for one contract.
 
     Parameters
     ----------
     format : int
         1.
     facecore : str
-        Version that measured.
+        Version of facecore that measured the tables.
     pack : str
-        Name of the pack that was measured, for people; `contract` decides.
+        Name of the measured pack, for information; `contract` identifies it.
     contract : str
-        Identity of the vector space in which the similarities were measured.
+        Identifier of the vector space of the measured similarities.
     calibration : CalibrationSpec
-        Photographs against photographs.
+        Photos against photos.
     id_portrait_calibration : CalibrationSpec, optional
-        Portraits from an identity card's chip against photographs.
+        Portraits from an identity card's chip against photos.
     """
 
     format: int
@@ -60,26 +60,26 @@ class CalibrationFile:
 
 
 def read_calibration(path: Path) -> CalibrationFile:
-    """Read and check a file that `write_calibration` wrote.
+    """Read and check a file written by `write_calibration`.
 
     Raises
     ------
     InvalidParameter
-        Names the file and the field that is wrong.
+        The file is invalid; the message names the file and the field.
     """
     hint = "give a file that facecore calibrate wrote, or measure again"
     try:
         return parse(CalibrationFile, read_toml(path), path)
     except PackCorrupt as error:
         raise InvalidParameter(error.message, hint) from error
-    except ValueError as error:  # a path that cannot be one: a NUL
+    except ValueError as error:  # a NUL in the path
         raise InvalidParameter(f"{path!r} cannot be read: {error}", hint) from error
 
 
 def check_writable(path: Path) -> None:
-    """Find out before a long measurement that its result cannot be written.
+    """Check before a long measurement that its result can be written.
 
-    Folders that are missing are made.
+    Creates missing folders.
 
     Raises
     ------
@@ -91,9 +91,9 @@ def check_writable(path: Path) -> None:
 
 
 def write_calibration(path: Path, content: CalibrationFile) -> None:
-    """Write a calibration file, whole or not at all; one that is there is replaced.
+    """Write a calibration file atomically, replacing an existing one.
 
-    Folders that are missing are made.
+    Creates missing folders.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def write_calibration(path: Path, content: CalibrationFile) -> None:
 
 
 def calibration_lines(section: str, spec: CalibrationSpec) -> list[str]:
-    """The lines of TOML that hold a table under the heading `section`."""
+    """Return the TOML lines of a table under the heading `section`."""
     lines = [
         f"[{section}]",
         f"dataset = {_text(spec.dataset)}",
@@ -146,6 +146,6 @@ def calibration_lines(section: str, spec: CalibrationSpec) -> list[str]:
 
 
 def _text(value: str) -> str:
-    """A TOML string; JSON's escapes are TOML's, and what cannot be shown becomes a "?"."""
+    """Return a TOML string (same escapes as JSON), with "?" for each unprintable character."""
     shown = "".join(character if character.isprintable() else "?" for character in value)
     return json.dumps(shown, ensure_ascii=False)

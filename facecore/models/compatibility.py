@@ -1,4 +1,4 @@
-"""What allows two embedders one contract: a measurement that they may stand in for each other."""
+"""Evidence that an embedder's vectors are interchangeable with those of another pack."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["CONTRACT", "InterchangeSpec", "MixedRate"]
 
 CONTRACT = re.compile(r"c1-[0-9a-f]{16}")
 
-# What a variant must reach.  A vector that lies this near to the other one moves a similarity
-# by less than a hundredth in most comparisons, a fifth of the step from FAR 1 % to 0.1 %.
+# Limits for a variant.  At these cosines, most similarities change by less than 0.01, a fifth
+# of the step from FAR 1 % to 0.1 %.
 LEAST_MEAN_COSINE = 0.99
 LEAST_LOW_COSINE = 0.97
 MOST_FMR_RATIO = 1.25
@@ -22,16 +22,16 @@ MOST_FNMR_RISE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class MixedRate:
-    """Error rates at one similarity, a score's threshold of the pack that owns the contract.
+    """Error rates at one similarity: a score threshold of the pack that owns the contract.
 
     Parameters
     ----------
     similarity : float
         Cosine, -1–1.
     fmr, fnmr : float
-        Where gallery and probe are the owner's vectors, 0–1.
+        Gallery and probes are the owner's vectors, 0–1.
     mixed_fmr, mixed_fnmr : float
-        Where the gallery holds the owner's vectors and the probes are this embedder's.
+        The gallery holds the owner's vectors, the probes are this embedder's, 0–1.
     """
 
     similarity: float
@@ -52,23 +52,23 @@ class MixedRate:
 
 @dataclass(frozen=True, slots=True)
 class InterchangeSpec:
-    """The contract of another pack, and the evidence that this embedder's vectors keep it.
+    """Contract of another pack, with evidence that this embedder's vectors are compatible.
 
-    Every picture was taken through both packs from detection on.  Evidence that falls short of
-    what is asked is an error of the manifest: such an embedder has a contract of its own.
+    Both packs processed every picture from detection on.  Evidence below the limits is a
+    manifest error: such an embedder needs a separate contract.
 
     Parameters
     ----------
     pack, contract : str
         Name and contract of the pack that owns the contract.
     dataset : str
-        What was measured.
+        Name of the data set.
     pictures, identities, genuine, impostor : int
-        Pictures, people, and comparisons of one picture's vector of each pack, ordered.
+        Number of pictures, people, and ordered comparisons between vectors of the two packs.
     cosine_mean, cosine_low : float
-        Of the two vectors of one picture: mean, and first percentile.
+        Cosine between a picture's two vectors: mean and first percentile.
     rates : tuple of MixedRate
-        By rising similarity.
+        Sorted by similarity.
     """
 
     pack: str

@@ -1,4 +1,4 @@
-"""The bytes of a published file: from its address, or from a mirror on disk or on a network."""
+"""Download a published file from its address, or read it from a mirror."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIRROR_VARIABLE = "FACECORE_WEIGHTS_MIRROR"
 
 CHUNK = 1 << 16
 TIMEOUT = 30.0  # seconds without a single byte
-# The whole transfer must keep up this pace, or a server could hold the process for ever.
+# Minimum rate of the whole transfer, so that a slow server cannot block the process forever.
 MINUTES_AT_LEAST = 5
 BYTES_PER_SECOND = 16 * 1024
 
@@ -36,17 +36,17 @@ MIRROR_HINT = (
 
 
 def published_bytes(model: ModelFile, url: str) -> Iterator[bytes]:
-    """Stream the bytes of `model`, from the mirror where one is set and else from `url`.
+    """Stream the bytes of `model` from the mirror if one is set, otherwise from `url`.
 
-    Yields at most ``model.size`` bytes. The caller still has to hash them: what is checked
-    here is only what allows to stop early.
+    Yields at most ``model.size`` bytes. The caller must verify the hash: the size check here
+    only stops a wrong transfer early.
 
     Raises
     ------
     PackNotFound
-        The file cannot be reached, or the transfer was cut.
+        The file is unreachable, or the transfer was interrupted.
     PackCorrupt
-        What is there is not the published file.
+        The data differs from the published file.
     """
     mirror = os.environ.get(MIRROR_VARIABLE, "").strip()
     if not mirror:
@@ -67,7 +67,7 @@ def published_bytes(model: ModelFile, url: str) -> Iterator[bytes]:
 
 
 class _HttpsRedirectsOnly(urllib.request.HTTPRedirectHandler):
-    """Follow a redirect only to https, so that no step of the way can be downgraded."""
+    """Follow redirects to https only, so that no hop downgrades the connection."""
 
     def redirect_request(
         self,
@@ -85,7 +85,7 @@ class _HttpsRedirectsOnly(urllib.request.HTTPRedirectHandler):
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    # By hand and not build_opener(): that one also speaks ftp, file and data.
+    # Not build_opener(), which also accepts ftp, file and data addresses.
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -115,7 +115,7 @@ def _from_address(url: str, model: ModelFile, scheme_ok: tuple[str, ...]) -> Ite
                     f"{model.file} has {model.size}"
                 )
             missing = model.size
-            # read1 returns what has arrived, so that the deadline is looked at often.
+            # read1 returns the bytes received so far, so the deadline is checked often.
             while chunk := response.read1(min(CHUNK, missing + 1)):
                 if len(chunk) > missing:
                     raise PackCorrupt(f"{url}: longer than the {model.size} bytes expected")
@@ -146,7 +146,7 @@ def _named(root: Path, file: str) -> list[Path]:
 
 
 def _right_one(candidates: list[Path], model: ModelFile, mirror: str) -> Path:
-    """Return the candidate that has the published hash; only the hash can tell them apart."""
+    """Return the candidate that has the published hash."""
     looked = 0
     for path in candidates:
         try:
@@ -157,7 +157,7 @@ def _right_one(candidates: list[Path], model: ModelFile, mirror: str) -> Path:
                     digest.update(chunk)
                 if digest.hexdigest() == model.sha256:
                     return path
-        except (OSError, PackNotFound):  # unreadable is not right, and another one may be
+        except (OSError, PackNotFound):  # unreadable: try the next one
             continue
     if not looked:
         raise PackNotFound(f"the mirror {mirror} has no file {model.file}", MIRROR_HINT)

@@ -1,4 +1,4 @@
-"""Whether a session's tensors are those of the manifest: a wrong shape never loads."""
+"""Check a session's tensors against the manifest, so that a wrong shape never loads."""
 
 from __future__ import annotations
 
@@ -26,15 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["check_io", "expected_outputs"]
 
-# A picture side for the one run on zeros, where the manifest allows any: a multiple of all
-# strides in use.
+# Picture side of the run on zeros if the manifest allows any; a multiple of all strides.
 _ANY_SIDE = 64
 
 
 def expected_outputs(
     model: ModelSpec,
 ) -> dict[str, Shape | None]:
-    """Return what `check_io` is to expect of a pack's model: output name -> shape."""
+    """Return the output shapes of a model for `check_io`: output name -> shape."""
     if isinstance(model, EmbedderSpec):
         return {model.output.name: (None, model.output.dimension)}
     if isinstance(model, LivenessSpec):
@@ -42,7 +41,7 @@ def expected_outputs(
     if isinstance(model, AttributesSpec):
         return {model.output.age: (None, model.output.ages), model.output.gender: (None,)}
     numbers = numbers_per_output(model.architecture, len(model.output.strides))
-    # (image, candidate, number), where some exports leave the image out.
+    # (image, candidate, value); some exports omit the image axis.
     return {name: (..., n) for name, n in zip(model.output.names, numbers, strict=True)}
 
 
@@ -61,21 +60,20 @@ def check_io(
     session : Session
         From `facecore.models.session.create_session`.
     spec : InputSpec
-        The one input that the model must have, as float32 of rank 4.
+        The only input that the model must have: float32, rank 4.
     outputs : mapping of str to sequence of (int or None), or None
-        The outputs that it must have, as float32: the shape, None for a dimension that may be
-        anything, ``...`` in front for any dimensions before; None in the place of a shape of which
-        nothing is known.  Where the graph leaves open a dimension that is demanded here, one run
-        on zeros decides.
+        Required float32 outputs and their shapes.  In a shape, None stands for any size, and a
+        leading ``...`` for any leading dimensions; None instead of a shape accepts any shape.
+        If a required dimension is dynamic in the graph, one run on zeros decides.
     name : str
-        What the error messages call the model.
+        Name of the model in error messages.
     max_batch : int
-        Most rows per run that the manifest promises; 0 for any.
+        Maximum batch size that the manifest promises; 0 for any.
 
     Raises
     ------
     PackCorrupt
-        Names the tensor and says what it is and what it should be.
+        A tensor does not match; the message names it, with the actual and expected values.
     """
     inputs = session.get_inputs()
     if [entry.name for entry in inputs] != [spec.name]:
@@ -101,8 +99,7 @@ def _check_input(tensor: Any, spec: InputSpec, name: str, max_batch: int) -> Non
         raise PackCorrupt(f"{where}: has rank {len(tensor.shape)}, expected 4")
     sides = dict(zip(spec.layout, tensor.shape, strict=True))
     for axis, wanted in (("C", 3), ("H", spec.height), ("W", spec.width)):
-        # A graph that is open about a side takes the manifest's; the reverse is a promise
-        # that the graph cannot keep.
+        # A dynamic side in the graph accepts the manifest's; a fixed side cannot take "any".
         if _is_fixed(sides[axis]) and sides[axis] != wanted:
             asked = wanted or "any size"
             raise PackCorrupt(f"{where}: {axis} is {sides[axis]}, the manifest says {asked}")
@@ -119,9 +116,9 @@ def _check_type(tensor: Any, where: str) -> None:
 
 
 def _agrees(found: Sequence[Any], wanted: Shape, where: str) -> bool:
-    """Tell whether `found` is `wanted`, or False when `found` leaves it open; raise when not."""
+    """Return True if `found` matches `wanted`, False if it is dynamic; raise otherwise."""
     if not found and wanted:
-        return False  # ONNX Runtime also says [] for a rank that it does not know
+        return False  # ONNX Runtime also reports [] for an unknown rank
     if wanted and wanted[0] is Ellipsis:
         wanted = (*[None] * (len(found) - len(wanted) + 1), *wanted[1:])
     sure = len(found) == len(wanted)
@@ -149,7 +146,7 @@ def _check_by_running(
 
 
 def _is_fixed(dimension: Any) -> bool:
-    return isinstance(dimension, int)  # a string is a symbol, None an unnamed one
+    return isinstance(dimension, int)  # dynamic: a symbol's name or None
 
 
 def _show(shape: Sequence[Any]) -> str:

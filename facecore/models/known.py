@@ -1,4 +1,4 @@
-"""``known.toml``: published models that are recognised by their SHA-256."""
+"""``known.toml``: published models, identified by SHA-256."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["KNOWN_NAME", "KnownModel", "licence_in_words", "read_known"]
 KNOWN_NAME = "known.toml"
 ROLES = ("detector", "embedder")
 
-# SPDX name, or the words of the publisher -> what it means for a user.
+# SPDX name, or the publisher's wording -> meaning for the user.
 _WORDS = {
     "MIT": "free to use, change and sell; keep the copyright notice with every copy",
     "Apache-2.0": (
@@ -38,20 +38,20 @@ class KnownModel:
     ----------
     name, sha256 : str
     size : int, optional
-        Bytes; left out where it is not known.
+        Bytes; None if unknown.
     role : {"detector", "embedder"}
     architecture : str
-        For a detector, the family of its heads.
+        For a detector, the head family.
     channels, mean, std
         As in the input section of a manifest.
     license, source, training_data, caveat : str
         As in a manifest.
     checked : bool
-        Whether the model was run while facecore was made; otherwise the entry is as published.
+        Whether facecore's developers ran the model; otherwise the entry is as published.
     threshold : float, optional
-        For a detector, least confidence of a face.
+        For a detector, the minimum confidence of a face.
     calibration : CalibrationSpec, optional
-        For an embedder that was measured.
+        For a measured embedder.
     """
 
     name: str
@@ -93,12 +93,12 @@ class _File:
 
 
 def read_known() -> Mapping[str, KnownModel]:
-    """Read the models that facecore knows: SHA-256 -> entry.
+    """Read the known models: SHA-256 -> entry.
 
     Raises
     ------
     PackCorrupt
-        Names the field of ``known.toml`` that is wrong.
+        ``known.toml`` is invalid; the message names the field.
     """
     path = registry.shipped_root() / KNOWN_NAME
     return MappingProxyType(
@@ -107,7 +107,7 @@ def read_known() -> Mapping[str, KnownModel]:
 
 
 def licence_in_words(license: str) -> str:
-    """Say in a sentence what a licence allows; for an unknown one, to ask."""
+    """Describe a licence in one sentence; for an unknown one, advise asking the publisher."""
     for name, words in _WORDS.items():
         if name.lower() in license.lower():
             return words

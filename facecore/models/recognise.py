@@ -1,4 +1,4 @@
-"""Tell what an ONNX file is by its tensors: a face detector, an embedder, or neither."""
+"""Identify an ONNX file by its tensors: face detector, embedder or neither."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from facecore.models.session import create_session
 
 __all__ = ["Candidate", "PassedOver", "recognise"]
 
-# A side that is no multiple of the other's, so that the outputs tell height from width.
+# Neither side is a multiple of the other, so the outputs distinguish height from width.
 _PROBE = (256, 320)
 _STRIDES = (8, 16, 32, 64, 128)
 _CROP = 112
@@ -29,7 +29,7 @@ _LEAST_DIMENSION = 64
 
 
 class PassedOver(Exception):
-    """A file is not used, and the message says why."""
+    """A file is skipped; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +45,18 @@ class Candidate:
     sha256 : str
     role : {"detector", "embedder"}
     heads : str
-        Family of a detector's heads; empty for an embedder.
+        Head family of a detector; empty for an embedder.
     input_name, layout : str
     height, width : int
-        Of the input; 0 for any.
+        Input size in pixels; 0 for any.
     outputs : tuple of str
-        In the order of a manifest.
+        Output names in manifest order.
     strides : tuple of int
-        Of a detector; empty for an embedder.
+        Strides of a detector; empty for an embedder.
     dimension : int
-        Length of an embedder's vector; 0 for a detector.
+        Dimension of the embedding; 0 for a detector.
     max_batch : int
-        1 where the graph takes one picture at a time; 0 for any number.
+        Maximum pictures per run: 1, or 0 for any number.
     session : Session
         Opened on the CPU.
     """
@@ -78,14 +78,14 @@ class Candidate:
 
 
 def recognise(path: Path) -> Candidate:
-    """Open an ONNX file and find out its role.
+    """Open an ONNX file and identify its role.
 
-    Its input and outputs decide, and where the graph leaves shapes open, a run on zeros.
+    The input and outputs decide.  Dynamic shapes are resolved by a run on zeros or noise.
 
     Raises
     ------
     PassedOver
-        It is no model that facecore can use; the message says why.
+        facecore cannot use the file; the message gives the reason.
     """
     if path.suffix.lower() != ".onnx":
         raise PassedOver("is not an ONNX file; export the model to ONNX")
@@ -156,7 +156,7 @@ def _by_tensors(session: Session, name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """Run a model on zeros, or on noise, of a shape: output name -> array."""
+    """Run a model on zeros or noise of a given shape: output name -> array."""
 
     session: Session
     name: str
@@ -180,7 +180,7 @@ class _Probe:
 
 
 def _vectors(outputs: Mapping[str, NDArray[np.float32]]) -> list[str]:
-    """Names of the outputs that hold one long vector per picture."""
+    """Return the names of the outputs that hold one long vector per picture."""
     return [
         name
         for name, array in outputs.items()
@@ -191,7 +191,7 @@ def _vectors(outputs: Mapping[str, NDArray[np.float32]]) -> list[str]:
 def _embedder(probe: _Probe, batch: object) -> dict[str, Any]:
     outputs = probe(1, _CROP, _CROP, noise=True)
     vectors = _vectors(outputs)
-    # AdaFace also tells the vector's length.
+    # AdaFace also outputs the norm of the vector.
     others = [a.shape for n, a in outputs.items() if n not in vectors and a.shape != (1, 1)]
     if len(vectors) != 1 or others:
         shapes = ", ".join(f"{name} {array.shape}" for name, array in outputs.items())
@@ -242,7 +242,7 @@ def _detector(probe: _Probe, height: int, width: int) -> dict[str, Any]:
 def _heads(
     shapes: Mapping[str, Sequence[int]], height: int, width: int
 ) -> tuple[str, tuple[str, ...], tuple[int, ...]]:
-    """The family, the outputs in the order of a manifest, and the strides."""
+    """Return the head family, the outputs in manifest order, and the strides."""
     size = f"{width}x{height}"
     if {"loc", "conf", "iou"} <= set(shapes):
         raise PassedOver(
@@ -285,7 +285,7 @@ def _heads(
 
 
 def _stride(rows: int, height: int, width: int) -> tuple[int, int] | None:
-    """Stride and anchors of an output with so many rows."""
+    """Return the stride and the anchors per cell of an output with `rows` rows."""
     for stride, anchors in product(_STRIDES, (1, 2)):
         whole = not (height % stride or width % stride)
         if whole and rows == anchors * (height // stride) * (width // stride):
@@ -300,7 +300,7 @@ def _ordered(
     placed: Mapping[str, Any],
     strides: Sequence[int],
 ) -> tuple[str, ...]:
-    """Head by head, and inside a head by rising stride; among equal heads, "cls" before "obj"."""
+    """Return output names by head, then by stride; of equal heads, "cls" precedes "obj"."""
     names: list[str] = []
     for number in wanted:
         for stride in strides:
