@@ -1,9 +1,9 @@
-"""Anything a caller holds, turned into upright 8-bit BGR pixels.
+"""Decode any image input to upright 8-bit BGR pixels.
 
-Every limit on untrusted bytes lives here, and each is checked before a pixel is decoded: the
-bytes while they are read, the pixels and the memory from the file's header, and, because decoders
-fill missing data with grey, that the file is complete.  Decoders get a file that was rebuilt from
-the parts of a still picture, in this process or in another one (`IsolatedDecoder`).
+All limits on untrusted input are checked before decoding: the number of bytes while reading, the
+pixels and memory from the file's header, and the completeness of the file (decoders fill missing
+data with grey).  Decoders, in this process or in another one (`IsolatedDecoder`), get a file
+rebuilt from the parts of a still picture.
 """
 
 from facecore.images.decode import (

@@ -1,9 +1,8 @@
-"""Decode an image, from any input, to upright 8-bit BGR pixels.
+"""Decode an image to upright 8-bit BGR pixels.
 
-OpenCV decodes JPEG, PNG and WebP, as it is the faster decoder.  Pillow decodes the rest: TIFF,
-BMP, JPEG 2000, HEIC and AVIF.  Both get a file that was rebuilt from the parts of a still picture
-(`facecore.images.formats`).  A transparent pixel shows white.  Of an animation or a file of
-several pages, the still or first picture is used.
+OpenCV, the faster decoder, handles JPEG, PNG and WebP; Pillow handles TIFF, BMP, JPEG 2000, HEIC
+and AVIF.  Both get a file rebuilt from the parts of a still picture (`facecore.images.formats`).
+Transparent pixels become white.  Animations and multi-page files yield the still or first picture.
 """
 
 from __future__ import annotations
@@ -41,15 +40,15 @@ ImageInput: TypeAlias = (
 
 
 class Decoder(Protocol):
-    """Where pixels are decoded: in this process, or in another one."""
+    """Decodes pixels, in this process or in another one."""
 
     def __call__(self, still: Still, reduction: int) -> NDArray[np.uint8]:
-        """Upright pixels of a picture at 1/`reduction` of its size; see `decode_still`."""
+        """Return the upright pixels at 1/`reduction` of the size; see `decode_still`."""
         ...
 
 
 def decode_still(still: Still, reduction: int) -> NDArray[np.uint8]:
-    """Decode a picture whose container was checked, in this process.
+    """Decode a picture with a checked container, in this process.
 
     Parameters
     ----------
@@ -73,8 +72,8 @@ def decode_still(still: Still, reduction: int) -> NDArray[np.uint8]:
             return upright(to_bgr8(pixels, still.transparent), still.orientation)
         with quiet, strict_pillow:
             image = _pillow_image(still)
-        if image.size != (still.width, still.height):  # two parsers read it
-            raise UnreadableImage(f"the {still.kind} is damaged: its size cannot be told")
+        if image.size != (still.width, still.height):  # the two parsers disagree
+            raise UnreadableImage(f"the {still.kind} is damaged: its size is ambiguous")
         pixels = from_pillow(image)
         del image
         return upright(pixels, still.orientation)
@@ -83,50 +82,49 @@ def decode_still(still: Still, reduction: int) -> NDArray[np.uint8]:
 def load(
     image: ImageInput, limits: Limits = DEFAULT_LIMITS, decoder: Decoder = decode_still
 ) -> NDArray[np.uint8]:
-    """Decode an image and turn it upright.
+    """Decode an image to upright pixels.
 
     Parameters
     ----------
     image : path, bytes-like, binary file, PIL.Image.Image or ndarray
-        JPEG, PNG, WebP, BMP, TIFF or JPEG 2000 data, and HEIC or AVIF with the extra ``heif``,
-        are turned by their EXIF orientation, and so is a ``PIL.Image`` that carries one. A file
-        is read from where it stands to its end. An array is (H, W, 3) uint8 in BGR order and
-        taken to be upright.
+        JPEG, PNG, WebP, BMP, TIFF or JPEG 2000 data, HEIC or AVIF data with the extra ``heif``,
+        and ``PIL.Image`` objects are rotated by their EXIF orientation. A binary file is read
+        from its current position to its end. An array is (H, W, 3) uint8 in BGR order, already
+        upright.
     limits : Limits, optional
-        Bytes, pixels and memory to accept.
+        Maximum bytes, pixels and memory.
     decoder : Decoder, optional
-        Where encoded images are decoded: in this process, or by an `IsolatedDecoder`. A
-        ``PIL.Image`` is always decoded in this process.
+        Decodes encoded images: in this process by default, in another one with an
+        `IsolatedDecoder`. A ``PIL.Image`` is always decoded in this process.
 
     Returns
     -------
     (H, W, 3) uint8 ndarray
-        BGR, C-contiguous. A contiguous array that was passed in is returned itself, not a copy.
+        BGR, C-contiguous. A contiguous input array is returned without a copy.
 
     Raises
     ------
     UnreadableImage
-        If there is no such file, or it is empty, incomplete, damaged or of another format.
+        If the file is missing, empty, incomplete, damaged or of an unsupported format.
     ImageTooLarge
         If the input exceeds a limit.
     InvalidParameter
-        If `image` is of another type, or an array of another shape or dtype.
+        If `image` has another type, or is an array of another shape or dtype.
 
     Notes
     -----
     16-bit samples are divided by 257 and rounded, except in colour TIFFs, where Pillow keeps the
-    high byte (at most one level lower). 32-bit grey is accepted where its scale is certain:
-    integers in 0..65535, floats in 0..1.
+    high byte (at most one level lower). 32-bit grey is accepted if its scale is known: integers
+    in 0..65535, floats in 0..1.
 
-    Damage is found where the format can show it: always in PNG (checksums), in JPEG and WebP
-    where the structure is hurt. A wrong byte inside a JPEG's or WebP's coded pixels decodes to
-    wrong pixels, as it does everywhere else.
+    Damage is always detected in PNG (checksums), and in JPEG and WebP if it breaks the structure.
+    A wrong byte in the coded pixels of a JPEG or WebP decodes to wrong pixels, as in any decoder.
     """
     return open_picture(image, limits, decoder).pixels()
 
 
 def is_independent(image: object) -> bool:
-    """Whether another thread may read it: not of a file that is open, or an image of Pillow's."""
+    """Return whether another thread may read `image`: not an open file or a Pillow image."""
     return isinstance(
         image, str | os.PathLike | bytes | bytearray | memoryview | Picture | np.ndarray
     )
@@ -135,22 +133,22 @@ def is_independent(image: object) -> bool:
 def open_picture(
     image: ImageInput, limits: Limits = DEFAULT_LIMITS, decoder: Decoder = decode_still
 ) -> Picture:
-    """Check an image, and decode it when its pixels are needed.
+    """Check an image now, and decode it when its pixels are needed.
 
-    Parameters and errors are those of `load`. Errors of damaged pixels are raised by the
-    `Picture` when it decodes them.  A `Picture` is returned as it is.
+    Parameters and errors are those of `load`, but the `Picture` raises errors of damaged pixels
+    when it decodes them.  Returns a `Picture` unchanged.
     """
     if isinstance(image, Picture):
         check_pixels((image.width, image.height), limits)
         return image
     if isinstance(image, np.ndarray):
         return Picture.of(_from_array(image, limits))
-    # A caller with a PIL image has imported PIL. While another thread still imports it, the
-    # class does not exist yet.
+    # A caller with a PIL image has imported PIL; the class is missing while another thread
+    # imports it.
     pillow_image = getattr(sys.modules.get("PIL.Image"), "Image", None)
     if pillow_image is not None and isinstance(image, pillow_image):
         check_pixels(image.size, limits)
-        memory = 7 * image.size[0] * image.size[1]  # Pillow's pixels and those that come out
+        memory = 7 * image.size[0] * image.size[1]  # Pillow's pixels and the result
         check_memory(image.size, memory, limits)
         with _decoder_errors():
             return Picture.of(from_pillow(image))
@@ -162,16 +160,16 @@ def open_picture(
 
 @contextmanager
 def _decoder_errors() -> Iterator[None]:
-    """Turn what decoders raise on hostile bytes, which is nearly anything, into one error."""
+    """Convert exceptions of decoders to UnreadableImage, and lack of memory to ImageTooLarge."""
     try:
         yield
     except FacecoreError:
         raise
     except MemoryError as error:
-        raise ImageTooLarge("not enough memory is left to decode the image") from error
+        raise ImageTooLarge("not enough memory to decode the image") from error
     except Exception as error:
-        if getattr(error, "code", 0) == -4:  # OpenCV's Insufficient memory
-            raise ImageTooLarge("not enough memory is left to decode the image") from error
+        if getattr(error, "code", 0) == -4:  # OpenCV: insufficient memory
+            raise ImageTooLarge("not enough memory to decode the image") from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImage(f"the image cannot be decoded: {reason:.300}") from error
 
@@ -207,7 +205,7 @@ def _decode_opencv(still: Still, reduction: int) -> NDArray[Any]:
         kind = cv2.IMREAD_UNCHANGED  # keeps 16 bits and alpha
     with quiet:
         pixels = cv2.imdecode(np.frombuffer(still.data, np.uint8), kind)
-        # Two parsers read the size; they must agree.
+        # OpenCV and our parser must agree on the size.
         sides = tuple(-(-side // reduction) for side in (still.width, still.height))
         if pixels is None or pixels.shape[1::-1] != sides:
             raise UnreadableImage("the image is damaged: its pixels cannot be decoded")
@@ -217,10 +215,10 @@ def _decode_opencv(still: Still, reduction: int) -> NDArray[Any]:
 
 
 def _has_all_blocks(data: bytes, pixels: NDArray[Any], kind: int) -> bool:
-    """Whether a JPEG that was given its end marker lacked no block before it.
+    """Return whether all blocks precede the end marker that was appended to a JPEG.
 
-    A decoder makes missing blocks up from what follows.  If something else follows and the pixels
-    stay the same, no block was missing.
+    A decoder fills missing blocks from the data that follows.  If other data follows and the
+    pixels stay the same, no block was missing.
     """
     import cv2
 
@@ -233,7 +231,7 @@ def _has_all_blocks(data: bytes, pixels: NDArray[Any], kind: int) -> bool:
     return others is not None and np.array_equal(pixels, others)
 
 
-# Kind -> where Pillow reads it. `PIL.Image.open` would import and ask forty others.
+# Kind -> Pillow plugin. `PIL.Image.open` would import forty others.
 _PLUGINS: dict[str, str] = {"TIFF": "Tiff", "BMP": "Bmp", "JPEG 2000": "Jpeg2K"}
 
 

@@ -1,4 +1,4 @@
-"""Pictures of people: a folder per person, or a list."""
+"""List pictures of people from a folder per person or from a CSV file."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 def pictures_of_people(root: Path) -> list[tuple[str | None, Path]]:
-    """All (person, file) below a folder that holds a folder per person, in order.
+    """Return the sorted (person, file) pairs below a folder that holds a folder per person.
 
-    Every file at any depth inside a person's folder counts, whatever its name: what is no
-    picture will be reported when it is read.  A file right inside `root` counts if it is named
-    as a picture; its person is None.  Hidden files and folders, as systems make them for
-    thumbnails, never count.
+    Includes every file in a person's folder at any depth, with any name; a file that is not a
+    picture is reported when it is read.  A file directly in `root` is included if it has a
+    picture's extension; its person is None.  Skips hidden files and folders, such as thumbnails.
 
     Raises
     ------
     InvalidParameter
-        It is no folder, or cannot be read.
+        `root` is not a folder, or cannot be read.
     """
     if not root.is_dir():
-        raise InvalidParameter(f"{root} is not a folder", "give a folder that has one per person")
+        raise InvalidParameter(f"{root} is not a folder", "give a folder with one per person")
     found: list[tuple[str | None, Path]] = []
     try:
         for path in sorted(root.iterdir()):
@@ -45,12 +44,14 @@ def pictures_of_people(root: Path) -> list[tuple[str | None, Path]]:
 
 
 def pictures_below(root: Path) -> list[Path]:
-    """All files at any depth below a folder that are named as pictures, in order; none hidden.
+    """Return the sorted files below a folder, at any depth, that have a picture's extension.
+
+    Skips hidden files and folders.
 
     Raises
     ------
     InvalidParameter
-        It is no folder, or cannot be read.
+        `root` is not a folder, or cannot be read.
     """
     if not root.is_dir():
         raise InvalidParameter(f"{root} is not a folder", "give a folder of pictures")
@@ -62,14 +63,14 @@ def pictures_below(root: Path) -> list[Path]:
 
 
 def listed_pictures(file: Path) -> list[tuple[str, Path]]:
-    """All (user_id, file) of a CSV file whose first line is ``image,user_id``, in its order.
+    """Return the (user_id, file) pairs of a CSV file with the header ``image,user_id``, in order.
 
-    Paths are relative to the file.  Further columns, and empty lines, are passed over.
+    Paths are relative to the CSV file.  Ignores additional columns and empty lines.
 
     Raises
     ------
     InvalidParameter
-        It cannot be read, or is no such list; the message names the line.
+        The file cannot be read or parsed; the message names the line.
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:

@@ -1,4 +1,4 @@
-"""Decode in another process: a picture that breaks a decoder ends that process and no other."""
+"""Decode in a separate process, so that a crashing decoder does not end this process."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ from facecore.images.limits import DEFAULT_LIMITS, Limits
 __all__ = ["IsolatedDecoder"]
 
 _HEADER = 8  # bytes that hold the length of the JSON text that follows
-_MEMORY_ASIDE = 128 * 2**20  # what the allocator and the libraries take beside the pixels
-_PATIENCE = 3.0  # a decoder that sleeps takes no processor time: this often its seconds on the wall
+_MEMORY_ASIDE = 128 * 2**20  # for the allocator and the libraries, beyond the pixels
+_PATIENCE = 3.0  # wall time limit / processor time limit; a sleeping decoder uses no processor time
 _CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from facecore.images import isolated; isolated._serve(*map(int, sys.argv[2:]))"
 )
-_RAISED = ("UnreadableImage", "ImageTooLarge")  # what a child may say
+_RAISED = ("UnreadableImage", "ImageTooLarge")  # errors that a child may report
 
 
 class IsolatedDecoder:
-    """Decodes encoded pictures in processes of its own, with limits on memory and time.
+    """Decodes pictures in separate processes with limited memory and time.
 
-    It takes the place of `facecore.images.decode.decode_still`.  A process starts when it is
-    first needed and serves one picture after the other.  One that dies or hangs is replaced, and
-    its picture is an `UnreadableImage`.  Safe to share between threads: as many pictures as there
-    are processes are decoded at once, the others wait.  A fork of this process starts its own.
+    Replaces `facecore.images.decode.decode_still`.  A process starts on demand and decodes one
+    picture after the other.  A process that dies or hangs is replaced, and its picture raises
+    `UnreadableImage`.  Thread-safe: each process decodes one picture at a time, further pictures
+    wait.  A fork of this process starts new decoding processes.
 
     Parameters
     ----------
     processes : int, default 2
-        Most processes; memory for decoding is bounded by so many times ``limits.max_memory``.
+        Maximum number of processes; each may use ``limits.max_memory`` for decoding.
     limits : Limits, optional
-        ``max_memory`` bounds the memory of each process, beside what its libraries take.
+        ``max_memory`` bounds the memory of each process, in addition to its libraries.
     seconds : float, default 10
-        Processor time for one picture; the wall clock may show three times as much.
+        Maximum processor time per picture; the wall time limit is three times as long.
 
     Raises
     ------
     InvalidParameter
-        A number is not positive, or this system has no such limits (Windows).
+        A number is not positive, or the system does not support these limits (Windows).
     """
 
     def __init__(
@@ -72,24 +72,24 @@ class IsolatedDecoder:
         _decoders.add(self)
 
     def __call__(self, still: Still, reduction: int) -> NDArray[np.uint8]:
-        """As `decode_still`, in another process.
+        """Decode as `decode_still` does, in another process.
 
         Raises
         ------
         UnreadableImage
             The pixels are damaged, or decoding them killed the process or took too long.
         ImageTooLarge
-            More memory was needed than the header told.
+            Decoding needs more memory than the header indicated.
         FacecoreError
-            No process can be started.
+            The process cannot be started.
         """
         with self._free:
             child = self._take()
             try:
                 pixels = child.decode(still, reduction)
             except BaseException as error:
-                # An error that the child reported leaves it fit; after any other it is not asked
-                # again: an answer may still be on its way.
+                # Reuse the child only after an error that it reported: after any other, an
+                # answer may still arrive.
                 if isinstance(error, FacecoreError) and not child.lost:
                     self._idle.append(child)
                 else:
@@ -99,7 +99,7 @@ class IsolatedDecoder:
             return pixels
 
     def close(self) -> None:
-        """End the processes; the next picture starts new ones."""
+        """End the processes; the next picture starts a new one."""
         while self._idle:
             self._idle.pop().end()
 
@@ -116,7 +116,7 @@ class IsolatedDecoder:
         self._free = threading.Semaphore(self._processes)
 
 
-# The processes that a fork inherits serve its parent.
+# A fork must not use its parent's decoding processes.
 _decoders: weakref.WeakSet[IsolatedDecoder] = weakref.WeakSet()
 
 
@@ -130,7 +130,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Child:
-    """A decoding process and the socket to it."""
+    """A decoding process and its socket."""
 
     def __init__(self, memory: int, seconds: float) -> None:
         self.lost = False
@@ -142,7 +142,7 @@ class _Child:
             str(memory),
             str(-int(-seconds // 1)),
         ]
-        # One thread each: a thread's stack and heap count as memory.
+        # One thread per process: each thread's stack and heap count towards the memory limit.
         alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         try:
             self._process = subprocess.Popen(
@@ -152,9 +152,9 @@ class _Child:
                 stderr=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, **alone, "MALLOC_ARENA_MAX": "1"},
-                start_new_session=True,  # Ctrl-C is for the parent, which ends it
+                start_new_session=True,  # Ctrl-C goes to the parent, which ends the child
             )
-        except (OSError, ValueError, TypeError) as error:  # no interpreter: a TypeError
+        except (OSError, ValueError, TypeError) as error:  # TypeError: no interpreter
             self._socket.close()
             raise FacecoreError(
                 f"no decoding process can be started: {error}",
@@ -164,7 +164,7 @@ class _Child:
             theirs.close()
         self._end = weakref.finalize(self, _end, self._process, self._socket, os.getpid())
         try:
-            self._socket.settimeout(60)  # a slow disk, from which it imports
+            self._socket.settimeout(60)  # importing from a slow disk
             self._receive()
         except (OSError, ValueError) as error:
             self.end()
@@ -193,7 +193,7 @@ class _Child:
             pixels = np.empty((height, width, 3), np.uint8)
             _receive_into(self._socket, pixels.reshape(-1).data)
             return pixels
-        except (OSError, ValueError) as error:  # its end, silence, or an answer without sense
+        except (OSError, ValueError) as error:  # closed, timeout or invalid answer
             self.lost = True
             raise UnreadableImage(f"the picture {self._fate(error)}") from error
 
@@ -213,7 +213,7 @@ class _Child:
         try:
             status = self._process.wait(1)
         except subprocess.TimeoutExpired:
-            return "made the decoding process answer without sense"
+            return "made the decoding process send an invalid answer"
         if status == -signal.SIGXCPU:
             return f"was not decoded within {self._seconds:g} seconds of processor time"
         name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
@@ -222,7 +222,7 @@ class _Child:
 
 def _end(process: subprocess.Popen[bytes], connection: socket.socket, owner: int) -> None:
     connection.close()
-    if os.getpid() == owner:  # a fork must not end its parent's
+    if os.getpid() == owner:  # a fork must not end its parent's child
         process.kill()
         process.wait()
 
@@ -243,7 +243,7 @@ def _receive_into(connection: socket.socket, place: memoryview) -> None:
 
 
 def _serve(descriptor: int, memory: int, seconds: int) -> None:
-    """Serve one picture after the other: what a decoding process runs."""
+    """Run the main loop of a decoding process: decode one picture after the other."""
     import resource
 
     connection = socket.socket(fileno=descriptor)
@@ -258,7 +258,7 @@ def _serve(descriptor: int, memory: int, seconds: int) -> None:
         length = bytearray(_HEADER)
         try:
             _receive_into(connection, memoryview(length))
-        except ConnectionError:  # the parent has ended, or needs this process no more
+        except ConnectionError:  # the parent ended or closed the socket
             return
         text = bytearray(int.from_bytes(length))
         _receive_into(connection, memoryview(text))
@@ -281,7 +281,7 @@ def _serve(descriptor: int, memory: int, seconds: int) -> None:
 
 
 def _warm_up() -> None:
-    """Import what decoders need before memory and files are limited."""
+    """Import the decoders before memory and files are limited."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -293,5 +293,5 @@ def _address_space() -> int:
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):  # no Linux: what the libraries take is guessed
+    except (OSError, ValueError):  # not Linux: estimate
         return 2**31

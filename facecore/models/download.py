@@ -162,7 +162,7 @@ def _right_one(candidates: list[Path], model: ModelFile, mirror: str) -> Path:
     if not looked:
         raise PackNotFound(f"the mirror {mirror} has no file {model.file}", MIRROR_HINT)
     raise PackCorrupt(
-        f"the mirror {mirror} has no right {model.file}: looked at {looked}, "
+        f"the mirror {mirror} has no valid {model.file}: looked at {looked}, "
         f"none has SHA-256 {model.sha256[:12]}…",
         "put the published file there",
     )

@@ -1,4 +1,4 @@
-"""Execution providers: their names, what they are opened with, and what one lacks without them."""
+"""Execution providers: names, default options and installation hints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TENSORRT = "TensorrtExecutionProvider"
 _OPENVINO = "OpenVINOExecutionProvider"
 _COREML = "CoreMLExecutionProvider"
 
-# A name, or a name and its options.
+# A name, or a (name, options) pair.
 Provider = str | tuple[str, Mapping[str, Any]]
 
 _SHORT = {
@@ -26,36 +26,36 @@ _SHORT = {
     "OpenVINO": _OPENVINO,
     "CoreML": _COREML,
 }
-_EXAMPLE = f"use {', '.join(_SHORT)}, or ONNX Runtime's full name of one; None is the CPU"
+_EXAMPLE = f"use {', '.join(_SHORT)} or a full ONNX Runtime name; None means the CPU"
 
-# They compile a network for the shape of its input, and again for every other shape.
+# Providers that compile a network for each input shape.
 _COMPILING = frozenset({_TENSORRT, _OPENVINO, _COREML})
 
 _INSTALL = {
     _CUDA: "needs an NVIDIA driver, CUDA and cuDNN, and onnxruntime-gpu instead of onnxruntime",
     _TENSORRT: "needs TensorRT, CUDA and cuDNN, and onnxruntime-gpu instead of onnxruntime",
-    _OPENVINO: "needs onnxruntime-openvino instead of onnxruntime, and the device_type to be there",
-    _COREML: "needs macOS, whose onnxruntime has it",
+    _OPENVINO: "needs onnxruntime-openvino instead of onnxruntime, and a device of its device_type",
+    _COREML: "needs onnxruntime on macOS",
 }
 
 
 def resolve(
     providers: Sequence[Provider] | None, known: Sequence[str]
 ) -> dict[str, Mapping[str, Any]]:
-    """Return the full names of providers, with the options that were given.
+    """Return the full names of providers with their options.
 
     Parameters
     ----------
     providers : sequence of str or (str, dict), optional
-        By precedence: "CPU", "CUDA", "TensorRT", "OpenVINO", "CoreML" in any case, or the name
-        that ONNX Runtime has for one.  None means the CPU.
+        In order of precedence: "CPU", "CUDA", "TensorRT", "OpenVINO" or "CoreML" in any case,
+        or a full ONNX Runtime name.  None means the CPU.
     known : sequence of str
-        All providers that ONNX Runtime has a name for, whether this build has them or not.
+        All provider names of ONNX Runtime, including those missing from this build.
 
     Raises
     ------
     InvalidParameter
-        There is no provider of such a name, or `providers` is no list of them.
+        A provider is unknown or listed twice, or `providers` is not a list of providers.
     """
     if providers is None:
         return {CPU: {}}
@@ -70,22 +70,22 @@ def resolve(
         if name is None:
             raise InvalidParameter(f"there is no execution provider {given!r:.80}", _EXAMPLE)
         if name in result:
-            raise InvalidParameter(f"provider {name} is there twice", _EXAMPLE)
+            raise InvalidParameter(f"provider {name} is listed twice", _EXAMPLE)
         result[name] = options
     return result
 
 
 def any_shape(requested: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Return the providers that suit a network which sees pictures of all sizes.
+    """Return the providers for a network with varying input shapes.
 
-    TensorRT, OpenVINO and CoreML compile for each shape they meet and keep what they compiled;
-    without them such a network runs on the others that were asked for, or on the CPU.
+    Drops TensorRT, OpenVINO and CoreML, which compile and keep a network for every new shape.
+    The network runs on the other requested providers, or on the CPU.
     """
     return {name: value for name, value in requested.items() if name not in _COMPILING} or {CPU: {}}
 
 
 def with_defaults(name: str, given: Mapping[str, Any], threads: int) -> dict[str, Any]:
-    """Return the options to open a provider with; those that were given win.
+    """Return the options of a provider; the caller's override the defaults.
 
     Parameters
     ----------
@@ -94,32 +94,32 @@ def with_defaults(name: str, given: Mapping[str, Any], threads: int) -> dict[str
     given : mapping
         The caller's options.
     threads : int
-        Threads inside one operator, where they are the provider's and not ONNX Runtime's.
+        Threads per operator, for a provider with its own thread pool.
     """
     defaults: dict[str, Any] = {}
     if name == _CUDA:
         defaults = {
-            # The exhaustive search, ONNX Runtime's default, tries all algorithms on every new
-            # shape: 634 ms instead of 2 ms for each (github.com/PaddlePaddle/PaddleX/pull/5057).
+            # ONNX Runtime's default, the exhaustive search, takes 634 ms instead of 2 ms for
+            # every new shape (github.com/PaddlePaddle/PaddleX/pull/5057).
             "cudnn_conv_algo_search": "HEURISTIC",
-            # Doubling the arena may take twice the memory that is needed.
+            # Doubling the arena may allocate twice the memory needed.
             "arena_extend_strategy": "kSameAsRequested",
-            # Templates outlive the machine that made them: float32 everywhere, not 10 bits of it.
+            # Templates must agree between machines: float32, not TF32 with its 10-bit mantissa.
             "use_tf32": "0",
         }
     elif name == _OPENVINO:
-        # The model's own precision: bfloat16 turns a template by a cosine of 0.9997.
+        # The model's precision: bfloat16 templates have a cosine of only 0.9997 to float32 ones.
         defaults = {"device_type": "CPU", "precision": "ACCURACY"}
         if str(given.get("device_type", "CPU")).upper() == "CPU":
             defaults["num_of_threads"] = str(threads)
-            # Else it ties its threads to the first processors, whoever is busy there: on a
-            # loaded machine of two, 16 ms instead of 4 for the same work.
+            # Pinning ties threads to the first processors even if those are busy: 16 ms
+            # instead of 4 ms for the same work on a loaded machine with 2 processors.
             defaults["load_config"] = json.dumps({"CPU": {"ENABLE_CPU_PINNING": "NO"}})
     return {**defaults, **given}
 
 
 def install_hint(lacking: Sequence[str]) -> str:
-    """Return what a machine needs for these providers, and the way out without them."""
+    """Return what to install for these providers, and the alternatives."""
     needs = [f"{name} {_INSTALL[name]}" for name in lacking if name in _INSTALL]
     return "; ".join([*needs, "or leave providers=None for the CPU, or allow the fallback"])
 
@@ -129,4 +129,4 @@ def _pair(provider: Any) -> tuple[str, Mapping[str, Any]]:
         name, options = provider
         if isinstance(name, str) and isinstance(options, Mapping):
             return name, options
-    raise InvalidParameter(f"{provider!r:.80} is no provider and no (provider, options)", _EXAMPLE)
+    raise InvalidParameter(f"{provider!r:.80} is not a provider or (provider, options)", _EXAMPLE)

@@ -1,4 +1,4 @@
-"""Pulling a pack: the only code of facecore's models that uses the network."""
+"""Pull a pack: with `download`, the only code in `facecore.models` that uses the network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["PullResult", "pull"]
 
 @dataclass(frozen=True, slots=True)
 class PullResult:
-    """What `pull` did: where the pack is, and how many bytes came (0: it was here already)."""
+    """Result of `pull`: folder of the pack and downloaded bytes (0 if already installed)."""
 
     name: str
     folder: Path
@@ -30,25 +30,25 @@ class PullResult:
 
 
 def pull(name: str, *, progress: bool = True) -> PullResult:
-    """Download a known pack into the cache, unless it is there already.
+    """Download a known pack into the cache, unless it is already installed.
 
-    The pack appears whole or not at all: files are streamed into a temporary folder, checked
-    against the sizes and hashes that came with facecore, synced, and renamed into place. Two
-    pulls at once wait for each other, and the second finds the work done.
+    The operation is atomic: files are streamed into a temporary folder, checked against the
+    sizes and hashes in facecore, synced, and renamed into place. Of two concurrent pulls, the
+    second waits and finds the pack installed.
 
     Parameters
     ----------
     name : str
         A name of `list_packs`.
     progress : bool
-        Show a bar on standard error.
+        Show a progress bar on standard error.
 
     Raises
     ------
     PackNotFound
-        The name is unknown, the network failed, or the cache cannot be written.
+        The name is unknown, the download failed, or the cache is not writable.
     PackCorrupt
-        What was downloaded is not what was published. Nothing of it is kept.
+        The download differs from the published files. Nothing is kept.
     """
     entry = registry.read_registry().get(name)
     if entry is None:
@@ -68,7 +68,7 @@ def pull(name: str, *, progress: bool = True) -> PullResult:
     target = registry.cache_root() / name
     try:
         with atomic_files.exclusive(target):
-            installed = _sound_pack(name)  # another process may have finished meanwhile
+            installed = _sound_pack(name)  # another process may have installed it
             if installed is not None:
                 return PullResult(name, installed.folder, 0)
             with atomic_files.staged(target) as folder:
@@ -84,7 +84,7 @@ def pull(name: str, *, progress: bool = True) -> PullResult:
 
 
 def _download(manifest: Manifest, entry: RegistryEntry, folder: Path, progress: bool) -> int:
-    # Here and not above: listing and loading packs need neither of the two.
+    # Imported here: only a download needs them.
     from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
     from facecore.models.download import published_bytes
@@ -108,7 +108,7 @@ def _download(manifest: Manifest, entry: RegistryEntry, folder: Path, progress: 
 def _checked(
     chunks: Iterator[bytes], model: ModelFile, advance: Callable[[int], object]
 ) -> Iterator[bytes]:
-    """Pass bytes on, hash them on the way, and raise at the end if they are the wrong ones."""
+    """Pass chunks on while hashing them; raise at the end if the hash is wrong."""
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)

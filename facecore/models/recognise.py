@@ -90,7 +90,7 @@ def recognise(path: Path) -> Candidate:
     if path.suffix.lower() != ".onnx":
         raise PassedOver("is not an ONNX file; export the model to ONNX")
     if not is_file_name(path.name):
-        raise PassedOver("has a name with other characters than letters, digits, ., _ and -")
+        raise PassedOver("has a name with other characters than letters, digits, dot, _ and -")
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_MODEL_BYTES + 1)
@@ -114,33 +114,33 @@ def recognise(path: Path) -> Candidate:
 def _by_tensors(session: Session, name: str) -> dict[str, Any]:
     inputs = session.get_inputs()
     if len(inputs) != 1:
-        raise PassedOver(f"has {len(inputs)} inputs, and one picture is all there is to give")
+        raise PassedOver(f"has {len(inputs)} inputs, expected one picture")
     (tensor,) = inputs
     if tensor.type != "tensor(float)":
         raise PassedOver(f"takes {tensor.type}; convert its input to float32")
     if len(tensor.shape) != 4:
-        raise PassedOver(f"takes a tensor of rank {len(tensor.shape)}, a picture has rank 4")
+        raise PassedOver(f"takes a tensor of rank {len(tensor.shape)}, expected rank 4")
     batch = tensor.shape[0]
     if isinstance(batch, int) and batch != 1:
         raise PassedOver(
-            f"takes {batch} pictures at once; export it with a batch of 1 or an open one"
+            f"takes {batch} pictures at once; export it with a batch size of 1 or a dynamic one"
         )
     if tensor.shape[1] == 3:
         layout, sides = "NCHW", tensor.shape[2:]
     elif tensor.shape[3] == 3:
         layout, sides = "NHWC", tensor.shape[1:3]
     else:
-        raise PassedOver("takes no picture of three colours")
+        raise PassedOver("does not take pictures of three colours")
     height, width = (side if isinstance(side, int) and side > 0 else 0 for side in sides)
     probe = _Probe(session, name, tensor.name, layout)
     common = {"input_name": tensor.name, "layout": layout}
     if bool(height) != bool(width):
-        raise PassedOver("leaves open one side of its input and not the other")
+        raise PassedOver("has one fixed and one dynamic input side")
     if (height, width) not in ((0, 0), (_CROP, _CROP)):
         if height == width == 160 and _vectors(probe(1, height, width)):
             raise PassedOver(
                 "takes crops of 160x160 pixels, as FaceNet does: facecore aligns to the 112x112 "
-                "ArcFace template, on which its vectors would be wrong"
+                "ArcFace template, which would give wrong vectors"
             )
         return common | _detector(probe, height, width)
     if not height:
@@ -196,11 +196,11 @@ def _embedder(probe: _Probe, batch: object) -> dict[str, Any]:
     if len(vectors) != 1 or others:
         shapes = ", ".join(f"{name} {array.shape}" for name, array in outputs.items())
         raise PassedOver(
-            f"answers no single vector of {_LEAST_DIMENSION} numbers or more: {shapes}"
+            f"outputs no single vector of {_LEAST_DIMENSION} numbers or more: {shapes}"
         )
     name = vectors[0]
     if outputs[name].dtype != np.float32 or not np.isfinite(outputs[name]).all():
-        raise PassedOver(f"output {name} holds no finite float32 numbers")
+        raise PassedOver(f"output {name} does not hold finite float32 numbers")
     dimension = outputs[name].shape[1]
     return {
         "role": "embedder",
@@ -253,17 +253,17 @@ def _heads(
     if sorted(numbers.values()) == [2, 4, 10] and len(set(rows.values())) == 1:
         cells = sum(math.ceil(height / s) * math.ceil(width / s) for s in _STRIDES[:3])
         if set(rows.values()) != {2 * cells}:
-            raise PassedOver("looks like RetinaFace, but with other priors than two per cell")
+            raise PassedOver("looks like RetinaFace, but does not have two priors per cell")
         by_numbers = {n: name for name, n in numbers.items()}
         order = tuple(by_numbers[n] for n in DETECTOR_HEADS["retinaface"])
         return "retinaface", order, _STRIDES[:3]
     placed = {name: _stride(rows[name], height, width) for name in shapes}
     if None in placed.values():
         raise PassedOver(
-            f"takes {size} pixels and is neither an embedder of 112x112 crops nor a detector "
-            "whose heads are known (YuNet, SCRFD, RetinaFace)"
+            f"takes {size} pixels and is neither an embedder of 112x112 crops nor a known "
+            "detector (YuNet, SCRFD, RetinaFace)"
             + (
-                ": an InsightFace pack's landmark and attribute networks are not needed"
+                "; facecore does not use the landmark and attribute networks of InsightFace packs"
                 if height == width and height in (96, 192)
                 else ""
             )
@@ -273,15 +273,15 @@ def _heads(
     each = [sorted(numbers[n] for n in shapes if placed[n][0] == stride) for stride in strides]  # type: ignore[index]
     if all(found == [1, 4] for found in each):
         raise PassedOver(
-            "has the heads of SCRFD without landmarks, and faces cannot be aligned without "
-            "them; use the file with landmarks (its name ends in _bnkps or _kps)"
+            "has the heads of SCRFD without landmarks, which alignment needs; use the file "
+            "with landmarks (its name ends in _bnkps or _kps)"
         )
     for heads in ("yunet", "scrfd"):
         wanted = DETECTOR_HEADS[heads]
         if len(anchors) == 1 and all(found == sorted(wanted) for found in each):
             order = _ordered(heads, wanted, numbers, placed, strides)
             return heads, order, strides
-    raise PassedOver(f"answers outputs that belong to no detector head that is known: {shapes}")
+    raise PassedOver(f"has outputs that match no known detector head: {shapes}")
 
 
 def _stride(rows: int, height: int, width: int) -> tuple[int, int] | None:
@@ -316,8 +316,8 @@ def _check_probabilities(heads: str, outputs: Sequence[NDArray[np.float32]], str
     if heads == "retinaface":
         sums = outputs[1].reshape(-1, 2).sum(axis=1)
         if not np.allclose(sums, 1, atol=1e-3):
-            raise PassedOver("RetinaFace without its softmax; export it with the softmax")
+            raise PassedOver("is RetinaFace without softmax; export it with the softmax")
         return
     scores = outputs[: strides * (2 if heads == "yunet" else 1)]
     if not all(((score >= 0) & (score <= 1)).all() for score in scores):
-        raise PassedOver(f"{heads} scores that are not within 0..1; export it with its sigmoid")
+        raise PassedOver(f"has {heads} scores outside 0..1; export it with the sigmoid")

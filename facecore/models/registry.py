@@ -1,4 +1,4 @@
-"""Where packs live, and ``registry.toml``: the packs that facecore knows by name."""
+"""Locations of packs, and ``registry.toml``: the packs that facecore knows by name."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ DEFAULT_PACK = "compact"
 
 @dataclass(frozen=True, slots=True)
 class RegistryEntry:
-    """One pack that facecore knows.
+    """A pack that facecore knows by name.
 
     Parameters
     ----------
     name, summary : str
-        What it is called, and one line about it.
+        Name, and a one-line description.
     shipped : bool
-        Whether its models travel inside the facecore package.
+        Whether the models are part of the facecore package.
     files : mapping of str to str
-        For a pack that is pulled: file name -> HTTPS address at a pinned commit.
+        For a pulled pack: file name -> HTTPS address at a pinned commit.
     """
 
     name: str
@@ -53,7 +53,7 @@ class RegistryEntry:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """A whole ``registry.toml``."""
+    """Content of ``registry.toml``."""
 
     format: int
     packs: tuple[RegistryEntry, ...]
@@ -67,16 +67,16 @@ class Registry:
 def shipped_root() -> Path:
     """Return the folder that holds ``registry.toml`` and one folder per known pack.
 
-    Inside an installed package that is ``facecore/weights``; in a source checkout or an
-    editable install it is ``weights`` beside the package.
+    This is ``facecore/weights`` in an installed package, and ``weights`` beside the package in
+    a source checkout or an editable install.
 
     Raises
     ------
     PackNotFound
-        Neither exists: the installation is incomplete.
+        Neither folder exists: the installation is incomplete.
     """
     package = Path(__file__).resolve().parent.parent
-    # Installed first: whatever lies beside an installed package is not facecore's.
+    # Inside first: a folder beside an installed package is not facecore's.
     for root in (package / "weights", package.parent / "weights"):
         if (root / REGISTRY_NAME).is_file():
             return root
@@ -86,22 +86,22 @@ def shipped_root() -> Path:
 
 
 def cache_root() -> Path:
-    """Return the folder for pulled packs: ``$FACECORE_CACHE`` or the user's cache, + ``packs``."""
+    """Return the folder of pulled packs: ``packs`` in ``$FACECORE_CACHE`` or the user's cache."""
     override = os.environ.get(CACHE_VARIABLE)
     if override:
         return Path(override).expanduser().absolute() / "packs"
-    import platformdirs  # a shipped pack needs it not
+    import platformdirs  # not needed for shipped packs
 
     return platformdirs.user_cache_path("facecore", appauthor=False) / "packs"
 
 
 def read_registry() -> Mapping[str, RegistryEntry]:
-    """Read the registry: name -> entry, in the order of the file.
+    """Read the registry: name -> entry, in file order.
 
     Raises
     ------
     PackCorrupt
-        Names the field of ``registry.toml`` that is wrong.
+        ``registry.toml`` is invalid; the message names the field.
     """
     path = shipped_root() / REGISTRY_NAME
     registry = parse(Registry, read_toml(path), path)
@@ -111,7 +111,7 @@ def read_registry() -> Mapping[str, RegistryEntry]:
 def _is_plain_https(url: str) -> bool:
     try:
         parts = urllib.parse.urlsplit(url)
-        # Without credentials, query and fragment: an address at a pinned commit needs none.
+        # No credentials, query or fragment: an address at a pinned commit needs none.
         return (
             parts.scheme == "https"
             and bool(parts.hostname)

@@ -1,4 +1,4 @@
-"""Strict reading of TOML into dataclasses: nothing unknown, nothing missing, nothing coerced."""
+"""Strict parsing of TOML into dataclasses: no unknown, missing or coerced fields."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if typing.TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A manifest is a few kilobytes; more than this is not a manifest, and is not read.
+# A manifest has a few kilobytes; larger files are rejected.
 MAX_TOML_BYTES = 1 << 20
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -26,14 +26,14 @@ _PACK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 class FieldError(ValueError):
-    """A field of a manifest is not acceptable.
+    """A field of a TOML file is invalid.
 
     Attributes
     ----------
     field : str
-        Dotted path of the field, as it is written in the file.
+        Dotted path of the field in the file.
     problem : str
-        What is wrong with it.
+        Description of the problem.
     """
 
     def __init__(self, field: str, problem: str) -> None:
@@ -49,12 +49,12 @@ def require(condition: bool, field: str, problem: str) -> None:
 
 
 def is_pack_name(name: str) -> bool:
-    """Tell whether `name` may name a pack (lower-case letters, digits, ``_``, ``-``)."""
+    """Return whether `name` is a valid pack name (lower-case letters, digits, ``_``, ``-``)."""
     return _PACK_NAME.fullmatch(name) is not None
 
 
 def is_file_name(name: str) -> bool:
-    """Tell whether `name` is a bare file name: no separator, no leading dot, plain ASCII."""
+    """Return whether `name` is a bare file name: no separator, no leading dot, plain ASCII."""
     return _FILE_NAME.fullmatch(name) is not None
 
 
@@ -80,13 +80,13 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse(cls: type[T], table: dict[str, Any], origin: Path) -> T:
-    """Turn the root table of the file `origin` into the dataclass `cls`.
+    """Convert the root table of the file `origin` to the dataclass `cls`.
 
     Raises
     ------
     PackCorrupt
-        A field is unknown, missing, of the wrong type or of an impossible value; the message
-        names the file and the field.
+        A field is unknown, missing, or has a wrong type or value; the message names the file
+        and the field.
     """
     try:
         return typing.cast(T, convert(cls, table, ""))
@@ -95,11 +95,11 @@ def parse(cls: type[T], table: dict[str, Any], origin: Path) -> T:
 
 
 def convert(kind: Any, value: Any, field: str) -> Any:
-    """Check `value` against the annotation `kind` and build it; `field` is its dotted path.
+    """Check `value` against the annotation `kind` and convert it; `field` is its dotted path.
 
     Understands str, int, float, bool, tuples, ``dict[str, X]``, nested dataclasses and
-    ``X | None`` (None is a field that is absent: TOML has no null). The one conversion that is
-    made is from a TOML integer to a float, which loses nothing.
+    ``X | None`` (None stands for an absent field: TOML has no null). The only coercion is from
+    a TOML integer to a float, and it is lossless.
     """
     if dataclasses.is_dataclass(kind):
         return _convert_table(kind, value, field)
@@ -118,13 +118,13 @@ def convert(kind: Any, value: Any, field: str) -> Any:
     if kind is float and type(value) is int:
         require(abs(value) < 2**53, field, "number too large")
         value = float(value)
-    # `type is` and not isinstance: True is an int to Python, and a mistake in a manifest.
+    # Not isinstance: True is an int in Python, but a mistake in a manifest.
     require(type(value) is kind, field, f"expected {_KINDS[kind]}, got {_toml_name(value)}")
     if kind is float:
         require(math.isfinite(value), field, "must be a finite number")
         return value + 0.0  # -0.0 becomes 0.0: equal numbers must hash to equal contracts
     if kind is str:
-        # These texts are shown in a terminal: no control sequences, no second line.
+        # Texts are printed in a terminal: no control sequences, no line breaks.
         require(value.isprintable(), field, "holds a line break or a control character")
     return value
 
@@ -148,7 +148,7 @@ def _convert_table(kind: Any, value: Any, field: str) -> Any:
             require(optional, f"{prefix}{entry.name}", "missing field")
     try:
         return kind(**arguments)
-    except FieldError as error:  # from __post_init__, which does not know where it is
+    except FieldError as error:  # from __post_init__, which does not know the path
         raise FieldError(f"{prefix}{error.field}", error.problem) from None
 
 
