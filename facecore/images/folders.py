@@ -44,9 +44,7 @@ def pictures_of_people(root: Path) -> list[tuple[str | None, Path]]:
 
 
 def pictures_below(root: Path) -> list[Path]:
-    """Return the sorted files below a folder, at any depth, that have a picture's extension.
-
-    Skips hidden files and folders.
+    """Return the sorted, non-hidden files with a picture's extension at any depth below `root`.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Limits on the bytes, pixels and memory of an image, checked before anything is decoded."""
+"""Limits on the bytes, pixels and memory of an image, checked before decoding."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ __all__ = [
     "check_pixels",
 ]
 
-# JPEG's own maximum. Decoders allocate several rows at once, so that a row must stay small.
+# JPEG's maximum. Decoders allocate several rows at once, so rows must stay small.
 _MAX_SIDE = 65_535
-# Chunks or segments of a file. Encoders write a few thousand at most.
+# Chunks or segments per file. Encoders write a few thousand at most.
 _MAX_PARTS = 65_536
-# A file may take this much memory whatever its size, and for each byte of it so much more:
-# deflate expands at most 1032 times, and a pixel's conversion holds at most four copies.
+# Memory allowed for any file, and additional memory per byte of the file: deflate expands at most
+# 1032 times, and converting a pixel holds at most four copies.
 _FREE_MEMORY = 64 * 2**20
 _MEMORY_PER_BYTE = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an input may cost before it is refused.
+    """Limits on the size of an input.
 
     Parameters
     ----------
     max_bytes : int
-        Largest encoded input. 20 MiB holds what phones write at full quality.
+        Maximum encoded size. 20 MiB fits phone photos at full quality.
     max_pixels : int
-        Largest width × height. 80 million passes 64-megapixel phones and A3 scans at 600 dpi,
-        and lies below the size at which Pillow starts to warn.
+        Maximum width × height. 80 million accepts 64-megapixel phones and A3 scans at 600 dpi,
+        and is below the size at which Pillow warns.
     max_memory : int
-        Most bytes that decoding may hold at once, all copies included: width × height × channels
-        × bytes × copies, known from the file's header. 640 MiB passes a JPEG or PNG of 80 million
-        pixels in any orientation; a PNG of 16-bit RGBA reaches it at 40 million pixels.
+        Maximum bytes held at once while decoding, including copies: width × height × channels
+        × bytes × copies, known from the file's header. 640 MiB accepts a JPEG or PNG of 80 million
+        pixels in any orientation; a 16-bit RGBA PNG reaches it at 40 million pixels.
 
     Raises
     ------
@@ -48,9 +48,8 @@ class Limits:
 
     Notes
     -----
-    Three more limits are fixed. No side is longer than 65,535 pixels. A file has no more than
-    65,536 chunks or segments. And memory must bear a
-    relation to the file: beyond 64 MiB, a file gets 4096 bytes of memory for each of its own.
+    Three more limits are fixed: 65,535 pixels per side, 65,536 chunks or segments per file, and
+    64 MiB of memory plus 4096 bytes per byte of the file.
     """
 
     max_bytes: int = 20 * 2**20
@@ -68,13 +67,13 @@ DEFAULT_LIMITS = Limits()
 
 
 def check_bytes(size: int, limits: Limits) -> None:
-    """Raise ImageTooLarge where an encoded input has more bytes than `limits` allow."""
+    """Raise ImageTooLarge if an encoded input exceeds ``limits.max_bytes``."""
     if size > limits.max_bytes:
         raise ImageTooLarge(f"{size:,} bytes exceed the limit of {limits.max_bytes:,}")
 
 
 def check_pixels(size: tuple[int, int], limits: Limits) -> None:
-    """Raise ImageTooLarge where a picture of (width, height) has more pixels than allowed."""
+    """Raise ImageTooLarge if a picture of (width, height) exceeds ``limits.max_pixels``."""
     width, height = size
     if width < 1 or height < 1:
         raise UnreadableImage(f"the image has no pixels ({width}×{height})")
@@ -86,7 +85,7 @@ def check_pixels(size: tuple[int, int], limits: Limits) -> None:
 
 
 def check_parts(count: int) -> None:
-    """Raise ImageTooLarge where a container has more parts than any encoder writes."""
+    """Raise ImageTooLarge if a container has more parts than any encoder writes."""
     if count > _MAX_PARTS:
         raise ImageTooLarge(f"more than {_MAX_PARTS:,} chunks in one file", "save it again")
 
@@ -94,17 +93,17 @@ def check_parts(count: int) -> None:
 def check_memory(
     size: tuple[int, int], memory: int, limits: Limits, file: int | None = None
 ) -> None:
-    """Raise ImageTooLarge where decoding takes more memory than `limits` or the file allow.
+    """Raise ImageTooLarge if decoding needs more memory than `limits` or the file size allow.
 
     Parameters
     ----------
     size : (int, int)
         Width and height.
     memory : int
-        Bytes that decoding holds at once.
+        Bytes held at once while decoding.
     limits : Limits
     file : int, optional
-        Bytes of the encoded file, where they are known.
+        Bytes of the encoded file, if known.
     """
     if max(size) > _MAX_SIDE:
         raise ImageTooLarge(f"a side of {max(size):,} pixels exceeds the limit of {_MAX_SIDE:,}")
@@ -116,5 +115,5 @@ def check_memory(
     if file is not None and memory > _FREE_MEMORY + _MEMORY_PER_BYTE * file:
         raise ImageTooLarge(
             f"a file of {file:,} bytes would take {memory >> 20:,} MiB of memory",
-            "a photograph never packs so tightly; save the picture again as JPEG",
+            "no photo compresses this well; save the picture again as JPEG",
         )

@@ -1,4 +1,4 @@
-"""An upright image that is decoded as finely as it is looked at."""
+"""An upright image, decoded lazily at the resolution needed."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ __all__ = ["Picture"]
 
 
 class Picture:
-    """An upright image that is decoded only as finely as it is looked at.
+    """An upright image, decoded lazily at the resolution needed.
 
-    A JPEG's decoder can leave out the finer half, three quarters or seven eighths of its
-    frequencies and so give the picture at 1/2, 1/4 or 1/8 of its size, in less time and memory
-    and without aliasing.  Every other image is decoded whole.  Safe to share between threads:
-    what two of them decode at once is the same.
+    A JPEG decoder can skip high frequencies and return the picture at 1/2, 1/4 or 1/8 of its
+    size, in less time and memory and without aliasing.  Other images are decoded at full size.
+    Thread-safe: concurrent threads may decode the same pixels twice, with equal results.
 
     Attributes
     ----------
     height, width : int
-        Of the whole, upright picture, in pixels.
+        Full size of the upright picture, in pixels.
     """
 
     __slots__ = ("_decode", "_decoded", "_reductions", "height", "width")
@@ -42,27 +41,27 @@ class Picture:
 
     @classmethod
     def of(cls, pixels: NDArray[np.uint8]) -> Picture:
-        """Of pixels that are there already: (H, W, 3) uint8, BGR."""
+        """Wrap decoded pixels: (H, W, 3) uint8, BGR."""
         return cls(*pixels.shape[:2], pixels=pixels)
 
     @property
     def nbytes(self) -> int:
-        """Memory that the pixels take so far."""
+        """Bytes of the pixels decoded so far."""
         return sum(pixels.nbytes for pixels in self._decoded.values())
 
     def pixels(self) -> NDArray[np.uint8]:
-        """All pixels: (height, width, 3) uint8, BGR, C-contiguous."""
+        """Return the pixels at full size: (height, width, 3) uint8, BGR, C-contiguous."""
         return self._at(1)
 
     def reduced(self, scale: float) -> tuple[NDArray[np.uint8], int]:
-        """The picture at no less than `scale` of its size, and by how much it is reduced.
+        """Return the picture at `scale` of its size or larger, and the reduction factor.
 
-        What has been decoded already is preferred to decoding anew.
+        Reuses decoded pixels if possible.
 
         Parameters
         ----------
         scale : float
-            Of the answer that will be made of it; 1 and more need every pixel.
+            Minimum size relative to the full size; 1 or more needs the full size.
 
         Returns
         -------
@@ -74,7 +73,7 @@ class Picture:
         return self._at(reduction), reduction
 
     def release_pixels(self) -> None:
-        """Give back the memory of a JPEG's pixels, which are soon decoded again."""
+        """Free the pixels of a JPEG, which is fast to decode again."""
         if self._reductions:
             self._decoded = {}
 

@@ -1,4 +1,4 @@
-"""From what decoders give to upright BGR of 8 bits, in bands: copies of a whole picture are few."""
+"""Convert decoder output to upright 8-bit BGR, in bands to avoid copies of whole pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BAND = 64  # rows
 
 
 def to_bgr8(pixels: NDArray[Any], transparent: int | None = None) -> NDArray[np.uint8]:
-    """Grey, BGR or BGRA of 8 or 16 bits -> (H, W, 3) uint8, transparent pixels on white."""
+    """Convert 8- or 16-bit grey, BGR or BGRA to (H, W, 3) uint8, transparent as white."""
     if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3:
         return pixels
     return _by_bands(
@@ -30,22 +30,22 @@ def to_bgr8(pixels: NDArray[Any], transparent: int | None = None) -> NDArray[np.
 
 
 def from_pillow(image: PIL.Image.Image) -> NDArray[np.uint8]:
-    """Upright (H, W, 3) uint8 BGR of a Pillow image.
+    """Convert a Pillow image to upright (H, W, 3) uint8 BGR.
 
     Raises
     ------
     UnreadableImage
-        32-bit grey whose scale is not known.
+        32-bit grey of unknown scale.
     """
     from PIL import Image
 
     with quiet, strict_pillow:
         image.load()
-        orientation = _orientation(image)  # only now: Pillow itself turns a TIFF while it loads
+        orientation = _orientation(image)  # after load(): Pillow rotates a TIFF while loading
         width, height = image.size
 
         def band(top: int, bottom: int) -> NDArray[np.uint8]:
-            # Not `crop`, which asks the switch MAX_IMAGE_PIXELS.
+            # Not `crop`, which checks the global MAX_IMAGE_PIXELS.
             size, box = (width, bottom - top), (0, top, width, bottom)
             part = image.resize(size, Image.Resampling.NEAREST, box=box)
             return _band_to_bgr8(_pillow_samples(part, image.has_transparency_data))
@@ -55,7 +55,7 @@ def from_pillow(image: PIL.Image.Image) -> NDArray[np.uint8]:
 
 
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turn pixels of an EXIF orientation; those that are given may be changed."""
+    """Rotate and flip pixels by an EXIF orientation; may modify `pixels`."""
     import cv2
 
     turned: NDArray[Any] = cv2.transpose(pixels) if orientation in SWAPS else pixels
@@ -113,10 +113,10 @@ def _pillow_samples(part: PIL.Image.Image, transparency: bool) -> NDArray[Any]:
 
 
 def _orientation(image: PIL.Image.Image) -> int:
-    """EXIF orientation; Pillow would walk all tags, and warn of each that is odd."""
-    if hasattr(image, "tag_v2"):  # a TIFF, which Pillow has turned
+    """Return the EXIF orientation; Pillow's getexif() reads all tags and warns of odd ones."""
+    if hasattr(image, "tag_v2"):  # a TIFF, already rotated by Pillow
         return 1
-    walked = getattr(image, "_exif", None)  # by the caller, who may have changed it
+    walked = getattr(image, "_exif", None)  # read, and maybe changed, by the caller
     if walked is not None:
         number = walked.get(0x0112, 1)
         return number if number in range(1, 9) else 1

@@ -1,4 +1,4 @@
-"""While a decoder runs, other libraries' switches neither speak nor decide."""
+"""Contexts that silence decoders and override Pillow's global settings."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _MOST_PIXELS = 2**28
 
 
 class _Window:
-    """A change of the whole process's state that lasts while any thread is inside.
+    """A reentrant context manager that changes process-wide state while any thread is inside.
 
     Parameters
     ----------
     change : callable
-        Makes the change, and returns what takes it back.
+        Makes the change and returns a function that undoes it.
     """
 
     def __init__(self, change: Callable[[], Callable[[], None]]) -> None:
@@ -47,18 +47,18 @@ class _Window:
                 self._undo()
 
     def _reset(self) -> None:
-        """In a forked child no other thread is inside, and nobody gives the lock back."""
+        """Reset a forked child: it has no other threads, and a held lock is never released."""
         if self._inside and self._undo is not None:
             self._undo()
         self._inside, self._lock = 0, threading.Lock()
 
 
 def _silence() -> Callable[[], None]:
-    """Take away standard error from libraries written in C, and OpenCV's log.
+    """Suppress standard error of C libraries and OpenCV's log.
 
-    libjpeg, libpng and libtiff print what they find wrong in a file, and OpenCV's builds give no
-    way to stop them. Python's own standard error is not touched: the C library's pointer is
-    changed, which glibc allows, and not the file descriptor. With other C libraries they print.
+    libjpeg, libpng and libtiff print warnings about a file, and OpenCV's builds cannot disable
+    them. This changes the C library's ``stderr`` pointer, which glibc allows, and not the file
+    descriptor, so Python's standard error still works. Other C libraries keep printing.
     """
     import cv2
 
@@ -80,7 +80,7 @@ def _silence() -> Callable[[], None]:
 
 @cache
 def _c_stderr() -> tuple[ctypes.c_void_p | None, int | None]:
-    """The C library's variable ``stderr``, and a stream that leads nowhere."""
+    """Return the C library's variable ``stderr`` and a stream to the null device."""
     if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", ()):
         return None, None
     library = ctypes.CDLL(None)
@@ -92,13 +92,13 @@ def _c_stderr() -> tuple[ctypes.c_void_p | None, int | None]:
 
 
 def _be_strict() -> Callable[[], None]:
-    """Make Pillow refuse what is cut off, and let no warning be printed, kept or raised."""
+    """Make Pillow reject truncated files, and suppress all warnings."""
     from PIL import Image, ImageFile
 
     truncated, filters = ImageFile.LOAD_TRUNCATED_IMAGES, warnings.catch_warnings()
     most = Image.MAX_IMAGE_PIXELS
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    if most is not None:  # `Limits` has decided; other threads keep some protection
+    if most is not None:  # `Limits` applies here; other threads keep some protection
         Image.MAX_IMAGE_PIXELS = max(most, _MOST_PIXELS)
     filters.__enter__()
     warnings.simplefilter("ignore")
@@ -112,7 +112,7 @@ def _be_strict() -> Callable[[], None]:
 
 
 quiet = _Window(_silence)
-"""Within it, decoders print nothing."""
+"""Context in which decoders print nothing."""
 
 strict_pillow = _Window(_be_strict)
-"""Within it, Pillow's global switches and Python's warning filters change nothing."""
+"""Context in which Pillow's global settings and Python's warning filters have no effect."""

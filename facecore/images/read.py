@@ -17,12 +17,12 @@ _ACCEPTED = "give a path, bytes, a binary file, a PIL.Image or a (H, W, 3) uint8
 
 
 def read_bytes(image: object, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """Bytes of an encoded input; never more than one byte beyond the limit is read.
+    """Return the bytes of an encoded input; read at most one byte beyond the limit.
 
     Raises
     ------
     UnreadableImage, ImageTooLarge, InvalidParameter
-        As in `load`; nothing is decoded.
+        As in `load`, except errors of decoding.
     """
     if isinstance(image, bytes | bytearray | memoryview):
         check_bytes(memoryview(image).nbytes, limits)
@@ -34,7 +34,7 @@ def read_bytes(image: object, limits: Limits = DEFAULT_LIMITS) -> bytes:
             )
         if isinstance(image, str) and re.match(r"data:", image, re.IGNORECASE):
             raise UnreadableImage(
-                f"{image[:40]!r} is a data URI", "decode what follows the comma with base64"
+                f"{image[:40]!r} is a data URI", "decode the part after the comma with base64"
             )
         try:
             with open_regular(image) as file:
@@ -56,22 +56,22 @@ def read_bytes(image: object, limits: Limits = DEFAULT_LIMITS) -> bytes:
         raise InvalidParameter(f"an image cannot be a {type(image).__name__}", _ACCEPTED)
     if not data:
         raise UnreadableImage(
-            "the image is empty: 0 bytes", "give the whole file; a file that was read needs seek(0)"
+            "the image is empty: 0 bytes", "give the whole file; after reading a file, call seek(0)"
         )
     return data
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file to read it, unbuffered.
+    """Open a regular file for reading, unbuffered.
 
-    A pipe, a device or a socket of that name is refused and never waited for.
+    Rejects a pipe, device or socket without blocking.
 
     Raises
     ------
     OSError, ValueError
-        There is none, or it cannot be read.
+        The file does not exist, is not regular, or cannot be read.
     """
-    # Without it, opening a pipe waits until somebody writes.
+    # Without O_NONBLOCK, opening a pipe blocks until a writer opens it.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
     try:
         mode = os.fstat(descriptor).st_mode
@@ -85,13 +85,13 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def _read_stream(stream: Any, limits: Limits, expected: int = 2**20) -> bytes:
-    """Read to the end, which lies within the limit; at first no more than is expected there.
+    """Read a stream to its end within the limit; first read `expected` bytes.
 
-    A buffer of the limit's size would be made and given back each time, for which threads wait.
+    Allocating and freeing a buffer of the limit's size for each read would make threads wait.
     """
     chunks: list[bytes | bytearray] = []
     size = 0
-    while size <= limits.max_bytes:  # a raw stream may return less than was asked for
+    while size <= limits.max_bytes:  # a raw stream may return less than requested
         try:
             most = 2**16 if chunks else expected + 1
             chunk = stream.read(min(most, limits.max_bytes + 1 - size))
@@ -107,4 +107,4 @@ def _read_stream(stream: Any, limits: Limits, expected: int = 2**20) -> bytes:
             return bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
         chunks.append(chunk)
         size += len(chunk)
-    raise ImageTooLarge(f"more than {limits.max_bytes:,} bytes, which is the limit")
+    raise ImageTooLarge(f"the file exceeds the limit of {limits.max_bytes:,} bytes")

@@ -49,8 +49,7 @@ def adopted_packs() -> tuple[str, ...]:
 def staged_pack(name: str) -> Iterator[tuple[Path, Callable[[], Path]]]:
     """Provide a temporary folder for a new pack, and a function that publishes it to the cache.
 
-    If the function is not called, nothing is kept.  A pack of the same name is replaced
-    atomically.
+    Unless the function is called, nothing is kept.  It replaces a pack of the same name.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""What the formats' containers hold: each rebuilt from the parts that a still picture needs.
+"""Image containers, checked and rebuilt from the parts that a still picture needs.
 
-Decoders written in C see no other part of a file, and nothing before its size, its memory and
-its completeness were checked here.
+Decoders written in C get only these parts, after the size, memory and completeness are checked
+here.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from facecore.images.limits import Limits
 __all__ = ["SWAPS", "Still", "open_heif", "orientation_of", "read_still"]
 
 _READERS = (
-    (re.compile(rb"\xff\xd8\xff"), read_jpeg),  # of a phone's MPO, the first picture
+    (re.compile(rb"\xff\xd8\xff"), read_jpeg),  # including a phone's MPO: its first picture
     (re.compile(rb"\x89PNG\r\n\x1a\n"), read_png),
     (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), read_webp),
     (re.compile(rb"(?:II[*+]\0|MM\0[*+]).{4}", re.DOTALL), read_tiff),
     (re.compile(rb"BM"), read_bmp),
     (re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"), read_jpeg2000),
 )
-# What people send in the place of a picture -> what it is, and the way out.
+# Signature of an unsupported file -> its name and a hint.
 _OTHERS = (
     (rb"GIF8[79]a", "a GIF", "save a frame as JPEG or PNG"),
     (rb"%PDF-", "a PDF", "save the page or the picture in it as JPEG or PNG"),
@@ -37,7 +37,7 @@ _OTHERS = (
     (rb"\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype )?svg", "an SVG drawing", "draw it as PNG"),
     (rb"version https://git-lfs\.github\.com/", "a pointer of Git LFS", "fetch it: git lfs pull"),
     (rb"data:[\w.+-]*/?[\w.+-]*[;,]", "a data URI, not the bytes in it",
-     "decode what follows the comma with base64"),
+     "decode the part after the comma with base64"),
     (rb"(?:/9j/|iVBORw0KGgo|UklGR)[\w+/\s=-]*\Z", "base64 text, not the bytes in it",
      "decode it with base64"),
     (rb"\0\0\0\x0cJXL |\xff\x0a", "a JPEG XL", "save it as JPEG or PNG"),
@@ -47,12 +47,12 @@ _OTHERS = (
 
 
 def read_still(data: bytes, limits: Limits) -> Still:
-    """The still picture of an encoded file, checked and rebuilt; nothing is decoded.
+    """Check and rebuild the still picture of an encoded file, without decoding.
 
     Raises
     ------
     UnreadableImage
-        The file is damaged, incomplete, or of a format that is not read; the message names it.
+        The file is damaged, incomplete, or of an unsupported format, named in the message.
     ImageTooLarge
         The picture exceeds a limit.
     """
@@ -64,5 +64,5 @@ def read_still(data: bytes, limits: Limits) -> Still:
     start = data[:1024]
     for pattern, name, way in _OTHERS:
         if re.match(pattern, start, re.IGNORECASE | re.DOTALL):
-            raise UnreadableImage(f"not a picture that is read, but {name}", way)
+            raise UnreadableImage(f"not a supported picture but {name}", way)
     raise UnreadableImage(f"not a known image format: starts with {data[:8]!r}")

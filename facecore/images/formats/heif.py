@@ -1,4 +1,4 @@
-"""HEIC and AVIF, which phones write: read where the packages of the extra are installed."""
+"""HEIC and AVIF, written by phones; reading them needs the extra ``heif``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HEIC = frozenset([b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1"
 
 
 def heif_kind(data: bytes) -> str | None:
-    """Say "HEIC" or "AVIF", by the brands of the file; None where it is neither."""
+    """Return "HEIC" or "AVIF", by the brands of the file, or None."""
     if data[4:8] != b"ftyp":
         return None
     brands = data[8 : min(int.from_bytes(data[:4]), 256)]
@@ -32,23 +32,23 @@ def heif_kind(data: bytes) -> str | None:
 def read_heif(data: bytes, limits: Limits) -> Still:
     """Check the size of a HEIC or AVIF picture.
 
-    The container is handed over as it is: libheif and libavif have limits on its parts. Decode
-    untrusted files in another process (``FaceEngine(isolate_decoding=True)``).
+    The container is not rebuilt: libheif and libavif limit its parts. Decode untrusted files in
+    another process (``FaceEngine(isolate_decoding=True)``).
     """
     with quiet, strict_pillow:
         size = open_heif(data).size
     check_pixels(size, limits)
-    memory = size[0] * size[1] * 12  # YUV, RGB, Pillow's copy and the pixels that come out
+    memory = size[0] * size[1] * 12  # YUV, RGB, Pillow's copy and the result
     check_memory(size, memory, limits, len(data))
     return Still("HEIF", data, *size, memory)
 
 
 def open_heif(data: bytes) -> PIL.Image.Image:
-    """The picture, not decoded yet; its orientation stands in its EXIF data, if anywhere."""
+    """Open a picture without decoding it; only its EXIF data hold an orientation."""
     kind = heif_kind(data) or "HEIC"
     try:
-        # Pillow reads AVIF by itself, but the extra is the choice to let such files in: their
-        # containers are not rebuilt.
+        # Pillow reads AVIF without the extra, but the containers are not rebuilt: the user
+        # opts in by installing the extra.
         plugin, reader = import_module("pillow_heif"), "HeifImageFile"
         if kind == "AVIF":
             plugin, reader = import_module("PIL.AvifImagePlugin"), "AvifImageFile"

@@ -1,4 +1,4 @@
-"""JPEG: frame, tables and scans; everything else is left out."""
+"""JPEG: frame, tables and scans; drops everything else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from facecore.images.limits import Limits, check_memory, check_parts, check_pixe
 
 __all__ = ["read_jpeg"]
 
-_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # FF00 is data; 01, D0–D7 bear no length
+_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # FF00 is data; 01, D0–D7 have no length
 _END, _SCAN, _APP1 = 0xD9, 0xDA, 0xE1
 # Huffman and arithmetic tables, quantisation, restart interval.
 _TABLES = frozenset([0xC4, 0xCC, 0xDB, 0xDD])
@@ -19,7 +19,7 @@ _SEQUENTIAL = frozenset([0xC0, 0xC1, 0xC9])
 _PROGRESSIVE = frozenset([0xC2, 0xCA])
 _OTHER_FRAMES = frozenset(range(0xC0, 0xD0)) - _SEQUENTIAL - _PROGRESSIVE - _TABLES - {0xC8}
 _LEFT_OUT = frozenset([0xDC, *range(0xE0, 0xF0), 0xFE])  # number of lines, APPn, comment
-_MAX_SCANS = 100  # encoders write about ten; thousands are an attack on the decoder's time
+_MAX_SCANS = 100  # encoders write about ten; thousands would stall the decoder
 _MAX_SCANNED = 1_600_000_000  # pixels × scans, for the same reason
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 
@@ -27,10 +27,10 @@ _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 def read_jpeg(data: bytes, limits: Limits) -> Still:
     """Check a JPEG and rebuild it from its frame, tables and scans.
 
-    Some builds of OpenCV fill a cut JPEG with grey and report success, so the segments are
-    followed to the end marker. What follows it (a second picture, a maker's notes) is left out.
-    Where a scan of a sequential JPEG runs to the end of the file, or into something that is no
-    JPEG, the decoder must show that all blocks are there.
+    Some builds of OpenCV fill a truncated JPEG with grey and report success, so this follows the
+    segments to the end marker. It drops data after the marker (a second picture, maker notes).
+    If a scan of a sequential JPEG runs to the end of the file or into other data, decoding must
+    show that all blocks are present (`Still.doubt`).
     """
     parts = [b"\xff\xd8"]
     frame = b""
@@ -69,7 +69,7 @@ def read_jpeg(data: bytes, limits: Limits) -> Still:
             if scans > _MAX_SCANS:
                 raise ImageTooLarge(f"more than {_MAX_SCANS} scans in a JPEG", "save it again")
         if kind == 0xE0 and segment.startswith(b"JFIF\0"):
-            # Decoders tell the colour space by it and by Adobe's segment.
+            # Decoders derive the colour space from the JFIF and Adobe segments.
             parts += [] if jfif else [b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"]
             jfif = True
         elif kind == 0xEE and segment.startswith(b"Adobe") and len(segment) >= 12:
@@ -84,7 +84,7 @@ def read_jpeg(data: bytes, limits: Limits) -> Still:
                 raise UnreadableImage(f"the JPEG is damaged: marker FF{kind:02X} in its header")
             parts += [data[start - 2 : start], data[start:position]]
     else:
-        if scans:  # a download into a file of zeros leaves zeros
+        if scans:  # an interrupted download may leave zeros
             parts.append(data[position:].rstrip(b"\0"))
     if not problem and not frame:
         raise UnreadableImage("the JPEG is damaged: it has no frame")
@@ -99,7 +99,7 @@ def read_jpeg(data: bytes, limits: Limits) -> Still:
     if scans * pixels > _MAX_SCANNED:
         raise ImageTooLarge(f"{scans} scans over {pixels:,} pixels in a JPEG", "save it again")
     memory = opencv_memory(pixels, 3, orientation) + (3 * pixels if problem else 0)
-    if progressive or scans > 1:  # the decoder holds all coefficients, of two bytes
+    if progressive or scans > 1:  # the decoder holds all coefficients, two bytes each
         memory = max(memory, 4 * pixels + 2 * _samples(frame, pixels))
     check_memory((width, height), memory, limits, len(data))
     return Still("JPEG", b"".join(parts), width, height, memory, orientation, layers, doubt=problem)
@@ -119,6 +119,6 @@ def _check_frame(frame: bytes, kind: int, limits: Limits) -> None:
 
 
 def _samples(frame: bytes, pixels: int) -> int:
-    """Samples of all layers, each at its own resolution."""
+    """Return the number of samples of all layers, each at its resolution."""
     factors = [(byte >> 4) * (byte & 15) for byte in frame[7::3][: frame[5]]]
     return pixels * sum(factors) // max(max(factors), 1) + 1

@@ -1,4 +1,4 @@
-"""JPEG 2000, as the chips of identity documents hold it: the code stream and its colour space."""
+"""JPEG 2000, used by the chips of identity documents: code stream and colour space."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TILE_PART, _END = 0xFF90, b"\xff\xd9"
 _KEPT = frozenset([0xFF51, 0xFF52, 0xFF53, 0xFF5C, 0xFF5D, 0xFF5E, 0xFF5F])
 _LEFT_OUT = frozenset([0xFF55, 0xFF57, 0xFF58, 0xFF63, 0xFF64])  # TLM, PLM, PLT, CRG, COM
 _SRGB, _GREY, _SYCC = 16, 17, 18
-# OpenJPEG allocates for each of these before it has read a byte of it.
+# OpenJPEG allocates memory for each of these before reading any of its data.
 _MAX_TILES = 1024
 _MAX_BLOCKS = 2**17  # precincts and code blocks
 _MAX_LAYERS = 256
@@ -44,7 +44,7 @@ def read_jpeg2000(data: bytes, limits: Limits) -> Still:
     width, height = size
     if colour not in (_SRGB, _GREY, _SYCC):
         colour = _SRGB if channels > 2 else _GREY
-    # OpenJPEG's samples of 32 bits, then Pillow's pixels and those that come out.
+    # OpenJPEG's 32-bit samples, Pillow's pixels and the result.
     memory = width * height * (4 * channels + 4 + 3)
     check_memory(size, memory, limits, len(data))
     image = struct.pack(">IIHBBBB", height, width, channels, bits - 1, 7, 0, 0)
@@ -86,7 +86,7 @@ def _box(kind: bytes, content: bytes) -> bytes:
 
 
 def _code_stream(data: bytes, limits: Limits) -> tuple[bytes, tuple[int, int], int, int]:
-    """The stream with its main header reduced, its size, its components and their bits."""
+    """Return the stream with a reduced main header, the size, the components and their bits."""
     parts = [b"\xff\x4f"]
     size, tile, channels, bits, tiles = (0, 0), (0, 0), 0, 0, 0
     position = 2
@@ -112,7 +112,7 @@ def _code_stream(data: bytes, limits: Limits) -> tuple[bytes, tuple[int, int], i
         elif marker == _COMPONENT_CODING:
             _check_coding(segment[2:], segment[1] if len(segment) > 1 else 0, tile, tiles, channels)
         elif marker not in _KEPT | _LEFT_OUT:
-            raise UnreadableImage(f"the JPEG 2000 has a marker {marker:04X} that is not read")
+            raise UnreadableImage(f"the JPEG 2000 has an unsupported marker {marker:04X}")
         if marker in _KEPT:
             parts.append(data[position : position + 2 + length])
         position += 2 + length
@@ -151,7 +151,7 @@ def _sizes(
     plain = len(components) == 3 * channels and len({*components[::3]}) == 1
     if not plain or {*components[1::3], *components[2::3]} != {1} or not 1 <= channels <= 4:
         raise UnreadableImage(
-            f"the JPEG 2000 has {channels} channels of a kind that is not read",
+            f"the JPEG 2000 has {channels} channels of an unsupported kind",
             "save it as JPEG or PNG",
         )
     if components[0] & 0x80 or components[0] > 15:
@@ -169,12 +169,12 @@ def _sizes(
 def _check_coding(
     coding: bytes, style: int, tile: tuple[int, int], tiles: int, channels: int
 ) -> None:
-    """Bound the precincts and code blocks, each of which costs memory whatever it holds."""
+    """Limit the precincts and code blocks, each of which takes memory even if empty."""
     if not channels or len(coding) < 5:
         raise UnreadableImage("the JPEG 2000 is damaged: its coding is cut off")
     levels, block_width, block_height = coding[0], coding[1] + 2, coding[2] + 2
     if levels > 32 or block_width + block_height > 12 or (style & 1 and len(coding) < 6 + levels):
-        raise UnreadableImage("the JPEG 2000 is damaged: its coding makes no sense")
+        raise UnreadableImage("the JPEG 2000 is damaged: its coding is invalid")
     count = 0
     for level in range(levels + 1):
         precinct = coding[5 + level] if style & 1 else 0xFF
@@ -183,4 +183,4 @@ def _check_coding(
         count += ((width >> (precinct & 15)) + 1) * ((height >> (precinct >> 4)) + 1)
         count += ((width >> block_width) + 1) * ((height >> block_height) + 1)
     if count * tiles * channels > _MAX_BLOCKS:
-        raise ImageTooLarge("a JPEG 2000 of too many small blocks", "save it again")
+        raise ImageTooLarge("the JPEG 2000 has too many small blocks", "save it again")

@@ -1,4 +1,4 @@
-"""PNG: header, palette, transparency and pixels of the still picture; nothing else."""
+"""PNG: header, palette, transparency and pixels of the still picture; drops everything else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["read_png"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6
-# Colour type -> channels in the file, and bits a sample.
+# Colour type -> channels in the file, and possible bits per sample.
 _SAMPLES = {
     _GREY: (1, (1, 2, 4, 8, 16)),
     _RGB: (3, (8, 16)),
@@ -23,13 +23,13 @@ _SAMPLES = {
     _GREY_ALPHA: (2, (8, 16)),
     _RGBA: (4, (8, 16)),
 }
-_DEFLATE_MOST = 1032  # how many bytes deflate makes of one, at most
+_DEFLATE_MOST = 1032  # maximum expansion of deflate
 
 
 def read_png(data: bytes, limits: Limits) -> Still:
-    """Check every chunk's checksum to the last one, and rebuild the still picture.
+    """Check the checksums of all chunks and rebuild the still picture.
 
-    The animation of an APNG, text, colour profiles and times never reach a decoder.
+    Animation frames, text, colour profiles and times never reach a decoder.
     """
     header = palette = transparency = b""
     pixels: list[memoryview] = []
@@ -44,7 +44,7 @@ def read_png(data: bytes, limits: Limits) -> Still:
             _check_header(header, limits)
         elif kind == b"PLTE":
             if palette or pixels:
-                raise UnreadableImage("the PNG is damaged: a palette too many")
+                raise UnreadableImage("the PNG is damaged: it has a second or late palette")
             palette = bytes(content)
         elif kind == b"tRNS" and not pixels:
             transparency = bytes(content)
@@ -59,7 +59,7 @@ def read_png(data: bytes, limits: Limits) -> Still:
             if name in (b"XML:com.adobe.xmp", b"Raw profile type exif"):
                 text.setdefault(name, bytes(content[len(name) + 1 :]))
         elif not kind[0] & 0x20 and kind != b"IEND":  # an upper-case first letter: critical
-            raise UnreadableImage(f"the PNG has a chunk that is not known: {kind!r}")
+            raise UnreadableImage(f"the PNG has an unknown critical chunk: {kind!r}")
         previous = kind
     if not pixels:
         raise UnreadableImage("the PNG is damaged: it has no pixels")
@@ -80,18 +80,18 @@ def read_png(data: bytes, limits: Limits) -> Still:
         chunks.append((b"tRNS", transparency))
     elif colour == _GREY and len(transparency) == 2:
         transparent = int.from_bytes(transparency)
-        if bits < 16:  # decoders spread fewer bits over eight
+        if bits < 16:  # decoders scale samples to 8 bits
             transparent = (transparent & (1 << bits) - 1) * 255 // ((1 << bits) - 1)
     packed = b"".join(pixels)
     channels, _ = _SAMPLES[colour]
     size = height * (1 + (width * channels * bits + 7) // 8)
     if size > _DEFLATE_MOST * (len(packed) + 16):
-        raise UnreadableImage("the PNG is cut off: so few bytes cannot hold its pixels")
+        raise UnreadableImage("the PNG is cut off: it has too few bytes for its pixels")
     decoded = {_GREY: 1, _RGB: 3, _PALETTE: 3, _GREY_ALPHA: 4, _RGBA: 4}[colour]
     if len(chunks) == 3 or (colour == _RGB and len(chunks) == 2):
         decoded = 4
     memory = opencv_memory(width * height, decoded * (2 if bits == 16 else 1), orientation)
-    memory += len(packed) + 4 * (size // height)  # and rows that the decoder unfilters
+    memory += len(packed) + 4 * (size // height)  # the last term: rows being unfiltered
     check_memory((width, height), memory, limits, len(data))
     chunks += [(b"IDAT", packed), (b"IEND", b"")]
     rebuilt = _SIGNATURE + b"".join(_chunk(*chunk) for chunk in chunks)
@@ -130,8 +130,8 @@ def _check_header(header: bytes, limits: Limits) -> None:
 
 
 def _raw_profile(text: bytes) -> bytes | None:
-    """EXIF data that ImageMagick wrote as hexadecimal text, packed or not."""
-    if text[:1] == b"\0":  # deflated
+    """Return EXIF data that ImageMagick wrote as hexadecimal text, maybe compressed."""
+    if text[:1] == b"\0":  # compressed
         try:
             text = zlib.decompressobj().decompress(text[1:], 2**17)
         except zlib.error:

@@ -1,4 +1,4 @@
-"""A still picture as a decoder gets it."""
+"""A still picture, prepared for a decoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SWAPS = (5, 6, 7, 8)
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """One still picture: its file rebuilt from the parts that decoding needs, and its header.
+    """A still picture: the file rebuilt from the parts that decoding needs, and its header.
 
     Attributes
     ----------
@@ -25,19 +25,18 @@ class Still:
     data : bytes
         The rebuilt file.
     width, height : int
-        Stored pixels, before they are turned by the orientation.
+        Stored size in pixels, before rotation by the orientation.
     memory : int
-        Bytes that decoding, conversion and turning hold at once.
+        Bytes held at once by decoding, conversion and rotation.
     orientation : int
         EXIF orientation, 1..8.
     colours : int
         Colour channels of a JPEG, otherwise 0.
     transparent : int or None
-        Grey value of a PNG that stands for a transparent pixel, on the scale of the decoded
-        samples.
+        Grey value that marks transparent pixels in a PNG, on the scale of the decoded samples.
     doubt : str
-        What a JPEG without an end marker is refused with, unless decoding shows that every block
-        is there.
+        Error message for a JPEG without an end marker, unless decoding shows that all blocks are
+        present.
     """
 
     kind: Literal["JPEG", "PNG", "WebP", "TIFF", "BMP", "JPEG 2000", "HEIF"]
@@ -52,16 +51,16 @@ class Still:
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """Height and width of the upright picture."""
+        """Height and width of the upright picture, in pixels."""
         sides = (self.height, self.width)
         return (sides[1], sides[0]) if self.orientation in SWAPS else sides
 
     @property
     def reductions(self) -> Sequence[int]:
-        """Reductions that a decoder can do while it reads the file: a JPEG's 2, 4 and 8."""
+        """Reductions supported by the decoder: 2, 4 and 8 for a JPEG."""
         if self.colours not in (1, 3) or self.doubt:
             return ()
-        # A block that is cut off must be the last, and a flip would make it the first.
+        # A partial block must come last, but a flip would make it the first.
         flipped = []
         if self.orientation in (2, 3, 7, 8):
             flipped.append(self.width)
@@ -71,23 +70,23 @@ class Still:
 
 
 def opencv_memory(pixels: int, each: int, orientation: int) -> int:
-    """Bytes that OpenCV holds at once for pixels of `each` bytes, and their conversion and turn.
+    """Return the bytes OpenCV holds at once to decode, convert and rotate pixels of `each` bytes.
 
-    OpenCV 5 copies what it has decoded; a conversion makes three bytes a pixel.
+    OpenCV 5 copies the decoded pixels; conversion outputs three bytes per pixel.
     """
     return pixels * max(2 * each, each + (3 if each != 3 else 0), 6 if orientation in SWAPS else 0)
 
 
 def orientation_of(exif: bytes | None, xmp: bytes = b"") -> int:
-    r"""EXIF orientation of metadata, 1 where they hold none that makes sense.
+    r"""Return the EXIF orientation in metadata, or 1 if there is no valid one.
 
     Parameters
     ----------
     exif : bytes or None
-        A TIFF structure, with or without the prefix ``Exif\0\0``. Only its first directory is
-        read, once: what else it holds costs nothing.
+        A TIFF structure, with or without the prefix ``Exif\0\0``. Only the first directory is
+        read, so other content costs no time.
     xmp : bytes
-        Metadata of Adobe's kind, asked where `exif` holds no orientation.
+        Adobe XMP metadata, used if `exif` holds no orientation.
     """
     return _in_exif(exif or b"") or _in_xmp(xmp) or 1
 

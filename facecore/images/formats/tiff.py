@@ -1,4 +1,4 @@
-"""TIFF: the first picture's size, samples and strips; no other tag and no other directory."""
+"""TIFF: size, samples and strips of the first picture; drops other tags and directories."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STRIP_BYTES, _PLANAR, _T4, _T6, _PREDICTOR, _COLOUR_MAP = 279, 284, 292, 293, 3
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _JPEG_TABLES, _SUBSAMPLING, _POSITIONING = 338, 339, 347, 530, 531
 
-# Tags that decoding needs -> most values.
+# Tags that decoding needs -> maximum number of values.
 _KEPT = {
     _WIDTH: 1, _HEIGHT: 1, _BITS: 8, _COMPRESSION: 1, _PHOTOMETRIC: 1, _FILL_ORDER: 1,
     _CHANNELS: 1, _PLANAR: 1, _T4: 1, _T6: 1, _PREDICTOR: 1, _COLOUR_MAP: 768,
@@ -27,15 +27,15 @@ _READ = {
     **_KEPT, _ORIENTATION: 1, _STRIP_ROWS: 1, _STRIPS: 2**20, _STRIP_BYTES: 2**20,
     _TILE_WIDTH: 1, _TILE_HEIGHT: 1, _TILES: 2**20, _TILE_BYTES: 2**20,
 }  # fmt: skip
-_TYPES = {1: "B", 3: "H", 4: "I", 7: "B", 16: "Q"}  # whole numbers and plain bytes
+_TYPES = {1: "B", 3: "H", 4: "I", 7: "B", 16: "Q"}  # integers and raw bytes
 _NONE, _JPEG = 1, 7
-# None, CCITT's three, LZW, JPEG, deflate under two numbers, PackBits.
+# None, CCITT (3 variants), LZW, JPEG, deflate (2 numbers), PackBits.
 _COMPRESSIONS = frozenset([_NONE, 2, 3, 4, 5, _JPEG, 8, 32946, 32773])
 _PHOTOMETRICS = frozenset([0, 1, 2, 3, 5, 6])  # grey, RGB, palette, CMYK, YCbCr
 
 
 def read_tiff(data: bytes, limits: Limits) -> Still:
-    """Check the first picture of a TIFF, and rebuild it with its own tags and strips alone."""
+    """Check the first picture of a TIFF and rebuild the file from its tags and strips."""
     order = "<" if data.startswith(b"II") else ">"
     tags = _directory(data, order)
 
@@ -63,7 +63,7 @@ def read_tiff(data: bytes, limits: Limits) -> Still:
     else:
         tile = width, min(max(one(_STRIP_ROWS, height), 1), height)
     if min(tile) < 1 or tile[0] > width + 4096 or tile[1] > height + 4096:
-        raise UnreadableImage("the TIFF is damaged: its tiles have no size that fits the picture")
+        raise UnreadableImage("the TIFF is damaged: its tile size does not fit the picture")
     count = planes * -(-width // tile[0]) * -(-height // tile[1])
     strips = _strips(data, tags, tiled, count)
     row = (tile[0] * (channels // planes) * depth + 7) // 8
@@ -80,7 +80,7 @@ def read_tiff(data: bytes, limits: Limits) -> Still:
         kept[_STRIP_ROWS] = [tile[1]]
     orientation = one(_ORIENTATION, 1)
     orientation = orientation if 1 <= orientation <= 8 else 1
-    # Pillow's picture, a strip or the whole beside it, and the pixels that come out.
+    # Pillow's picture, plus a strip or the result.
     pixels = width * height
     stored = {1: 1, 3: 4, 4: 4, 5: 4}.get(channels, 4)
     stored = 4 if depth > 16 else 2 if channels == 1 and depth > 8 else stored
@@ -93,7 +93,7 @@ def read_tiff(data: bytes, limits: Limits) -> Still:
 
 
 def _directory(data: bytes, order: str) -> dict[int, Sequence[int]]:
-    """Values of the first directory's tags that are read; a BigTIFF's numbers are wider."""
+    """Return the supported tags of the first directory and their values."""
     big = struct.unpack_from(order + "H", data, 2)[0] == 43
     try:
         if big:
@@ -145,7 +145,7 @@ def _strips(
 def _write(
     order: str, tags: dict[int, Sequence[int]], strips: Sequence[memoryview], tiled: bool
 ) -> bytes:
-    """A classic TIFF of one directory, in the byte order of the samples."""
+    """Return a classic TIFF with one directory, in the byte order of the samples."""
     places, sizes = (_TILES, _TILE_BYTES) if tiled else (_STRIPS, _STRIP_BYTES)
     tags = {**tags, places: [0] * len(strips), sizes: [len(strip) for strip in strips]}
     wide = {tag: tag in (places, sizes, _WIDTH, _HEIGHT, _STRIP_ROWS) for tag in tags}

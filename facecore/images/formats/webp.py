@@ -1,4 +1,4 @@
-"""WebP: the bit stream of one picture and its alpha channel; nothing else."""
+"""WebP: bit stream and alpha channel of one picture; drops everything else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ALPHA = 0x10
 
 
 def read_webp(data: bytes, limits: Limits) -> Still:
-    """Check a WebP file's chunks, and rebuild the still picture or an animation's first frame."""
+    """Check the chunks of a WebP and rebuild the still picture or the first frame."""
     end = 8 + int.from_bytes(data[4:8], "little")
     if end > len(data):
         raise UnreadableImage("the WebP is cut off")
@@ -39,7 +39,7 @@ def read_webp(data: bytes, limits: Limits) -> Still:
                 "save one frame as a still picture",
             )
         parts = list(_chunks(frame, 16, len(frame)))
-    found = dict(reversed(parts))  # the first of each
+    found = dict(reversed(parts))  # keeps the first of each kind
     pixels, kind = found.get(b"VP8L"), b"VP8L"
     if pixels is None:
         pixels, kind = found.get(b"VP8 ", b""), b"VP8 "
@@ -59,7 +59,7 @@ def read_webp(data: bytes, limits: Limits) -> Still:
     metadata = dict(reversed(chunks))
     orientation = orientation_of(metadata.get(b"EXIF"), metadata.get(b"XMP ", b""))
     count = width * height
-    # Without loss, libwebp holds four bytes a pixel beside those that come out.
+    # In lossless mode, libwebp holds four bytes per pixel in addition to the result.
     memory = opencv_memory(count, 4 if alpha else 3, orientation)
     memory = max(memory, 7 * count if kind == b"VP8L" else 0) + len(pixels)
     check_memory(size, memory, limits, len(data))
