@@ -1,1 +1,1 @@
-"""Helpers that know nothing of faces: threads, processors, memory, files, locks."""
+"""General helpers: threads, processors, memory, files, locks."""

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, also when processes race or die."""
+"""Atomic writes of files and folders, safe against races and crashes of processes."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ __all__ = [
     "written_whole",
 ]
 
-# Only used where the file system has no locks: a temporary folder this old has no owner left.
+# For file systems without locks: a temporary folder this old is abandoned.
 _ABANDONED_AFTER = 24 * 3600.0
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file in one step; one that is there is replaced, or stays as it was.
+    """Write a file atomically: on failure, an existing file stays unchanged.
 
-    Its mode follows the umask.
+    The mode follows the umask.
 
     Raises
     ------
     InvalidParameter
-        The file cannot be written: the folder is missing, say, or `path` is a folder.
+        The file cannot be written: for example, the folder is missing or `path` is a folder.
     """
     with written_whole(path) as stream:
         stream.write(data)
@@ -55,14 +55,14 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def written_whole(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
-    """A file to write into that takes its place in one step, when the block ends without error.
+    """Open a file for writing that atomically replaces `path` if the block ends without error.
 
     Parameters
     ----------
     path : Path
     private : bool, default False
-        Only the owner may read it, whatever the umask.  One process at a time writes it, and
-        removes what others that died left of it.
+        Only the owner may read the file, for any umask.  One process at a time writes it, and
+        removes temporary files of processes that died.
 
     Raises
     ------
@@ -76,18 +76,18 @@ def written_whole(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
 
 
 def make_private(path: Path) -> None:
-    """Make an empty file for the owner alone, whatever the umask; one that is there stays."""
+    """Create an empty file for the owner alone, for any umask; keep an existing file."""
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def make_folder(path: Path, mode: int = 0o777) -> None:
-    """Make a folder, with this mode within the umask, and those above it, where they are missing.
+    """Create a folder, with `mode` subject to the umask, and its missing parents.
 
     Raises
     ------
     InvalidParameter
-        It cannot be made.
+        The folder cannot be created.
     """
     try:
         path.mkdir(mode, parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Find out before long work that its result cannot be written; leaves nothing behind.
+    """Check before long work that its result can be written; leave no file behind.
 
     Raises
     ------
@@ -111,16 +111,16 @@ def check_writable(path: Path) -> None:
 
 
 def write_new(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a new file into a staged folder, and wait until it is on the disk."""
+    """Write a new file into a staged folder and sync it to disk."""
     with _new(path) as stream:
         for chunk in chunks:
             stream.write(chunk)
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names inside a folder, are on the disk; raises OSError."""
+    """Sync a file, or the names in a folder, to disk; raises OSError."""
     if path.is_dir() and sys.platform == "win32":
-        return  # Windows opens no folder
+        return  # Windows cannot open a folder
     # Windows flushes only files that are open for writing.
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
@@ -130,19 +130,19 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names inside a folder durable, where the system can do that."""
+    """Sync the names in a folder to disk, if the system supports it."""
     with contextlib.suppress(OSError):
         sync(folder)
 
 
 @contextlib.contextmanager
 def exclusive(target: Path) -> Iterator[None]:
-    """Hold the lock on `target` across processes and threads, and clean up after dead owners.
+    """Lock `target` across processes and threads, and clean up after dead owners.
 
-    The lock is the operating system's, so it ends with its process.  Its holder may therefore
-    remove every temporary folder of `target`, as their makers are gone.  The holder also removes
-    the lock file while it holds the lock; a process that waited for a file that is no longer
-    there starts over, so that there are never two holders.
+    The operating system releases the lock when its process ends.  The holder may therefore
+    remove every temporary folder of `target`: their owners are gone.  The holder also deletes the
+    lock file before releasing it; a process that waited for a deleted lock file starts over, so
+    there are never two holders.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     path = target.parent / f".{_short(target)}.lock"
@@ -167,8 +167,8 @@ def exclusive(target: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def staged(target: Path, mode: int = 0o777) -> Iterator[Path]:
-    """An empty temporary folder beside `target`, removed at the end whatever happens."""
-    # Not tempfile.mkdtemp: its mode 0700 would hide a shared cache from its other users.
+    """Create an empty temporary folder beside `target`, and remove it at the end."""
+    # Not tempfile.mkdtemp: its mode 0700 would lock other users out of a shared cache.
     folder = _temporary(target)
     try:
         folder.mkdir(mode)
@@ -178,16 +178,16 @@ def staged(target: Path, mode: int = 0o777) -> Iterator[Path]:
 
 
 def publish(folder: Path, target: Path, is_right: Callable[[], bool]) -> None:
-    """Move the finished `folder` to `target` in one step.
+    """Move the finished `folder` to `target` atomically.
 
     Parameters
     ----------
     folder : Path
-        From `staged`; its files are on the disk.
+        From `staged`, with its files synced to disk.
     target : Path
-        Where it goes.  A wrong folder there is moved out of the way first.
+        Destination.  An existing folder that is not right is removed first.
     is_right : callable
-        Tells whether a folder that stands at `target` will do.
+        Tells whether an existing folder at `target` is acceptable.
     """
     sync_folder(folder)
     if os.path.lexists(target) and not is_right():
@@ -197,14 +197,14 @@ def publish(folder: Path, target: Path, is_right: Callable[[], bool]) -> None:
     try:
         folder.rename(target)
     except OSError:
-        # Without locks another process may have been faster; its result is as good as ours.
+        # Without locks, another process may have published an equal result first.
         if not is_right():
             raise
     sync_folder(target.parent)
 
 
 def remove(path: Path) -> None:
-    """Remove a folder, a file or a link, as far as that is possible."""
+    """Remove a folder, file or link; ignore errors."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -213,7 +213,7 @@ def remove(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary folders in `folder` whose makers died; raises OSError."""
+    """Remove abandoned temporary folders in `folder`; raises OSError."""
     for path in list(folder.iterdir()):
         if path.name.startswith(".") and ".tmp-" in path.name:
             shutil.rmtree(path)
@@ -224,13 +224,13 @@ def _temporary(target: Path) -> Path:
 
 
 def _short(target: Path) -> str:
-    """The name, to which more can be added even where it is as long as a name can be."""
+    """Return the name, or a hash of a long one, so that a suffix still fits."""
     name = os.fsencode(target.name)
     return target.name if len(name) <= 100 else hashlib.sha256(name).hexdigest()[:32]
 
 
 def _is_still(stream: IO[bytes], path: Path) -> bool:
-    """Tell whether `path` names the open file, and not a newer one or none."""
+    """Return whether `path` still names the open file."""
     try:
         return os.path.samestat(os.fstat(stream.fileno()), path.stat())
     except OSError:
@@ -246,9 +246,9 @@ def _age(path: Path) -> float:
 
 @contextlib.contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """Name of a new file in the folder of `path`, as a rename is in one step only there.
+    """Yield a temporary name in the folder of `path`, where a rename is atomic.
 
-    The file is gone at the end, also after a KeyboardInterrupt.
+    Removes the file at the end, also after a KeyboardInterrupt.
     """
     try:
         _check_replaceable(path)
@@ -266,7 +266,7 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def _check_replaceable(path: Path) -> None:
-    """Refuse what a rename would fail on, and what it must not replace: a device, say."""
+    """Reject a folder, which a rename cannot replace, or a special file, which it must not."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -275,12 +275,12 @@ def _check_replaceable(path: Path) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "is no regular file")
+        raise OSError(errno.EINVAL, "is not a regular file")
 
 
 @contextlib.contextmanager
 def _new(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
-    # Not tempfile, whose mode 0600 would hide the result from the other users of a folder.
+    # Not tempfile: its mode 0600 would hide the result from other users of the folder.
     with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
         yield stream
         stream.flush()

@@ -1,4 +1,4 @@
-"""How many processors this process may really use."""
+"""Count the processors that this process may use."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["usable_cpus"]
 
 
 def usable_cpus() -> int:
-    """Count the processors that this process may use: its affinity mask and its cgroup quota.
+    """Count the processors that this process may use, by affinity mask and cgroup quota.
 
     Returns
     -------
     int
-        At least 1. A quota of 2.5 processors counts as 2: a thread that is throttled holds up
-        all the others at the end of each operator.
+        At least 1. A quota of 2.5 processors counts as 2: a throttled thread would delay all
+        others at the end of each operator.
     """
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
@@ -28,23 +28,23 @@ def usable_cpus() -> int:
 def cgroup_quota(
     root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
 ) -> float | None:
-    """Return the tightest CPU quota of the process's control groups, in processors.
+    """Return the lowest CPU quota of the process's control groups, in processors.
 
     Parameters
     ----------
     root, membership : Path
-        Where control groups are mounted, and the file that says which ones are ours.
+        Mount point of the control groups, and the file that lists the process's groups.
 
     Returns
     -------
     float or None
-        None where there is no limit, or no control group at all.
+        None if there is no limit or no control group.
     """
     quotas = []
     for line in _read(membership).splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if controllers == "":  # version 2: one tree for everything
+        if controllers == "":  # version 2: a single tree
             quotas += [_quota_v2(folder) for folder in _upwards(root, path)]
         elif "cpu" in controllers.split(","):
             for mount in (root / controllers, root / "cpu"):
@@ -53,8 +53,8 @@ def cgroup_quota(
 
 
 def _upwards(root: Path, path: str) -> list[Path]:
-    # Every level counts. In a container the path may be the host's and not exist here; then
-    # only the root does, and it is ours.
+    # Every level counts. In a container, the path may be the host's and not exist here; then
+    # the root is this process's group.
     group = root / path.lstrip("/")
     return [folder for folder in (group, *group.parents) if folder.is_relative_to(root)]
 
@@ -71,7 +71,7 @@ def _quota_v1(folder: Path) -> float | None:
 def _ratio(quota: str, period: str) -> float | None:
     try:
         value = int(quota) / int(period)
-    except (ValueError, ZeroDivisionError):  # "max", or no such file
+    except (ValueError, ZeroDivisionError):  # "max", or a missing file
         return None
     return value if value > 0 else None  # -1 means no limit in version 1
 

@@ -1,4 +1,4 @@
-"""Tables as CSV that a spreadsheet can open safely."""
+"""CSV that is safe to open in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["csv_bytes"]
 
 
 def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    """CSV in which no text is a formula (OWASP, CSV injection) and every name can be encoded."""
+    """Return UTF-8 CSV with formulas (OWASP, CSV injection) and lone surrogates escaped."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(header)

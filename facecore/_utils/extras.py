@@ -1,4 +1,4 @@
-"""The packages of the extras, imported only where they are used."""
+"""Lazy import of packages from extras."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from facecore.errors import MissingExtra
 
 __all__ = ["require_extra"]
 
-# As it is named where it is installed from.
+# Module -> distribution name, if they differ.
 _PACKAGES = {"sklearn": "scikit-learn", "milvus_lite": "milvus-lite"}
 
 
 def require_extra(module: str, extra: str = "evaluation") -> Any:
-    """Import a module that an extra of facecore brings.
+    """Import a module that an extra of facecore installs.
 
     Raises
     ------
     MissingExtra
-        It is not installed, or cannot be loaded; the hint is the command that installs it.
+        The module is missing or cannot be loaded; the hint is the install command.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""Locks of the operating system on open files: they end with the process that holds them."""
+"""Operating system locks on open files, released when the holding process ends."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import IO
 __all__ = ["HELD", "lock", "unlock"]
 
 HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
-"""Values of ``OSError.errno`` that mean: somebody else holds the lock."""
+"""Values of ``OSError.errno`` for a lock held by someone else."""
 
 
 def lock(stream: IO[bytes], *, wait: bool) -> None:
-    """Lock an open file for this process alone.
+    """Lock an open file exclusively.
 
     Parameters
     ----------
     stream : binary file, open for writing
     wait : bool
-        Wait until no one else holds the lock.
+        Wait until the lock is free.
 
     Raises
     ------
     OSError
-        The lock is held (see `HELD`), or the file system has none.
+        The lock is held (see `HELD`), or the file system does not support locks.
     """
     if sys.platform == "win32":
         import msvcrt
@@ -46,7 +46,7 @@ def lock(stream: IO[bytes], *, wait: bool) -> None:
 
 
 def unlock(stream: IO[bytes]) -> None:
-    """Give a lock back; raises OSError where the system refuses."""
+    """Release a lock; raises OSError on failure."""
     if sys.platform == "win32":
         import msvcrt
 

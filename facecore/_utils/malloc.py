@@ -1,4 +1,4 @@
-"""What large pictures leave in the allocator's heaps goes back to the system."""
+"""Release free heap pages to the OS after large images (glibc)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from time import monotonic
 __all__ = ["LARGE", "malloc_trim", "trim_heap"]
 
 LARGE = 1_500_000
-"""Pixels from which a picture is worth the call."""
+"""Minimum number of pixels for which trimming is worthwhile."""
 
-_PAUSE = 1.0  # seconds: the next large picture pays for the first touch of every page again
+_PAUSE = 1.0  # seconds; after trimming, the next large picture must fault in every page again
 
 _last = -_PAUSE
 
 
 def trim_heap() -> None:
-    """Return the free pages of all heaps to the system, at most once a second.
+    """Release the free pages of all heaps to the OS, at most once per second.
 
-    On Linux, glibc raises the size from which it takes memory from the system directly, up to 32
-    MB, once such pieces have been freed; from then on the pixels and tensors of large pictures
-    come from heaps, one for each thread, which grow with their gaps.  Elsewhere nothing is done.
+    On Linux, glibc raises its mmap threshold to up to 32 MB after freeing mapped blocks.  The
+    pixels and tensors of large pictures then come from per-thread heaps, which fragment and grow.
+    Does nothing on other systems.
     """
     global _last
     now = monotonic()
@@ -34,7 +34,7 @@ def trim_heap() -> None:
 
 @cache
 def malloc_trim() -> Callable[[int], int] | None:
-    """`malloc_trim(3)` of glibc; None where the C library has none."""
+    """Return glibc's `malloc_trim(3)`, or None for another C library."""
     if not sys.platform.startswith("linux"):
         return None
     try:

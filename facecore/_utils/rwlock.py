@@ -1,4 +1,4 @@
-"""Many readers or one writer."""
+"""Readers–writer lock."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["ReadersWriterLock"]
 
 
 class ReadersWriterLock:
-    """Any number of readers at once, or one writer; neither side starves.
+    """Readers–writer lock without starvation: many readers or one writer.
 
-    A reader that arrives while a writer waits lets it go first, and when a writer leaves, the
-    readers that were waiting then all go before the next writer.
+    A reader that arrives while a writer waits lets the writer go first.  When a writer leaves,
+    all readers waiting at that moment go before the next writer.
 
-    It is not re-entrant: a thread that holds it, for reading or for writing, and asks for it
-    again may wait for itself forever.
+    Not re-entrant: a thread that holds the lock, for reading or writing, and requests it again
+    may deadlock.
 
     Examples
     --------
@@ -33,12 +33,12 @@ class ReadersWriterLock:
         self._writer = False  # inside
         self._readers_waiting = 0
         self._writers_waiting = 0
-        self._due = 0  # readers that the last writer left behind: the next writer waits for them
-        self._writes = 0  # writers that have left
+        self._due = 0  # readers that waited when the last writer left: they precede the next writer
+        self._writes = 0  # number of finished writes
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Hold the lock together with other readers."""
+        """Hold the lock for reading, shared with other readers."""
         with self._changed:
             self._enter_reading()
         try:
@@ -51,7 +51,7 @@ class ReadersWriterLock:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the lock alone."""
+        """Hold the lock for writing, exclusively."""
         with self._changed:
             self._enter_writing()
         try:
@@ -70,7 +70,7 @@ class ReadersWriterLock:
             try:
                 while self._writer or (self._writers_waiting and self._writes == arrived):
                     self._changed.wait()
-            finally:  # also when the wait was interrupted: Ctrl-C
+            finally:  # also if Ctrl-C interrupts the wait
                 self._readers_waiting -= 1
                 if self._writes != arrived and self._due:
                     self._due -= 1
@@ -84,5 +84,5 @@ class ReadersWriterLock:
                 self._changed.wait()
         finally:
             self._writers_waiting -= 1
-            self._changed.notify_all()  # an interrupted writer no longer holds readers back
+            self._changed.notify_all()  # an interrupted writer must not block readers
         self._writer = True

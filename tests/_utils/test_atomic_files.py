@@ -122,6 +122,6 @@ def test_a_folder_without_permission(tmp_path: Path, call: Callable[[Path], None
 def test_a_device_is_not_replaced(tmp_path: Path, call: Callable[[Path], None]) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(InvalidParameter, match="no regular file"):
+    with pytest.raises(InvalidParameter, match="not a regular file"):
         call(pipe)
     assert pipe.is_fifo()
