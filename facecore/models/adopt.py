@@ -49,7 +49,7 @@ def adopted_packs() -> tuple[str, ...]:
 def staged_pack(name: str) -> Iterator[tuple[Path, Callable[[], Path]]]:
     """Provide a temporary folder for a new pack, and a function that publishes it to the cache.
 
-    Unless the function is called, nothing is kept.  It replaces a pack of the same name.
+    Unless the function is called, nothing is kept.  It replaces a pack of the same name atomically.
 
     Raises
     ------

@@ -77,10 +77,9 @@ class DetectorOutput:
     Parameters
     ----------
     names : tuple of str
-        Names in the ONNX graph, grouped by head and sorted by stride within a head.  The heads
-        of ``yunet`` are class, objectness, box and landmarks; those of ``scrfd`` are score, box
-        and landmarks.  ``retinaface`` has one output per head for all strides: box,
-        probabilities, landmarks.
+        Names in the ONNX graph, by head, then by rising stride.  Heads of ``yunet``: class,
+        objectness, box, landmarks; of ``scrfd``: score, box, landmarks; of ``retinaface``, with
+        one output for all strides: box, probabilities, landmarks.
     strides : tuple of int
         Input pixels per cell of each feature map, in rising order.
     """
