@@ -29,9 +29,9 @@ class MixedRate:
     similarity : float
         Cosine, -1–1.
     fmr, fnmr : float
-        Gallery and probes are the owner's vectors, 0–1.
+        Error rates with the owner's vectors in gallery and probes, 0–1.
     mixed_fmr, mixed_fnmr : float
-        The gallery holds the owner's vectors, the probes are this embedder's, 0–1.
+        Error rates of this embedder's probes against the owner's vectors in the gallery, 0–1.
     """
 
     similarity: float

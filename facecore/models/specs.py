@@ -225,7 +225,7 @@ class Knot:
         True if there were enough comparisons to count the rate; False if the similarity is
         extrapolated by the tail.
     fnmr : MeasuredRate, optional
-        Share of genuine comparisons below this similarity; None if there were none.
+        Share of genuine comparisons below this similarity; absent if there were none.
     """
 
     score: float
