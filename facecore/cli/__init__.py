@@ -13,7 +13,17 @@ import sys
 from collections.abc import Sequence
 
 from facecore import __version__
-from facecore.cli import bench, collections, compare, evaluate, groups, quality, serve, weights
+from facecore.cli import (
+    bench,
+    collections,
+    compare,
+    embed,
+    evaluate,
+    groups,
+    quality,
+    serve,
+    weights,
+)
 from facecore.cli.common import ERROR, Commands, Parser, complain
 from facecore.errors import FacecoreError
 
@@ -60,6 +70,6 @@ def _parser() -> Parser:
     parser = Parser(prog="facecore", description="On-device face comparison.")
     parser.add_argument("--version", action="version", version=f"facecore {__version__}")
     commands = Commands(parser, "commands", "COMMAND")
-    for module in (compare, collections, quality, evaluate, groups, serve, weights, bench):
+    for module in (compare, collections, embed, quality, evaluate, groups, serve, weights, bench):
         module.add_commands(commands)
     return parser

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands, add_if_many
 from facecore.cli.common import gallery as open_gallery
+from facecore.errors import InvalidParameter
 
 _IMPORT = """\
 Add the faces of a folder of people, or of a CSV list, to a group.
@@ -31,12 +32,17 @@ example:
 """
 
 _LOAD = """\
-Load the groups of a file written by facecore group export.
+Load the groups of a file written by facecore group export, or the faces of facecore embed.
 
 Existing groups receive the faces that they do not hold yet.
 
-example:
+A file of facecore embed has no groups and users.  --group names the group.  With --user
+folder, the folder of a picture names the person, and only the largest face of each picture
+is stored; with --user picture, all faces are stored under the paths of their pictures.
+
+examples:
   facecore group load staff.jsonl --gallery milvus+http://vectors:19530
+  facecore group load applicants.parquet --group applicants --user picture --gallery door
 """
 
 
@@ -53,7 +59,11 @@ def add_verbs(group: Commands) -> None:
     export.add_argument("file", metavar="OUT", type=Path, help="replaced if it exists")
     export.add_argument("--group", action="append", help="may be repeated (default: all)")
     load = group.add("load", _load, _LOAD, MODELS, GALLERY)
-    load.add_argument("file", metavar="IN", type=Path, help="from: facecore group export")
+    load.add_argument("file", metavar="IN", type=Path, help="from: group export, or embed")
+    load.add_argument("--group", help="for a file of facecore embed")
+    load.add_argument(
+        "--user", choices=("folder", "picture"), help="whose faces they are (default: folder)"
+    )
 
 
 def _import(args: argparse.Namespace) -> Answer:
@@ -91,9 +101,20 @@ def _export(args: argparse.Namespace) -> Answer:
 
 def _load(args: argparse.Namespace) -> Answer:
     from facecore.gallery.archive import load_groups
+    from facecore.gallery.vector_file import UserFrom, is_vector_file, load_vectors
 
+    vectors = is_vector_file(args.file)
+    if vectors and not args.group:
+        raise InvalidParameter("a file of facecore embed names no group", "give --group")
+    if not vectors and (args.group or args.user):
+        raise InvalidParameter("--group and --user are for files of facecore embed")
+    shown = sys.stderr.isatty()
     with open_gallery(args) as gallery:
-        result = load_groups(gallery, args.file, progress=sys.stderr.isatty())
+        if vectors:
+            user: UserFrom = args.user or "folder"
+            result = load_vectors(gallery, args.file, args.group, user=user, progress=shown)
+        else:
+            result = load_groups(gallery, args.file, progress=shown)
     there = f", {result.present:,} already present" if result.present else ""
     lines = [f"{result.faces:,} faces of {result.groups:,} groups loaded{there}"]
     return result.as_dict(), OK, lines

@@ -1,7 +1,8 @@
-"""Operations on many pictures: name faces, find duplicates, cluster a folder by person."""
+"""Operations on many pictures: name faces, find duplicates, cluster a folder, embed in bulk."""
 
 from facecore.collections.clusters import Clusters, Doubt, Person, cluster
 from facecore.collections.duplicates import folder_duplicates
+from facecore.collections.embedding import Embedded, embed_pictures
 from facecore.collections.faces import (
     FoundFace,
     PictureFaces,
@@ -15,6 +16,7 @@ from facecore.collections.who import NamedFace, Who, known_people, who
 __all__ = [
     "Clusters",
     "Doubt",
+    "Embedded",
     "FoundFace",
     "NamedFace",
     "Person",
@@ -23,6 +25,7 @@ __all__ = [
     "VectorCache",
     "Who",
     "cluster",
+    "embed_pictures",
     "folder_duplicates",
     "known_people",
     "read_faces",

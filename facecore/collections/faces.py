@@ -39,6 +39,8 @@ class FoundFace:
     face : Face
     vector : ndarray, shape (D,), float32
         Of unit length.
+    quality : float or None
+        0..100, where it was asked for.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class FoundFace:
     number: int
     face: Face
     vector: NDArray[np.float32] = field(repr=False)
+    quality: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ def read_faces(
     paths: Iterable[Path],
     cache: VectorCache | None = None,
     *,
+    quality: bool = False,
     progress: bool = False,
 ) -> Iterator[PictureFaces]:
     """Yield the faces of each picture, in order; an unreadable picture does not stop the run.
@@ -83,6 +87,8 @@ def read_faces(
     cache : VectorCache, optional
         Supplies the faces of cached pictures and stores the others; an interrupted run loses at
         most 128 pictures.
+    quality : bool, default False
+        Judge the quality of each face.  The cache holds none, so it does not answer then.
     progress : bool, default False
         Show a progress bar on standard error.
     """
@@ -92,7 +98,7 @@ def read_faces(
     remaining = iter(paths)
     with tqdm(total=total, unit="image", desc="embedding", disable=not progress) as bar:
         while window := list(islice(remaining, _WINDOW)):
-            for answer in _window(engine, window, cache):
+            for answer in _window(engine, window, cache, quality):
                 bar.update()
                 yield answer
 
@@ -146,7 +152,7 @@ def read_folder(
 
 
 def _window(
-    engine: FaceEngine, paths: Sequence[Path], cache: VectorCache | None
+    engine: FaceEngine, paths: Sequence[Path], cache: VectorCache | None, quality: bool
 ) -> Iterator[PictureFaces]:
     errors: dict[Path, FacecoreError] = {}
     digests: dict[Path, bytes] = {}
@@ -156,16 +162,19 @@ def _window(
         except FacecoreError as error:
             errors[path] = error.with_traceback(None)
     known: dict[bytes, list[CachedFace]] = {}
-    if cache is not None and digests:
+    if cache is not None and digests and not quality:
         known = cache.get(list(digests.values()))
     new = {digest: path for path, digest in digests.items() if digest not in known}
     made: dict[bytes, list[CachedFace]] = {}
+    scores: dict[bytes, list[float]] = {}
     failed: dict[bytes, FacecoreError] = {}
     for digest, samples in zip(new, engine.samples_many(new.values()), strict=True):
         if isinstance(samples, FacecoreError):
             failed[digest] = samples
         else:
             made[digest] = [(sample.face, engine.embed(sample)) for sample in samples]
+            if quality:
+                scores[digest] = [engine.quality(sample).score for sample in samples]
     if cache is not None and made:
         cache.put(made)
     known |= made
@@ -176,7 +185,7 @@ def _window(
         digest = digests[path]
         name = digest.hex()
         faces = tuple(
-            FoundFace(path, name, number, face, vector)
+            FoundFace(path, name, number, face, vector, scores[digest][number] if quality else None)
             for number, (face, vector) in enumerate(known.get(digest, ()))
         )
         yield PictureFaces(path, name, faces, failed.get(digest))

@@ -42,7 +42,7 @@ from facecore.matching.similarity import as_vectors
 if TYPE_CHECKING:
     from facecore.gallery.gallery import Gallery
 
-__all__ = ["Moved", "export_groups", "load_groups"]
+__all__ = ["Moved", "export_groups", "load_groups", "store_missing"]
 
 _FORMAT, _VERSION = "facecore gallery", 1
 _LONGEST_LINE = 1 << 18  # a template of 4,096 numbers has 22 kB, a description at most 25 kB
@@ -203,21 +203,28 @@ def _store(gallery: Gallery, part: _NewGroup | _NewFaces) -> int:
         with contextlib.suppress(GroupExists):
             gallery.create_group(part.name, title=part.title, description=part.description)
         return 0
-    known = gallery.known(face.face_id for face in part.faces)
-    new = [i for i, face in enumerate(part.faces) if face.face_id not in known]
-    faces = [part.faces[i] for i in new]
-    if faces:
+    return store_missing(gallery, part.group, part.faces, part.vectors)
+
+
+def store_missing(
+    gallery: Gallery, group: str, faces: Sequence[NewFace], vectors: NDArray[np.float32]
+) -> int:
+    """Store the faces that the gallery does not hold; return how many it held."""
+    known = gallery.known(face.face_id for face in faces)
+    rows = [i for i, face in enumerate(faces) if face.face_id not in known]
+    new = [faces[i] for i in rows]
+    if new:
         gallery.add_templates(
-            part.group,
-            part.vectors[new],
-            [face.user_id for face in faces],
+            group,
+            vectors[rows],
+            [face.user_id for face in new],
             contract=gallery.contract_id,
-            face_ids=[face.face_id for face in faces],
-            quality=[face.quality for face in faces],
-            origin=[face.origin for face in faces],
-            created=[face.created for face in faces],
+            face_ids=[face.face_id for face in new],
+            quality=[face.quality for face in new],
+            origin=[face.origin for face in new],
+            created=[face.created for face in new],
         )
-    return len(part.faces) - len(faces)
+    return len(faces) - len(new)
 
 
 class _Reader:

@@ -103,21 +103,28 @@ class _Source:
     face_id: str = ""
 
 
-def face_id_of(group: str, user_id: str, data: bytes) -> str:
+def face_id_of(group: str, user_id: str, picture: str, face: int = 0) -> str:
     """Derive the face id of an imported picture from its group, user and content.
 
     The id is reproducible, so the stored faces themselves record what was imported: no separate
     journal can disagree with them, and removing a face removes its entry.  A moved, renamed or
     copied folder is recognised.
 
+    Parameters
+    ----------
+    group, user_id : str
+    picture : str
+        The SHA-256 of the file's content, in hexadecimal digits.
+    face : int, default 0
+        Its number on the picture; 0 is the largest.
+
     Returns
     -------
     str
-        First 32 hexadecimal digits of a SHA-256 over group, user and file content.
+        First 32 hexadecimal digits of a SHA-256 over all of them.
     """
-    picture = hashlib.sha256(data).hexdigest()
     # Unambiguous: names contain no control characters.
-    text = f"facecore import\0{group}\0{user_id}\0{picture}"
+    text = f"facecore import\0{group}\0{user_id}\0{picture}" + (f"\0{face}" if face else "")
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -242,7 +249,7 @@ class _Import:
         except FacecoreError as error:
             self._refuse(number, source, error)
             return None
-        face_id = face_id_of(self.group, user_id, data)
+        face_id = face_id_of(self.group, user_id, hashlib.sha256(data).hexdigest())
         return number, _Source(source.path, source.name, user_id, face_id), data
 
     def _refuse(self, number: int, source: _Source, error: FacecoreError) -> None:

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from facecore.errors import InvalidParameter
 
-__all__ = ["listed_pictures", "pictures_below", "pictures_of_people"]
+__all__ = ["listed_paths", "listed_pictures", "pictures_below", "pictures_of_people"]
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
@@ -96,6 +96,24 @@ def listed_pictures(file: Path) -> list[tuple[str, Path]]:
         reason = getattr(error, "strerror", None) or error
         raise InvalidParameter(f"{file} cannot be read: {reason}") from error
     return found
+
+
+def listed_paths(file: Path) -> list[Path]:
+    """All paths of a text file that holds one in each line; relative ones begin at the file.
+
+    Raises
+    ------
+    InvalidParameter
+        It cannot be read.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InvalidParameter(f"{file} is not UTF-8 text", "list one path in each line") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in a name
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidParameter(f"{file} cannot be read: {reason}") from error
+    return [file.parent / line for line in lines if line.strip()]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -130,7 +131,8 @@ def test_the_same_vectors_as_one_by_one(
 ) -> None:
     import_pictures(gallery, "staff", people)
     (record,) = gallery.records(user_id="grace")
-    assert record.face_id == face_id_of("staff", "grace", hopper_path.read_bytes())
+    digest = hashlib.sha256(hopper_path.read_bytes()).hexdigest()
+    assert record.face_id == face_id_of("staff", "grace", digest)
     ((_, vectors),) = gallery.templates()
     place = [r.face_id for r in gallery.records()].index(record.face_id)
     np.testing.assert_allclose(vectors[place], compact.embed(hopper_path), atol=1e-6)

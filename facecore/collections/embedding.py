@@ -1,0 +1,284 @@
+"""All faces of many pictures into one Parquet file, on one machine or, through Ray, on several."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from facecore._utils.atomic_files import check_writable, exclusive, make_folder, written_whole
+from facecore._utils.extras import require_extra
+from facecore._version import __version__
+from facecore.collections.faces import PictureFaces, read_faces
+from facecore.engine import FaceEngine
+from facecore.errors import ArchiveCorrupt, ContractMismatch, FacecoreError, InvalidParameter
+from facecore.gallery.vector_file import vector_schema
+from facecore.images.folders import listed_paths, pictures_below
+
+__all__ = ["Embedded", "embed_pictures"]
+
+_PART = 1024  # pictures in one row group
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """What `embed_pictures` wrote.
+
+    Attributes
+    ----------
+    pictures, faces : int
+        In the file.
+    resumed : int
+        Pictures that an interrupted run had embedded.
+    refused : dict
+        Pictures without a face to use, by the error's code.
+    seconds : float
+        Wall time.
+    """
+
+    pictures: int
+    faces: int
+    resumed: int
+    refused: dict[str, int]
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Pictures of one row group, and the file that gets it."""
+
+    file: Path
+    pictures: list[Path]
+
+
+def embed_pictures(
+    engine: FaceEngine,
+    source: Path,
+    out: Path,
+    *,
+    quality: bool = False,
+    ray: str | None = None,
+    workers: int | None = None,
+    row_group: int = _PART,
+    progress: bool = False,
+) -> Embedded:
+    """Write the vectors of all faces of many pictures into a Parquet file.
+
+    The columns are those of `facecore.gallery.vector_file.vector_schema`, in the order of the
+    pictures, faces largest first.  Row groups are written into the folder ``OUT.parts`` first, so
+    an interrupted run loses only those that were not finished.  A picture that changed in between
+    is read again.  The file appears whole, and the folder is removed.
+
+    Parameters
+    ----------
+    engine : FaceEngine
+    source : Path
+        Folder of pictures at any depth; or a text file with one path in each line.
+    out : Path
+        Replaced where it is there.
+    quality : bool, default False
+        Judge the quality of each face.
+    ray : str, optional
+        "auto": a Ray cluster of this machine, which is started where there is none.  Otherwise
+        a cluster's address.  Each worker has an engine of its own, by the pack's name.  All
+        machines must see `source` and `out` under the same paths.
+    workers : int, optional
+        Of Ray; by default one for each machine, which uses all of its processors.
+    row_group : int, default 1024
+        Pictures in one row group.
+    progress : bool, default False
+        Show a bar on standard error.
+
+    Raises
+    ------
+    InvalidParameter
+        There is no picture, `out` cannot be written, or Ray cannot be reached or gave up.
+    ContractMismatch
+        A Ray worker has another version of the pack.
+    MissingExtra
+        pyarrow or ray is not installed.
+    """
+    from tqdm import tqdm
+
+    start = time.perf_counter()
+    schema = vector_schema(engine)
+    found = pictures_below(source) if source.is_dir() else listed_paths(source)
+    paths = [path.absolute() for path in found]  # which mean the same on another machine
+    if not paths:
+        raise InvalidParameter(f"{source} names no picture", "give a folder or a list of pictures")
+    if row_group < 1 or (workers is not None and workers < 1):
+        raise InvalidParameter("row_group and workers must be at least 1")
+    check_writable(out)
+    folder = out.with_name(f"{out.name}.parts")
+    with exclusive(out):
+        make_folder(folder)
+        parts = [
+            _part(engine, folder, paths[i : i + row_group], quality)
+            for i in range(0, len(paths), row_group)
+        ]
+        missing = [part for part in parts if not part.file.exists()]
+        with tqdm(total=len(paths), unit="image", desc="embedding", disable=not progress) as bar:
+            done = len(paths) - sum(len(part.pictures) for part in missing)
+            bar.update(done)
+            written = (
+                _on_ray(engine, missing, quality, ray, workers)
+                if ray and missing
+                else (_write(engine, part, quality) for part in missing)
+            )
+            for count in written:
+                bar.update(count)
+        faces, refused = _join(schema, parts, out)
+        shutil.rmtree(folder, ignore_errors=True)
+    return Embedded(len(paths), faces, done, refused, time.perf_counter() - start)
+
+
+def _part(engine: FaceEngine, folder: Path, pictures: list[Path], quality: bool) -> _Part:
+    """Name a row group by all that its rows depend on, so that a file's existence is enough."""
+    made_by = [engine.contract_id, engine.pack.detector.sha256, __version__, quality]
+    text = json.dumps([made_by, [(str(path), *_state(path)) for path in pictures]])
+    return _Part(folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.parquet", pictures)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def _write(engine: FaceEngine, part: _Part, quality: bool) -> int:
+    """Embed the pictures of a row group and write it; return their number."""
+    pa = require_extra("pyarrow", "bulk")
+    pq = require_extra("pyarrow.parquet", "bulk")
+    schema = vector_schema(engine)
+    found = read_faces(engine, part.pictures, quality=quality)
+    table = pa.Table.from_pylist([row for picture in found for row in _rows(picture)], schema)
+    with written_whole(part.file) as stream, _writer(pq, stream, schema) as writer:
+        writer.write_table(table)
+    return len(part.pictures)
+
+
+def _rows(picture: PictureFaces) -> Iterator[dict[str, Any]]:
+    common = {"path": str(picture.path), "sha256": picture.sha256 or None}
+    for one in picture.faces:
+        yield common | {
+            "face": one.number,
+            "box": one.face.box,
+            "landmarks": one.face.landmarks.ravel(),
+            "confidence": one.face.confidence,
+            "quality": one.quality,
+            "vector": one.vector,
+        }
+    if picture.error is not None:
+        yield common | {"code": picture.error.code, "message": str(picture.error)}
+    elif not picture.faces:
+        yield common | {"code": "NoFaceDetected", "message": "no face was found"}
+
+
+def _writer(pq: Any, stream: Any, schema: Any) -> Any:
+    # A dictionary only makes columns larger in which hardly a value comes twice.
+    return pq.ParquetWriter(stream, schema, compression="zstd", use_dictionary=["code", "message"])
+
+
+def _join(schema: Any, parts: Sequence[_Part], out: Path) -> tuple[int, dict[str, int]]:
+    """Copy the row groups into one file; return the number of faces, and of refusals by code."""
+    pa = require_extra("pyarrow", "bulk")
+    pq = require_extra("pyarrow.parquet", "bulk")
+    faces, refused = 0, Counter[str]()
+    with written_whole(out) as stream, _writer(pq, stream, schema) as writer:
+        for part in parts:
+            try:
+                table = pq.read_table(part.file)
+            except pa.ArrowInvalid as error:
+                raise ArchiveCorrupt(
+                    f"{part.file} is damaged: {error!s:.200}", "remove it, and run this again"
+                ) from error
+            codes = table["code"].drop_null().to_pylist()
+            faces += len(table) - len(codes)
+            refused.update(codes)
+            writer.write_table(table)
+    return faces, dict(sorted(refused.items()))
+
+
+class _Worker:
+    """An engine in a process of Ray."""
+
+    def __init__(self, pack: str, contract: str) -> None:
+        self.engine = FaceEngine(pack, threads=1)
+        if self.engine.contract_id != contract:
+            raise ContractMismatch(f"the pack {pack} of a Ray worker has another contract")
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        written = []
+        for file, pictures, quality in zip(
+            batch["file"], batch["pictures"], batch["quality"], strict=True
+        ):
+            part = _Part(Path(file), [Path(path) for path in json.loads(pictures)])
+            written.append(_write(self.engine, part, bool(quality)))
+        return {"written": written}
+
+
+def _on_ray(
+    engine: FaceEngine, parts: Sequence[_Part], quality: bool, address: str, workers: int | None
+) -> Iterator[int]:
+    """Write row groups in the workers of a Ray cluster; yield the sizes of those written."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before the import, which reads it
+    ray = require_extra("ray", "ray")
+    data = require_extra("ray.data", "ray")
+    ours = not ray.is_initialized()
+    try:
+        if ours:
+            ray.init(
+                address=None if address == "auto" else address,
+                include_dashboard=False if address == "auto" else None,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        # An engine uses all processors of its machine, so one worker a machine is enough.
+        cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+        cpus = [int(count) for count in cpus if count >= 1]
+        count = workers or len(cpus)
+        claimed = max(1, min(cpus) // -(-count // len(cpus)))
+        rows = [
+            {
+                "file": str(part.file.absolute()),
+                "pictures": json.dumps([str(path) for path in part.pictures]),
+                "quality": quality,
+            }
+            for part in parts
+        ]
+        done = data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            _Worker,
+            fn_constructor_args=(engine.pack.name, engine.contract_id),
+            batch_size=1,
+            compute=data.ActorPoolStrategy(size=min(count, len(rows))),
+            num_cpus=claimed,
+        )
+        for row in done.iter_rows():
+            yield int(row["written"])
+    except (ray.exceptions.RayError, ConnectionError, ValueError) as error:
+        if isinstance(cause := getattr(error, "cause", None), FacecoreError):
+            raise cause from error
+        line = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise InvalidParameter(
+            f"Ray at {address}: {line[0]:.300}", "see the logs of the cluster; finished parts stay"
+        ) from error
+    finally:
+        if ours:
+            ray.shutdown()

@@ -1,0 +1,208 @@
+"""Parquet files of vectors: one row for each face, written by ``facecore embed``.
+
+The contract, the pack's name and the dimension D are in the schema's metadata.  A picture without
+a face to use has one row too, with the code and message of its error and nulls in place of a face.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore._utils.extras import require_extra
+from facecore.errors import ArchiveCorrupt, ContractMismatch, InvalidParameter
+from facecore.gallery.archive import Moved, store_missing
+from facecore.gallery.bulk_import import face_id_of
+from facecore.gallery.enrolment import new_faces
+from facecore.gallery.records import NewFace, check_choice, check_name
+from facecore.matching.similarity import as_vectors
+
+if TYPE_CHECKING:
+    from facecore.engine import FaceEngine
+    from facecore.gallery.gallery import Gallery
+
+__all__ = ["UserFrom", "is_vector_file", "load_vectors", "vector_schema"]
+
+UserFrom = Literal["folder", "picture"]
+
+_FORMAT, _VERSION = b"facecore vectors", b"1"
+_BATCH = 512  # faces in one transaction
+
+
+def vector_schema(engine: FaceEngine) -> Any:
+    """The `pyarrow.Schema` of a file of an engine's vectors; raises MissingExtra."""
+    pa = require_extra("pyarrow", "bulk")
+    dimension = engine.pack.embedder.output.dimension
+
+    def numbers(count: int) -> Any:
+        return pa.list_(pa.float32(), count)
+
+    fields = [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("sha256", pa.string()),  # null where the file cannot be read
+        pa.field("face", pa.int32()),  # 0 for the largest
+        pa.field("box", numbers(4)),
+        pa.field("landmarks", numbers(10)),  # x, y of five points
+        pa.field("confidence", pa.float32()),
+        pa.field("quality", pa.float32()),
+        pa.field("vector", numbers(dimension)),
+        pa.field("code", pa.string()),
+        pa.field("message", pa.string()),
+    ]
+    return pa.schema(
+        fields,
+        {
+            b"facecore.format": _FORMAT,
+            b"facecore.version": _VERSION,
+            b"facecore.contract": engine.contract_id.encode(),
+            b"facecore.pack": engine.pack.name.encode(),
+            b"facecore.dimension": str(dimension).encode(),
+        },
+    )
+
+
+def is_vector_file(path: Path) -> bool:
+    """Whether a file begins as Parquet does."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(4) == b"PAR1"
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidParameter(f"{path} cannot be read: {reason}") from error
+
+
+def load_vectors(
+    gallery: Gallery,
+    path: Path,
+    group: str,
+    *,
+    user: UserFrom = "folder",
+    progress: bool = False,
+) -> Moved:
+    """Store the faces of a file that ``facecore embed`` wrote, without the pictures.
+
+    The file is read twice: nothing is stored before all of it is checked.  A face that the
+    group holds already is passed over, also one that ``facecore group import`` stored.
+
+    Parameters
+    ----------
+    gallery : Gallery
+    path : Path
+    group : str
+        Made where it is missing.
+    user : {"folder", "picture"}
+        Whose faces they are.  "folder": the picture's folder names a person, and only the
+        largest face of each picture is stored.  "picture": every face is stored, under the
+        path of its picture.
+    progress : bool, default False
+        Show a bar on standard error.
+
+    Raises
+    ------
+    ContractMismatch
+        The vectors belong to another vector space.
+    ArchiveCorrupt
+        The file is damaged, or is something else; nothing was changed.
+    InvalidParameter
+        It cannot be read, a newer facecore wrote it, or a user_id is too long.
+    MissingExtra
+        pyarrow is not installed.
+    """
+    from tqdm import tqdm
+
+    check_choice(user, "user", UserFrom)
+    check_name(group)
+    pa = require_extra("pyarrow", "bulk")
+    pq = require_extra("pyarrow.parquet", "bulk")
+    faces = present = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            _check(file.schema_arrow, gallery)
+            rows = 2 * file.metadata.num_rows
+            with tqdm(total=rows, desc="loading", unit="row", disable=not progress) as bar:
+                reader = _Reader(file, gallery, group, user, bar)
+                for _ in reader:
+                    pass
+                gallery.create_group(group, exist_ok=True)
+                for batch in reader:
+                    faces += len(batch.faces)
+                    present += store_missing(gallery, group, batch.faces, batch.vectors)
+    except pa.ArrowInvalid as error:
+        raise ArchiveCorrupt(f"{path}: {error!s:.200}", "run facecore embed again") from error
+    except OSError as error:
+        raise InvalidParameter(f"{path} cannot be read: {error.strerror or error}") from error
+    return Moved(1, faces, present)
+
+
+def _check(schema: Any, gallery: Gallery) -> None:
+    """Refuse a file of another kind, version or vector space, by its schema alone."""
+    found = schema.metadata or {}
+    if found.get(b"facecore.format") != _FORMAT:
+        raise ArchiveCorrupt("this is no file of facecore embed", "run facecore embed")
+    if found.get(b"facecore.version") != _VERSION:
+        raise InvalidParameter(
+            f"the file has version {found.get(b'facecore.version')!r:.20}, this facecore reads 1",
+            "update facecore: pip install --upgrade facecore",
+        )
+    contract = found.get(b"facecore.contract", b"").decode(errors="replace")
+    if contract != gallery.contract_id:
+        pack = found.get(b"facecore.pack", b"").decode(errors="replace")
+        raise ContractMismatch(
+            f"the file holds vectors of the pack {pack!r:.80} (contract {contract!r:.80}), the "
+            f"gallery is of the pack {gallery.engine.pack.name} (contract {gallery.contract_id})"
+        )
+    if schema.remove_metadata() != vector_schema(gallery.engine).remove_metadata():
+        raise ArchiveCorrupt("a column is missing, or has another type", "run facecore embed again")
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    faces: list[NewFace]
+    vectors: NDArray[np.float32] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """The faces of a file that are to be stored, in batches; each pass checks all of them."""
+
+    file: Any
+    gallery: Gallery
+    group: str
+    user: UserFrom
+    bar: Any
+
+    def __iter__(self) -> Iterator[_Batch]:
+        columns = ["path", "sha256", "face", "quality", "vector"]
+        seen: set[str] = set()
+        for batch in self.file.iter_batches(_BATCH, columns=columns):
+            self.bar.update(len(batch))
+            paths, pictures, numbers, quality, vectors = batch.columns
+            rows = list(zip(*(c.to_pylist() for c in (paths, pictures, numbers)), strict=True))
+            ids: dict[str, tuple[int, str]] = {}
+            for row, (path, picture, number) in enumerate(rows):
+                if number is None or (self.user == "folder" and number > 0):
+                    continue
+                user_id = PurePath(path).parent.name if self.user == "folder" else path
+                face_id = face_id_of(self.group, user_id, str(picture), number)
+                if face_id not in seen:  # copies of one picture
+                    ids[face_id] = row, user_id
+            seen |= ids.keys()
+            if not ids:
+                continue
+            chosen = [row for row, _ in ids.values()]
+            part = vectors.take(chosen)
+            if part.null_count or part.flatten().null_count:
+                raise ArchiveCorrupt("a face has no vector", "run facecore embed again")
+            faces = new_faces(
+                [user_id for _, user_id in ids.values()],
+                face_ids=list(ids),
+                quality=quality.take(chosen).to_pylist(),
+            )
+            dimension = self.gallery.engine.pack.embedder.output.dimension
+            matrix = part.flatten().to_numpy().reshape(-1, dimension)
+            yield _Batch(faces, as_vectors(matrix, dimension))
