@@ -30,6 +30,8 @@ example:
 _ADD = """\
 Store the largest face of a picture.
 
+A picture that the user has in the group already is not stored again, unless --twice is given.
+
 example:
   facecore add staff eileen.jpg eileen --gallery door
 """
@@ -84,6 +86,7 @@ def add_commands(commands: Commands) -> None:
         default="add",
         help="if the group already holds the user (default: %(default)s another face)",
     )
+    add.add_argument("--twice", action="store_true", help="store the same picture again")
     add_if_many(add)
 
     search = commands.add("search", _search, _SEARCH, MODELS, GALLERY)
@@ -154,11 +157,14 @@ def _add(args: argparse.Namespace) -> Answer:
             args.user_id,
             on_existing=args.on_existing,
             if_many=args.if_many,
+            twice=args.twice,
         )
-    lines = [f"{record.user_id}: added to {record.group}, {record.face_id}"]
-    if record.others:
+    done = "already has this picture in" if record.present else "added to"
+    lines = [f"{record.user_id}: {done} {record.group}, {record.face_id}"]
+    if record.others and not record.present:
         lines.append(f"{record.others + 1} faces in {args.image}; the largest was stored")
-    return {**record_fields(record), "others": record.others}, OK, lines
+    answer = {**record_fields(record), "others": record.others, "present": record.present}
+    return answer, OK, lines
 
 
 def _far(text: str) -> float | None:

@@ -60,6 +60,9 @@ __all__ = ["Gallery"]
 IndexChoice = Literal["auto", "exact", "hnsw"]
 Per = Literal["face", "user"]
 
+# Cosine: one picture's vectors differ by the rounding of other batches or providers only.
+_SAME_PICTURE = 0.9999
+
 
 class Gallery:
     """Store faces in named groups on this machine, and search them.
@@ -235,6 +238,7 @@ class Gallery:
         origin: Origin = "MANUAL",
         on_existing: OnExisting = "add",
         if_many: IfMany = "largest",
+        twice: bool = True,
     ) -> FaceRecord:
         """Store the face in an image, with its quality.
 
@@ -254,6 +258,10 @@ class Gallery:
         if_many : {"largest", "refuse"}
             If the image shows several faces: store the largest (`FaceRecord.others` counts the
             others), or raise SeveralFacesDetected.
+        twice : bool, default True
+            With ``on_existing="add"``: store a picture again that the user already has in the
+            group.  If False, return the stored record instead, with `FaceRecord.present` true.
+            Pictures are the same if their vectors are equal up to rounding.
 
         Raises
         ------
@@ -271,6 +279,10 @@ class Gallery:
         sample = self.engine.sample(image, face=face)
         check_alone((sample.face, *sample.others), if_many)
         vector, quality = self.engine.embed(sample), self.engine.quality(sample).score
+        if not twice and on_existing == "add":
+            stored = self._same_picture(group, user_id, vector)
+            if stored is not None:
+                return replace(stored, others=len(sample.others), present=True)
         new = NewFace(user_id, new_face_id(), quality, origin, datetime.now(UTC))
         (record,) = self._backend.add(group, [new], vector[None], on_existing)
         return replace(record, others=len(sample.others))
@@ -706,6 +718,16 @@ class Gallery:
         Needs up to twice the database's size on disk while it runs.
         """
         self._backend.compact()
+
+    def _same_picture(
+        self, group: str, user_id: str, vector: NDArray[np.float32]
+    ) -> FaceRecord | None:
+        for records, vectors in self._backend.templates(_filter(group, user_id, None, None), 1000):
+            similarity = cosine(vectors, vector[None])
+            best = int(np.argmax(similarity))
+            if similarity[best] > _SAME_PICTURE:
+                return records[best]
+        return None
 
     def _check_search(
         self,

@@ -120,6 +120,8 @@ class FaceRecord:
     others : int or None
         How many other faces the picture showed, where `Gallery.add` answers; the gallery does
         not keep it.
+    present : bool
+        Whether `Gallery.add` found the same picture of the user stored, and added nothing.
     """
 
     id: int
@@ -130,6 +132,7 @@ class FaceRecord:
     origin: Origin
     created: datetime
     others: int | None = field(default=None, compare=False)
+    present: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,8 +49,10 @@ def test_from_an_empty_folder_to_a_match(shell: Shell, pictures: tuple[str, str]
     assert (made["name"], made["size"]) == ("visitors", 0)
     added = shell.json("add", "staff", eileen, "eileen")
     assert added.pop("others") == 0  # of the picture, which the gallery does not keep
+    assert added.pop("present") is False
     assert (added["user_id"], added["group"], added["origin"]) == ("eileen", "staff", "MANUAL")
     assert "added to visitors" in shell("add", "visitors", grace, "grace")
+    assert "already has this picture in visitors" in shell("add", "visitors", grace, "grace")
     assert shell("group", "list") == "staff  1 face  Our staff\nvisitors  1 face\n"
     assert [g["name"] for g in shell.json("group", "list", "--offset", "1")["groups"]] == [
         "visitors"

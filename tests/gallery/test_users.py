@@ -54,6 +54,24 @@ def test_one_match_a_user(people: Gallery) -> None:
         people.search(template("ann"), per="person")  # type: ignore[arg-type]
 
 
+def test_a_picture_that_is_there_is_told(people: Gallery) -> None:
+    stored = people.records("staff")[-1]
+    again = people.add("staff", template("bob"), "bob", twice=False)
+    assert again == stored
+    assert again.present
+    assert not stored.present
+    assert not people.add("staff", template("bob"), "ann", twice=False).present  # another user
+    assert not people.add("visitors", template("bob"), "bob", twice=False).present
+    assert not people.add(
+        "staff", like("bob", 0.999), "bob", twice=False
+    ).present  # another picture
+    assert people.count("staff") == 6
+    assert not people.add("staff", template("bob"), "bob").present
+    replaced = people.add("staff", template("bob"), "bob", on_existing="replace", twice=False)
+    assert not replaced.present
+    assert people.records("staff")[-1] == replaced
+
+
 def test_a_user_with_very_many_faces_hides_nobody(filled: Gallery) -> None:
     rows = np.stack([like("ann", 0.8, f"n{i}") for i in range(50)] + [template("bob")])
     filled.add_templates("staff", rows, ["ann"] * 50 + ["bob"], contract=filled.contract_id)
