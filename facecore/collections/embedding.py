@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -121,6 +122,8 @@ def embed_pictures(
     if row_group < 1 or (workers is not None and workers < 1):
         raise InvalidParameter("row_group and workers must be at least 1")
     check_writable(out)
+    if ray and ray != "auto":
+        _check_reachable(ray)
     folder = out.with_name(f"{out.name}.parts")
     with exclusive(out):
         make_folder(folder)
@@ -229,6 +232,17 @@ class _Worker:
             part = _Part(Path(file), [Path(path) for path in json.loads(pictures)])
             written.append(_write(self.engine, part, bool(quality)))
         return {"written": written}
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse at once what Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise InvalidParameter(
+            f"no Ray cluster can be reached at {address!r:.200}: {error}", "use auto, or HOST:PORT"
+        ) from error
 
 
 def _on_ray(

@@ -209,6 +209,15 @@ def test_commands(people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert cli.main(["embed", str(people), "--out", out, "--workers", "2"]) == 2
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "127.0.0.1:port", "a:99999"])
+def test_an_address_without_ray_is_told_at_once(
+    address: str, people: Path, tmp_path: Path, compact: FaceEngine
+) -> None:
+    with pytest.raises(InvalidParameter, match="no Ray cluster"):
+        embed_pictures(compact, people, tmp_path / "v.parquet", ray=address)
+    assert list(tmp_path.iterdir()) == []
+
+
 RAY = """
 import json, sys
 from pathlib import Path
