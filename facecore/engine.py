@@ -316,9 +316,9 @@ class FaceEngine:
 
         Examples
         --------
-        >>> import facecore, numpy as np, skimage.data
+        >>> import facecore, facecore.demo, numpy as np
         >>> engine = facecore.FaceEngine()
-        >>> astronaut = skimage.data.astronaut()[..., ::-1]
+        >>> astronaut = facecore.demo.pictures()["astronaut"]
         >>> len(engine.samples(np.hstack([astronaut, astronaut])))
         2
         """

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from facecore._utils.extras import require_extra
 from facecore.engine import FaceEngine
 from facecore.errors import InvalidParameter
 from facecore.evaluation.all_pairs import Histograms
@@ -37,6 +38,9 @@ from facecore.evaluation.results import (
 from facecore.matching.similarity import cosine
 
 __all__ = ["folder", "lfw", "london", "pairs"]
+
+# Without it the intervals would fail after all pictures of a test set were embedded.
+require_extra("scipy")
 
 _FAR = (0.01, 0.001)
 
