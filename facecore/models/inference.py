@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from facecore._utils.forks import FORK_LOCK
 from facecore.errors import FacecoreError
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
     from facecore.models.specs import InputSpec
 
-__all__ = ["Session", "run", "to_tensor"]
+__all__ = ["ProcessSession", "Session", "run", "to_tensor"]
 
 
 class Session(Protocol):
@@ -37,6 +39,40 @@ class Session(Protocol):
     def get_providers(self) -> list[str]:
         """Return the execution providers in use, by precedence."""
         ...
+
+
+class ProcessSession:
+    """A `Session` that every process opens for itself: a fork loses the threads of an open one."""
+
+    def __init__(self, create: Callable[[], Session]) -> None:
+        self._create = create
+        self._session, self._process = create(), os.getpid()
+
+    def _here(self) -> Session:
+        if self._process != os.getpid():
+            with FORK_LOCK:
+                if self._process != os.getpid():
+                    self._session = self._create()
+                    self._process = os.getpid()
+        return self._session
+
+    def run(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, NDArray[np.float32]]
+    ) -> list[NDArray[np.float32]]:
+        """Run the model."""
+        return self._here().run(output_names, input_feed)
+
+    def get_inputs(self) -> Sequence[Any]:
+        """Return the inputs."""
+        return self._here().get_inputs()
+
+    def get_outputs(self) -> Sequence[Any]:
+        """Return the outputs."""
+        return self._here().get_outputs()
+
+    def get_providers(self) -> list[str]:
+        """Return the execution providers in use."""
+        return self._here().get_providers()
 
 
 def to_tensor(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from facecore._utils.cpus import usable_cpus
 from facecore._utils.forks import FORK_LOCK, leak_in_children
 from facecore.errors import InvalidParameter, PackCorrupt, ProviderUnavailable
-from facecore.models.inference import Session
+from facecore.models.inference import ProcessSession, Session
 from facecore.models.io_check import check_io, expected_outputs
 from facecore.models.providers import (
     CPU,
@@ -23,9 +23,6 @@ from facecore.models.providers import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from facecore.models.manifest import ModelSpec
 
 __all__ = ["CPU", "Provider", "available_providers", "create_session", "open_model"]
@@ -82,37 +79,7 @@ def open_model(
         check_io(session, model.input, outputs, name=model.file, max_batch=max_batch)
         return session
 
-    return _ProcessSession(create)
-
-
-class _ProcessSession:
-    """A `Session` that every process opens for itself: a fork loses the threads of an open one."""
-
-    def __init__(self, create: Callable[[], Session]) -> None:
-        self._create = create
-        self._session, self._process = create(), os.getpid()
-
-    def _here(self) -> Session:
-        if self._process != os.getpid():
-            with FORK_LOCK:
-                if self._process != os.getpid():
-                    self._session = self._create()
-                    self._process = os.getpid()
-        return self._session
-
-    def run(
-        self, output_names: Sequence[str] | None, input_feed: Mapping[str, NDArray[np.float32]]
-    ) -> list[NDArray[np.float32]]:
-        return self._here().run(output_names, input_feed)
-
-    def get_inputs(self) -> Sequence[Any]:
-        return self._here().get_inputs()
-
-    def get_outputs(self) -> Sequence[Any]:
-        return self._here().get_outputs()
-
-    def get_providers(self) -> list[str]:
-        return self._here().get_providers()
+    return ProcessSession(create)
 
 
 def create_session(
