@@ -93,11 +93,17 @@ class FaceService(TypedOperations):
     gallery : Gallery
         Of the same engine.
     config : ServiceConfig, optional
+
+    Raises
+    ------
+    NotCalibrated
+        The engine's pack has no calibration: every operation answers with scores.
     """
 
     def __init__(
         self, engine: FaceEngine, gallery: Gallery, config: ServiceConfig | None = None
     ) -> None:
+        engine.calibration.threshold()  # refuse now, not in every answer
         self.config = config or ServiceConfig()
         self._context = Context(engine, gallery, self.config)
 

@@ -12,7 +12,8 @@ import pytest
 from operations.base import BASE, BIZ_ID
 from operations.cases import Requests
 
-from facecore import FaceEngine, Gallery
+from facecore import FaceEngine, Gallery, NotCalibrated
+from facecore.matching.calibration import Calibration
 from facecore.operations import FaceService
 
 MakeService = Callable[..., FaceService]
@@ -218,3 +219,11 @@ def test_id_portraits_have_a_table_of_their_own(
         }
         found = ask("CompareFaces", SourceImageValue=source, TargetImageValue=target, **types)
         assert found["SimilarityScore"] == pytest.approx(truth, abs=1e-4)
+
+
+def test_a_pack_without_a_table_is_refused_at_once(
+    engine: FaceEngine, gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "calibration", Calibration.missing("bare"))
+    with pytest.raises(NotCalibrated, match="the pack bare has no calibration"):
+        FaceService(engine, gallery)
