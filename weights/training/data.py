@@ -60,8 +60,9 @@ def people(pictures: set[str]) -> set[str]:
     return {picture.partition("/")[0] for picture in pictures}
 
 
-def person_of(archive: str, name: str) -> str:
-    """``archive/person`` of a crop; ``archive/file`` where the name tells no person."""
+def person_of(crop: str) -> str:
+    """``archive/person`` of a crop ``archive/file``, which stays where it tells no person."""
+    archive, name = crop.split("/", 1)
     pattern = ARCHIVES[archive]
     match = re.fullmatch(pattern, name) if pattern else None
     return f"{archive}/{match[1] if match else name}"
@@ -86,7 +87,7 @@ def crops(
                     continue
                 if archive == "lfw_rest" and name.rsplit("_", 1)[0] not in tested:
                     continue
-                if held_out(person_of(archive, name)) != development:
+                if held_out(person_of(f"{archive}/{name}")) != development:
                     continue
                 if (handle := tar.extractfile(member)) is None:
                     continue

@@ -269,7 +269,7 @@ class Development:
             count = len(items) if archive == "celebrities" else 120
             kept += [items[i] for i in np.sort(rng.permutation(len(items))[:count])]
         self.images = np.stack([crop for _, crop in kept])
-        person = np.array([person_of(*name.split("/", 1)) for name, _ in kept])
+        person = np.array([person_of(name) for name, _ in kept])
         upper = np.triu_indices(len(person), 1)
         self.upper, self.same = upper, (person[:, None] == person[None])[upper]
         self.teacher = Judge(teacher)(self.images)

@@ -68,11 +68,10 @@ class Judge:
 
 
 def held_out_sets() -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.str_]]]:
-    """(archive, crops (N, 128, 128, 3), person of each) of every archive."""
+    """(archive, crops (N, 128, 128, 3), name ``archive/file`` of each) of every archive."""
     for archive in ARCHIVES:
-        named = list(crops(data_root(), development=True, archives=[archive]))
-        people = np.array([person_of(*name.split("/", 1)) for name, _ in named])
-        yield archive, np.stack([crop for _, crop in named]), people
+        names, faces = zip(*crops(data_root(), development=True, archives=[archive]), strict=True)
+        yield archive, np.stack(faces), np.array(names)
 
 
 def copies(faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -102,7 +101,8 @@ def main() -> None:
     print("".join(f"{path.parent.name[-12:]:>14}" for path in args.embedder), end="")
     print("   FMR at 70, 80, 90" if knots else "")
     sums = []
-    for archive, pictures, people in held_out_sets():
+    for archive, pictures, names in held_out_sets():
+        people = np.array([person_of(name) for name in names])
         clean = np.ascontiguousarray(pictures[:, 8:120, 8:120])
         other = copies(pictures)
         alike = judge(clean) @ judge(clean).T

@@ -122,7 +122,7 @@ def load_pool(cache: Path) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
         cache.mkdir(parents=True, exist_ok=True)
         named = list(tqdm(crops(data_root()), desc="crops"))
         np.save(cache / "crops.npy", np.stack([image for _, image in named]))
-        people = [person_of(*name.split("/", 1)) for name, _ in named]
+        people = [person_of(name) for name, _ in named]
         np.save(cache / "people.npy", np.array(people))
     return np.load(cache / "crops.npy", mmap_mode="r"), np.load(cache / "people.npy")
 
