@@ -37,9 +37,9 @@ import cv2
 import numpy as np
 import onnx
 import torch
-from data import ARCHIVES, crops, data_root, person_of
+from data import data_root, person_of
 from degrade import degrade
-from holdout import Judge
+from holdout import Judge, held_out_sets, tar, unit
 from numpy.typing import NDArray
 from onnxfile import save_half
 from teach import MAPS
@@ -85,7 +85,7 @@ class Bottleneck(nn.Module):
 class Embedder(nn.Module):
     """112x112 RGB in -1..1 -> 160 numbers, not normalised.
 
-    `parts` end where the teacher's maps of `TAPS28` and `MAPS` lie; the last is the head.
+    `parts` end where the teacher's maps of `TAPS` and `MAPS` lie; the last is the head.
     """
 
     def __init__(self) -> None:
@@ -138,7 +138,9 @@ def pulled(
         np.add.at(means, number[start : start + len(part)], part.astype(np.float32))
         start += len(part)
     means /= np.linalg.norm(means, axis=1, keepdims=True)
-    known = (names != "") & (np.char.find(names, "celebrities/") == 0)
+    # Only of celebrities there are many pictures.  Nobody learns who is who in LFW: those people
+    # occur in the test pairs, in other pictures.
+    known = np.char.startswith(names, "celebrities/")
     print(f"pulled: {known[number].mean():.1%} of the faces, of {known.sum()} people", flush=True)
     targets, start = [], 0
     for part in vectors:
@@ -255,31 +257,27 @@ def principal_directions(vectors: Sequence[NDArray[np.float16]]) -> NDArray[np.f
 class Development:
     """Held-out people: cosine of the student's answers to the teacher's, and TAR at FAR 0.1 %.
 
-    At most 120 crops of each archive; the TAR is of the held-out celebrities, of whom there are
-    many pictures, with all other held-out faces as impostors.
+    All held-out celebrities, from whom nearly all genuine pairs come, and at most 120 crops of each
+    other archive.
     """
 
     def __init__(self, teacher: Path) -> None:
-        found: dict[str, list[tuple[str, NDArray[np.uint8]]]] = {name: [] for name in ARCHIVES}
-        for name, crop in crops(data_root(), development=True):
-            found[name.split("/")[0]].append((name, crop[8:120, 8:120]))
         rng = np.random.default_rng(0)
-        kept: list[tuple[str, NDArray[np.uint8]]] = []
-        for archive, items in found.items():
-            count = len(items) if archive == "celebrities" else 120
-            kept += [items[i] for i in np.sort(rng.permutation(len(items))[:count])]
-        self.images = np.stack([crop for _, crop in kept])
-        person = np.array([person_of(name) for name, _ in kept])
+        images, people = [], []
+        for archive, faces, names in held_out_sets():
+            count = len(names) if archive == "celebrities" else 120
+            chosen = np.sort(rng.permutation(len(names))[:count])
+            images.append(faces[chosen, 8:120, 8:120])
+            people += [person_of(name) for name in names[chosen]]
+        self.images, person = np.concatenate(images), np.array(people)
         upper = np.triu_indices(len(person), 1)
         self.upper, self.same = upper, (person[:, None] == person[None])[upper]
         self.teacher = Judge(teacher)(self.images)
         self.teacher_says = self.tar(self.teacher)
 
     def tar(self, vectors: NDArray[np.float32]) -> float:
-        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        similarity = (unit @ unit.T)[self.upper]
-        cut = np.quantile(similarity[~self.same], 0.999)
-        return float((similarity[self.same] > cut).mean())
+        similarity = (vectors @ vectors.T)[self.upper]
+        return tar(similarity[self.same], similarity[~self.same])
 
     def __call__(
         self, model: nn.Module, device: torch.device, directions: Tensor
@@ -291,26 +289,18 @@ class Development:
                 for i in range(0, len(self.images), 64)
             ]
         model.train()
-        vectors = np.concatenate(out)
-        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        right = self.teacher @ directions.cpu().numpy()
-        right /= np.linalg.norm(right, axis=1, keepdims=True)
-        return self.tar(vectors), float((unit * right).sum(1).mean())
-
-
-def averaged(run: Path) -> tuple[Embedder, Tensor]:
-    """The averaged network of a run, and the teacher's directions (512, 160) that it answers in."""
-    state = torch.load(run / "checkpoint.pt", map_location="cpu")
-    average = torch.optim.swa_utils.AveragedModel(Embedder(), use_buffers=True)
-    average.load_state_dict(state["average"])
-    return average.module, state["directions"]
+        vectors = unit(np.concatenate(out))
+        right = unit(self.teacher @ directions.cpu().numpy())
+        return self.tar(vectors), float((vectors * right).sum(1).mean())
 
 
 def begin(student: Embedder, runs: Sequence[Path]) -> Tensor:
-    """Give a student the parts that earlier stages taught, and return their directions.
+    """Give a student the parts that earlier stages taught.
 
-    A run is a folder with a checkpoint, or a file that `keep` wrote.
+    A run is a folder with a checkpoint, or a file that `keep` wrote.  Returns the teacher's
+    directions (512, 160) in which the head answers; without a head, those of the last run.
     """
+    head: Tensor | None = None
     for run in runs:
         if run.is_dir():
             state = torch.load(run / "checkpoint.pt", map_location="cpu")
@@ -325,7 +315,9 @@ def begin(student: Embedder, runs: Sequence[Path]) -> Tensor:
             if stage == "chain" or front == (stage == "front"):
                 own[name] = value.to(own[name].dtype)
         student.load_state_dict(own)
-    return torch.as_tensor(directions)
+        if stage != "front":
+            head = directions
+    return directions if head is None else head
 
 
 def keep(run: Path, path: Path) -> None:
@@ -373,7 +365,7 @@ def train(args: argparse.Namespace) -> None:
         optimizer.load_state_dict(state["optimizer"])
         directions, seen, step = state["directions"], state["seen"], state["step"]
     elif args.begin_with:
-        directions = begin(student, args.begin_with)
+        directions = begin(student, args.begin_with).to(device)
         average = torch.optim.swa_utils.AveragedModel(student, multi_avg_fn=blend, use_buffers=True)
     else:
         directions = torch.from_numpy(principal_directions(taught.vectors)).to(device)
@@ -381,12 +373,12 @@ def train(args: argparse.Namespace) -> None:
     if args.stage == "front":
         ask = Teacher(args.teacher, torch.bfloat16)
         early_taps = ask.blocks["map28"][: FRONT - 1]
-        first = ask(np.ascontiguousarray(taught.images[0][:256]), early_taps)[1:]
-        early_gains = [1 / m.std(dim=(0, 2, 3), keepdim=True).clamp(1e-3) for m in first]
+        sample = ask(np.ascontiguousarray(taught.images[0][:256]), early_taps)[1:]
+        early_gains = [1 / m.std(dim=(0, 2, 3), keepdim=True).clamp(1e-3) for m in sample]
     batches = taught.batches(args.batch, args.seed, skip=step)
     started, first, told = time.time(), step, time.time()
     while step < steps:
-        rate = args.lr * min(1.0, (step + 1) / max(warmup, 1))
+        rate = args.lr * min(1.0, (step + 1) / warmup)
         if falling:
             rate *= min(1.0, (steps - step) / falling)
         for group in optimizer.param_groups:
@@ -398,14 +390,13 @@ def train(args: argparse.Namespace) -> None:
             (torch.from_numpy(m).to(device) * gain).permute(0, 3, 1, 2)
             for m, gain in zip(maps, gains.values(), strict=True)
         ]
-        keep = torch.from_numpy(still).to(device)
+        unmoved = torch.from_numpy(still).to(device)
         loss = torch.zeros((), device=device)
         of_maps, record = {}, {}
         with torch.autocast(device.type, torch.bfloat16):
             if args.stage == "front":  # the teacher's maps before 28x28 are many: asked, not kept
-                early = [
-                    m * g for m, g in zip(ask(images, early_taps)[1:], early_gains, strict=True)
-                ]
+                answers = ask(images, early_taps)[1:]
+                early = [(m * g).to(device) for m, g in zip(answers, early_gains, strict=True)]
                 inputs, wishes = [x, *early], [*early, wishes[0]]
                 outputs = [p(i) for p, i in zip(student.parts[:FRONT], inputs, strict=True)]
             elif args.stage == "back":
@@ -421,7 +412,7 @@ def train(args: argparse.Namespace) -> None:
             loss = loss + 2 * angle + args.relation * relation
             record = {"angle": angle.item(), "relation": relation.item()}
         for place, (guess, wish) in enumerate(zip(outputs, wishes, strict=False)):
-            of_maps[f"map{place}"] = (guess.float() - wish)[keep].square().mean()
+            of_maps[f"map{place}"] = (guess.float() - wish)[unmoved].square().mean()
         if of_maps:  # the maps teach fast at first; the vector is what will be used
             weight = args.maps * max(0.1, 1 - (seen + len(images)) / args.maps_until)
             loss = loss + weight * torch.stack(list(of_maps.values())).mean()
@@ -461,10 +452,12 @@ def train(args: argparse.Namespace) -> None:
 
 def export(run: Path, path: Path) -> None:
     """Write the averaged network: batch free, batch norm folded, weights stored as float16."""
-    model, _ = averaged(run)
+    state = torch.load(run / "checkpoint.pt", map_location="cpu")
+    average = torch.optim.swa_utils.AveragedModel(Embedder(), use_buffers=True)
+    average.load_state_dict(state["average"])
     temporary = path.with_suffix(".float32.onnx")
     torch.onnx.export(
-        model.eval(), (torch.zeros(1, 3, 112, 112),), str(temporary),
+        average.module.eval(), (torch.zeros(1, 3, 112, 112),), str(temporary),
         input_names=["input"], output_names=["embedding"], opset_version=17, dynamo=False,
         dynamic_axes={"input": {0: "N"}, "embedding": {0: "N"}},
     )  # fmt: skip

