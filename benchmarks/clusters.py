@@ -1,9 +1,10 @@
 """Clustering of labelled pictures against DBSCAN and HDBSCAN, and all pairs against faiss.
 
-    python -m benchmarks clusters VECTORS.npz [--pairs 100000]
+    python -m benchmarks clusters DIR        # one folder per person, such as lfw/images
+    python -m benchmarks clusters --pairs 30000
 
-VECTORS.npz holds `v`, (N, D) float32 of unit length, and `p`, N names of the form person/picture.
-The peers use their best settings, tuned on the same labels; facecore uses its defaults.
+One face of each picture: the one nearest to the centre.  The peers use their best settings, tuned
+on the same labels; facecore uses its defaults.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from facecore import FaceEngine
 from facecore.collections import FoundFace, cluster, folder_duplicates
+from facecore.evaluation.vectors import embed_all
 from facecore.face.detection import Face
+from facecore.images.folders import pictures_of_people
 from facecore.matching.calibration import Calibration
 from facecore.matching.pairs import pairs_above
-from facecore.models.packs import load_pack
 
 Array = np.ndarray[Any, Any]
 NO_FACE = Face(np.zeros(4, np.float32), np.zeros((5, 2), np.float32), 1.0)
@@ -119,7 +122,7 @@ def all_pairs(count: int, dimension: int, least: float) -> dict[str, float]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("vectors", type=Path, nargs="?")
+    parser.add_argument("folder", type=Path, nargs="?", help="one folder per person")
     parser.add_argument("--pack", default="compact")
     parser.add_argument("--far", type=float, nargs="*", default=[0.15])
     parser.add_argument("--duplicates", type=int, default=1000, help="pictures of that table")
@@ -127,14 +130,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=0, help="vectors drawn, beside faiss")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(arguments)
+    if not (args.folder or args.pairs):
+        parser.error("give a folder, --pairs, or both")
     results: list[dict[str, Any]] = []
-    if args.vectors:
-        loaded = np.load(args.vectors)
-        vectors, truth = loaded["v"], np.array([name.split("/")[0] for name in loaded["p"]])
-        table = Calibration.from_spec(load_pack(args.pack).pack.embedder.calibration)
+    if args.folder:
+        engine = FaceEngine(args.pack)
+        people, paths = zip(*pictures_of_people(args.folder), strict=True)
+        embedded = embed_all(engine, paths, "central", True)
+        rows = np.flatnonzero(embedded.found)
+        vectors, truth = embedded.vectors[rows], np.array(people)[rows]
+        table = engine.calibration
         faces = [
-            FoundFace(Path(name), str(i), 0, NO_FACE, vector)
-            for i, (name, vector) in enumerate(zip(loaded["p"], vectors, strict=True))
+            FoundFace(paths[row], str(i), 0, NO_FACE, vector)
+            for i, (row, vector) in enumerate(zip(rows, vectors, strict=True))
         ]
         half = np.isin(truth, np.unique(truth)[::2])
         for name, chosen in (("", half | True), (" half 1", half), (" half 2", ~half)):
