@@ -66,7 +66,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def reserve_files(connections: int) -> None:
-    """Raise the limit on open files as far as these connections need.
+    """Raise the limit on open files to what these connections need.
 
     Raises
     ------

@@ -617,7 +617,7 @@ def test_an_unsigned_body_is_never_held(
     echo = Echo()
     with running(echo, {"door-1": SECRET}) as server:
         application = server.server._application
-        monkeypatch.setattr(application, "_body", lambda *_: pytest.fail("the body was read"))
+        monkeypatch.setattr(application, "_body", lambda *_, **__: pytest.fail("the body was read"))
         answer = server.send(b"%" * 2**20, **change)
         assert answer.status == REFUSALS[answer.body["Code"]][0] < 500
         assert answer.body["Code"] != "InternalError"

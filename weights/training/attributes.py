@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 COMPACT = Path(__file__).parents[1] / "compact"
-AGES = 101  # 0..100; whoever is older counts as 100
+AGES = 101  # 0..100; older people count as 100
 WIDTH = 64
 SPREAD = 3.0  # years: an age is taught as a bell of this deviation
 

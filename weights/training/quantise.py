@@ -1,4 +1,4 @@
-"""The int8 variant of the compact pack, in one command, from whatever the pack holds now.
+"""The int8 variant of the compact pack, in one command, from what the pack holds now.
 
 ONNX Runtime's static quantisation: 7-bit weights with a scale per output channel, 8-bit
 activations whose ranges are counted on training pictures (for the embedder crops, for the
