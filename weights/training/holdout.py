@@ -1,4 +1,4 @@
-"""What an embedder does on the tenth of every training archive that nothing was trained on.
+"""What an embedder does on the tenth of every training archive that is held out from version 5 on.
 
 For each archive: the true-accept rate at a false-accept rate of 0.1 %, of the pack's embedder and
 of its teacher on the same pictures, and the pack's false-match rates at its scores of 70, 80
@@ -7,7 +7,7 @@ was cut out, lit, blurred and compressed another way; celebrities, of whom there
 pictures, are also paired as they are.  Pairs that the teacher takes for one person (cosine of 0.5
 and above) are no impostors: an archive can show a person twice under two names.
 
-    python weights/training/holdout.py ../compact/embedder.onnx [--pack ../compact]
+    python weights/training/holdout.py weights/compact/embedder.onnx [--pack weights/compact]
 """
 
 from __future__ import annotations
