@@ -36,6 +36,9 @@ _MAX_RESIDUAL = 0.6
 # Squares of larger coordinates overflow; no picture is that large.
 _FARTHEST = 1e100
 
+# OpenCV before version 5 warps no picture with a side of this length.
+_WARPED_SIDE = 2**15 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class SimilarityTransform:
@@ -214,19 +217,19 @@ def warp(
     # prevents integer overflow.
     scale = math.hypot(matrix[0, 0], matrix[1, 0])
     shrink = max(1, int(min(1 / scale, 2.0**15)))
-    corners = np.array([[0, 0], [size[0], 0], [0, size[1]], size])
-    inside = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
     height, width = image.shape[:2]
-    x1, y1 = np.clip(np.floor(inside.min(axis=0)) - 2 * shrink, 0, (width, height)).astype(int)
-    x2, y2 = np.clip(np.ceil(inside.max(axis=0)) + 2 * shrink, 0, (width, height)).astype(int)
-    # Whole blocks keep the scale equal in x and y.
-    columns, rows = (x2 - x1) // shrink, (y2 - y1) // shrink
-    if columns > 0 and rows > 0:
-        # Crop even at full scale: OpenCV before version 5 cannot warp images wider than 2^15.
-        image = image[y1 : y1 + rows * shrink, x1 : x1 + columns * shrink]
-        matrix = _of_blocks(matrix, np.array([x1, y1]), shrink)
-        if shrink > 1:
-            resized = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
-            image = np.asarray(resized, np.uint8)
+    if shrink > 1 or max(height, width) >= _WARPED_SIDE:
+        corners = np.array([[0, 0], [size[0], 0], [0, size[1]], size])
+        inside = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+        x1, y1 = np.clip(np.floor(inside.min(axis=0)) - 2 * shrink, 0, (width, height)).astype(int)
+        x2, y2 = np.clip(np.ceil(inside.max(axis=0)) + 2 * shrink, 0, (width, height)).astype(int)
+        # Whole blocks keep the scale equal in x and y.
+        columns, rows = (x2 - x1) // shrink, (y2 - y1) // shrink
+        if columns > 0 and rows > 0:
+            image = image[y1 : y1 + rows * shrink, x1 : x1 + columns * shrink]
+            matrix = _of_blocks(matrix, np.array([x1, y1]), shrink)
+            if shrink > 1:
+                resized = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+                image = np.asarray(resized, np.uint8)
     crop = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR)
     return np.asarray(crop, np.uint8)
