@@ -19,6 +19,9 @@ _SEQUENTIAL = frozenset([0xC0, 0xC1, 0xC9])
 _PROGRESSIVE = frozenset([0xC2, 0xCA])
 _OTHER_FRAMES = frozenset(range(0xC0, 0xD0)) - _SEQUENTIAL - _PROGRESSIVE - _TABLES - {0xC8}
 _LEFT_OUT = frozenset([0xDC, *range(0xE0, 0xF0), 0xFE])  # number of lines, APPn, comment
+_FRAMES = _SEQUENTIAL | _PROGRESSIVE | _OTHER_FRAMES
+_KEPT = _TABLES | _SEQUENTIAL | _PROGRESSIVE | {_SCAN}
+_AFTER_SCAN = _TABLES | _LEFT_OUT | {_SCAN}
 _MAX_SCANS = 100  # encoders write about ten; thousands would stall the decoder
 _MAX_SCANNED = 1_600_000_000  # pixels × scans, for the same reason
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
@@ -32,7 +35,8 @@ def read_jpeg(data: bytes, limits: Limits) -> Still:
     If a scan of a sequential JPEG runs to the end of the file or into other data, decoding must
     show that all blocks are present (`Still.doubt`).
     """
-    parts = [b"\xff\xd8"]
+    view = memoryview(data)  # slices of it copy nothing
+    parts: list[bytes | memoryview] = [b"\xff\xd8"]
     frame = b""
     progressive = jfif = adobe = False
     exif: bytes | None = None
@@ -44,16 +48,16 @@ def read_jpeg(data: bytes, limits: Limits) -> Still:
         segments += 1
         check_parts(segments)
         if scans:
-            parts.append(data[position : marker.start()])
+            parts.append(view[position : marker.start()])
         if kind == _END:
             problem = ""
             break
-        if scans and kind not in _TABLES | _LEFT_OUT | {_SCAN}:
+        if scans and kind not in _AFTER_SCAN:
             problem = f"the JPEG is damaged: marker FF{kind:02X} inside its pixels"
             break
         length = int.from_bytes(data[start : start + 2])
         segment, position = data[start + 2 : start + length], start + length
-        if kind in _SEQUENTIAL | _PROGRESSIVE | _OTHER_FRAMES:
+        if kind in _FRAMES:
             if frame:
                 raise UnreadableImage("the JPEG is damaged: it has two frames")
             if len(segment) < 6 or len(segment) != length - 2:
@@ -80,9 +84,9 @@ def read_jpeg(data: bytes, limits: Limits) -> Still:
         elif kind == _APP1 and segment.startswith(_XMP):
             xmp = xmp or segment
         elif kind not in _LEFT_OUT:
-            if kind not in _TABLES | _SEQUENTIAL | _PROGRESSIVE | {_SCAN}:
+            if kind not in _KEPT:
                 raise UnreadableImage(f"the JPEG is damaged: marker FF{kind:02X} in its header")
-            parts += [data[start - 2 : start], data[start:position]]
+            parts.append(view[start - 2 : position])
     else:
         if scans:  # an interrupted download may leave zeros
             parts.append(data[position:].rstrip(b"\0"))
