@@ -21,8 +21,9 @@ from networks import detector, embedder, scrfd_outputs, yunet_outputs
 import facecore
 from facecore.cli import main
 from facecore.errors import InvalidParameter, NotCalibrated, PackCorrupt, PackNotFound
-from facecore.evaluation.adoption import Trial, _choose, adopt
+from facecore.evaluation.adoption import Trial, adopt
 from facecore.evaluation.calibrate import find_pictures, measure, save
+from facecore.evaluation.preprocessing import choose
 from facecore.models.adopt import manifest_text, remove
 from facecore.models.manifest import MANIFEST_NAME, read_manifest
 from facecore.models.packs import load_pack
@@ -214,7 +215,7 @@ def test_the_best_preprocessing_is_taken_and_a_worse_one_is_told(folder: Path) -
         if given.get("channels") == "BGR":
             base = dataclasses.replace(spec, input=dataclasses.replace(spec.input, channels="BGR"))
         options = {"channels": None, "normalisation": None} | given
-        made = _choose(base, found, options["channels"], options["normalisation"], few, notes)
+        made = choose(base, found, options["channels"], options["normalisation"], few, notes)
         return made.input.channels, f"{made.input.mean[0]:g}", " ".join(notes)
 
     channels, mean, note = chosen(tried(5.0, 7.0, 5.0, 1.0, 1.0))
