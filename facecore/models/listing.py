@@ -92,8 +92,8 @@ def list_packs() -> tuple[PackInfo, ...]:
     >>> [pack.name for pack in facecore.list_packs() if pack.shipped]
     ['compact', 'compact-int8']
     """
-    listed = [_describe(entry) for entry in registry.read_registry().values()]
-    return (*listed, *(_describe_adopted(name) for name in adopted_packs()))
+    known = registry.read_registry()
+    return tuple(_describe(name, known.get(name)) for name in (*known, *adopted_packs()))
 
 
 def verify(name_or_path: str | os.PathLike[str] | None = None) -> tuple[FileCheck, ...]:
@@ -120,45 +120,28 @@ def verify(name_or_path: str | os.PathLike[str] | None = None) -> tuple[FileChec
     return tuple(_verify_one(name_or_path))
 
 
-def _describe(entry: RegistryEntry) -> PackInfo:
-    manifest, problem = None, ""
-    try:
-        manifest = read_manifest(registry.shipped_root() / entry.name / MANIFEST_NAME)
-    except FacecoreError as error:
-        problem = str(error)
-    folder = _whole(entry.name) if manifest else None
-    size = sum(model.size for model in manifest.models.values()) if manifest else 0
-    return PackInfo(
-        name=entry.name,
-        summary=entry.summary,
-        shipped=entry.shipped,
-        installed=folder is not None,
-        folder=folder,
-        size=size,
-        manifest=manifest,
-        problem=problem,
-    )
-
-
-def _describe_adopted(name: str) -> PackInfo:
+def _describe(name: str, entry: RegistryEntry | None) -> PackInfo:
+    """Describe a pack of the registry, or an adopted one if `entry` is None."""
+    root = registry.shipped_root() if entry else registry.cache_root()
     manifest, problem, folder = None, "", None
     try:
-        manifest = read_manifest(registry.cache_root() / name / MANIFEST_NAME)
+        manifest = read_manifest(root / name / MANIFEST_NAME)
         folder = _whole(name)
-        if folder is None:
+        if folder is None and not entry:
             problem = "a model file is missing or has another size; adopt it again"
     except FacecoreError as error:
         problem = str(error)
+    described = entry or manifest
     return PackInfo(
         name=name,
-        summary=manifest.summary if manifest else "",
-        shipped=False,
+        summary=described.summary if described else "",
+        shipped=entry is not None and entry.shipped,
         installed=folder is not None,
         folder=folder,
         size=sum(model.size for model in manifest.models.values()) if manifest else 0,
         manifest=manifest,
         problem=problem,
-        adopted=True,
+        adopted=entry is None,
     )
 
 
