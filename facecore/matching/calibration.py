@@ -290,6 +290,12 @@ class Calibration:
         return np.array(similarity), np.array(score)
 
     @cached_property
+    def _rates(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Scores, and the logarithms of their false accept rates."""
+        _, scores = self._curve
+        return scores[:-1], np.log([1.0, *(knot.far for knot in self.knots)])
+
+    @cached_property
     def _tail_scale(self) -> float:
         if self.tail_scale is not None:
             return self.tail_scale
@@ -316,9 +322,7 @@ class Calibration:
         Beyond the last measured knot the rate is extrapolated; see `is_extrapolated`.
         At score 0 the rate is 1.
         """
-        self._require()
-        scores = np.array([0.0, *(knot.score for knot in self.knots)])
-        rates = np.log([1.0, *(knot.far for knot in self.knots)])
+        scores, rates = self._rates
         value = np.asarray(score, np.float64)
         inside = np.interp(value, scores, rates)
         excess = self.similarity(value) - self.knots[-1].similarity
@@ -365,8 +369,7 @@ class Calibration:
                 return knot.score
         last = self.knots[-1]
         if far > last.far:
-            scores = np.array([0.0, *(knot.score for knot in self.knots)])
-            rates = np.log([1.0, *(knot.far for knot in self.knots)])
+            scores, rates = self._rates
             return float(np.interp(-math.log(far), -rates, scores))
         rarest = float(self.far(100.0))
         if far < rarest:
