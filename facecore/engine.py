@@ -78,15 +78,15 @@ class FaceEngine:
         to the others.
     threads : int, optional
         Threads inside one operator; by default half as many as there are usable processors, as
-        the images of a comparison are worked on at once.  `embed_many` does without them on the
-        CPU: there every processor has images of its own.
+        the images of a comparison are processed in parallel.  On the CPU, `embed_many` uses
+        models of one thread and processes one image per processor.
     allow_fallback : bool, default False
         Use the CPU, and log a warning, where a provider cannot be had.
     threshold : float, optional
         Score from which a comparison passes, 0..100; by default the score that 0.1 % of pairs
         of different people reach (80).
     calibration : path or Calibration, optional
-        Maps similarities to scores in the place of the pack's own table: a file that
+        Maps similarities to scores instead of the pack's own table: a file that
         ``facecore calibrate`` wrote, or a table that was fitted.  Where a file holds a table for
         ID portraits too, it replaces the pack's; otherwise the pack's stays.
     limits : Limits, optional
@@ -218,9 +218,9 @@ class FaceEngine:
             self._optional("attributes", "").estimate(sample.crop[None])
 
     def open(self, image: ImageInput, *, limits: images.Limits | None = None) -> Picture:
-        """An image that was read, checked and decoded, as far as a search for its face needs it.
+        """Read and check an image, and decode it in the resolution that face detection needs.
 
-        It takes the place of an image everywhere; `sample` does this and more.
+        Every method that takes an image also takes the result; `sample` finds the face too.
 
         Parameters
         ----------
@@ -337,7 +337,7 @@ class FaceEngine:
         Yields
         ------
         list of FaceSample, or FacecoreError
-            The error stands in the place of an image that cannot be read.
+            The error, for an image that cannot be read.
 
         Raises
         ------
@@ -394,13 +394,12 @@ class FaceEngine:
         face : {"largest", "central"}
             Which face stands for an image.
         if_many : {"largest", "refuse"}
-            As in `compare`; the error SeveralFacesDetected stands in the place of such an image.
+            As in `compare`; such an image yields the error SeveralFacesDetected.
 
         Yields
         ------
         ndarray, shape (D,), float32, or FacecoreError
-            The error stands in the place of an image that has no vector: one bad image never
-            ends the run.
+            The error, for an image that has no vector: one bad image never ends the run.
 
         Raises
         ------

@@ -165,12 +165,12 @@ class Pipeline:
         choice: FaceChoice,
         if_many: IfMany = "largest",
     ) -> list[NDArray[np.float32] | FacecoreError]:
-        """Vectors of several images, an error in the place of each that has none.
+        """Vectors of several images; an error for each image that has none.
 
-        An error in the place of an image is passed on.
+        An error among the sources is returned unchanged.
 
-        Stage by stage and not picture by picture: a model's run drives everything else out of
-        the processor's caches, and what is not in them takes several times as long.
+        All pictures pass one stage before the next: a run of a model evicts everything else from
+        the processor's caches, and code outside the caches takes several times as long.
         """
         found: dict[int, NDArray[np.uint8] | FacecoreError] = {}
         pictures: dict[int, Picture] = {}
@@ -197,7 +197,7 @@ class Pipeline:
     def samples_of(
         self, sources: Sequence[FaceInput | FacecoreError]
     ) -> list[list[FaceSample] | FacecoreError]:
-        """`samples` of several images, an error in the place of each that cannot be read."""
+        """`samples` of several images; an error for each that cannot be read."""
         answers: list[list[FaceSample] | FacecoreError] = []
         for image in sources:
             try:
@@ -217,7 +217,7 @@ class Pipeline:
 
         Decoding and the models release the GIL, so each worker keeps a processor busy if it does
         everything for its images, with models of one thread.  Splitting the operators among
-        threads as well, or embedding in a thread of its own, costs 15 to 25 % on two processors,
+        threads as well, or embedding in a separate thread, costs 15 to 25 % on two processors,
         as more threads then take turns than there are processors
         (``python -m benchmarks importing``).
         """

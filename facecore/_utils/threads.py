@@ -1,7 +1,7 @@
-"""Threads for what one call can do at once: one pool for the whole process.
+"""One thread pool for the whole process, for the parallel tasks of a call.
 
-Many calls at once then do not make more threads than there are processors, and none waits for
-another's: whoever finds the pool busy does the work itself.
+Concurrent calls then share as many threads as there are processors.  A call never waits for the
+tasks of another: if the pool is busy, it runs its tasks in its own thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @cache
 def pool() -> ThreadPoolExecutor:
-    """The helpers of the calling threads; what they do must wait for no helper yet to begin."""
+    """Return the pool; a task must not wait for a task that has not started."""
     return ThreadPoolExecutor(usable_cpus(), thread_name_prefix="facecore")
 
 
@@ -30,10 +30,10 @@ if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
 
 
 def submit(task: Callable[[], T]) -> Future[T] | None:
-    """Give a task to a helper; None where there is none to be had.
+    """Submit a task to the pool; return None if no thread can be started.
 
-    So it is after the main thread's end, in ``atexit`` handlers, and where the system grants no
-    more threads.
+    This happens in ``atexit`` handlers, after the end of the main thread, and at the system's
+    limit of threads.
     """
     helpers = pool()
     try:
@@ -41,15 +41,15 @@ def submit(task: Callable[[], T]) -> Future[T] | None:
     except RuntimeError:
         return None
     except BaseException:
-        # Ctrl-C while a thread starts: the pool does not know it, so the process's end would wait
-        # for it for ever.  The end of the pool reaches it all the same.
+        # Ctrl-C while a thread starts: the pool does not know the thread, so the process would
+        # wait for it forever at its end.  Shutting the pool down ends this thread too.
         pool.cache_clear()
         helpers.shutdown(wait=False)
         raise
 
 
 def at_once(tasks: Sequence[Callable[[], T]]) -> list[T]:
-    """Results of tasks, in their order; the caller does those that no helper has begun.
+    """Return the results of tasks, in order; the caller runs tasks that no helper has started.
 
     Raises what the first task that fails raises; later ones may have run or not.
     """

@@ -92,10 +92,10 @@ def create_session(
 ) -> Session:
     """Create an ONNX Runtime session that runs where it was asked to run.
 
-    ONNX Runtime itself treats `providers` as a wish: it drops what it cannot have, with a
-    warning at most, and uses the CPU. Here that is an error unless `allow_fallback`. Where
-    ONNX Runtime can tell, a provider that got not one node of the model is an error too;
-    single nodes that a provider does not have may always run on the CPU.
+    ONNX Runtime drops a provider that it cannot start, with a warning at most, and uses the
+    CPU. Here that is an error unless `allow_fallback`. If ONNX Runtime reports it, a provider
+    that runs no node of the model is an error too; single nodes that a provider does not
+    support may always run on the CPU.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def create_session(
     except PackCorrupt as error:
         if not usable or set(usable) == {CPU}:
             raise
-        # The model or the provider? Whatever opens on the CPU is not corrupt.
+        # The model or the provider? A model that opens on the CPU is not corrupt.
         session = _open(model, {CPU: {}}, threads, name)
         problem = error.message.removeprefix(f"{name}: ")
     if problem:
@@ -184,7 +184,7 @@ def _open(
     if set(providers) != {CPU}:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        with FORK_LOCK:  # a child would inherit locks that nobody ever releases
+        with FORK_LOCK:  # a child would inherit locks that are never released
             session = ort.InferenceSession(
                 bytes(model),
                 options,
