@@ -130,22 +130,15 @@ class Detector:
 
     def detect(self, image: Picture) -> list[Face]:
         """Detect all faces of a picture, largest first."""
-        return self._complete(image, self._coarse(image))
-
-    def largest(self, image: Picture) -> Face | None:
-        """Detect the largest face, or return None; stops after one pass if it finds a face.
-
-        The fine pass runs only if the coarse one found nothing.  The box and landmarks may
-        differ by a fraction of a pixel from those of `detect`, which pools both passes.
-        """
-        return next(iter(self.prominent_each([image])[0]), None)
+        return self._complete(image, self._candidates(image, self.coarse_scale(image)))
 
     def prominent_each(self, images: Sequence[Picture]) -> list[list[Face]]:
         """Detect the faces of each image in its first successful pass, largest first.
 
-        The first face is the one that `largest` returns.  Small faces beside it may be missing;
-        `detect` finds them.  All coarse passes run before any decoding, which keeps the code and
-        data of the decoder in the processor's caches.
+        Small faces beside the largest may be missing; `detect` finds them.  Boxes and landmarks
+        may differ by a fraction of a pixel from those of `detect`, which pools the coarse and the
+        fine pass.  All coarse passes run before any decoding, which keeps the code and data of
+        the decoder in the processor's caches.
         """
         outputs = [self._forward(image, self.coarse_scale(image)) for image in images]
         coarse = [self._decode(passed) for passed in outputs]
@@ -169,16 +162,13 @@ class Detector:
         scale = side / max(image.height, image.width)
         return self._select([self._candidates(image, scale, margin=side // 2)])
 
-    def _coarse(self, image: Picture) -> Candidates:
-        return self._candidates(image, self.coarse_scale(image))
-
     def coarse_scale(self, image: Picture) -> float:
         """Scale of the first pass."""
         longest = max(image.height, image.width)
+        most = self._passes.coarse / longest
         if self._canvas is not None:
-            fitting = min(self._canvas[0] / image.height, self._canvas[1] / image.width)
-            return float(min(max(1.0, self._passes.small / longest), fitting))
-        return float(min(max(1.0, self._passes.small / longest), self._passes.coarse / longest))
+            most = min(self._canvas[0] / image.height, self._canvas[1] / image.width)
+        return min(max(1.0, self._passes.small / longest), most)
 
     def fine_scale(self, image: Picture) -> float:
         """Scale of the pass for small faces; at most the coarse scale if there is no fine pass."""

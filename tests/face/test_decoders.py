@@ -105,8 +105,7 @@ def test_a_fixed_canvas_is_letterboxed(tmp_path: Path, name: str, shape: tuple[i
         values = np.concatenate([face.box, face.landmarks.ravel()])
         np.testing.assert_allclose(values, wanted / scale, rtol=0.01, atol=0.6)
         assert face.confidence == pytest.approx(score, abs=1e-5)
-    largest = found.largest(picture)
-    assert largest is not None
+    largest = found.prominent_each([picture])[0][0]
     np.testing.assert_allclose(largest.box, faces[0].box, atol=1e-4)
 
 
