@@ -74,14 +74,14 @@ class FaceEngine:
     providers : sequence of str or (str, dict), optional
         Execution providers by precedence, with their options: "CPU", the default, "CUDA",
         "TensorRT", "OpenVINO", "CoreML", or ONNX Runtime's name of one.  TensorRT, OpenVINO and
-        CoreML compile for the shape of an input, so the detector, which sees all sizes, is left
-        to the others.
+        CoreML compile for the shape of an input, so the detector, which sees all sizes, runs on
+        the others.
     threads : int, optional
-        Threads inside one operator; by default half as many as there are usable processors, as
-        the images of a comparison are processed in parallel.  On the CPU, `embed_many` uses
+        Threads inside one operator; by default half as many as there are usable processors,
+        because the images of a comparison are processed in parallel.  On the CPU, `embed_many` uses
         models of one thread and processes one image per processor.
     allow_fallback : bool, default False
-        Use the CPU, and log a warning, where a provider cannot be had.
+        Use the CPU, and log a warning, if a provider is not available.
     threshold : float, optional
         Score from which a comparison passes, 0..100; by default the score that 0.1 % of pairs
         of different people reach (80).
@@ -95,17 +95,16 @@ class FaceEngine:
         Decode encoded images in one or two processes beside this one, with limits on memory and
         processor time.  A picture that crashes a decoder is then an `UnreadableImage`.  Costs
         about a millisecond a small picture, half a second at the first one, and 60 MB a process
-        (docs/pictures.md).  A
-        ``PIL.Image`` is decoded in this process all the same.
+        (docs/pictures.md).  A ``PIL.Image`` is still decoded in this process.
 
     Raises
     ------
     PackNotFound, PackCorrupt
         The pack is not on this machine, or is not what was published.
     ProviderUnavailable
-        A provider cannot be had.
+        A provider is not available.
     InvalidParameter
-        An argument makes no sense, or the calibration is damaged or of another contract.
+        An argument is invalid, or the calibration is damaged or of another contract.
 
     Attributes
     ----------
@@ -199,7 +198,7 @@ class FaceEngine:
         return self.pack.contract_id
 
     def warmup(self) -> None:
-        """Do now what the first calls would do: run every model once, and compile the kernels.
+        """Run every model once and compile the kernels, which the first calls would do otherwise.
 
         The models for liveness and for age and gender are opened too, where the pack has them.
         Afterwards no call on this engine, and no search of its galleries, compiles anything.
@@ -342,7 +341,7 @@ class FaceEngine:
         Raises
         ------
         InvalidParameter
-            `batch_size` makes no sense.
+            `batch_size` is invalid.
         """
         pipeline = self._worker_pipeline()
         return _streamed(pipeline, images, batch_size, progress, None, pipeline.samples_of)
@@ -404,7 +403,7 @@ class FaceEngine:
         Raises
         ------
         InvalidParameter
-            `batch_size`, `face` or `if_many` makes no sense.
+            `batch_size`, `face` or `if_many` is invalid.
         """
         _check_choice(face)
         _check_if_many(if_many)
@@ -413,7 +412,7 @@ class FaceEngine:
         return _streamed(pipeline, images, batch_size, progress, face, work)
 
     def quality(self, image: FaceInput, *, face: FaceChoice = "largest") -> Quality:
-        """How far the picture of one face will serve for comparison.
+        """How well the picture of one face suits a comparison.
 
         Parameters
         ----------
@@ -495,7 +494,7 @@ class FaceEngine:
         threshold : float, optional
             Score from which the comparison passes, 0..100; the engine's by default.
         id_portrait : bool, default False
-            One of the images, whichever, is the small portrait of an identity card's chip
+            One of the two images is the small portrait of an identity card's chip
             (102×126 pixels).  The score then comes from the table that was measured on such
             portraits, and means the same: 80 is what 0.1 % of pairs of different people reach.
         if_many : {"largest", "refuse"}
@@ -630,7 +629,7 @@ class FaceEngine:
         FaceTooSmall
             The face is smaller than 48 pixels.
         InvalidParameter
-            The pack has no model for it, or an argument makes no sense.
+            The pack has no model for it, or an argument is invalid.
         NoFaceDetected, UnreadableImage, ImageTooLarge
             As in `sample`.
         """

@@ -108,7 +108,7 @@ def create_session(
         Threads inside one operator; all usable processors if left out. Always explicit: left
         to itself, ONNX Runtime pins one per core of the machine, which fails in containers.
     allow_fallback : bool
-        Use the CPU, and log a warning, where a provider cannot be had.
+        Use the CPU, and log a warning, if a provider is not available.
     name : str
         What error messages call the model.
 
@@ -120,11 +120,11 @@ def create_session(
     Raises
     ------
     ProviderUnavailable
-        A provider cannot be had.
+        A provider is not available.
     PackCorrupt
         ONNX Runtime does not accept the model.
     InvalidParameter
-        There is no such provider, or `providers` or `threads` makes no sense.
+        There is no such provider, or `providers` or `threads` is invalid.
     """
     requested = resolve(providers, _known())
     threads = _thread_count(threads)
