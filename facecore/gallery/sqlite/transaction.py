@@ -379,12 +379,10 @@ class Transaction(Snapshot):
                 elif self.count(known):
                     raise UserExists(f"the group {name!r} holds the user {user_id!r} already")
         first = self.state().face + 1
-        ids = np.arange(first, first + len(faces), dtype=np.int64)
+        ids = range(first, first + len(faces))
         little = np.ascontiguousarray(vectors, "<f4")
-        rows = [
-            self._row(i, f, group, memoryview(v).cast("B"))
-            for i, f, v in zip(ids.tolist(), faces, little, strict=True)
-        ]
+        templates: list[bytes] = little.view(f"V{4 * self._dimension}")[:, 0].tolist()
+        rows = [self._row(i, f, group, t) for i, f, t in zip(ids, faces, templates, strict=True)]
         try:
             self._connection.executemany("INSERT INTO faces VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
         except sqlite3.IntegrityError as error:
@@ -394,13 +392,12 @@ class Transaction(Snapshot):
                 "leave face_ids out, and new ones are made",
             ) from error
         self._connection.executemany(
-            "INSERT INTO templates VALUES (?, ?)",
-            ((i, memoryview(v).cast("B")) for i, v in zip(ids.tolist(), little, strict=True)),
+            "INSERT INTO templates VALUES (?, ?)", zip(ids, templates, strict=True)
         )
         self._resize(group, len(faces))
         return [
             FaceRecord(i, f.face_id, f.user_id, name, f.quality, f.origin, f.created)
-            for i, f in zip(ids.tolist(), faces, strict=True)
+            for i, f in zip(ids, faces, strict=True)
         ]
 
     def remove(self, name: str, user_id: str | None, face_id: str | None) -> int:
@@ -446,15 +443,12 @@ class Transaction(Snapshot):
         self.removed.append(np.array([row[0] for row in rows], np.int64))
         return len(rows)
 
-    def _row(self, number: int, face: NewFace, group: Group, vector: memoryview) -> tuple[Any, ...]:
+    def _row(self, number: int, face: NewFace, group: Group, template: bytes) -> tuple[Any, ...]:
         """A row of the table of faces."""
         face_id, created = bytes.fromhex(face.face_id), to_microseconds(face.created)
         texts = face.user_id.encode(), group.name.encode(), face.quality, face.origin.encode()
-        check = digest(self._key, number, face_id, *texts, created, vector)
-        return (
-            *(number, face_id, group.id, face.user_id, face.origin, face.quality, created),
-            check,
-        )
+        check = digest(self._key, number, face_id, *texts, created, template)
+        return number, face_id, group.id, face.user_id, face.origin, face.quality, created, check
 
     def _resize(self, group: Group, change: int) -> None:
         self._connection.execute(
