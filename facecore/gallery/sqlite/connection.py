@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from facecore._utils.atomic_files import make_private
@@ -23,7 +24,6 @@ __all__ = [
     "check_contract",
     "connect",
     "connect_frozen",
-    "create_digest",
     "digest_key",
     "lacks_columns",
     "migrate",
@@ -143,18 +143,12 @@ def _add_digests(connection: sqlite3.Connection) -> None:
     """Make the key, and the digests of the faces that are there."""
     stored = digests.new_key()
     connection.execute("INSERT INTO meta VALUES (?, ?)", (digests.KEY, stored))
-    create_digest(connection, digests.read_key(stored) or b"")
+    digest = partial(digests.digest, digests.read_key(stored) or b"")
+    connection.create_function("digest", 8, digest)
     connection.execute(
         f"UPDATE faces SET digest = (SELECT digest({digests.COLUMNS}) FROM faces f"
         " JOIN groups g ON g.id = f.group_id JOIN templates t ON t.id = f.id"
         " WHERE f.id = faces.id)"
-    )
-
-
-def create_digest(connection: sqlite3.Connection, key: bytes) -> None:
-    """Let SQL statements call ``digest``."""
-    connection.create_function(
-        "digest", 8, lambda *row: digests.digest(key, *row), deterministic=True
     )
 
 

@@ -30,7 +30,6 @@ from facecore.gallery.records import (
     from_microseconds,
     to_microseconds,
 )
-from facecore.gallery.sqlite.connection import create_digest
 from facecore.gallery.sqlite.digests import COLUMNS, digest
 from facecore.gallery.sqlite.schema import TEMPLATES
 from facecore.matching.similarity import are_unit
@@ -251,12 +250,9 @@ class Snapshot:
         return "" if found == "ok" else found
 
     def damaged_faces(self) -> list[str]:
-        """Those of all faces that are not what was stored, by their face ids."""
-        create_digest(self._connection, self._key)
-        rows = self._all(
-            f"SELECT CAST(f.face_id AS BLOB){_FACES} WHERE f.digest IS NOT digest({COLUMNS})"
-        )
-        return [row[0].hex() for row in rows]
+        """Face ids of all faces that are not what was stored."""
+        rows = self._connection.execute(self._select)
+        return [_shown(row) for row in rows if self._is_damaged(row)]
 
     def _matrix(self, blobs: list[bytes]) -> NDArray[np.float32]:
         data = b"".join(blobs)
@@ -268,12 +264,14 @@ class Snapshot:
             raise GalleryCorrupt("a template is not of unit length")
         return vectors.astype(np.float32, copy=False)
 
+    def _is_damaged(self, row: Any) -> bool:
+        return bool(self._key) and digest(self._key, *row[1:]) != row[0]
+
     def _face(self, row: Any) -> FaceRecord:
-        stored, number, face_id, user_id, group, quality, origin, created, _ = row
-        if self._key and digest(self._key, *row[1:]) != stored:
-            name = face_id.hex() if isinstance(face_id, bytes) else str(face_id)
+        _, number, face_id, user_id, group, quality, origin, created, _ = row
+        if self._is_damaged(row):
             raise GalleryCorrupt(
-                f"the face {name:.32} (id {number}) is not what was stored", WAY_BACK
+                f"the face {_shown(row)} (id {number}) is not what was stored", WAY_BACK
             )
         return FaceRecord(
             number,
@@ -373,10 +371,9 @@ class Transaction(Snapshot):
         group = self.group(name)
         if on_existing != "add":
             for user_id in dict.fromkeys(face.user_id for face in faces):
-                known = {"group_id": group.id, "user_id": user_id}
                 if on_existing == "replace":
                     self._remove(group, {"user_id": user_id})
-                elif self.count(known):
+                elif self.count({"group_id": group.id, "user_id": user_id}):
                     raise UserExists(f"the group {name!r} holds the user {user_id!r} already")
         first = self.state().face + 1
         ids = range(first, first + len(faces))
@@ -422,11 +419,8 @@ class Transaction(Snapshot):
         )
 
     def _remove(self, group: Group, where: dict[str, Any]) -> int:
-        given = {column: value for column, value in where.items() if value is not None}
-        terms = "".join(f" AND {column} = ?" for column in given)
-        rows = self._all(
-            f"SELECT id FROM faces WHERE group_id = ?{terms} ORDER BY id", group.id, *given.values()
-        )
+        terms, values = _terms({"group_id": group.id, **where})
+        rows = self._all(f"SELECT f.id FROM faces f WHERE TRUE {terms} ORDER BY f.id", *values)
         if not rows:
             return 0
         run = self._connection.executemany
@@ -454,6 +448,12 @@ class Transaction(Snapshot):
         self._connection.execute(
             "UPDATE groups SET size = size + ? WHERE id = ?", (change, group.id)
         )
+
+
+def _shown(row: Any) -> str:
+    """The face id of a row that may be damaged."""
+    face_id = row[2]
+    return f"{face_id.hex() if isinstance(face_id, bytes) else face_id!s:.32}"
 
 
 def _group(row: Any) -> Group:

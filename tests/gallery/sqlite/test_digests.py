@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from templates import template
 
-from facecore import Gallery, GalleryCorrupt
+from facecore import Gallery, GalleryCorrupt, GalleryLocked
 from facecore.errors import FacecoreError
 from facecore.gallery.sqlite import digests
 from facecore.gallery.sqlite.schema import MIGRATIONS
@@ -143,6 +143,8 @@ def test_a_gallery_without_digests_gets_them(
     assert len(MIGRATIONS) == 2
     with Gallery(stored, templates_engine, read_only=True) as reader:
         assert reader.records(limit=1)[0].user_id == USERS[0]
+        with pytest.raises(GalleryLocked):  # and finds no damage before
+            reader.compact()
         with monkeypatch.context() as patch:  # interrupted: as before
             patch.setattr(digests, "new_key", lambda: 1 / 0)
             with pytest.raises(ZeroDivisionError):
