@@ -472,13 +472,9 @@ class Gallery:
         if threshold is not None:
             limit = check_number(threshold, "threshold", 0, 100)
         table = self.engine.calibration_for(id_portrait)
-        which = _filter(group, user_id, None, None)
-        self._backend.group(group)
-        batches = list(self._backend.templates(which, 1000))
-        if not batches:
+        records, templates = self._stored(_filter(group, user_id, None, None))
+        if not records:
             raise RecordNotFound(f"the group {group} holds no face of the user {user_id}")
-        records = [record for some, _ in batches for record in some]
-        templates = np.concatenate([vectors for _, vectors in batches])
         similarity = cosine(templates, self.engine.embed(image, face=face)[None])
         best = int(np.argmax(similarity))
         score = best_of(table, float(similarity[best]), len(records))
@@ -527,6 +523,7 @@ class Gallery:
         UnreadableImage, ImageTooLarge
             As in `facecore.FaceEngine.samples`.
         """
+        check_far(far)
         names = self._check_search(groups, limit, None, far)
         table = self.engine.calibration
         least = score_threshold(table, far, self._backend.comparisons(names))
@@ -577,11 +574,9 @@ class Gallery:
         InvalidParameter
             An argument is invalid, or the rate per pair is below the calibration's range.
         """
-        names = self._check_search(groups, 1, None, far) or []
-        batches = [batch for name in names for batch in self.templates(name, 10_000)]
-        if not batches:
-            return []
-        records = [record for some, _ in batches for record in some]
+        check_far(far)
+        names = _group_names(groups)
+        records, templates = self._stored(*map(Filter, names))
         labels: list[list[str]] = []
         if len(names) > 1:
             labels.append([record.group for record in records])
@@ -589,7 +584,7 @@ class Gallery:
             labels.append([record.user_id for record in records])
         return duplicate_sets(
             records,
-            np.concatenate([vectors for _, vectors in batches]),
+            templates,
             self.engine.calibration,
             far,
             apart=labels,
@@ -722,12 +717,16 @@ class Gallery:
     def _same_picture(
         self, group: str, user_id: str, vector: NDArray[np.float32]
     ) -> FaceRecord | None:
-        for records, vectors in self._backend.templates(_filter(group, user_id, None, None), 1000):
-            similarity = cosine(vectors, vector[None])
-            best = int(np.argmax(similarity))
-            if similarity[best] > _SAME_PICTURE:
-                return records[best]
-        return None
+        records, templates = self._stored(Filter(group, user_id))
+        same = np.flatnonzero(cosine(templates, vector[None]) > _SAME_PICTURE)
+        return records[same[0]] if len(same) else None
+
+    def _stored(self, *which: Filter) -> tuple[list[FaceRecord], NDArray[np.float32]]:
+        """Return all records that match, and their templates, shape (n, D)."""
+        batches = [batch for some in which for batch in self._backend.templates(some, 10_000)]
+        records = [record for some, _ in batches for record in some]
+        none = np.empty((0, self._contract.dimension), np.float32)
+        return records, np.concatenate([none, *(vectors for _, vectors in batches)])
 
     def _check_search(
         self,
@@ -743,12 +742,7 @@ class Gallery:
             check_number(threshold, "threshold", 0, 100)
         if far is not None:
             check_far(far)
-        if groups is None:
-            return None
-        if not isinstance(groups, Iterable):
-            raise InvalidParameter(f"groups is {groups!r:.80}", "give a name, or a list of names")
-        names = [groups] if isinstance(groups, str) else list(groups)
-        return list(dict.fromkeys(check_name(name) for name in names))
+        return None if groups is None else _group_names(groups)
 
     def _matches(
         self,
@@ -784,6 +778,13 @@ class Gallery:
             if len(users) >= limit or len(hits) < faces:
                 return list(users.values())[:limit]
             faces *= 4
+
+
+def _group_names(groups: str | Sequence[str]) -> list[str]:
+    if not isinstance(groups, Iterable):
+        raise InvalidParameter(f"groups is {groups!r:.80}", "give a name, or a list of names")
+    names = [groups] if isinstance(groups, str) else groups
+    return list(dict.fromkeys(check_name(name) for name in names))
 
 
 def _filter(

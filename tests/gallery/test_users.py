@@ -117,6 +117,8 @@ def test_identify_names_each_face_once(people: Gallery) -> None:
     assert [one.match and one.match.user_id for one in twice] == ["ann", None, "ann"]
     with pytest.raises(InvalidParameter, match="far"):
         people.identify(picture, far=0)
+    with pytest.raises(InvalidParameter, match="far"):
+        people.identify(picture, far=None)  # type: ignore[arg-type]
 
 
 def test_nobody_is_identified_in_an_empty_gallery(filled: Gallery) -> None:
@@ -130,7 +132,7 @@ def test_duplicates_of_a_group(people: Gallery) -> None:
     assert [[record.user_id for record in one.members] for one in sets] == [
         ["ann"] * 3,
         ["bob", "bobby"],
-    ] or [r.user_id for r in sets[-1].members] == ["bob", "bobby"]
+    ]
     (only,) = people.duplicates("staff", far=0.01, different_users=True)
     assert [record.user_id for record in only.members] == ["bob", "bobby"]
     (pair,) = only.pairs
@@ -143,6 +145,8 @@ def test_duplicates_between_groups(people: Gallery) -> None:
     assert [(r.user_id, r.group) for r in one.members] == [("bob", "staff"), ("robert", "visitors")]
     with pytest.raises(GroupNotFound):
         people.duplicates(["staff", "nobody"])
+    with pytest.raises(InvalidParameter, match="groups"):
+        people.duplicates(None)  # type: ignore[arg-type]
 
 
 def test_a_group_that_is_there_will_do(filled: Gallery) -> None:
