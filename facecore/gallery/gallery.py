@@ -238,7 +238,7 @@ class Gallery:
         origin: Origin = "MANUAL",
         on_existing: OnExisting = "add",
         if_many: IfMany = "largest",
-        twice: bool = True,
+        twice: bool = False,
     ) -> FaceRecord:
         """Store the face in an image, with its quality.
 
@@ -258,10 +258,11 @@ class Gallery:
         if_many : {"largest", "refuse"}
             If the image shows several faces: store the largest (`FaceRecord.others` counts the
             others), or raise SeveralFacesDetected.
-        twice : bool, default True
-            With ``on_existing="add"``: store a picture again that the user already has in the
-            group.  If False, return the stored record instead, with `FaceRecord.present` true.
-            Pictures are the same if their vectors are equal up to rounding.
+        twice : bool, default False
+            Store a picture again that the user already has in the group.  By default, nothing is
+            stored and the record that is there is returned, with `FaceRecord.present` true.
+            Pictures are the same if their vectors are equal up to rounding.  Two threads that add
+            one picture at the same moment may both store it.
 
         Raises
         ------
@@ -718,6 +719,8 @@ class Gallery:
         self, group: str, user_id: str, vector: NDArray[np.float32]
     ) -> FaceRecord | None:
         records, templates = self._stored(Filter(group, user_id))
+        if not records:
+            return None
         same = np.flatnonzero(cosine(templates, vector[None]) > _SAME_PICTURE)
         return records[same[0]] if len(same) else None
 

@@ -184,7 +184,7 @@ def test_it_is_there_when_opened_again(
         assert reader.records() == [record]
         assert reader.search(astronaut)[0].face_id == record.face_id
         with pytest.raises(facecore.GalleryLocked, match="read_only"):
-            reader.add("staff", astronaut, "u")
+            reader.add("staff", astronaut, "another")
         assert [group.name for group in reader.groups()] == ["staff", ODD]
 
 

@@ -56,18 +56,17 @@ def test_one_match_a_user(people: Gallery) -> None:
 
 def test_a_picture_that_is_there_is_told(people: Gallery) -> None:
     stored = people.records("staff")[-1]
-    again = people.add("staff", template("bob"), "bob", twice=False)
+    again = people.add("staff", template("bob"), "bob")
     assert again == stored
     assert again.present
     assert not stored.present
-    assert not people.add("staff", template("bob"), "ann", twice=False).present  # another user
-    assert not people.add("visitors", template("bob"), "bob", twice=False).present
-    assert not people.add(
-        "staff", like("bob", 0.999), "bob", twice=False
-    ).present  # another picture
+    assert not people.add("staff", template("bob"), "ann").present  # another user
+    assert not people.add("visitors", template("bob"), "bob").present
+    assert not people.add("staff", like("bob", 0.999), "bob").present  # another picture
     assert people.count("staff") == 6
-    assert not people.add("staff", template("bob"), "bob").present
-    replaced = people.add("staff", template("bob"), "bob", on_existing="replace", twice=False)
+    assert not people.add("staff", template("bob"), "bob", twice=True).present
+    assert people.count("staff") == 7
+    replaced = people.add("staff", template("bob"), "bob", on_existing="replace")
     assert not replaced.present
     assert people.records("staff")[-1] == replaced
 

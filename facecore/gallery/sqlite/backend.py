@@ -245,11 +245,10 @@ class SqliteBackend:
         last = 0
         while True:
             with self._store.snapshot() as snapshot:
-                where = _where(snapshot, which)
-                records = snapshot.faces(where, 0, batch_size, last)
+                records = snapshot.faces(_where(snapshot, which), 0, batch_size, last)
+                if not records:
+                    return
                 vectors = snapshot.vectors([record.id for record in records])
-            if not records:
-                return
             yield records, vectors
             last = records[-1].id
 
