@@ -73,15 +73,14 @@ def _write_labels(
     pad = max(1, size // 6)
     for face, text in zip(faces, texts, strict=True):
         font, text = _font(text, size)
-        full, text = text, text
+        full = text
         while len(full) > 1 and pen.textlength(text, font) + 2 * pad > width:
             full = full[:-1]
             text = full + ("…" if _has(font, "…") else "...")
         left, top, right, bottom = pen.textbbox((0, 0), text, font)
         wide, high = right - left + 2 * pad, bottom - top + 2 * pad
         x = min(max(float(face.box[0]), 0), max(width - wide, 0))
-        y = float(face.box[1]) - high
-        y = min(max(y, 0), max(height - high, 0))
+        y = min(max(float(face.box[1]) - high, 0), max(height - high, 0))
         pen.rectangle((x, y, x + wide, y + high), fill=colour[::-1])
         pen.text((x + pad - left, y + pad - top), text, (255, 255, 255), font)
     return np.ascontiguousarray(np.asarray(canvas)[..., ::-1])

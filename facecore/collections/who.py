@@ -152,8 +152,8 @@ def who(
     names = list(dict.fromkeys(name for name, _ in templates))
     owners = np.array([names.index(name) for name, _ in templates])
     matrix = np.stack([face.vector for _, face in templates])
-    probes = np.stack([engine.embed(sample) for sample in found] or [np.empty_like(matrix[0])])
-    similarity = (probes @ matrix.T)[: len(found)]
+    probes = np.reshape([engine.embed(sample) for sample in found], (-1, matrix.shape[1]))
+    similarity = probes @ matrix.T
     best = np.stack([similarity[:, owners == p].max(axis=1) for p in range(len(names))], axis=1)
     least = float(engine.calibration.similarity(threshold))
     named = []
