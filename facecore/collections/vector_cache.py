@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,8 @@ CachedFace = tuple[Face, "np.ndarray[tuple[int], np.dtype[np.float32]]"]
 class VectorCache:
     """Cache of the faces of pictures, in an SQLite file that only its owner can read.
 
-    The file holds templates, which are biometric data; delete it to erase them.  A damaged file
-    is replaced by an empty one, because the faces can be read from the pictures again.
+    The file holds templates, which are biometric data; delete it to erase them.  A file that
+    SQLite cannot open is replaced by an empty one, because the pictures can be embedded again.
 
     Parameters
     ----------
@@ -41,20 +41,16 @@ class VectorCache:
     Raises
     ------
     InvalidParameter
-        The file cannot be written.
+        The file cannot be read or written; so in all methods.
     """
 
     def __init__(self, engine: FaceEngine, path: Path | None = None) -> None:
         self.path = cache_root().parent / "faces.db" if path is None else path
         detector = engine.pack.detector.sha256[:16]
         self._space = f"{engine.contract_id} {detector} {__version__}"
-        try:
+        with self._typed_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._database = self._open()
-        except (OSError, sqlite3.OperationalError) as error:
-            raise InvalidParameter(
-                f"{self.path} cannot be written: {error}", "go without it: --no-cache"
-            ) from error
 
     def __enter__(self) -> VectorCache:
         return self
@@ -69,17 +65,26 @@ class VectorCache:
     def get(self, pictures: Sequence[bytes]) -> dict[bytes, list[CachedFace]]:
         """Look up cached pictures by the SHA-256 of their files; faces are sorted largest first."""
         marks = ",".join("?" * len(pictures))
-        rows = self._database.execute(
-            f"SELECT picture, faces FROM faces WHERE space = ? AND picture IN ({marks})",
-            (self._space, *pictures),
-        )
-        return {picture: _unpack(data) for picture, data in rows}
+        statement = f"SELECT picture, faces FROM faces WHERE space = ? AND picture IN ({marks})"
+        with self._typed_errors():
+            rows = self._database.execute(statement, (self._space, *pictures))
+            return {picture: _unpack(data) for picture, data in rows}
 
     def put(self, pictures: Mapping[bytes, Iterable[CachedFace]]) -> None:
         """Store the faces of pictures in one transaction."""
         rows = [(self._space, picture, _pack(faces)) for picture, faces in pictures.items()]
-        with self._database:
+        with self._typed_errors(), self._database:
             self._database.executemany("INSERT OR REPLACE INTO faces VALUES (?, ?, ?)", rows)
+
+    @contextlib.contextmanager
+    def _typed_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise InvalidParameter(
+                f"{self.path} cannot be read or written: {error}",
+                "remove it if it is damaged, or go without it: --no-cache",
+            ) from error
 
     def _open(self) -> sqlite3.Connection:
         try:

@@ -115,6 +115,17 @@ def test_vectors_of_another_pack_never_answer(compact: FaceEngine, folder: Path)
             assert not beside.get([digest])
 
 
+def test_a_cache_with_a_damaged_page_is_refused(compact: FaceEngine, folder: Path) -> None:
+    with VectorCache(compact) as cache:
+        path = cache.path
+        assert next(read_faces(compact, [folder / "a.png"], cache)).faces
+    first, size = path.read_bytes()[:4096], path.stat().st_size
+    assert size > len(first)
+    path.write_bytes(first + b"x" * (size - len(first)))
+    with VectorCache(compact) as cache, pytest.raises(InvalidParameter, match="--no-cache"):
+        next(read_faces(compact, [folder / "a.png"], cache))
+
+
 def test_a_damaged_cache_begins_anew(compact: FaceEngine, folder: Path) -> None:
     with VectorCache(compact) as cache:
         path = cache.path
@@ -213,6 +224,7 @@ def test_who_is_on_a_photo(compact: FaceEngine, folder: Path, tmp_path: Path) ->
     twice = np.hstack([cv2.imread(str(folder / "a.png"))] * 2)
     assert [one.name for one in who(compact, twice, known).faces].count("eileen") == 1
     assert [one.name for one in who(compact, twice, known, once=False).faces].count("eileen") == 2
+    assert who(compact, folder / "wall.png", known).faces == ()
     with pytest.raises(UnreadableImage):
         who(compact, folder / "broken.jpg", known)
     with pytest.raises(InvalidParameter, match="far"):
