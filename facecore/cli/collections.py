@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands
+from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands, count_faces
 from facecore.cli.common import engine as engine_of
 from facecore.cli.common import gallery as open_gallery
 from facecore.cli.compare import face_fields, place
@@ -298,12 +298,12 @@ def _cluster(args: argparse.Namespace) -> Answer:
     faces, refused = _read(args, engine, args.folder)
     answer = cluster(faces, engine.calibration, args.far, known=known, progress=sys.stderr.isatty())
     lines = [
-        f"{person.name}  {len(person.faces):,} faces"
+        f"{person.name}  {count_faces(len(person.faces))}"
         for person in answer.people
         if len(person.faces) > 1 or person.known
     ]
     alone = len(answer.people) - len(lines)
-    lines.append(f"{alone:,} face{'s' * (alone != 1)} without another of the same person")
+    lines.append(f"{count_faces(alone)} without another of the same person")
     if args.out:
         write_people(answer, args.out)
         lines.append(f"links written to {args.out}")

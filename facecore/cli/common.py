@@ -17,6 +17,11 @@ Answer = tuple[Mapping[str, Any], int, Sequence[str]]
 """The ``--json`` object, the exit status, and the lines printed without ``--json``."""
 
 
+def count_faces(count: int) -> str:
+    """Format a number of faces: ``1 face``, ``1,234 faces``."""
+    return f"{count:,} face{'s' * (count != 1)}"
+
+
 def complain(code: str, text: str) -> None:
     """Print an error to standard error, in one line."""
     print(f"facecore: {code}: {' '.join(text.split())}", file=sys.stderr)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facecore.cli.common import MODELS, NO, OK, PASSING, Answer, Commands, add_if_many
+from facecore.cli.common import MODELS, NO, OK, PASSING, Answer, Commands, add_if_many, count_faces
 from facecore.cli.common import engine as engine_of
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _detect(args: argparse.Namespace) -> Answer:
 
         write_image(args.draw, draw_faces(pixels, faces))
         lines.append(f"picture written to {args.draw}")
-    lines.insert(0, f"{len(faces)} face{'s' * (len(faces) != 1)}")
+    lines.insert(0, count_faces(len(faces)))
     height, width = pixels.shape[:2]
     return (
         {"width": width, "height": height, "faces": [face_fields(face) for face in faces]},

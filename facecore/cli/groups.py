@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from facecore.cli import transfer
-from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands, add_if_many
+from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands, add_if_many, count_faces
 from facecore.cli.common import gallery as open_gallery
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _list(args: argparse.Namespace) -> Answer:
         if args.name is None:
             groups = gallery.groups(offset=args.offset, limit=args.limit)
             lines = [
-                f"{group.name}  {group.size:,} face{'s' * (group.size != 1)}"
+                f"{group.name}  {count_faces(group.size)}"
                 + (f"  {group.title}" if group.title else "")
                 for group in groups
             ]
@@ -145,7 +145,7 @@ def _list(args: argparse.Namespace) -> Answer:
 def _delete(args: argparse.Namespace) -> Answer:
     with open_gallery(args) as gallery:
         count = gallery.delete_group(args.name)
-    lines = [f"{args.name}: deleted, with {count:,} face{'s' * (count != 1)}"]
+    lines = [f"{args.name}: deleted, with {count_faces(count)}"]
     return {"name": args.name, "faces": count}, OK, lines
 
 
@@ -184,7 +184,7 @@ def _search(args: argparse.Namespace) -> Answer:
         )
         faces = len(gallery) if args.group is None else sum(map(gallery.count, set(args.group)))
     lines = [f"{m.score:5.1f}  {m.user_id}  {m.group}  {m.face_id}" for m in matches] or ["nobody"]
-    where = f"{faces:,} face{'s' * (faces != 1)} compared"
+    where = f"{count_faces(faces)} compared"
     lines.append(f"{where}; a stranger gets a match in {far:.2%} of searches" if far else where)
     found = [match_fields(match) for match in matches]
     return {"matches": found, "faces": faces, "far": far}, OK if matches else NO, lines
@@ -193,7 +193,7 @@ def _search(args: argparse.Namespace) -> Answer:
 def _remove(args: argparse.Namespace) -> Answer:
     with open_gallery(args) as gallery:
         count = gallery.remove(args.group, user_id=args.user, face_id=args.face)
-    lines = [f"{count:,} face{'s' * (count != 1)} removed from {args.group}"]
+    lines = [f"{count_faces(count)} removed from {args.group}"]
     return {"group": args.group, "removed": count}, OK if count else NO, lines
 
 
