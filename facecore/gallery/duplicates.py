@@ -1,4 +1,4 @@
-"""Faces of one person among many, with the threshold that so many comparisons need."""
+"""Find faces of one person among many; the threshold follows from the number of pairs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class DuplicatePair:
-    """Two faces that are alike.
+    """Two faces whose similarity reaches the threshold.
 
     Attributes
     ----------
     first, second : int
-        Their places in `DuplicateSet.members`.
+        Indices in `DuplicateSet.members`.
     score : float
         0..100 on the calibrated scale.
     similarity : float
@@ -41,14 +41,14 @@ class DuplicatePair:
 
 @dataclass(frozen=True, slots=True)
 class DuplicateSet(Generic[T]):
-    """Faces that are joined by pairs which reach the threshold.
+    """Faces connected by pairs that reach the threshold.
 
     Attributes
     ----------
     members : tuple
         Two or more faces.
     pairs : tuple of DuplicatePair
-        Best first.  Not every two members need be such a pair.
+        Most similar first.  Two members need not be a pair.
     """
 
     members: tuple[T, ...]
@@ -64,32 +64,33 @@ def duplicate_sets(
     apart: Sequence[Sequence[Hashable]] = (),
     progress: bool = False,
 ) -> list[DuplicateSet[T]]:
-    """Sets of faces that show one person.
+    """Find the sets of faces that show one person.
 
     Parameters
     ----------
     members : sequence, N
-        What stands for each face.
+        What represents each face in the result.
     vectors : ndarray, shape (N, D), float32
         Of unit length.
     table : Calibration
     far : float
-        The chance, above 0 and below 1, that any pair of different people passes, over all pairs
+        Probability, above 0 and below 1, that any pair of different people passes, over all pairs
         together; the threshold follows from it and the number of pairs.
     apart : sequence of sequences, N, optional
-        Labels of the faces; two that share one are not compared: those of one picture, say.
+        Labels of the faces: two faces with an equal label are not compared, such as those of one
+        picture.
     progress : bool, default False
-        Show a bar on standard error.
+        Show a progress bar on standard error.
 
     Returns
     -------
     list of DuplicateSet
-        By the first member.
+        In the order of their first members.
 
     Raises
     ------
     InvalidParameter
-        The rate for one pair is rarer than the calibration reaches.
+        The rate for one pair is lower than the calibration supports.
     """
     count = len(members)
     labels = [_numbers(some) for some in apart]

@@ -411,7 +411,7 @@ class Gallery:
             Which face of the image to use.
         threshold : float, optional
             Minimum score, 0..100.  Without `threshold` and `far`, the best matches are returned
-            whatever their score.
+            at any score.
         far : float, optional
             False accept rate of the whole search, above 0 and below 1: the probability that a
             person in none of the groups matches anyone.  The threshold follows from it, the

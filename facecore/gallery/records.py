@@ -1,4 +1,4 @@
-"""What a gallery holds and answers with, and the checks on what it is given."""
+"""Records and results of a gallery, and checks of its arguments."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ OnExisting = Literal["add", "refuse", "replace"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-# Ids and counts of rows: two of them have a sum that fits the 64 bits of SQLite and Milvus.
+# Largest id or count: the sum of two fits the 64 bits of SQLite and Milvus.
 MOST = 2**62 - 1
 LONGEST_NAME, LONGEST_USER_ID, LONGEST_TEXT = 64, 256, 4096
 
@@ -74,15 +74,15 @@ class Group:
     Attributes
     ----------
     id : int
-        Never used again, also when the group is deleted.
+        Never used again, even after the group is deleted.
     name : str
-        By which every method knows it; the documented operations call it the code.
+        Identifies the group in every method; the documented operations call it the code.
     title, description : str
-        For people to read.
+        Free text for people.
     created : datetime
         UTC.
     size : int
-        Faces in it.
+        Number of faces.
     """
 
     id: int
@@ -95,30 +95,29 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class FaceRecord:
-    """A face that is stored.
+    """A stored face.
 
     Attributes
     ----------
     id : int
-        Rises with the time of the addition; never used again.
+        Increases with each addition; never used again.
     face_id : str
         32 lower-case hexadecimal digits, unique everywhere.
     user_id : str
-        Whose face it is; a user may have several in a group.
+        The user; one may have several faces in a group.
     group : str
         Name of the group.
     quality : float or None
-        0..100, as `facecore.FaceEngine.quality` judges it; None where it was not judged:
-        `Gallery.add` does, the ways to add many at once do not.
+        0..100, from `facecore.FaceEngine.quality`.  None if it was not measured: `Gallery.add`
+        measures it, `add_many` and the bulk import do not.
     origin : {"MANUAL", "AUTO"}
-        Whether a caller added it or an operation registered it by itself.
+        Whether a caller added the face or an operation registered it.
     created : datetime
         UTC.
     others : int or None
-        How many other faces the picture showed, where `Gallery.add` answers; the gallery does
-        not keep it.
+        Number of other faces in the picture, in an answer of `Gallery.add`; not stored.
     present : bool
-        Whether `Gallery.add` found the same picture of the user stored, and added nothing.
+        True in an answer of `Gallery.add` that found the picture stored and added nothing.
     """
 
     id: int
@@ -134,7 +133,7 @@ class FaceRecord:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A stored face that is like the probe.
+    """A stored face that is similar to the probe.
 
     Attributes
     ----------
@@ -162,16 +161,16 @@ class Verification:
     passed : bool
         ``score >= threshold``.
     score : float
-        0..100.  The rate at which strangers reach it counts all of the user's templates: with n
-        of them, ``1 - (1 - p)^n`` for the p of the best comparison.
+        0..100, corrected for the number n of templates: strangers reach it at the rate
+        ``1 - (1 - p)^n``, where p is the rate of the best comparison.
     similarity : float
-        Cosine with the best template, -1..1.
+        Cosine with the most similar template, -1..1.
     threshold : float
         0..100.
     face_id : str
-        Of the best template.
+        Face of the most similar template.
     templates : int
-        How many the user has in the group.
+        Number of the user's templates in the group.
     """
 
     passed: bool
@@ -190,9 +189,9 @@ class Identification:
     ----------
     face : Face
     match : Match or None
-        The user, by the best of the user's templates; None for a stranger.
+        The user, with the most similar face; None for a stranger.
     candidates : tuple of Match
-        The users most like the face, best first, whatever their scores.
+        The most similar users at any score, best first.
     """
 
     face: Face
@@ -202,26 +201,26 @@ class Identification:
 
 @dataclass(frozen=True, slots=True)
 class GalleryStats:
-    """How large a gallery is, and the state of its index.
+    """Size of a gallery, and the state of its index.
 
     Attributes
     ----------
     groups, faces, users : int
-        What it holds; a user who is in two groups counts once.
+        Counts; a user in two groups counts once.
     dimension : int
         Length D of a template.
     contract_id, pack : str
-        The vector space, and the name of the pack it belongs to.
+        The vector space, and the name of its pack.
     store_bytes, index_bytes : int
-        On the disk.
+        Size on disk.
     index : str
-        What answers a search at present: ``"exact"``, ``"hnsw"``, or ``""`` before the first.
+        The index that answers searches now: ``"exact"``, ``"hnsw"``, or ``""`` before the first.
     removed : int
-        Templates that were overwritten and whose space `Gallery.compact` frees.
+        Number of overwritten templates whose space `Gallery.compact` frees.
     erasure_pending : bool
-        Another process was reading while a template was removed, or a file could not be
-        emptied: copies of it may remain in the write-ahead log or a saved HNSW index until a later
-        change, `Gallery.compact` or `Gallery.close`.
+        Copies of a removed template may remain in the write-ahead log or a saved HNSW index until
+        a later change, `Gallery.compact` or `Gallery.close`, because another process was reading
+        or a file could not be emptied.
     """
 
     groups: int
@@ -239,7 +238,7 @@ class GalleryStats:
 
 @dataclass(frozen=True, slots=True)
 class NewFace:
-    """A face to be stored, without its template."""
+    """A face to store, without its template."""
 
     user_id: str
     face_id: str
@@ -250,36 +249,36 @@ class NewFace:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A stored face and the cosine of its template and the probe, -1..1."""
+    """A stored face, and its cosine with the probe, -1..1."""
 
     record: FaceRecord
     similarity: float
 
 
 def check_name(name: object, what: str = "the name of a group") -> str:
-    """Refuse what cannot be the name of a group: 1..64 characters, none of them a control."""
+    """Check the name of a group: 1..64 characters, no control characters."""
     return _text(name, what, 1, LONGEST_NAME)
 
 
 def check_user_id(user_id: object) -> str:
-    """Refuse what cannot be a user's id: 1..256 characters, none of them a control."""
+    """Check a user id: 1..256 characters, no control characters."""
     return _text(user_id, "user_id", 1, LONGEST_USER_ID)
 
 
 def check_text(text: object, what: str) -> str:
-    """Refuse what cannot be a title or a description; line breaks and tabs are allowed."""
+    """Check a title or a description; line breaks and tabs are allowed."""
     return _text(text, what, 0, LONGEST_TEXT, allowed="\n\r\t")
 
 
 def check_face_id(face_id: object) -> str:
-    """Refuse what cannot be the id of a face: 32 lower-case hexadecimal digits."""
+    """Check a face id: 32 lower-case hexadecimal digits."""
     if not (isinstance(face_id, str) and re.fullmatch("[0-9a-f]{32}", face_id)):
         raise InvalidParameter(f"face_id is {face_id!r:.80}, must be 32 lower-case hex digits")
     return face_id
 
 
 def check_choice(value: object, what: str, choices: Any) -> None:
-    """Refuse what is none of the values of a ``Literal``."""
+    """Check that a value is one of a ``Literal``."""
     values = choices.__args__  # get_args takes ten times as long, for each face of a batch
     if value not in values:
         allowed = " or ".join(f'"{choice}"' for choice in values)
@@ -287,14 +286,14 @@ def check_choice(value: object, what: str, choices: Any) -> None:
 
 
 def check_count(value: object, what: str, least: int) -> int:
-    """Refuse what is not an integer from `least`; what is more than there can be becomes `MOST`."""
+    """Check an integer of at least `least`; return it, or `MOST` if it is larger."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InvalidParameter(f"{what} is {value!r:.80}, must be an integer from {least}")
     return min(value, MOST)
 
 
 def check_number(value: object, what: str, least: float, most: float) -> float:
-    """Refuse what is not a number within `least`..`most`."""
+    """Check a number within `least`..`most`."""
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not (number and least <= value <= most):  # type: ignore[operator]  # a NaN fails too
         raise InvalidParameter(f"{what} is {value!r:.80}, must be within {least:g}..{most:g}")
@@ -302,17 +301,17 @@ def check_number(value: object, what: str, least: float, most: float) -> float:
 
 
 def new_face_id() -> str:
-    """A random face id: 32 lower-case hexadecimal digits."""
+    """Make a random face id: 32 lower-case hexadecimal digits."""
     return os.urandom(16).hex()
 
 
 def to_microseconds(moment: datetime) -> int:
-    """Microseconds since 1970; exact, where a float of seconds would not be."""
+    """Convert to microseconds since 1970, exactly; a float of seconds would round."""
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def from_microseconds(microseconds: int) -> datetime:
-    """The moment, in UTC."""
+    """Convert from microseconds since 1970 to UTC."""
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
