@@ -1,4 +1,4 @@
-"""A gallery in a folder on this machine: the store, and an index that follows it."""
+"""Backend of a gallery in a folder: the store, and an index that follows it."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ _TRIES = 3
 class SqliteBackend:
     """See `facecore.gallery.backend.Backend` for the methods.
 
-    The exact index is built from the store at the first search.  It is at one state of the
-    store, under a lock of its own (`_rw`), which a thread takes after the store's lock on changes
-    and before a snapshot.  A search whose snapshot is at another state first brings the index to
-    that state, so that every answer is that of one moment.
+    The exact index is built from the store at the first search, and matches one state of the
+    store.  Its lock (`_rw`) is taken after the store's lock on changes and before a snapshot.  A
+    search whose snapshot is at another state first brings the index to that state, so every
+    answer shows one moment.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class SqliteBackend:
     index : {"auto", "exact", "hnsw"}
     read_only : bool
     progress : bool
-        Show a bar on standard error while the index is built.
+        Show a progress bar on standard error while the index is built.
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class SqliteBackend:
         self._rw = ReadersWriterLock()
         self._exact: IndexSync[ExactIndex] | None = None
         self._folder = folder / INDEX
-        # Also where no HNSW index is asked for: its file must not keep a face that is removed.
+        # Also without HNSW: a saved file must not keep a removed face.
         self._saved = SavedIndex(self._folder, contract)
         self._hnsw: BackgroundHnswBuilder | None = None
         try:
-            # Not for "auto": where HNSW finds the best face in 999 of 1,000 searches, it has not
-            # been measured to take less time than the exact scan (`python -m benchmarks hnsw`).
+            # Not for "auto": at a recall of 0.999, no measurement shows HNSW to be faster than
+            # the exact scan (`python -m benchmarks hnsw`).
             if index == "hnsw":
-                new_hnsw(contract.dimension)  # raises here, where hnswlib is missing
+                new_hnsw(contract.dimension)  # raises if hnswlib is missing
                 self._hnsw = BackgroundHnswBuilder(self._store, self._saved, contract.dimension)
             if not read_only:
                 with self._store.unchanged(), self._store.snapshot() as snapshot:
@@ -143,9 +143,9 @@ class SqliteBackend:
     def _erase(self, removed: Sequence[NDArray[np.int64]]) -> None:
         """Erase templates whose removal was just committed.
 
-        They leave their places in this order: the store's rows (with the commit), the index in
-        memory, the log, the saved index.  A crash between leaves the rest to the next opening: it
-        empties the log, and finds that the saved index does not fit the store.
+        Order: the store's rows (with the commit), the index in memory, the log, the saved index.
+        After a crash in between, the next opening empties the log and discards the saved index,
+        which does not fit the store.
         """
         if self._exact is not None:
             with self._rw.writing(), self._store.snapshot() as snapshot:
@@ -168,14 +168,14 @@ class SqliteBackend:
                 labels = np.array([snapshot.group(name).id for name in groups], np.int32)
             ids = self._best(vector, limit, labels, index, snapshot)
             records, vectors = snapshot.faces_of(ids)
-            # Summed as a comparison of two images sums it, so that the scores are the same.
+            # Same summation as for a comparison of two images, so that scores are equal.
             exact = cosine(vectors, vector[None])
         hits = [Hit(record, float(s)) for record, s in zip(records, exact, strict=True)]
         return sorted(hits, key=lambda hit: (-hit.similarity, hit.record.id))
 
     @contextlib.contextmanager
     def _current(self) -> Iterator[tuple[ExactIndex, Snapshot]]:
-        """The exact index, and the snapshot of the store whose faces it holds."""
+        """Yield the exact index and a snapshot at the same state."""
         for _ in range(_TRIES):
             with self._rw.reading(), self._store.snapshot() as snapshot:
                 exact = self._exact
@@ -189,7 +189,7 @@ class SqliteBackend:
             yield self._follow(snapshot).index, snapshot
 
     def _follow(self, snapshot: Snapshot) -> IndexSync[ExactIndex]:
-        """Bring the exact index to the snapshot; under the lock, alone."""
+        """Bring the exact index to the snapshot's state; the caller holds the lock for writing."""
         exact = self._exact
         if exact is None or not exact.can_follow(snapshot):
             new = ExactIndex(self._contract.dimension, keep_vectors=False)
@@ -206,7 +206,7 @@ class SqliteBackend:
         index: ExactIndex,
         snapshot: Snapshot,
     ) -> NDArray[np.int64]:
-        """Ids of the best faces, best first; inside `_current`, with what it gave."""
+        """Return the ids of the best faces, best first; takes what `_current` yields."""
         if self._hnsw is not None:
             state = snapshot.state()
             if not self._hnsw.is_at(state):
@@ -281,7 +281,7 @@ class SqliteBackend:
         )
 
     def _answering(self) -> str:
-        """What answers a search at present; empty before the first."""
+        """Name the index that answers searches now; empty before the first."""
         exact = self._exact
         if exact is None:
             return ""

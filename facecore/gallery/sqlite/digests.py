@@ -1,9 +1,9 @@
-"""A keyed digest of each stored face, which tells damage that SQLite does not see.
+"""A keyed digest of each stored face, to detect damage that SQLite does not.
 
-SQLite checks its pages' structure, not their contents: a flipped bit in a template or a user id
-would be answered as if it had been stored.  BLAKE2b with a random key of the database covers all
-columns of a face and its template.  The key lies in the same database, so the digest finds faults
-of disks and copies, not a forger who may write to the folder.
+SQLite checks the structure of its pages, not their contents: a flipped bit in a template or a user
+id would be returned.  The digest is BLAKE2b, with a random key per database, over all columns of a
+face and its template.  The key lies in the same database, so the digest detects faults of disks and
+copies, but not forgery by a person who may write to the folder.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 __all__ = ["COLUMNS", "KEY", "digest", "new_key", "read_key"]
 
 KEY = "digest_key"  # in the table meta
-# What the digest covers, of the tables faces f, groups g and templates t.  Texts as their bytes: a
-# flipped bit may leave no valid UTF-8.
+# Digested columns of the tables faces f, groups g and templates t.  Texts as bytes: damaged ones
+# may not be valid UTF-8.
 COLUMNS = (
     "f.id, f.face_id, CAST(f.user_id AS BLOB), CAST(g.name AS BLOB), f.quality,"
     " CAST(f.origin AS BLOB), f.created, t.vector"
@@ -28,7 +28,7 @@ _SIZE, _KEY_SIZE, _CHECK_SIZE = 16, 32, 8
 
 
 def digest(key: bytes, *row: Any) -> bytes:
-    """The digest of a face, from the values of `COLUMNS`; empty where they cannot be a face's."""
+    """Digest the values of `COLUMNS`; empty if they cannot be those of a face."""
     number, face_id, user_id, group, quality, origin, created, vector = row
     try:
         lengths = len(face_id), len(user_id), len(group), len(origin)
@@ -40,13 +40,13 @@ def digest(key: bytes, *row: Any) -> bytes:
 
 
 def new_key() -> str:
-    """A random key as the database stores it, followed by a check of its own."""
+    """Make a random key, followed by its check value, as hexadecimal digits."""
     key = secrets.token_bytes(_KEY_SIZE)
     return (key + _check(key)).hex()
 
 
 def read_key(stored: object) -> bytes | None:
-    """The key; None where it is missing or damaged."""
+    """Decode a stored key; None if it is missing or damaged."""
     try:
         data = bytes.fromhex(stored) if isinstance(stored, str) else b""
     except ValueError:

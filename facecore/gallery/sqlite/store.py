@@ -1,4 +1,4 @@
-"""The truth of a gallery on one machine: an SQLite database in its folder."""
+"""The SQLite database in the folder of a gallery."""
 
 from __future__ import annotations
 
@@ -49,58 +49,58 @@ _UNWRITABLE = (
     sqlite3.SQLITE_NOMEM,
 )
 
-# How long an erasure waits for readers of other processes, at first and again, in milliseconds.
+# How long an erasure waits for readers of other processes, at first and later, in milliseconds.
 _ERASURE_PATIENCE, _NEXT_PATIENCE = 2000, 50
 
-_NAMED = 10  # damaged faces in one message
+_NAMED = 10  # damaged faces listed in one message
 
 
 class Store:
     """Groups, faces and templates, with transactions.
 
-    Safe to share between threads: any number of snapshots at once, one change at a time.
+    Thread-safe: any number of snapshots at once, one change at a time.
 
     Parameters
     ----------
     folder : Path
-        Made, with its database, where it is missing and `read_only` is not set.
+        Created with its database if missing, unless `read_only` is set.
     contract : Contract
-        Of the engine; a new gallery takes it, an old one must have it.
+        Contract of the engine; an existing gallery must have the same.
     read_only : bool
-        Open it beside the process that writes.
+        Open without write access, beside the process that writes.
 
     Raises
     ------
     ContractMismatch
         The templates belong to another vector space.
     GalleryLocked
-        Another process has it open for writing.
+        It is already open for writing.
     GalleryCorrupt
-        The database is damaged, or is not one.
+        The database is damaged or is not an SQLite database.
     GalleryNotWritable
-        The folder cannot be written.
+        The folder is not writable.
     InvalidParameter
-        There is no gallery to read, the folder is used for something else, or a newer facecore
-        made it.
+        There is no gallery to read, the folder holds other files, or a newer facecore made the
+        gallery.
     """
 
     def __init__(self, folder: Path, contract: Contract, *, read_only: bool) -> None:
         self.path = folder / "gallery.db"
-        # Text, as making a Path takes longer than asking for the file.
+        # Strings: making a Path takes longer than the call of stat.
         self._names = [f"{self.path}{suffix}" for suffix in ("", "-wal", "-shm")]
         self.read_only = read_only
         self.erasure_pending = False
         self._contract = contract
-        self._key = b""  # of the faces' digests; empty for a reader of a schema without them
+        self._key = b""  # of the digests; empty for a reader of a schema without
         self._free: list[sqlite3.Connection] = []
         self._mutex = threading.Lock()
         self._changing = threading.RLock()
         self.closed = False
-        self._files: list[tuple[int, ...]] = []  # those that the writer has open
+        self._files: list[tuple[int, ...]] = []  # device and inode, as opened
         self._process = os.getpid()
         self._lock: FolderLock | None = None
         self._writer: sqlite3.Connection | None = None
-        self._frozen: tuple[int, ...] | None = None  # the file as it was, if nobody may write
+        self._frozen: tuple[int, ...] | None = None  # the file as opened, on a read-only medium
         try:
             if read_only:
                 self._open_reader()
@@ -109,7 +109,7 @@ class Store:
                 self._lock = FolderLock(folder)
                 self._open_writer()
             with self.snapshot():
-                pass  # a connection can be had
+                pass  # check that a connection works
         except BaseException:
             self.close()
             raise
@@ -131,7 +131,7 @@ class Store:
         if new:
             for folder in self.path.absolute().parents:  # any of them may be new
                 sync_folder(folder)
-        self.erase()  # what a crash may have left in the log
+        self.erase()  # a crash may have left templates in the log
 
     def _open_reader(self) -> None:
         if not self.path.is_file():
@@ -166,7 +166,7 @@ class Store:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
-        """The gallery at one moment."""
+        """Read the gallery at one moment."""
         self.check_usable()
         if self._frozen is not None and (self._log_bytes() or self._look() != self._frozen):
             raise GalleryLocked(
@@ -183,14 +183,14 @@ class Store:
 
     @contextlib.contextmanager
     def change(self) -> Iterator[Transaction]:
-        """A transaction; it is rolled back unless the caller commits it.
+        """Begin a transaction; it is rolled back unless the caller commits it.
 
         Raises
         ------
         GalleryLocked
-            The gallery was opened to be read.
+            The gallery was opened read-only.
         GalleryNotWritable
-            The disk is full, say; nothing was changed.
+            For example, the disk is full; nothing was changed.
         """
         self.check_usable()
         if self._writer is None:
@@ -209,16 +209,15 @@ class Store:
 
     @contextlib.contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Hold off other threads' changes."""
+        """Block the changes of other threads."""
         with self._changing:
             yield
 
     def erase(self) -> None:
         """Empty the write-ahead log, which may hold templates that were removed since.
 
-        Where that is impossible, as another process is reading or the disk fails, it is logged
-        and `erasure_pending` is set: the change that it follows is committed, so it must not
-        look as if it had failed.
+        A failure (another process is reading, or the disk fails) is logged and sets
+        `erasure_pending`.  It is not raised, because the removal itself is already committed.
         """
         if self._writer is None:
             return
@@ -243,13 +242,13 @@ class Store:
         self.erasure_pending = bool(reason)
 
     def shrink(self) -> None:
-        """Give the pages that are free back to the file system."""
+        """Return free pages to the file system."""
         with self.change() as changes:
             changes.rewrite_templates()
             changes.commit()
         with self._changing, _translate_errors(self.path):
             if self._writer is not None:
-                # Not execute, which stops after the first page.
+                # `execute` would stop after the first page.
                 self._writer.executescript("PRAGMA incremental_vacuum")
         self.erase()
 
@@ -267,13 +266,13 @@ class Store:
             )
 
     def size_on_disk(self) -> int:
-        """Bytes of the database and its log."""
+        """Return the bytes of the database and its log."""
         return _size(self.path) + self._log_bytes()
 
     def close(self) -> None:
-        """Close all connections; the last process to do so leaves one file without a log."""
+        """Close all connections; the last process to close removes the log."""
         if self.inherited:
-            return  # all is the parent's, also locks that a thread of its holds for ever here
+            return  # all belongs to the parent; its threads may hold the locks here forever
         with self._changing, self._mutex:
             self.closed = True
             for connection in self._free:
@@ -288,11 +287,11 @@ class Store:
 
     @property
     def inherited(self) -> bool:
-        """Whether it came here by a fork."""
+        """Whether this is a copy in a forked child."""
         return self._process != os.getpid()
 
     def check_usable(self) -> None:
-        """Refuse a gallery that was closed, or that came here by a fork."""
+        """Refuse a gallery that was closed or forked."""
         if self.inherited:
             raise InvalidParameter(
                 "this gallery was opened by another process", "open it in the process that uses it"
@@ -304,7 +303,7 @@ class Store:
         return _size(self.path.with_name(f"{self.path.name}-wal"))
 
     def _check_in_place(self) -> None:
-        """Refuse to write into files that have no name any more, or whose name others have."""
+        """Refuse to write if the files were deleted or replaced."""
         if self._identities() != self._files:
             raise GalleryNotWritable(
                 f"{self.path.parent} was removed or replaced while it was open",
@@ -355,7 +354,7 @@ def _size(path: Path) -> int:
 
 @contextlib.contextmanager
 def _translate_errors(path: Path) -> Iterator[None]:
-    """What SQLite raises becomes an error of the gallery, by SQLite's own result code."""
+    """Turn errors of SQLite into errors of the gallery, by SQLite's result code."""
     try:
         yield
     except sqlite3.Error as error:

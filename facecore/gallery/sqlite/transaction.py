@@ -1,4 +1,4 @@
-"""SQL of a gallery: questions that are answered at one moment, and changes, all or none."""
+"""SQL of a gallery: consistent reads (`Snapshot`) and atomic changes (`Transaction`)."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ __all__ = ["WAY_BACK", "Snapshot", "State", "Transaction"]
 
 WAY_BACK = "restore the folder from a backup, or remove the face and add it again"
 
-# Removals that are kept for the indexes of other processes; one that lags more is built anew.
+# Removals kept for the indexes of other processes; an index that lags more is rebuilt.
 _REMEMBERED = 100_000
 _GROUP = "SELECT id, name, title, description, created, size FROM groups"
-# LEFT: a face whose group or template is gone is damaged, not absent.
+# LEFT JOIN: a face without its group or template is damaged, not absent.
 _FACES = (
     " FROM faces f LEFT JOIN groups g ON g.id = f.group_id LEFT JOIN templates t ON t.id = f.id"
 )
@@ -49,7 +49,7 @@ _FACES = (
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How far the history of a gallery has come: the last addition and the last removal."""
+    """Position in the history of a gallery: ids of the last addition and the last removal."""
 
     face: int
     removal: int
@@ -65,7 +65,7 @@ class Snapshot:
     dimension : int
         Length D of a template.
     key : bytes
-        Of the faces' digests; empty where the schema has none.
+        Key of the faces' digests; empty if the schema has none.
     """
 
     def __init__(self, connection: sqlite3.Connection, dimension: int, key: bytes) -> None:
@@ -75,67 +75,60 @@ class Snapshot:
         self._select = f"SELECT {'f.digest' if key else 'NULL'}, {COLUMNS}{_FACES}"
 
     def state(self) -> State:
-        """How far the history has come."""
+        """Return the position in the history."""
         rows = dict(self._all("SELECT name, seq FROM sqlite_sequence"))
         return State(rows.get("faces", 0), rows.get("removals", 0))
 
     def oldest_removal(self) -> int:
-        """Removals up to this one are no longer in the log."""
+        """Return the last removal that is no longer in the log."""
         first = self._one("SELECT min(seq) FROM removals")[0]
         return self.state().removal if first is None else int(first) - 1
 
     def group(self, name: str) -> Group:
-        """One group.
-
-        Raises
-        ------
-        GroupNotFound
-            There is none of this name.
-        """
+        """Return a group by name; raises GroupNotFound."""
         row = self._one(f"{_GROUP} WHERE name = ?", name)
         if row is None:
             raise GroupNotFound(f"the gallery has no group {name!r}")
         return _group(row)
 
     def group_by_id(self, number: int) -> Group:
-        """One group; raises as `group` does."""
+        """Return a group by id; raises GroupNotFound."""
         row = self._one(f"{_GROUP} WHERE id = ?", number)
         if row is None:
             raise GroupNotFound(f"the gallery has no group of id {number}")
         return _group(row)
 
     def groups(self, offset: int, limit: int | None, title: str | None) -> list[Group]:
-        """A page of the groups, by id."""
+        """Return a page of the groups in order of id."""
         where, values = ("", ()) if title is None else (" WHERE title = ?", (title,))
         most = -1 if limit is None else limit
         rows = self._all(f"{_GROUP}{where} ORDER BY id LIMIT ? OFFSET ?", *values, most, offset)
         return [_group(row) for row in rows]
 
     def totals(self) -> tuple[int, int, int]:
-        """Groups, faces, users."""
+        """Count groups, faces and users."""
         groups, faces = self._one("SELECT count(*), coalesce(sum(size), 0) FROM groups")
         users = self._one("SELECT count(DISTINCT user_id) FROM faces")[0]
         return int(groups), int(faces), int(users)
 
     def size(self) -> int:
-        """Number of faces."""
+        """Count the faces."""
         return int(self._one("SELECT coalesce(sum(size), 0) FROM groups")[0])
 
     def overwritten(self) -> int:
-        """Number of templates that were overwritten and whose rows are still there."""
+        """Count the overwritten templates whose rows still exist."""
         row = self._one("SELECT value FROM meta WHERE key = 'compacted'")
         with _damage("the number of removals"):
             return self.state().removal - (int(row[0]) if row else 0)
 
     def face(self, column: str, value: int | bytes) -> FaceRecord:
-        """The record whose `column` (``id`` or ``face_id``) has this value.
+        """Return the record with this value in `column` (``id`` or ``face_id``).
 
         Raises
         ------
         RecordNotFound
-            There is none.
         GalleryCorrupt
-            It is not what was stored; so in all methods that return records.
+            The face is damaged; also in the other methods that return records.
         """
         row = self._one(f"{self._select} WHERE f.{column} = ?", value)
         if row is None:
@@ -144,10 +137,10 @@ class Snapshot:
         return self._face(row)
 
     def faces(self, where: dict[str, Any], offset: int, limit: int, after: int) -> list[FaceRecord]:
-        """A page of the records with id above `after`, by id; all columns of `where` are equal."""
+        """Return a page of the records that match, with ids above `after`, in order of id."""
         terms, values = _terms(where)
         rows = self._all(
-            # Inside, so that the templates of faces before the offset are not read.
+            # A subquery, to skip the offset without reading templates.
             f"{self._select} WHERE f.id IN (SELECT f.id FROM faces f WHERE f.id > ? {terms}"
             " ORDER BY f.id LIMIT ? OFFSET ?) ORDER BY f.id",
             after,
@@ -158,7 +151,7 @@ class Snapshot:
         return [self._face(row) for row in rows]
 
     def faces_of(self, ids: NDArray[np.int64]) -> tuple[list[FaceRecord], NDArray[np.float32]]:
-        """Records and templates (n, D), in no order, of those of the ids that are there."""
+        """Return records and templates (n, D) of the ids that exist, in any order."""
         rows = self._all(
             f"{self._select} WHERE f.id IN (SELECT value FROM json_each(?))",
             json.dumps(ids.tolist()),
@@ -166,12 +159,12 @@ class Snapshot:
         return [self._face(row) for row in rows], self._matrix([row[-1] for row in rows])
 
     def count(self, where: dict[str, Any]) -> int:
-        """Number of records, all of whose columns in `where` are equal."""
+        """Count the records that match; None in `where` matches every value."""
         terms, values = _terms(where)
         return int(self._one(f"SELECT count(*) FROM faces f WHERE TRUE {terms}", *values)[0])
 
     def known(self, face_ids: Collection[str]) -> set[str]:
-        """Those of the ids that a face has."""
+        """Return the subset of the face ids that are stored."""
         found: set[str] = set()
         remaining = iter(face_ids)
         while some := [bytes.fromhex(face_id) for face_id in islice(remaining, 500)]:
@@ -181,7 +174,7 @@ class Snapshot:
         return found
 
     def groups_of(self, user_id: str) -> list[str]:
-        """Names of the groups that hold a user, by the groups' ids."""
+        """List the names of the groups that hold a user, in order of group id."""
         rows = self._all(
             "SELECT name FROM groups WHERE id IN (SELECT group_id FROM faces WHERE user_id = ?)"
             " ORDER BY id",
@@ -190,7 +183,7 @@ class Snapshot:
         return [row[0] for row in rows]
 
     def vectors(self, ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
-        """Templates by the ids of their faces, in the order of `ids`.
+        """Return the templates of faces, in the order of `ids`.
 
         Returns
         -------
@@ -199,7 +192,7 @@ class Snapshot:
         Raises
         ------
         GalleryCorrupt
-            One is missing, or is no vector of unit length.
+            A template is missing or is not of unit length.
         """
         wanted = np.asarray(ids, np.int64)
         order = np.argsort(wanted)
@@ -214,7 +207,7 @@ class Snapshot:
         return vectors
 
     def after(self, face: int, limit: int) -> tuple[Any, Any, Any]:
-        """The next faces, for an index: ids int64 (n,), groups int32 (n,), vectors (n, D)."""
+        """Return the next faces: ids int64 (n,), group ids int32 (n,), templates (n, D)."""
         rows = self._all(
             "SELECT f.id, f.group_id, t.vector FROM faces f JOIN templates t ON t.id = f.id"
             " WHERE f.id > ? ORDER BY f.id LIMIT ?",
@@ -225,18 +218,18 @@ class Snapshot:
         return ids, np.array([r[1] for r in rows], np.int32), self._matrix([r[2] for r in rows])
 
     def count_after(self, face: int) -> int:
-        """Number of faces with ids above `face`."""
+        """Count the faces with ids above `face`."""
         return int(self._one("SELECT count(*) FROM faces WHERE id > ?", face)[0])
 
     def removals(self, after: int) -> NDArray[np.int64]:
-        """Ids of the faces that were removed since the removal `after`."""
+        """Return the ids of the faces removed after the removal `after`."""
         rows = self._all("SELECT face FROM removals WHERE seq > ?", after)
         return np.array([row[0] for row in rows], np.int64)
 
     def fingerprint(self, upto: int) -> str:
-        """What the faces with ids up to `upto` are: their number, ids, and who the last is.
+        """Identify the set of faces with ids up to `upto`.
 
-        Two histories that went apart (a backup was restored) differ in it.
+        Differs between two histories that diverged, for example after a backup was restored.
         """
         count, total, last = self._one(
             "SELECT count(*), coalesce(sum(id), 0), max(id) FROM faces WHERE id <= ?", upto
@@ -245,12 +238,12 @@ class Snapshot:
         return f"{count}-{total}-{row[0].lower() if row else ''}"
 
     def damage(self) -> str:
-        """What SQLite finds wrong in the whole file; empty where that is nothing."""
+        """Return what SQLite finds wrong in the file, or an empty string."""
         found = str(self._one("PRAGMA integrity_check(1)")[0])
         return "" if found == "ok" else found
 
     def damaged_faces(self) -> list[str]:
-        """Face ids of all faces that are not what was stored."""
+        """List the face ids of all damaged faces."""
         rows = self._connection.execute(self._select)
         return [_shown(row) for row in rows if self._is_damaged(row)]
 
@@ -291,19 +284,19 @@ class Snapshot:
 
 
 class Transaction(Snapshot):
-    """The gallery inside a transaction that changes it.
+    """The gallery inside a transaction that may change it.
 
     Parameters
     ----------
     connection, dimension, key
         As in `Snapshot`.
     check : callable
-        Raises where a commit would be lost.
+        Raises if a commit would be lost.
 
     Attributes
     ----------
     removed : list of ndarray
-        Ids of faces that were removed.
+        Ids of the removed faces.
     """
 
     def __init__(
@@ -318,7 +311,7 @@ class Transaction(Snapshot):
         self.removed: list[NDArray[np.int64]] = []
 
     def commit(self) -> None:
-        """Make the changes durable: they survive a crash and a loss of power when this returns."""
+        """Make the changes durable against a crash and a power loss."""
         self._check()
         self._connection.execute("COMMIT")
 
@@ -334,7 +327,7 @@ class Transaction(Snapshot):
         return self.group(name)
 
     def update_group(self, name: str, title: str | None, description: str | None) -> Group:
-        """Change what is not None; raises GroupNotFound."""
+        """Set the fields that are not None; raises GroupNotFound."""
         group = self.group(name)
         self._connection.execute(
             "UPDATE groups SET title = ?, description = ? WHERE id = ?",
@@ -366,7 +359,7 @@ class Transaction(Snapshot):
         ------
         GroupNotFound, UserExists
         InvalidParameter
-            A face of that id is there already.
+            A face id is already stored.
         """
         group = self.group(name)
         if on_existing != "add":
@@ -398,12 +391,12 @@ class Transaction(Snapshot):
         ]
 
     def remove(self, name: str, user_id: str | None, face_id: str | None) -> int:
-        """Remove a user or one face from a group; return the number of faces."""
+        """Remove a user's faces, or one face, from a group; return their number."""
         face = None if face_id is None else bytes.fromhex(face_id)
         return self._remove(self.group(name), {"user_id": user_id, "face_id": face})
 
     def rewrite_templates(self) -> None:
-        """Write the templates anew, without the rows of those that were removed."""
+        """Rewrite the table of templates without the rows of removed faces."""
         for statement in (
             TEMPLATES.format(name="compacted"),
             "INSERT INTO compacted SELECT t.id, t.vector FROM templates t"
@@ -438,7 +431,7 @@ class Transaction(Snapshot):
         return len(rows)
 
     def _row(self, number: int, face: NewFace, group: Group, template: bytes) -> tuple[Any, ...]:
-        """A row of the table of faces."""
+        """Make a row of the table of faces."""
         face_id, created = bytes.fromhex(face.face_id), to_microseconds(face.created)
         texts = face.user_id.encode(), group.name.encode(), face.quality, face.origin.encode()
         check = digest(self._key, number, face_id, *texts, created, template)
@@ -451,7 +444,7 @@ class Transaction(Snapshot):
 
 
 def _shown(row: Any) -> str:
-    """The face id of a row that may be damaged."""
+    """Format the face id of a row that may be damaged."""
     face_id = row[2]
     return f"{face_id.hex() if isinstance(face_id, bytes) else face_id!s:.32}"
 
