@@ -1,4 +1,4 @@
-"""All faces of many pictures into one Parquet file, on one machine or, through Ray, on several."""
+"""Embed all faces of many pictures into a Parquet file, on one machine or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _PART = 1024  # pictures in one row group
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """What `embed_pictures` wrote.
+    """Result of `embed_pictures`.
 
     Attributes
     ----------
     pictures, faces : int
-        In the file.
+        Numbers in the file.
     resumed : int
-        Pictures that an interrupted run had embedded.
+        Pictures that an interrupted run had already embedded.
     refused : dict
-        Pictures without a face to use, by the error's code.
+        Number of pictures without a usable face, by error code.
     seconds : float
         Wall time.
     """
@@ -52,13 +52,13 @@ class Embedded:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it."""
+        """Return all fields as JSON types."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Pictures of one row group, and the file that gets it."""
+    """Pictures of one row group, and its file."""
 
     file: Path
     pictures: list[Path]
@@ -77,35 +77,35 @@ def embed_pictures(
 ) -> Embedded:
     """Write the vectors of all faces of many pictures into a Parquet file.
 
-    The columns are those of `facecore.gallery.vector_file.vector_schema`, in the order of the
-    pictures, faces largest first.  Row groups are written into the folder ``OUT.parts`` first, so
-    an interrupted run loses only those that were not finished.  A picture that changed in between
-    is read again.  The file appears whole, and the folder is removed.
+    The columns are those of `facecore.gallery.vector_file.vector_schema`; the rows follow the
+    order of the pictures, largest face first.  Row groups are first written into the folder
+    ``OUT.parts``, so an interrupted run loses only unfinished ones.  A picture that changed since
+    is read again.  At the end the file is written atomically and the folder is removed.
 
     Parameters
     ----------
     engine : FaceEngine
     source : Path
-        Folder of pictures at any depth; or a text file with one path in each line.
+        Folder of pictures at any depth; or a text file with one path per line.
     out : Path
-        Replaced where it is there.
+        Replaced if it exists.
     quality : bool, default False
-        Judge the quality of each face.
+        Measure the quality of each face.
     ray : str, optional
-        "auto": a Ray cluster of this machine, which is started where there is none.  Otherwise
-        a cluster's address.  Each worker has an engine of its own, by the pack's name.  All
-        machines must see `source` and `out` under the same paths.
+        "auto" for the Ray cluster of this machine, started if there is none; or the address of a
+        cluster.  Each worker opens the pack by its name.  All machines must see `source` and
+        `out` under the same paths.
     workers : int, optional
-        Of Ray; by default one for each machine, which uses all of its processors.
+        Number of Ray workers; by default one per machine, which uses all of its processors.
     row_group : int, default 1024
         Pictures in one row group.
     progress : bool, default False
-        Show a bar on standard error.
+        Show a progress bar on standard error.
 
     Raises
     ------
     InvalidParameter
-        There is no picture, `out` cannot be written, or Ray cannot be reached or gave up.
+        There is no picture, `out` cannot be written, or Ray cannot be reached or failed.
     ContractMismatch
         A Ray worker has another version of the pack.
     MissingExtra
@@ -116,7 +116,7 @@ def embed_pictures(
     start = time.perf_counter()
     schema = vector_schema(engine)
     found = pictures_below(source) if source.is_dir() else listed_paths(source)
-    paths = [path.absolute() for path in found]  # which mean the same on another machine
+    paths = [path.absolute() for path in found]  # the same on every machine
     if not paths:
         raise InvalidParameter(f"{source} names no picture", "give a folder or a list of pictures")
     if row_group < 1 or (workers is not None and workers < 1):
@@ -148,7 +148,7 @@ def embed_pictures(
 
 
 def _part(engine: FaceEngine, folder: Path, pictures: list[Path], quality: bool) -> _Part:
-    """Name a row group by all that its rows depend on, so that a file's existence is enough."""
+    """Name the file of a row group by everything that its rows depend on: if it exists, it fits."""
     made_by = [engine.contract_id, engine.pack.detector.sha256, __version__, quality]
     text = json.dumps([made_by, [(str(path), *_state(path)) for path in pictures]])
     return _Part(folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.parquet", pictures)
@@ -192,7 +192,7 @@ def _rows(picture: PictureFaces) -> Iterator[dict[str, Any]]:
 
 
 def _writer(pq: Any, stream: Any, schema: Any) -> Any:
-    # A dictionary only makes columns larger in which hardly a value comes twice.
+    # A dictionary enlarges columns whose values are almost all different.
     return pq.ParquetWriter(stream, schema, compression="zstd", use_dictionary=["code", "message"])
 
 
@@ -217,7 +217,7 @@ def _join(schema: Any, parts: Sequence[_Part], out: Path) -> tuple[int, dict[str
 
 
 class _Worker:
-    """An engine in a process of Ray."""
+    """A Ray worker with an engine."""
 
     def __init__(self, pack: str, contract: str) -> None:
         self.engine = FaceEngine(pack, threads=1)
@@ -235,7 +235,7 @@ class _Worker:
 
 
 def _check_reachable(address: str) -> None:
-    """Refuse at once what Ray would try for minutes."""
+    """Refuse an unreachable address at once; Ray would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()

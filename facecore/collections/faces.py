@@ -40,7 +40,7 @@ class FoundFace:
     vector : ndarray, shape (D,), float32
         Of unit length.
     quality : float or None
-        0..100, where it was asked for.
+        0..100; None if it was not measured.
     """
 
     path: Path
@@ -88,7 +88,7 @@ def read_faces(
         Supplies the faces of cached pictures and stores the others; an interrupted run loses at
         most 128 pictures.
     quality : bool, default False
-        Judge the quality of each face.  The cache holds none, so it does not answer then.
+        Measure the quality of each face.  The cache does not hold it, so it is not read then.
     progress : bool, default False
         Show a progress bar on standard error.
     """

@@ -1,16 +1,15 @@
-"""A file that moves groups from one gallery to another, on whatever it is kept.
+"""A file that moves groups from one gallery to another, between backends too.
 
-Version 1 is text, one JSON object in each line, so that it can be written and read in one pass:
+Version 1 is text with one JSON object per line, so it can be written and read in one pass:
 
 - the first line is the header: ``format``, ``version``, ``contract``, ``pack``, ``dimension``;
-- ``{"group": name, "title": ..., "description": ...}`` begins a group;
-- a line for each of its faces: ``face_id``, ``user_id``, ``quality`` (or null), ``origin``,
+- ``{"group": name, "title": ..., "description": ...}`` starts a group;
+- one line per face of the group: ``face_id``, ``user_id``, ``quality`` (or null), ``origin``,
   ``created`` (ISO 8601, UTC) and ``template``, the D float32 numbers, little-endian, in base64;
-- the last line is ``{"groups": ..., "faces": ..., "sha256": ...}``: how many there were, and the
-  SHA-256 of all bytes before that line.
+- the last line is ``{"groups": ..., "faces": ..., "sha256": ...}``: the counts, and the SHA-256 of
+  all bytes before that line.
 
-A reader believes nothing before it has seen the whole: the header is checked first, then every
-line and the hash, and only in a second pass is a face stored.
+A reader checks the header, every line and the hash in a first pass, and stores faces in a second.
 """
 
 from __future__ import annotations
@@ -56,15 +55,15 @@ _END = {"groups", "faces", "sha256"}
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What `export_groups` wrote, or `load_groups` read.
+    """Result of `export_groups` or `load_groups`.
 
     Attributes
     ----------
     groups : int
     faces : int
-        In the file.
+        Numbers in the file.
     present : int
-        Those that the gallery held already, as a load that was cut short had stored them.
+        Faces that the gallery already held, for example after an interrupted load.
     """
 
     groups: int
@@ -72,7 +71,7 @@ class Moved:
     present: int = 0
 
     def as_dict(self) -> dict[str, int]:
-        """Everything, as JSON can hold it."""
+        """Return all fields as JSON types."""
         return asdict(self)
 
 
@@ -83,19 +82,19 @@ def export_groups(
     *,
     progress: bool = False,
 ) -> Moved:
-    """Write groups with their faces and templates into a file, whole or not at all.
+    """Write groups with their faces and templates into a file, atomically.
 
-    What is added or removed meanwhile may or may not be in it.  The file holds biometric
-    templates that nothing encrypts: keep it as the gallery itself is kept.  Only its owner may
-    read it (mode 0600).  What an export of the same name left when its process died is removed.
+    Faces that are added or removed meanwhile may or may not be in it.  The file holds biometric
+    templates, unencrypted: protect it like the gallery.  Only its owner may read it (mode 0600).
+    Leftovers of an interrupted export to the same file are removed.
 
     Parameters
     ----------
     gallery : Gallery
     path : Path
-        Replaced where it is there.
+        Replaced if it exists.
     groups : sequence of str, optional
-        All by default.
+        All groups by default.
     progress : bool, default False
         Show a progress bar on standard error.
 
@@ -144,9 +143,9 @@ def export_groups(
 def load_groups(gallery: Gallery, path: Path, *, progress: bool = False) -> Moved:
     """Store the groups of a file that `export_groups` wrote, with their faces.
 
-    A group is made where it is missing; one that is there keeps its title and its faces, and
-    gets those that it does not hold.  So a load that was cut short is completed by another.
-    Face ids, users, origins, qualities and times of addition are kept; the numbers
+    Missing groups are created; existing ones keep their title and faces, and receive the faces
+    that they do not hold.  So an interrupted load can be repeated.  Face ids, users, origins,
+    qualities and times of addition are kept; the numbers
     `FaceRecord.id` and `Group.id` are new.
 
     Parameters
@@ -161,16 +160,16 @@ def load_groups(gallery: Gallery, path: Path, *, progress: bool = False) -> Move
     ContractMismatch
         The templates belong to another vector space.
     ArchiveCorrupt
-        The file is damaged, cut off, or something else, or has a face id twice; nothing was
+        The file is damaged, truncated or not an archive, or has a face id twice; nothing was
         changed.
     InvalidParameter
-        It cannot be read, or a newer facecore wrote it.
+        The file cannot be read, or a newer facecore wrote it.
     """
     try:
         with path.open("rb") as stream:
             size = 2 * path.stat().st_size
             with _bar("loading", size, "B", progress) as update:
-                for _ in _Reader(stream, gallery, update):  # to the last line, then believe it
+                for _ in _Reader(stream, gallery, update):  # check all of it
                     pass
                 stream.seek(0)
                 reader, present = _Reader(stream, gallery, update), 0
@@ -198,7 +197,7 @@ class _NewFaces:
 
 
 def _store(gallery: Gallery, part: _NewGroup | _NewFaces) -> int:
-    """Store what is not there; return how many faces were."""
+    """Store what is missing; return the number of faces that were present."""
     if isinstance(part, _NewGroup):
         with contextlib.suppress(GroupExists):
             gallery.create_group(part.name, title=part.title, description=part.description)
@@ -209,7 +208,7 @@ def _store(gallery: Gallery, part: _NewGroup | _NewFaces) -> int:
 def store_missing(
     gallery: Gallery, group: str, faces: Sequence[NewFace], vectors: NDArray[np.float32]
 ) -> int:
-    """Store the faces that the gallery does not hold; return how many it held."""
+    """Store the faces that the gallery does not hold; return the number of the others."""
     known = gallery.known(face.face_id for face in faces)
     rows = [i for i, face in enumerate(faces) if face.face_id not in known]
     new = [faces[i] for i in rows]
@@ -228,12 +227,12 @@ def store_missing(
 
 
 class _Reader:
-    """The groups and faces of a file, every line of it checked.
+    """Read and check the groups and faces of a file, line by line.
 
     Attributes
     ----------
     groups, faces : int
-        Read so far.
+        Numbers read so far.
     """
 
     def __init__(self, stream: BinaryIO, gallery: Gallery, update: Callable[[int], object]) -> None:
@@ -332,7 +331,7 @@ class _Reader:
         return _NewFaces(group, faces, vectors)
 
     def _check_face_ids(self) -> None:
-        """Refuse a face id that comes twice: only one of the two faces could be stored."""
+        """Refuse a repeated face id: only one of the two faces could be stored."""
         ids = np.sort(np.frombuffer(self._face_ids, "S16"))
         twice = np.flatnonzero(ids[1:] == ids[:-1])
         if len(twice):

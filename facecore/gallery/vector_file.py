@@ -1,7 +1,7 @@
-"""Parquet files of vectors: one row for each face, written by ``facecore embed``.
+"""Parquet files of vectors: one row per face, written by ``facecore embed``.
 
-The contract, the pack's name and the dimension D are in the schema's metadata.  A picture without
-a face to use has one row too, with the code and message of its error and nulls in place of a face.
+The schema's metadata holds the contract, the pack's name and the dimension D.  A picture without a
+usable face has one row, with the code and message of its error and nulls in place of a face.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BATCH = 512  # faces in one transaction
 
 
 def vector_schema(engine: FaceEngine) -> Any:
-    """The `pyarrow.Schema` of a file of an engine's vectors; raises MissingExtra."""
+    """Return the `pyarrow.Schema` of a file of an engine's vectors; raises MissingExtra."""
     pa = require_extra("pyarrow", "bulk")
     dimension = engine.pack.embedder.output.dimension
 
@@ -44,7 +44,7 @@ def vector_schema(engine: FaceEngine) -> Any:
 
     fields = [
         pa.field("path", pa.string(), nullable=False),
-        pa.field("sha256", pa.string()),  # null where the file cannot be read
+        pa.field("sha256", pa.string()),  # null if the file cannot be read
         pa.field("face", pa.int32()),  # 0 for the largest
         pa.field("box", numbers(4)),
         pa.field("landmarks", numbers(10)),  # x, y of five points
@@ -67,7 +67,7 @@ def vector_schema(engine: FaceEngine) -> Any:
 
 
 def is_vector_file(path: Path) -> bool:
-    """Whether a file begins as Parquet does."""
+    """Whether a file starts like Parquet."""
     try:
         with path.open("rb") as stream:
             return stream.read(4) == b"PAR1"
@@ -86,28 +86,27 @@ def load_vectors(
 ) -> Moved:
     """Store the faces of a file that ``facecore embed`` wrote, without the pictures.
 
-    The file is read twice: nothing is stored before all of it is checked.  A face that the
-    group holds already is passed over, also one that ``facecore group import`` stored.
+    The file is read twice: nothing is stored before all of it is checked.  Faces that the group
+    already holds are skipped, including those of ``facecore group import``.
 
     Parameters
     ----------
     gallery : Gallery
     path : Path
     group : str
-        Made where it is missing.
+        Created if missing.
     user : {"folder", "picture"}
-        Whose faces they are.  "folder": the picture's folder names a person, and only the
-        largest face of each picture is stored.  "picture": every face is stored, under the
-        path of its picture.
+        The user of a face.  "folder": the name of the picture's folder; only the largest face of
+        each picture is stored.  "picture": the path of the picture; every face is stored.
     progress : bool, default False
-        Show a bar on standard error.
+        Show a progress bar on standard error.
 
     Raises
     ------
     ContractMismatch
         The vectors belong to another vector space.
     ArchiveCorrupt
-        The file is damaged, or is something else; nothing was changed.
+        The file is damaged or not of ``facecore embed``; nothing was changed.
     InvalidParameter
         It cannot be read, a newer facecore wrote it, or a user_id is too long.
     MissingExtra
@@ -168,7 +167,7 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """The faces of a file that are to be stored, in batches; each pass checks all of them."""
+    """The faces to store of a file, in batches; each pass checks all of them."""
 
     file: Any
     gallery: Gallery
