@@ -137,7 +137,8 @@ def test_a_user_who_is_there(gallery: Gallery, compact: FaceEngine, astronaut: A
     with pytest.raises(facecore.UserExists, match="'u'"):
         gallery.add("staff", astronaut, "u", on_existing="refuse")
     gallery.add("staff", astronaut, "w", on_existing="refuse")
-    second = gallery.add("staff", astronaut, "u")
+    second = gallery.add("staff", astronaut, "u", twice=True)
+    assert second.face_id != first.face_id
     third = gallery.add("staff", astronaut, "u", on_existing="replace")
     assert gallery.known([first.face_id, second.face_id]) == set()
     assert gallery.records("staff", user_id="u") == [third]
