@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -28,7 +29,7 @@ from facecore.gallery.sqlite.folder import INDEX
 from facecore.gallery.sqlite.hnsw_builder import BackgroundHnswBuilder, new_hnsw
 from facecore.gallery.sqlite.index_sync import IndexSync
 from facecore.gallery.sqlite.saved_index import SavedIndex
-from facecore.gallery.sqlite.store import Store
+from facecore.gallery.sqlite.store import Store, file_size
 from facecore.gallery.sqlite.transaction import Snapshot, State, Transaction
 from facecore.matching.similarity import cosine
 
@@ -320,8 +321,5 @@ def _where(snapshot: Snapshot, which: Filter) -> dict[str, Any]:
 
 
 def _bytes_of(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # another process may be removing it
-            total += path.stat().st_size if path.is_file() else 0
-    return total
+    # `Path.rglob` raises if the HNSW thread or another process removes a folder meanwhile.
+    return sum(file_size(Path(here, name)) for here, _, names in os.walk(folder) for name in names)

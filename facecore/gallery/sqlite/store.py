@@ -33,7 +33,7 @@ from facecore.gallery.sqlite.folder import FolderLock, claim
 from facecore.gallery.sqlite.schema import DIGESTS, READABLE
 from facecore.gallery.sqlite.transaction import WAY_BACK, Snapshot, Transaction
 
-__all__ = ["Store"]
+__all__ = ["Store", "file_size"]
 
 log = logging.getLogger("facecore.gallery")
 
@@ -267,7 +267,7 @@ class Store:
 
     def size_on_disk(self) -> int:
         """Return the bytes of the database and its log."""
-        return _size(self.path) + self._log_bytes()
+        return file_size(self.path) + self._log_bytes()
 
     def close(self) -> None:
         """Close all connections; the last process to close removes the log."""
@@ -300,7 +300,7 @@ class Store:
             raise InvalidParameter("the gallery is closed")
 
     def _log_bytes(self) -> int:
-        return _size(self.path.with_name(f"{self.path.name}-wal"))
+        return file_size(self.path.with_name(f"{self.path.name}-wal"))
 
     def _check_in_place(self) -> None:
         """Refuse to write if the files were deleted or replaced."""
@@ -345,7 +345,8 @@ class Store:
                 self._free.append(connection)
 
 
-def _size(path: Path) -> int:
+def file_size(path: Path) -> int:
+    """Return the bytes of a file; 0 if it is missing."""
     try:
         return path.stat().st_size
     except OSError:  # missing
