@@ -88,9 +88,17 @@ class Backend(Protocol):
         """Remove a user's faces, or one face, from a group; return their number."""
 
     def search(
-        self, vector: NDArray[np.float32], groups: Sequence[str] | None, limit: int
-    ) -> list[Hit]:
-        """Find the faces most similar to a vector in the groups (None: all), best first."""
+        self,
+        vector: NDArray[np.float32],
+        groups: Sequence[str] | None,
+        limit: int,
+        *,
+        count: bool = False,
+    ) -> tuple[list[Hit], int]:
+        """Find the faces most similar to a vector in the groups (None: all), best first.
+
+        With `count`, the second value is the number of faces that the vector was compared with.
+        """
 
     def record(self, face_id: str) -> FaceRecord:
         """Return a record by face id; raises RecordNotFound."""

@@ -757,29 +757,37 @@ class Gallery:
         table: Calibration,
         per: Per = "face",
     ) -> list[Match]:
+        hits, compared = self._hits(vector, groups, limit, per, count=far is not None)
         least = 0.0 if threshold is None else threshold
         if far is not None:
-            least = score_threshold(table, far, self._backend.comparisons(groups))
+            least = score_threshold(table, far, compared)
         matches = []
-        for hit in self._hits(vector, groups, limit, per):
+        for hit in hits:
             score, face = float(table.score(hit.similarity)), hit.record
             if score >= least:
                 matches.append(Match(face.face_id, face.user_id, face.group, score, hit.similarity))
         return matches
 
     def _hits(
-        self, vector: NDArray[np.float32], groups: list[str] | None, limit: int, per: Per
-    ) -> list[Hit]:
+        self,
+        vector: NDArray[np.float32],
+        groups: list[str] | None,
+        limit: int,
+        per: Per,
+        *,
+        count: bool,
+    ) -> tuple[list[Hit], int]:
+        """The hits, and with `count` the number of faces compared, in the same snapshot."""
         if per == "face":
-            return self._backend.search(vector, groups, limit)
+            return self._backend.search(vector, groups, limit, count=count)
         faces = 4 * limit
         while True:  # fetch more faces until there are enough users
-            hits = self._backend.search(vector, groups, faces)
+            hits, compared = self._backend.search(vector, groups, faces, count=count)
             users: dict[str, Hit] = {}
             for hit in hits:
                 users.setdefault(hit.record.user_id, hit)
             if len(users) >= limit or len(hits) < faces:
-                return list(users.values())[:limit]
+                return list(users.values())[:limit], compared
             faces *= 4
 
 

@@ -114,10 +114,11 @@ def test_many_templates_are_found_and_paged(gallery: Gallery, compact: FaceEngin
     np.testing.assert_array_equal(np.concatenate([v for _, v in batches]), vectors)
     probe = vectors[7] + 0.2 * vectors[8]
     probe /= np.linalg.norm(probe)
-    hits = gallery._backend.search(probe, None, 20)
+    hits, compared = gallery._backend.search(probe, None, 20, count=True)
+    assert compared == 300
     order = np.argsort(-(vectors.astype(float) @ probe))[:20]
     assert [hit.record.id for hit in hits] == [added[i].id for i in order]
-    assert len(gallery._backend.search(probe, ["staff"], 1000)) == 300
+    assert len(gallery._backend.search(probe, ["staff"], 1000)[0]) == 300
     assert gallery.remove("staff", user_id=users[3]) == 43
     assert gallery.remove("staff", face_id=added[0].face_id) == 1
     assert gallery.remove("staff", user_id="nobody") == 0
@@ -127,7 +128,7 @@ def test_many_templates_are_found_and_paged(gallery: Gallery, compact: FaceEngin
     gallery.compact()
     assert gallery.delete_group("staff") == 256
     assert len(gallery) == 0
-    assert gallery._backend.search(probe, None, 20) == []
+    assert gallery._backend.search(probe, None, 20, count=True) == ([], 0)
 
 
 def test_a_user_who_is_there(gallery: Gallery, compact: FaceEngine, astronaut: Array) -> None:

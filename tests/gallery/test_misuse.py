@@ -320,6 +320,7 @@ class TestDamage:
     def test_a_table_is_missing(
         self, filled: Gallery, folder: Path, templates_engine: Any, read_only: bool
     ) -> None:
+        filled.add("staff", template("t"), "u")
         filled.close()
         with contextlib.closing(sqlite3.connect(folder / "gallery.db")) as damaged:
             damaged.execute("DROP TABLE templates")

@@ -70,11 +70,6 @@ class ExactIndex:
     Raises
     ------
     InvalidParameter
-
-    Notes
-    -----
-    Rows are ranked by float64 similarity.  Rows whose similarities become equal when rounded to
-    the returned float32 keep this order.
     """
 
     def __init__(
@@ -130,7 +125,7 @@ class ExactIndex:
         labels: ArrayLike | None = None,
         *,
         fetch: Fetch | None = None,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Find the k most similar rows; see `Index.search`.
 
         Parameters
@@ -228,7 +223,7 @@ class ExactIndex:
         k: int,
         labels: NDArray[np.int32] | None,
         fetch: Fetch,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         allowed, there = np.empty(0, np.bool_), self._rows.count
         if labels is not None:
             allowed = np.zeros(len(self._sizes), np.bool_)
@@ -236,7 +231,7 @@ class ExactIndex:
             there = int(self._sizes[allowed].sum())
         most = min(k, there)
         ids = np.empty((len(probes), most), np.int64)
-        similarities = np.empty((len(probes), most), np.float32)
+        similarities = np.empty((len(probes), most))
         if not most:
             return ids, similarities
         blocks = self._rows.blocks()

@@ -179,7 +179,7 @@ class HnswIndex:
 
     def search(
         self, vectors: ArrayLike, k: int, labels: ArrayLike | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Find the k most similar rows; see `Index.search`.
 
         Raises
@@ -192,8 +192,7 @@ class HnswIndex:
             raise InvalidParameter(f"k is {k}; at least 1 is needed")
         wanted = None if labels is None else np.unique(as_labels(labels))
         with self._lock.reading():
-            ids, exact = self._search(probes, k, wanted)
-        similarities = exact.astype(np.float32)
+            ids, similarities = self._search(probes, k, wanted)
         return (ids[0], similarities[0]) if alone else (ids, similarities)
 
     def save(self, folder: Path) -> None:

@@ -57,7 +57,7 @@ class Index(Protocol):
 
     def search(
         self, vectors: ArrayLike, k: int, labels: ArrayLike | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Find the rows most similar to each vector, best first, ties by lower id.
 
         Parameters
@@ -73,8 +73,8 @@ class Index(Protocol):
         -------
         ids : ndarray, shape (q, m) or (m,), int64
             m is the minimum of k and the number of rows in these groups.
-        similarities : ndarray, like ids, float32
-            Cosines, -1..1.
+        similarities : ndarray, like ids, float64
+            Cosines, -1..1, summed as a comparison of two images sums them.
         """
         ...
 

@@ -209,17 +209,23 @@ class MilvusBackend:
             return len(ids)
 
     def search(  # noqa: D102
-        self, vector: NDArray[np.float32], groups: Sequence[str] | None, limit: int
-    ) -> list[Hit]:
+        self,
+        vector: NDArray[np.float32],
+        groups: Sequence[str] | None,
+        limit: int,
+        *,
+        count: bool = False,
+    ) -> tuple[list[Hit], int]:
         if limit > _MOST:
             raise InvalidParameter(f"limit is {limit}, Milvus gives at most {_MOST}")
         names = self._names()
+        among = self._among(groups, names)
         (found,) = self._server.call(
             "search",
             FACES,
             data=[vector],
             anns_field="vector",
-            filter=self._among(groups, names),
+            filter=among,
             limit=limit,
             output_fields=[*FACE_FIELDS, "vector"],
             search_params={
@@ -230,15 +236,16 @@ class MilvusBackend:
         )
         rows = [{"id": hit["id"], **hit["entity"]} for hit in found]
         rows = [row for row in rows if row["group_id"] in names]
+        compared = self._count(among) if count else 0
         if not rows:
-            return []
+            return [], compared
         # Same summation as for a comparison of two images, so that scores are equal.
         exact = cosine(np.array([row["vector"] for row in rows], np.float32), vector[None])
         hits = [
             Hit(face_of(row, names[row["group_id"]]), float(similarity))
             for row, similarity in zip(rows, exact, strict=True)
         ]
-        return sorted(hits, key=lambda hit: (-hit.similarity, hit.record.id))
+        return sorted(hits, key=lambda hit: (-hit.similarity, hit.record.id)), compared
 
     def record(self, face_id: str) -> FaceRecord:  # noqa: D102
         return self._record(f'face_id == "{face_id}"', f"face_id {face_id}")

@@ -30,8 +30,7 @@ from facecore.gallery.sqlite.hnsw_builder import BackgroundHnswBuilder, new_hnsw
 from facecore.gallery.sqlite.index_sync import IndexSync
 from facecore.gallery.sqlite.saved_index import SavedIndex
 from facecore.gallery.sqlite.store import Store, file_size
-from facecore.gallery.sqlite.transaction import Snapshot, State, Transaction
-from facecore.matching.similarity import cosine
+from facecore.gallery.sqlite.transaction import Row, Snapshot, State, Transaction
 
 __all__ = ["SqliteBackend"]
 
@@ -161,33 +160,48 @@ class SqliteBackend:
         return self._store.erasure_pending or self._saved.pending
 
     def search(  # noqa: D102
-        self, vector: NDArray[np.float32], groups: Sequence[str] | None, limit: int
-    ) -> list[Hit]:
-        with self._current() as (index, snapshot):
-            labels = None
-            if groups is not None:
-                labels = np.array([snapshot.group(name).id for name in groups], np.int32)
-            ids = self._best(vector, limit, labels, index, snapshot)
-            records, vectors = snapshot.faces_of(ids)
-            # Same summation as for a comparison of two images, so that scores are equal.
-            exact = cosine(vectors, vector[None])
-        hits = [Hit(record, float(s)) for record, s in zip(records, exact, strict=True)]
-        return sorted(hits, key=lambda hit: (-hit.similarity, hit.record.id))
+        self,
+        vector: NDArray[np.float32],
+        groups: Sequence[str] | None,
+        limit: int,
+        *,
+        count: bool = False,
+    ) -> tuple[list[Hit], int]:
+        with self._current(groups or ()) as (index, snapshot, state, chosen):
+            labels = None if groups is None else np.array([i for i, _ in chosen], np.int32)
+            rows: dict[int, Row] = {}
+
+            def fetch(ids: NDArray[np.int64]) -> NDArray[np.float32]:
+                found = snapshot.rows_of(ids)
+                rows.update(zip(ids.tolist(), found, strict=True))
+                return snapshot.vectors(found)
+
+            nearest = None if labels is not None else self._approximate(vector, limit, state)
+            if nearest is None:
+                nearest = index.search(vector, limit, labels, fetch=fetch)
+            else:
+                fetch(nearest[0])
+            pairs = zip(*(values.tolist() for values in nearest), strict=True)
+            hits = [Hit(snapshot.record(rows[i]), similarity) for i, similarity in pairs]
+            return hits, len(index) if groups is None else sum(size for _, size in chosen)
 
     @contextlib.contextmanager
-    def _current(self) -> Iterator[tuple[ExactIndex, Snapshot]]:
-        """Yield the exact index and a snapshot at the same state."""
+    def _current(
+        self, groups: Sequence[str] = ()
+    ) -> Iterator[tuple[ExactIndex, Snapshot, State, list[tuple[int, int]]]]:
+        """Yield the exact index, a snapshot at its state, that state, and ids and sizes."""
         for _ in range(_TRIES):
             with self._rw.reading(), self._store.snapshot() as snapshot:
                 exact = self._exact
-                if exact is not None and exact.state == snapshot.state():
-                    yield exact.index, snapshot
+                state, chosen = snapshot.state_and_groups(groups)
+                if exact is not None and exact.state == state:
+                    yield exact.index, snapshot, state, chosen
                     return
             with self._rw.writing(), self._store.snapshot() as snapshot:
                 self._follow(snapshot)
         # Another process changes the store faster than the lock changes hands.
         with self._rw.writing(), self._store.snapshot() as snapshot:
-            yield self._follow(snapshot).index, snapshot
+            yield self._follow(snapshot).index, snapshot, *snapshot.state_and_groups(groups)
 
     def _follow(self, snapshot: Snapshot) -> IndexSync[ExactIndex]:
         """Bring the exact index to the snapshot's state; the caller holds the lock for writing."""
@@ -199,24 +213,15 @@ class SqliteBackend:
         self._exact = exact
         return exact
 
-    def _best(
-        self,
-        vector: NDArray[np.float32],
-        limit: int,
-        labels: NDArray[np.int32] | None,
-        index: ExactIndex,
-        snapshot: Snapshot,
-    ) -> NDArray[np.int64]:
-        """Return the ids of the best faces, best first; takes what `_current` yields."""
-        if self._hnsw is not None:
-            state = snapshot.state()
-            if not self._hnsw.is_at(state):
-                self._hnsw.wake()
-            elif labels is None:
-                found = self._hnsw.search(vector, limit, state)
-                if found is not None:
-                    return found
-        return index.search(vector, limit, labels, fetch=snapshot.vectors)[0]
+    def _approximate(
+        self, vector: NDArray[np.float32], limit: int, state: State
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+        """Search the HNSW index; return None where there is none at this state."""
+        if self._hnsw is None:
+            return None
+        if not self._hnsw.is_at(state):
+            self._hnsw.wake()
+        return self._hnsw.search(vector, limit, state)
 
     def record(self, face_id: str) -> FaceRecord:  # noqa: D102
         with self._store.snapshot() as snapshot:
@@ -228,7 +233,8 @@ class SqliteBackend:
 
     def records(self, which: Filter, offset: int, limit: int, after: int = 0) -> list[FaceRecord]:  # noqa: D102
         with self._store.snapshot() as snapshot:
-            return snapshot.faces(_where(snapshot, which), offset, limit, after)
+            rows = snapshot.rows(_where(snapshot, which), offset, limit, after)
+            return [snapshot.record(row) for row in rows]
 
     def count(self, which: Filter) -> int:  # noqa: D102
         if which == Filter(which.group):  # the groups hold their sizes
@@ -246,12 +252,13 @@ class SqliteBackend:
         last = 0
         while True:
             with self._store.snapshot() as snapshot:
-                records = snapshot.faces(_where(snapshot, which), 0, batch_size, last)
-                if not records:
-                    return
-                vectors = snapshot.vectors([record.id for record in records])
-            yield records, vectors
-            last = records[-1].id
+                rows = snapshot.rows(_where(snapshot, which), 0, batch_size, last)
+                records, vectors = [snapshot.record(row) for row in rows], snapshot.vectors(rows)
+            if records:
+                yield records, vectors
+                last = records[-1].id
+            if len(records) < batch_size:
+                return
 
     def comparisons(self, groups: Sequence[str] | None) -> int:  # noqa: D102
         with self._store.snapshot() as snapshot:

@@ -75,13 +75,13 @@ class BackgroundHnswBuilder:
 
     def search(
         self, vector: NDArray[np.float32], limit: int, state: State
-    ) -> NDArray[np.int64] | None:
-        """Ids of the best faces at a state of the store; None where it is not there."""
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+        """What `Index.search` finds at a state of the store; None where it is not there."""
         sync = self._sync
         if sync is None or self._at != state:
             return None
-        ids = sync.index.search(vector, limit)[0]
-        return ids if self._at == state else None  # it may have gone on meanwhile
+        found = sync.index.search(vector, limit)
+        return found if self._at == state else None  # it may have gone on meanwhile
 
     def finish(self) -> None:
         """Wait until it has caught up and was saved, built anew if much of it was removed."""

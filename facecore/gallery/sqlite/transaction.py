@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import Any, Never, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from facecore.gallery.sqlite.digests import COLUMNS, digest
 from facecore.gallery.sqlite.schema import TEMPLATES
 from facecore.matching.similarity import are_unit
 
-__all__ = ["WAY_BACK", "Snapshot", "State", "Transaction"]
+__all__ = ["WAY_BACK", "Row", "Snapshot", "State", "Transaction"]
 
 WAY_BACK = "restore the folder from a backup, or remove the face and add it again"
 
@@ -45,6 +45,11 @@ _GROUP = "SELECT id, name, title, description, created, size FROM groups"
 _FACES = (
     " FROM faces f LEFT JOIN groups g ON g.id = f.group_id LEFT JOIN templates t ON t.id = f.id"
 )
+
+
+Row: TypeAlias = tuple[Any, ...]
+"""A stored face: its digest and the values of `COLUMNS`, of which the template is last."""
+_ID = 1  # the place of the id in a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +81,29 @@ class Snapshot:
 
     def state(self) -> State:
         """Return the position in the history."""
-        rows = dict(self._all("SELECT name, seq FROM sqlite_sequence"))
-        return State(rows.get("faces", 0), rows.get("removals", 0))
+        return self.state_and_groups(())[0]
+
+    def state_and_groups(self, names: Sequence[str]) -> tuple[State, list[tuple[int, int]]]:
+        """Return the position in the history, and the ids and sizes of groups.
+
+        Raises
+        ------
+        GroupNotFound
+            There is no group of one of the names.
+        """
+        counters: dict[str, int] = {}
+        groups: dict[str, tuple[int, int]] = {}
+        for name, number, size in self._all(
+            "SELECT name, seq, NULL FROM sqlite_sequence UNION ALL"
+            " SELECT name, id, size FROM groups WHERE name IN (SELECT value FROM json_each(?))",
+            json.dumps(names),
+        ):
+            if size is None:
+                counters[name] = number
+            else:
+                groups[name] = number, size
+        state = State(counters.get("faces", 0), counters.get("removals", 0))
+        return state, [groups[name] if name in groups else _no_group(name) for name in names]
 
     def oldest_removal(self) -> int:
         """Return the last removal that is no longer in the log."""
@@ -87,9 +113,7 @@ class Snapshot:
     def group(self, name: str) -> Group:
         """Return a group by name; raises GroupNotFound."""
         row = self._one(f"{_GROUP} WHERE name = ?", name)
-        if row is None:
-            raise GroupNotFound(f"the gallery has no group {name!r}")
-        return _group(row)
+        return _no_group(name) if row is None else _group(row)
 
     def group_by_id(self, number: int) -> Group:
         """Return a group by id; raises GroupNotFound."""
@@ -134,12 +158,12 @@ class Snapshot:
         if row is None:
             shown = value.hex() if isinstance(value, bytes) else value
             raise RecordNotFound(f"the gallery has no face of {column} {shown}")
-        return self._face(row)
+        return self.record(row)
 
-    def faces(self, where: dict[str, Any], offset: int, limit: int, after: int) -> list[FaceRecord]:
-        """Return a page of the records that match, with ids above `after`, in order of id."""
+    def rows(self, where: dict[str, Any], offset: int, limit: int, after: int) -> list[Row]:
+        """Return a page of the faces that match, with ids above `after`, in order of id."""
         terms, values = _terms(where)
-        rows = self._all(
+        return self._all(
             # A subquery, to skip the offset without reading templates.
             f"{self._select} WHERE f.id IN (SELECT f.id FROM faces f WHERE f.id > ? {terms}"
             " ORDER BY f.id LIMIT ? OFFSET ?) ORDER BY f.id",
@@ -148,15 +172,18 @@ class Snapshot:
             limit,
             offset,
         )
-        return [self._face(row) for row in rows]
 
-    def faces_of(self, ids: NDArray[np.int64]) -> tuple[list[FaceRecord], NDArray[np.float32]]:
-        """Return records and templates (n, D) of the ids that exist, in any order."""
+    def rows_of(self, ids: NDArray[np.int64]) -> list[Row]:
+        """Return the faces of the ids, in order; raises GalleryCorrupt where one is missing."""
+        wanted = ids.tolist()
         rows = self._all(
-            f"{self._select} WHERE f.id IN (SELECT value FROM json_each(?))",
-            json.dumps(ids.tolist()),
+            f"{self._select} WHERE f.id IN (SELECT value FROM json_each(?))", json.dumps(wanted)
         )
-        return [self._face(row) for row in rows], self._matrix([row[-1] for row in rows])
+        found = {row[_ID]: row for row in rows}
+        try:
+            return [found[number] for number in wanted]
+        except KeyError as error:
+            raise GalleryCorrupt(f"the face of id {error} is gone") from error
 
     def count(self, where: dict[str, Any]) -> int:
         """Count the records that match; None in `where` matches every value."""
@@ -182,30 +209,6 @@ class Snapshot:
         )
         return [row[0] for row in rows]
 
-    def vectors(self, ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the templates of faces, in the order of `ids`.
-
-        Returns
-        -------
-        ndarray, shape (n, D), float32
-
-        Raises
-        ------
-        GalleryCorrupt
-            A template is missing or is not of unit length.
-        """
-        wanted = np.asarray(ids, np.int64)
-        order = np.argsort(wanted)
-        rows = self._all(
-            "SELECT vector FROM templates WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
-            json.dumps(wanted[order].tolist()),
-        )
-        vectors = np.empty((len(wanted), self._dimension), np.float32)
-        if len(rows) != len(wanted):
-            raise GalleryCorrupt(f"{len(wanted) - len(rows)} of {len(wanted)} templates are gone")
-        vectors[order] = self._matrix([row[0] for row in rows])
-        return vectors
-
     def after(self, face: int, limit: int) -> tuple[Any, Any, Any]:
         """Return the next faces: ids int64 (n,), group ids int32 (n,), templates (n, D)."""
         rows = self._all(
@@ -215,7 +218,7 @@ class Snapshot:
             limit,
         )
         ids = np.array([row[0] for row in rows], np.int64)
-        return ids, np.array([r[1] for r in rows], np.int32), self._matrix([r[2] for r in rows])
+        return ids, np.array([row[1] for row in rows], np.int32), self.vectors(rows)
 
     def count_after(self, face: int) -> int:
         """Count the faces with ids above `face`."""
@@ -247,12 +250,22 @@ class Snapshot:
         rows = self._connection.execute(self._select)
         return [_shown(row) for row in rows if self._is_damaged(row)]
 
-    def _matrix(self, blobs: list[bytes]) -> NDArray[np.float32]:
-        data = b"".join(blobs)
-        size = 4 * self._dimension
-        if blobs and set(map(len, blobs)) != {size}:
+    def vectors(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+        """Return the templates of rows.
+
+        Returns
+        -------
+        ndarray, shape (n, D), float32
+
+        Raises
+        ------
+        GalleryCorrupt
+            One is missing, or is no vector of unit length.
+        """
+        blobs = [row[-1] for row in rows]
+        if any(blob is None or len(blob) != 4 * self._dimension for blob in blobs):
             raise GalleryCorrupt(f"a template does not have {self._dimension} numbers")
-        vectors = np.frombuffer(data, "<f4").reshape(len(blobs), self._dimension)
+        vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), self._dimension)
         if not are_unit(vectors):
             raise GalleryCorrupt("a template is not of unit length")
         return vectors.astype(np.float32, copy=False)
@@ -260,7 +273,8 @@ class Snapshot:
     def _is_damaged(self, row: Any) -> bool:
         return bool(self._key) and digest(self._key, *row[1:]) != row[0]
 
-    def _face(self, row: Any) -> FaceRecord:
+    def record(self, row: Row) -> FaceRecord:
+        """Return the record of a row; raises GalleryCorrupt where the row is damaged."""
         _, number, face_id, user_id, group, quality, origin, created, _ = row
         if self._is_damaged(row):
             raise GalleryCorrupt(
@@ -447,6 +461,10 @@ def _shown(row: Any) -> str:
     """Format the face id of a row that may be damaged."""
     face_id = row[2]
     return f"{face_id.hex() if isinstance(face_id, bytes) else face_id!s:.32}"
+
+
+def _no_group(name: str) -> Never:
+    raise GroupNotFound(f"the gallery has no group {name!r}")
 
 
 def _group(row: Any) -> Group:

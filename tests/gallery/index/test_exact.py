@@ -26,7 +26,7 @@ def unit(seed: int, count: int, dimension: int = 24) -> Array:
 def brute(ids: Array, rows: Array, probe: Array, k: int) -> tuple[list[int], Array]:
     exact = dots(rows, probe)
     order = np.lexsort((ids, -exact))[:k]
-    return ids[order].tolist(), np.clip(exact[order], -1, 1).astype(np.float32)
+    return ids[order].tolist(), np.clip(exact[order], -1, 1)
 
 
 def filled(count: int = 500, dimension: int = 24, **options: Any) -> tuple[ExactIndex, Array]:
@@ -40,7 +40,7 @@ def test_answers_have_the_promised_shapes_and_order() -> None:
     typed: Index = index
     ids, similarities = typed.search(rows[:4], 7)
     assert (ids.shape, similarities.shape) == ((4, 7), (4, 7))
-    assert (ids.dtype, similarities.dtype) == (np.int64, np.float32)
+    assert (ids.dtype, similarities.dtype) == (np.int64, np.float64)
     assert ids[:, 0].tolist() == [0, 1, 2, 3]
     assert (np.diff(similarities, axis=1) <= 0).all()
     alone = index.search(rows[2], 7)
@@ -312,7 +312,7 @@ def test_threads_search_while_one_writes(compiled: bool, monkeypatch: pytest.Mon
                 assert ids[0] == key
                 assert len(set(ids.tolist())) == 5
                 # What is found was never torn: each similarity belongs to its id.
-                exact = np.clip(dots(rows[ids], rows[key]), -1, 1).astype(np.float32)
+                exact = np.clip(dots(rows[ids], rows[key]), -1, 1)
                 np.testing.assert_array_equal(similarities, exact)
         except BaseException as error:
             failures.append(error)

@@ -37,7 +37,7 @@ def brute(ids, vectors, probes, k, eligible=None):
         ids, vectors = ids[eligible], vectors[eligible]
     similarities = (probes[:, None].astype(np.float64) * vectors.astype(np.float64)).sum(axis=-1)
     best = np.stack([np.lexsort((ids, -row)) for row in similarities])[:, :k]
-    return ids[best], np.take_along_axis(similarities, best, axis=1).astype(np.float32)
+    return ids[best], np.take_along_axis(similarities, best, axis=1)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_it_finds_what_a_scan_finds():
     found, similarities = index.search(probes, 5)
     best, exact = brute(ids, vectors, probes, 5)
     assert found.dtype == np.int64
-    assert similarities.dtype == np.float32
+    assert similarities.dtype == np.float64
     assert (found == best).mean() > 0.98
     np.testing.assert_array_equal(similarities[found == best], exact[found == best])
 
