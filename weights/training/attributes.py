@@ -1,10 +1,11 @@
 """Age and gender: a network with two heads on UTKFace, grown from the embedder's first stages.
 
-The stem and the stages at 28 and 14 pixels begin as those of ``compact/embedder.onnx``, whose
-batch norm is folded into its convolutions; the head at 7 pixels begins at random.  The labels
-are in the names of the crops, ``AGE_GENDER_RACE_*``.
+The stem and the stages at 28 and 14 pixels begin as those of an embedder of the versions 1 to 4,
+whose batch norm is folded into its convolutions; the head at 7 pixels begins at random.  (Version 5
+has other blocks.)  The labels are in the names of the crops, ``AGE_GENDER_RACE_*``.
 
-    python weights/training/attributes.py --out RUN                 # resumes by itself
+    git show c38857d:weights/compact/embedder.onnx > embedder4.onnx
+    python weights/training/attributes.py --begin-with embedder4.onnx --out RUN  # resumes by itself
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from onnxfile import save_half
 from torch import Tensor, nn
 from torch.nn import functional
 
-COMPACT = Path(__file__).parents[1] / "compact"
 AGES = 101  # 0..100; older people count as 100
 WIDTH = 64
 SPREAD = 3.0  # years: an age is taught as a bell of this deviation
@@ -138,7 +138,7 @@ def train(args: argparse.Namespace) -> None:
     images, labels = utkface(data_root(), "train")
     development, expected = utkface(data_root(), "development")
     model = Attributes().to(memory_format=torch.channels_last)
-    model.begin_with(COMPACT / "embedder.onnx")
+    model.begin_with(args.begin_with)
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
     )
@@ -227,6 +227,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and log")
+    parser.add_argument("--begin-with", type=Path, required=True, help="embedder.onnx, version 1-4")
     parser.add_argument("--images", type=int, default=96_000, help="images seen in all")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1.5e-3)
