@@ -26,6 +26,7 @@ REPO = Path(__file__).resolve().parents[1]
 FOLDERS = (
     "",
     "benchmarks",
+    "benchmarks/everyday",
     "docs",
     "docs/api",
     "docs/operations",

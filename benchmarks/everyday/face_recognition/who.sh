@@ -1,0 +1,1 @@
+face_recognition KNOWN PHOTO.jpg

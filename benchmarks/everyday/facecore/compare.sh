@@ -1,0 +1,1 @@
+facecore compare A.jpg B.jpg

@@ -1,0 +1,1 @@
+facecore duplicates FOLDER

@@ -1,0 +1,1 @@
+facecore who PHOTO.jpg KNOWN

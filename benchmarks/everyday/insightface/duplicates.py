@@ -1,0 +1,18 @@
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from insightface.app import FaceAnalysis
+
+app = FaceAnalysis()
+app.prepare(ctx_id=-1)
+faces = [
+    (path, face.normed_embedding)
+    for path in sorted(Path(sys.argv[1]).rglob("*.jpg"))
+    for face in app.get(cv2.imread(str(path)))
+]
+vectors = np.stack([vector for _, vector in faces])
+for i, j in np.argwhere(np.triu(vectors @ vectors.T > 0.4, 1)):
+    if faces[i][0] != faces[j][0]:
+        print(faces[i][0], faces[j][0])
