@@ -238,8 +238,9 @@ class FaceEngine:
     def detect(self, image: ImageInput) -> list[Face]:
         """All faces of an image, largest first; empty where there is none.
 
-        Faces are found from a width of 20 pixels up.  A picture whose longer side exceeds 1920
-        pixels is reduced to that first, and the 20 pixels count after it.
+        Faces are found from 20 pixels up, and smaller ones, by the longer side of the box, are
+        left out.  A picture whose longer side exceeds 1920 pixels is reduced to that first, and
+        the 20 pixels count after it.
 
         Parameters
         ----------

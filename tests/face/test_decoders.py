@@ -69,6 +69,53 @@ def test_outputs_of_another_size_are_refused(name: str) -> None:
         FAMILIES[name].decode(outputs, (160, 256), (8, 16, 32), 0.5)
 
 
+class Seeing:
+    """A network that sees given boxes (x1, y1, x2, y2, score), in pixels of its input, by size."""
+
+    def __init__(self, by_size: dict[tuple[int, int], list[tuple[float, ...]]]) -> None:
+        self.by_size = by_size
+
+    def run(self, names: Any, feed: Any) -> Any:
+        height, width = feed["input"].shape[2:]
+        heads = blank_yunet((height, width))
+        for x1, y1, x2, y2, score in self.by_size.get((height, width), []):
+            cell = int((y1 + y2) / 16) * (width // 8) + int((x1 + x2) / 16)
+            heads[0][0, cell] = heads[3][0, cell] = score
+            heads[6][0, cell, :2] = ((x1 + x2) / 16) % 1, ((y1 + y2) / 16) % 1
+            heads[6][0, cell, 2:] = np.log((x2 - x1) / 8), np.log((y2 - y1) / 8)
+        return heads
+
+
+# A picture of 1,280 x 640: the coarse pass sees 320 x 160, the fine one all.
+BOTH = ((400, 200, 480, 300, 0.8), (100, 50, 120, 75, 0.4))  # fine, coarse: the same face
+
+
+@pytest.mark.parametrize(
+    ("fine", "coarse", "wanted"),
+    [
+        (BOTH[:1], BOTH[1:], [(400, 200, 480, 300)]),  # less sure at the other scale: supported
+        (BOTH[:1], (), []),  # 20 pixels in the coarse pass, which sees nothing there
+        ([(400, 200, 456, 270, 0.8)], (), [(400, 200, 456, 270)]),  # 14 pixels there: too small
+        ((), [(100, 50, 120, 75, 0.9)], []),  # 80 pixels in the fine pass
+        ((), [(100, 50, 150, 110, 0.9)], [(400, 200, 600, 440)]),  # 200 there: seen in parts
+        ([(500, 300, 518, 318, 0.9)], (), []),  # smaller than 20 pixels
+        ([(500, 300, 521, 320, 0.9)], (), [(500, 300, 521, 320)]),
+    ],
+)
+def test_the_other_scale_must_agree(
+    fine: list[tuple[float, ...]], coarse: list[tuple[float, ...]], wanted: list[Any]
+) -> None:
+    network = Seeing({(640, 1280): list(fine), (160, 320): list(coarse)})
+    found = Detector(network, blank_spec("yunet"))  # type: ignore[arg-type]
+    picture = Picture.of(np.zeros((640, 1280, 3), np.uint8))
+    for faces in (found.detect(picture), found.prominent_each([picture])[0]):
+        np.testing.assert_allclose(
+            np.array([face.box for face in faces]).reshape(-1, 4),
+            np.array(wanted, np.float32).reshape(-1, 4),
+            atol=1e-2,
+        )
+
+
 def spec_of(path: Path) -> DetectorSpec:
     found = recognise(path)
     return DetectorSpec(
@@ -166,6 +213,22 @@ NAMES = {
 }
 
 
+def blank_spec(family: str) -> DetectorSpec:
+    return DetectorSpec(
+        file="blank.onnx",
+        size=1,
+        sha256="0" * 64,
+        architecture=family,
+        license="MIT",
+        source="a test",
+        training_data="none",
+        caveat="",
+        threshold=0.5,
+        input=InputSpec("input", "NCHW", "BGR", 0, 0, (0.0,) * 3, (1.0,) * 3),
+        output=DetectorOutput(NAMES[family], (8, 16, 32)),
+    )
+
+
 @pytest.mark.parametrize(
     ("family", "shape", "sizes"),
     [
@@ -180,20 +243,7 @@ NAMES = {
 def test_passes_belong_to_the_family(
     family: str, shape: tuple[int, int], sizes: list[tuple[int, int]]
 ) -> None:
-    spec = DetectorSpec(
-        file="blank.onnx",
-        size=1,
-        sha256="0" * 64,
-        architecture=family,
-        license="MIT",
-        source="a test",
-        training_data="none",
-        caveat="",
-        threshold=0.5,
-        input=InputSpec("input", "NCHW", "BGR", 0, 0, (0.0,) * 3, (1.0,) * 3),
-        output=DetectorOutput(NAMES[family], (8, 16, 32)),
-    )
     network = Blank(family)
-    found = Detector(network, spec)  # type: ignore[arg-type]
+    found = Detector(network, blank_spec(family))  # type: ignore[arg-type]
     assert found.detect(Picture.of(np.zeros((*shape, 3), np.uint8))) == []
     assert network.seen == sizes

@@ -108,6 +108,22 @@ def test_suppression_against_opencv(drawn: list[tuple[int, ...]], limit: float) 
     assert [i for i, _ in non_maximum_suppression(boxes, scores, limit)] == list(wanted)
 
 
+@given(candidates(1), st.sampled_from([0.4, 0.6]))
+def test_suppression_of_parts(drawn: list[tuple[int, ...]], inside: float) -> None:
+    boxes, scores = arrays(drawn)
+
+    def share(a: Any, b: Any) -> float:
+        shared = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0).prod()
+        return float(shared / min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod()))
+
+    wanted: list[int] = []
+    for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
+        if all(share(boxes[i], boxes[k]) < inside for k in wanted):
+            wanted.append(i)
+    kept = non_maximum_suppression(boxes, scores, 1.0, inside)
+    assert [i for i, _ in kept] == wanted
+
+
 @pytest.fixture(scope="module", params=["astronaut", "hopper"])
 def portrait(request: pytest.FixtureRequest) -> Array:
     image: Array = request.getfixturevalue(request.param)

@@ -1,0 +1,82 @@
+"""Real pictures with faces labelled by eye, and pictures of no face: what is held out.
+
+``$FACECORE_DATA/scenes`` holds ``scenes_train.tar.gz`` (``labels.csv``: file, x1, y1, x2, y2, kind;
+`face`, `ignore`, or `none` for a scene in which no face is known) and ``negatives_train.tar.gz``
+(``negatives.csv``: file, kind).  A quarter of both, by a hash of the file name, is held out: the
+detector is trained on the rest, and ``python -m benchmarks detection`` measures the quarter.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture (H, W, 3) BGR, its faces and the boxes in which nothing is counted, (N, 4)."""
+
+    name: str
+    kind: str
+    pixels: NDArray[np.uint8]
+    faces: NDArray[np.float32]
+    ignored: NDArray[np.float32]
+
+
+def held_out(name: str) -> bool:
+    """Whether this file is of the quarter that nothing is trained on.
+
+    Windows cut out of one picture, ``parts_X_0.jpg`` and ``parts_X_1.jpg``, stay together.
+    """
+    if name.startswith("parts_"):
+        name = re.sub(r"_\d+\.jpg$", "", name)
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 4 == 0
+
+
+def scenes(root: Path, *, held: bool | None = None) -> Iterator[Scene]:
+    """Yield the scenes with labels; `held` chooses a part, None all."""
+    pictures, rows = _read(root / "scenes" / "scenes_train.tar.gz", "labels.csv")
+    boxes: dict[str, dict[str, list[list[float]]]] = {}
+    for row in rows:
+        kinds = boxes.setdefault(row["file"], {"face": [], "ignore": [], "none": []})
+        if row["kind"] != "none":
+            kinds[row["kind"]].append([float(row[side]) for side in ("x1", "y1", "x2", "y2")])
+    for name, kinds in sorted(boxes.items()):
+        if held in (None, held_out(name)):
+            faces, ignored = (
+                np.array(kinds[kind], np.float32).reshape(-1, 4) for kind in ("face", "ignore")
+            )
+            yield Scene(name, "scene", _decoded(pictures[name]), faces, ignored)
+
+
+def blanks(root: Path, *, held: bool | None = None) -> Iterator[Scene]:
+    """Yield the pictures without a human face; `Scene.kind` tells what they show."""
+    pictures, rows = _read(root / "scenes" / "negatives_train.tar.gz", "negatives.csv")
+    none = np.empty((0, 4), np.float32)
+    for row in sorted(rows, key=lambda row: row["file"]):
+        if held in (None, held_out(row["file"])):
+            yield Scene(row["file"], row["kind"], _decoded(pictures[row["file"]]), none, none)
+
+
+def _read(path: Path, table: str) -> tuple[dict[str, bytes], list[dict[str, str]]]:
+    with tarfile.open(path) as tar:
+        files = {
+            Path(member.name).name: handle.read()
+            for member in tar
+            if (handle := tar.extractfile(member)) is not None
+        }
+    return files, list(csv.DictReader(io.StringIO(files.pop(table).decode())))
+
+
+def _decoded(data: bytes) -> NDArray[np.uint8]:
+    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.uint8)
