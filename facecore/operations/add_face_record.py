@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from facecore.errors import NoFaceDetected, UserExists
+from facecore.errors import UserExists
 from facecore.face.quality import Level
+from facecore.operations.codes import NO_FACE_DETECTED, OperationError
 from facecore.operations.context import Context
 from facecore.operations.parameters import Given, Upload, read
-from facecore.operations.pictures import ENROLLED, read_pictures
+from facecore.operations.pictures import ENROLLED
 from facecore.operations.quality import enrolment_level
 from facecore.operations.tables import ADD_FACE_RECORD
 
@@ -59,11 +60,11 @@ def run(context: Context, params: Mapping[str, object]) -> AddFaceRecordResult:
     ways = values.pictures["Face"]
     user_id = values["MerchantUserId"] or _picture_name(ways[0]) or uuid.uuid4().hex
     context.check_user_id(user_id)
-    pictures = read_pictures([ways], ENROLLED, context.config, context.engine)
-    (picture,) = pictures.values()
     try:
-        face = context.engine.sample(picture)
-    except NoFaceDetected:
+        (face,) = context.faces(values, ENROLLED)
+    except OperationError as error:
+        if error.code != NO_FACE_DETECTED.name:
+            raise
         return AddFaceRecordResult(False, "LOW", "")
     level = enrolment_level(context.engine.quality(face))
     try:

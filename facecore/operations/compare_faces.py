@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from facecore.images.picture import Picture
-from facecore.matching.comparison import Comparison
 from facecore.operations.codes import (
     COMPARE_FACES_ERROR,
     FACE_PIC_NOT_GIVEN,
@@ -17,7 +15,7 @@ from facecore.operations.codes import (
 )
 from facecore.operations.context import Context
 from facecore.operations.parameters import Given, read
-from facecore.operations.pictures import COMPARED, find_faces, read_pictures
+from facecore.operations.pictures import COMPARED, read_faces
 from facecore.operations.tables import COMPARE_FACES_TYPES, COMPARE_FACES_VALUES
 
 __all__ = ["CompareFacesResult", "run"]
@@ -67,19 +65,14 @@ def run(context: Context, params: Mapping[str, object]) -> CompareFacesResult:
             IMAGE_VALUE_PATTERN_ERROR, f"The values have more than {_MOST_BODY:,} characters."
         )
     ways = [[_by_prefix(way)] for way in given]
-    pictures = read_pictures(ways, COMPARED, context.config, context.engine)
     try:
-        found = _compare(context, pictures, id_portrait=bool(portraits))
+        source, target = read_faces(ways, COMPARED, context.config, context.engine)
+        found = context.engine.compare(source, target, id_portrait=bool(portraits))
     except OperationError:
         raise
     except Exception as error:
         raise OperationError(COMPARE_FACES_ERROR) from error
     return CompareFacesResult(found.score, found.far_thresholds)
-
-
-def _compare(context: Context, pictures: dict[str, Picture], *, id_portrait: bool) -> Comparison:
-    source, target = find_faces(context.engine, pictures, COMPARED)
-    return context.engine.compare(source, target, id_portrait=id_portrait)
 
 
 def _by_prefix(way: Given) -> Given:

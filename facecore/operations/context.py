@@ -21,7 +21,7 @@ from facecore.operations.codes import (
 )
 from facecore.operations.config import ServiceConfig
 from facecore.operations.parameters import Values
-from facecore.operations.pictures import PictureRules, find_faces, read_pictures
+from facecore.operations.pictures import PictureRules, read_faces
 
 __all__ = ["Context", "OperationResult", "new_transaction_id", "refusing"]
 
@@ -72,9 +72,7 @@ class Context:
 
     def faces(self, values: Values, rules: PictureRules) -> list[FaceSample]:
         """The largest face of every picture of a request, in the table's order."""
-        ways = values.pictures.values()
-        pictures = read_pictures(ways, rules, self.config, self.engine)
-        return find_faces(self.engine, pictures, rules)
+        return read_faces(values.pictures.values(), rules, self.config, self.engine)
 
     def check_group(self, code: str) -> None:
         """Refuse the code of a group that the caller may not use, or that does not exist.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -48,8 +48,7 @@ __all__ = [
     "PHOTO",
     "PictureRules",
     "decode_base64",
-    "find_faces",
-    "read_pictures",
+    "read_faces",
 ]
 
 _MIB = 2**20
@@ -122,7 +121,7 @@ ENROLLED = PictureRules(
     download=INVALID_PARAMETER,
     too_large=INVALID_PARAMETER,
     unreadable=INVALID_PARAMETER,
-    no_face=INVALID_PARAMETER,  # not reached: without a face the answer is Passed=N
+    no_face=NO_FACE_DETECTED,  # answered as Passed=N
 )
 """AddFaceRecord."""
 
@@ -143,13 +142,13 @@ COMPARED = PictureRules(
 """CompareFaces."""
 
 
-def read_pictures(
+def read_faces(
     ways: Iterable[Sequence[Given]], rules: PictureRules, config: ServiceConfig, engine: FaceEngine
-) -> dict[str, Picture]:
-    """All pictures of a request, decoded, by the parameter that held them.
+) -> list[FaceSample]:
+    """Return the largest face of every picture of a request, embedded.
 
-    One check after the other, each over all pictures, cheap checks first: given twice; text,
-    address and download, picture by picture; bytes; format and resolution.
+    The first check that fails on any picture decides, in this order: given twice; text, address
+    and download, picture by picture; bytes; format and resolution; face.
 
     Parameters
     ----------
@@ -176,32 +175,23 @@ def read_pictures(
             raise OperationError(
                 rules.too_large, f"{name} holds more than {rules.max_bytes:,} bytes."
             )
-    pictures = at_once(
-        [partial(_decoded, name, data or b"", rules, config, engine) for name, data in files]
-    )
-    return {name: picture for (name, _), picture in zip(files, pictures, strict=True)}
 
-
-def find_faces(
-    engine: FaceEngine, pictures: Mapping[str, Picture], rules: PictureRules
-) -> list[FaceSample]:
-    """The largest face of every picture.
-
-    Raises
-    ------
-    OperationError
-        `rules.no_face`.
-    """
-
-    def find(name: str, picture: Picture) -> FaceSample:
+    def face(name: str, data: bytes) -> FaceSample | OperationError:
+        picture = _decoded(name, data, rules, config, engine)
         try:
             sample = engine.sample(picture)
         except NoFaceDetected as error:
-            raise OperationError(rules.no_face, f"{name}: {error.message}.") from error
-        engine.embed(sample)  # while the others are looked for
+            # Returned: another picture that cannot be read comes first.
+            return OperationError(rules.no_face, f"{name}: {error.message}.")
+        engine.embed(sample)  # in the same thread, while the others are looked at
         return sample
 
-    return at_once([partial(find, name, picture) for name, picture in pictures.items()])
+    samples = []
+    for found in at_once([partial(face, name, data or b"") for name, data in files]):
+        if isinstance(found, OperationError):
+            raise found
+        samples.append(found)
+    return samples
 
 
 def _fetched(given: Given, rules: PictureRules, config: ServiceConfig) -> bytes | None:

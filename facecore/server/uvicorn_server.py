@@ -154,6 +154,13 @@ class _StrictBuffer(ReceiveBuffer):
         finally:
             self._reads_head = False
 
+    def maybe_extract_at_most(self, count: int) -> bytearray | None:
+        if not 0 < len(self) <= count:
+            return super().maybe_extract_at_most(count)
+        data, self._data = self._data, bytearray()  # h11 would copy a body twice
+        self._next_line_search = self._multiple_lines_search = 0
+        return data
+
     def _extract(self, count: int) -> bytearray:
         data = super()._extract(count)
         if self._reads_head and self._LOOSE.search(data):
