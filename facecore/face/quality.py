@@ -94,7 +94,7 @@ class Quality:
 
 
 def assess(sample: FaceSample) -> Quality:
-    """Measure the quality of one face.
+    """Return the quality of one face, which is measured once and kept on the sample.
 
     Parameters
     ----------
@@ -104,6 +104,13 @@ def assess(sample: FaceSample) -> Quality:
     -------
     Quality
     """
+    if not sample.qualities:
+        sample.qualities.append(_measured(sample))
+    quality: Quality = sample.qualities[0]
+    return quality
+
+
+def _measured(sample: FaceSample) -> Quality:
     raw = {
         **texture(sample.picture.pixels(), sample.face),
         **photometry(sample.crop),

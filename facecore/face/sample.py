@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,8 @@ class FaceSample:
     """One face of one picture, ready for every model (a biometric sample of ISO/IEC 2382-37).
 
     `facecore.FaceEngine.sample` creates one.  Every method of the engine and of a gallery accepts
-    it in place of an image.  Detection and embedding then run once per picture, however many
-    methods use it.
+    it in place of an image.  Detection, embedding and quality then run once per picture, however
+    many methods use it.
 
     Attributes
     ----------
@@ -38,7 +39,8 @@ class FaceSample:
     face: Face
     crop: NDArray[np.uint8] = field(repr=False)
     others: tuple[Face, ...] = field(default=(), repr=False)
-    # Cached vectors by contract id.
+    # Cached `Quality`, none or one, and cached vectors by contract id.
+    qualities: list[Any] = field(default_factory=list, init=False, repr=False)
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict, init=False, repr=False)
 
     @property

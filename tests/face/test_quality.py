@@ -281,6 +281,17 @@ def test_a_sample_and_its_image_have_one_quality(engine: FaceEngine, hopper: Arr
     assert engine.quality(engine.sample(hopper)) == engine.quality(hopper)
 
 
+def test_a_sample_is_measured_once(
+    engine: FaceEngine, hopper: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = engine.sample(hopper)
+    first = engine.quality(sample)
+    monkeypatch.setattr("facecore.face.quality.texture", None)
+    assert engine.quality(sample) is first
+    with pytest.raises(TypeError):  # a copy with other pixels is another sample
+        assess(dataclasses.replace(sample, picture=Picture.of(hopper[:, ::-1])))
+
+
 def test_no_face_has_no_quality(engine: FaceEngine) -> None:
     with pytest.raises(NoFaceDetected):
         engine.quality(np.zeros((200, 200, 3), np.uint8))
