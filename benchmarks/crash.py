@@ -1,6 +1,6 @@
 """kill -9 at random moments while a gallery changes: does every acknowledged change survive?
 
-    python -m benchmarks crash [--kills 200] [--index hnsw] [--seed 0]
+    python -m benchmarks crash [--kills 200] [--index hnsw] [--seed 0] [--encrypted]
 
 A child process adds, replaces and removes faces, deletes groups, compacts, and closes and reopens
 the gallery, which saves the index.  It reports each operation to its parent before and after.
@@ -34,6 +34,7 @@ from facecore import Gallery
 from facecore.gallery.sqlite import hnsw_builder, saved_index
 
 GROUPS = ("staff", "visitors")
+KEY = bytes(range(32))
 # A face is (group, user, token); its template belongs to the token.
 Face = tuple[str, str, str]
 State = dict[str, Counter[Face]]
@@ -104,18 +105,18 @@ def choose(rng: random.Random, state: State, count: int) -> tuple[Any, ...]:
     }[kind]
 
 
-def child(folder: Path, index: Any, state: State, seed: int, pipe: int) -> None:
+def child(folder: Path, opened: dict[str, Any], state: State, seed: int, pipe: int) -> None:
     """Change the gallery until this process is killed."""
     rng = random.Random(seed)
     engine: Any = TemplateEngine()
-    gallery = Gallery(folder, engine, index=index)
+    gallery = Gallery(folder, engine, **opened)
     count = seed * 1_000_000
     while True:
         work = choose(rng, state, count)
         tell(pipe, work)
         if work == ("reopen",):
             gallery.close()
-            gallery = Gallery(folder, engine, index=index)
+            gallery = Gallery(folder, engine, **opened)
         else:
             do(gallery, work)
         tell(pipe, None)
@@ -140,7 +141,9 @@ def heard(data: bytes) -> list[Any]:
     return told
 
 
-def run_child(folder: Path, index: str, state: State, seed: int, delay: float) -> list[Any]:
+def run_child(
+    folder: Path, opened: dict[str, Any], state: State, seed: int, delay: float
+) -> list[Any]:
     """Start a child, kill it `delay` seconds after its first report; return its reports."""
     reading, writing = os.pipe()
     sys.stdout.flush()
@@ -148,7 +151,7 @@ def run_child(folder: Path, index: str, state: State, seed: int, delay: float) -
     if not process:
         try:
             os.close(reading)
-            child(folder, index, state, seed, writing)
+            child(folder, opened, state, seed, writing)
         except BaseException:
             import traceback
 
@@ -186,12 +189,12 @@ def found(gallery: Gallery, tokens: dict[bytes, str]) -> State:
 
 
 def check(
-    folder: Path, index: Any, possible: list[State], tokens: dict[bytes, str]
+    folder: Path, opened: dict[str, Any], possible: list[State], tokens: dict[bytes, str]
 ) -> tuple[State, list[str]]:
     """Open a gallery after a kill; return its contents and any errors."""
     engine: Any = TemplateEngine()
     wrong = []
-    with Gallery(folder, engine, index=index) as gallery:
+    with Gallery(folder, engine, **opened) as gallery:
         state = found(gallery, tokens)
         if state not in possible:
             wrong.append(f"holds what was never acknowledged: {difference(state, possible)}")
@@ -222,12 +225,13 @@ def difference(state: State, possible: list[State]) -> str:
     )
 
 
-def run(kills: int, index: str, seed: int) -> dict[str, Any]:
+def run(kills: int, index: str, seed: int, encrypted: bool = False) -> dict[str, Any]:
     """Kill `kills` children on one gallery; return the result as JSON types."""
     # Makes a gallery of a few hundred faces behave like one of millions.
     for module in (saved_index, hnsw_builder):
         module.WORTHWHILE = 1  # type: ignore[attr-defined]
     logging.getLogger("facecore.gallery").setLevel(logging.ERROR)
+    opened = {"index": index, "key": KEY if encrypted else None}
     rng = random.Random(seed)
     folder = Path(tempfile.mkdtemp(prefix="crash-")) / "a.gallery"
     state: State = {}
@@ -235,9 +239,9 @@ def run(kills: int, index: str, seed: int) -> dict[str, Any]:
     interrupted: Counter[str] = Counter()
     problems, done, whole = [], 0, 0
     try:
-        warm_up(folder.parent, index)
+        warm_up(folder.parent, opened)
         for number in range(kills):
-            told = run_child(folder, index, state, seed * 100_003 + number, rng.expovariate(4))
+            told = run_child(folder, opened, state, seed * 100_003 + number, rng.expovariate(4))
             pending = None
             for work in told:
                 if work is None:
@@ -252,7 +256,7 @@ def run(kills: int, index: str, seed: int) -> dict[str, Any]:
                 possible.append(apply(state, pending))
             interrupted[pending[0] if pending else "nothing"] += 1
             before = state
-            state, wrong = check(folder, index, possible, tokens)
+            state, wrong = check(folder, opened, possible, tokens)
             whole += state != before
             problems += [f"kill {number}, during {pending}: {text}" for text in wrong]
     finally:
@@ -260,6 +264,7 @@ def run(kills: int, index: str, seed: int) -> dict[str, Any]:
     return {
         "kills": kills,
         "index": index,
+        "encrypted": encrypted,
         "acknowledged": done,
         "killed during": dict(interrupted.most_common()),
         "unacknowledged but whole": whole,
@@ -274,10 +279,10 @@ def tokens_of(work: tuple[Any, ...]) -> list[str]:
     return [work[3]] if work[0] == "replace" else []
 
 
-def warm_up(folder: Path, index: Any) -> None:
+def warm_up(folder: Path, opened: dict[str, Any]) -> None:
     """Compile the search kernels once for all children."""
     engine: Any = TemplateEngine()
-    with Gallery(folder / "warm.gallery", engine, index=index) as gallery:
+    with Gallery(folder / "warm.gallery", engine, **opened) as gallery:
         do(gallery, ("create", "g"))
         do(gallery, ("add", "g", [("u", "t")]))
         do(gallery, ("search", "t"))
@@ -288,8 +293,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--index", default="exact", choices=("exact", "hnsw"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--encrypted", action="store_true")
     args = parser.parse_args(arguments)
-    result = run(args.kills, args.index, args.seed)
+    result = run(args.kills, args.index, args.seed, args.encrypted)
     print(json.dumps(result, indent=1))
     return 1 if result["problems"] else 0
 

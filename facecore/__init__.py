@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         SeveralFacesDetected,
         UnreadableImage,
         UserExists,
+        WrongKey,
     )
     from facecore.face.attributes import Attributes
     from facecore.face.detection import Face
@@ -84,6 +85,7 @@ _NAMES = {
         "SeveralFacesDetected",
         "UnreadableImage",
         "UserExists",
+        "WrongKey",
     ),
     "facecore.face.attributes": ("Attributes",),
     "facecore.face.detection": ("Face",),
@@ -153,6 +155,7 @@ __all__ = [
     "UnreadableImage",
     "UserExists",
     "Verification",
+    "WrongKey",
     "list_packs",
     "warmup",
 ]

@@ -28,6 +28,7 @@ __all__ = [
     "SeveralFacesDetected",
     "UnreadableImage",
     "UserExists",
+    "WrongKey",
 ]
 
 
@@ -188,6 +189,12 @@ class UserExists(FacecoreError):
     """The group already holds a face of this user."""
 
     hint_default = 'use on_existing="add" or "replace"'
+
+
+class WrongKey(FacecoreError):
+    """The gallery or archive is encrypted under another key, or not at all, or no key was given."""
+
+    hint_default = "give its key: key= in Python, or --gallery-key-file in a command"
 
 
 class IndexCorrupt(FacecoreError):

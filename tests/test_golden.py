@@ -99,6 +99,21 @@ def test_an_archive(
         check_faces(gallery, vectors)
 
 
+def test_encrypted_files(tmp_path: Path) -> None:
+    pytest.importorskip("sqlcipher3", reason="needs the extra encryption")
+    old = VERSIONS[0]
+    facts = json.loads((old / "facts.json").read_text("utf-8"))
+    vectors = np.frombuffer(base64.b64decode(facts["vectors"]), "<f4").reshape(FACES, -1)
+    engine: Any = TemplateEngine(old / "pack")
+    place, key = shutil.copytree(old.parent / "encrypted", tmp_path / "golden"), bytes(range(32))
+    for read_only in (True, False):
+        with Gallery(place / "gallery", engine, key=key, read_only=read_only) as gallery:
+            check_faces(gallery, vectors)
+    with Gallery(tmp_path / "new", engine) as gallery:
+        assert load_groups(gallery, place / "archive.sealed", key=key).faces == 38
+        check_faces(gallery, vectors)
+
+
 def test_a_saved_hnsw_index(
     golden: Path, facts: dict[str, Any], vectors: NDArray[np.float32]
 ) -> None:

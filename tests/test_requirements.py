@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 
 REPO = Path(__file__).resolve().parents[1]
 # Of other extras, .ci/run installs nothing in its lowest versions.
-EXTRAS = ("serve", "evaluation")
+EXTRAS = ("serve", "evaluation", "encryption")
 # Built or pinned elsewhere: one version, or none that a constraint could lower.
 PINNED = {"chroma-hnswlib", "facecore"}
 

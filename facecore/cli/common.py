@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -66,6 +67,19 @@ GALLERY.add_argument(
 )
 
 
+def add_key_file(command: argparse._ActionsContainer) -> None:
+    """Add ``--gallery-key-file``: the key of an encrypted gallery."""
+    command.add_argument(
+        "--gallery-key-file",
+        metavar="FILE",
+        type=Path,
+        help="key of an encrypted gallery (default: the key itself in $FACECORE_GALLERY_KEY)",
+    )
+
+
+add_key_file(GALLERY)
+
+
 class Commands:
     """A list of commands: the top level, or the subcommands of a command such as ``weights``."""
 
@@ -122,15 +136,32 @@ def engine(args: argparse.Namespace, *, isolate_decoding: bool = False) -> FaceE
     )
 
 
+def gallery_key(args: argparse.Namespace) -> bytes | None:
+    """Read the gallery's key, if one is given."""
+    from facecore.gallery.keys import as_key, read_key
+
+    if args.gallery_key_file is not None:
+        return read_key(args.gallery_key_file)
+    key = os.environ.get("FACECORE_GALLERY_KEY")
+    return as_key(key) if key else None
+
+
+def place_of(args: argparse.Namespace) -> str:
+    """Return the gallery's folder or address."""
+    from facecore.errors import InvalidParameter
+
+    place: str | None = args.gallery or os.environ.get("FACECORE_GALLERY")
+    if not place:
+        raise InvalidParameter("no gallery was named", "give --gallery, or set FACECORE_GALLERY")
+    return place
+
+
 def gallery(args: argparse.Namespace, *, read_only: bool = False) -> Gallery:
     """Open the gallery from the options."""
     from facecore import Gallery
-    from facecore.errors import InvalidParameter
     from facecore.gallery.milvus.client import is_milvus
 
-    place = args.gallery or os.environ.get("FACECORE_GALLERY")
-    if not place:
-        raise InvalidParameter("no gallery was named", "give --gallery, or set FACECORE_GALLERY")
+    place, key = place_of(args), gallery_key(args)
     return Gallery(
         place,
         engine(args),
@@ -138,4 +169,5 @@ def gallery(args: argparse.Namespace, *, read_only: bool = False) -> Gallery:
         index="auto" if is_milvus(place) else "exact",
         read_only=read_only,
         progress=sys.stderr.isatty(),
+        key=key,
     )

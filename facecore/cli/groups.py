@@ -1,12 +1,24 @@
-"""``facecore group``, ``add``, ``search`` and ``remove``: the faces of a gallery."""
+"""``facecore group``, ``add``, ``search``, ``remove`` and ``rekey``: the faces of a gallery."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facecore.cli import transfer
-from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands, add_if_many, count_faces
+from facecore.cli.common import (
+    GALLERY,
+    MODELS,
+    NO,
+    OK,
+    Answer,
+    Commands,
+    add_if_many,
+    count_faces,
+    gallery_key,
+    place_of,
+)
 from facecore.cli.common import gallery as open_gallery
 
 if TYPE_CHECKING:
@@ -56,6 +68,19 @@ exit status: 0 removed, 1 nothing to remove, 2 error
 
 example:
   facecore remove staff --user eileen --gallery door
+"""
+
+_REKEY = """\
+Encrypt a gallery, decrypt it, or change its key.
+
+Nobody may have the gallery open.  After an interruption, run the same command again.  A key is 64
+hexadecimal digits in a file that others cannot read.  Without the key, the faces are lost: keep a
+copy of it.
+
+example:
+  (umask 077; openssl rand -hex 32 > door.key)
+  facecore rekey --gallery door --new-key-file door.key
+  facecore search visitor.jpg --gallery door --gallery-key-file door.key
 """
 
 
@@ -113,6 +138,11 @@ def add_commands(commands: Commands) -> None:
     which = remove.add_mutually_exclusive_group(required=True)
     which.add_argument("--user", help="all faces of this user")
     which.add_argument("--face", help="the face with this id")
+
+    change = commands.add("rekey", _rekey, _REKEY, GALLERY)
+    to = change.add_mutually_exclusive_group(required=True)
+    to.add_argument("--new-key-file", metavar="FILE", type=Path, help="the key from now on")
+    to.add_argument("--decrypt", action="store_true", help="no key from now on")
 
 
 def _create(args: argparse.Namespace) -> Answer:
@@ -195,6 +225,18 @@ def _remove(args: argparse.Namespace) -> Answer:
         count = gallery.remove(args.group, user_id=args.user, face_id=args.face)
     lines = [f"{count_faces(count)} removed from {args.group}"]
     return {"group": args.group, "removed": count}, OK if count else NO, lines
+
+
+def _rekey(args: argparse.Namespace) -> Answer:
+    from facecore.gallery import rekey
+    from facecore.gallery.keys import read_key
+
+    new = None if args.decrypt else read_key(args.new_key_file)
+    place = place_of(args)
+    count = rekey(place, key=gallery_key(args), new_key=new)
+    done = "not encrypted" if new is None else "encrypted under the new key"
+    lines = [f"{place}: {done}, {count:,} face{'s' * (count != 1)}"]
+    return {"gallery": place, "faces": count, "encrypted": new is not None}, OK, lines
 
 
 def _group(group: Group) -> dict[str, Any]:

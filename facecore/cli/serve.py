@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from facecore.cli.common import MODELS, OK, Answer, Commands
+from facecore.cli.common import MODELS, OK, Answer, Commands, add_key_file, gallery_key
 from facecore.cli.common import engine as engine_of
 from facecore.errors import InvalidParameter
 
@@ -31,6 +31,7 @@ def add_commands(commands: Commands) -> None:
     """Add the command of this module."""
     serve = commands.add("serve", _serve, _SERVE, MODELS)
     serve.add_argument("--gallery", metavar="DIR", required=True, help="created if missing")
+    add_key_file(serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     serve.add_argument("--port", type=int, default=8080, help="0 for a free one (%(default)s)")
     access = serve.add_mutually_exclusive_group(required=True)
@@ -59,6 +60,7 @@ def _serve(args: argparse.Namespace) -> Answer:
             "leave out --host, or name access keys with --keys",
         )
     keys = None if args.no_auth else read_keys(args.keys)
+    secret = gallery_key(args)
     with bind(args.host, args.port) as sock:
         from facecore.gallery.gallery import Gallery
         from facecore.operations import FaceService, ServiceConfig
@@ -68,7 +70,7 @@ def _serve(args: argparse.Namespace) -> Answer:
         _log_lines()
         # Pictures are untrusted: one that crashes a decoder must not stop the server.
         engine = engine_of(args, isolate_decoding=os.name == "posix")
-        with Gallery(args.gallery, engine) as gallery:
+        with Gallery(args.gallery, engine, key=secret) as gallery:
             config = ServiceConfig(allow_private_addresses=args.allow_private_addresses)
             warm(engine)
             service = FaceService(engine, gallery, config)

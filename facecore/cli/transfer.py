@@ -25,7 +25,8 @@ example:
 _EXPORT = """\
 Export groups with their faces to a file, for another gallery.
 
-The file contains the templates, unencrypted: protect it like the gallery.
+The file contains the templates: protect it like the gallery.  The file of an encrypted gallery is
+encrypted under the same key; --archive-key-file names another key, and --plain encrypts nothing.
 
 example:
   facecore group export staff.jsonl --gallery door --group staff
@@ -34,7 +35,8 @@ example:
 _LOAD = """\
 Load the groups of a file written by facecore group export, or the faces of facecore embed.
 
-Existing groups receive the faces that they do not hold yet.
+Existing groups receive the faces that they do not hold yet.  An encrypted file is read with the
+key of the gallery, or with that of --archive-key-file.
 
 A file of facecore embed has no groups and users.  --group names the group.  With --user
 folder, the folder of a picture names the person, and only the largest face of each picture
@@ -58,8 +60,12 @@ def add_verbs(group: Commands) -> None:
     export = group.add("export", _export, _EXPORT, MODELS, GALLERY)
     export.add_argument("file", metavar="OUT", type=Path, help="replaced if it exists")
     export.add_argument("--group", action="append", help="may be repeated (default: all)")
+    under = export.add_mutually_exclusive_group()
+    under.add_argument("--archive-key-file", metavar="FILE", type=Path, help="encrypt the file")
+    under.add_argument("--plain", action="store_true", help="never encrypt the file")
     load = group.add("load", _load, _LOAD, MODELS, GALLERY)
     load.add_argument("file", metavar="IN", type=Path, help="from: group export, or embed")
+    load.add_argument("--archive-key-file", metavar="FILE", type=Path, help="of an encrypted file")
     load.add_argument("--group", help="for a file of facecore embed")
     load.add_argument(
         "--user", choices=("folder", "picture"), help="whose faces they are (default: folder)"
@@ -93,8 +99,16 @@ def _import(args: argparse.Namespace) -> Answer:
 def _export(args: argparse.Namespace) -> Answer:
     from facecore.gallery.archive import export_groups
 
+    key = _archive_key(args)
     with open_gallery(args, read_only=True) as gallery:
-        result = export_groups(gallery, args.file, args.group, progress=sys.stderr.isatty())
+        result = export_groups(
+            gallery,
+            args.file,
+            args.group,
+            progress=sys.stderr.isatty(),
+            key=key,
+            plain=args.plain,
+        )
     lines = [f"{result.faces:,} faces of {result.groups:,} groups written to {args.file}"]
     return {"file": str(args.file), "groups": result.groups, "faces": result.faces}, OK, lines
 
@@ -108,13 +122,19 @@ def _load(args: argparse.Namespace) -> Answer:
         raise InvalidParameter("a file of facecore embed names no group", "give --group")
     if not vectors and (args.group or args.user):
         raise InvalidParameter("--group and --user are for files of facecore embed")
-    shown = sys.stderr.isatty()
+    shown, key = sys.stderr.isatty(), _archive_key(args)
     with open_gallery(args) as gallery:
         if vectors:
             user: UserFrom = args.user or "folder"
             result = load_vectors(gallery, args.file, args.group, user=user, progress=shown)
         else:
-            result = load_groups(gallery, args.file, progress=shown)
+            result = load_groups(gallery, args.file, progress=shown, key=key)
     there = f", {result.present:,} already present" if result.present else ""
     lines = [f"{result.faces:,} faces of {result.groups:,} groups loaded{there}"]
     return result.as_dict(), OK, lines
+
+
+def _archive_key(args: argparse.Namespace) -> bytes | None:
+    from facecore.gallery.keys import read_key
+
+    return None if args.archive_key_file is None else read_key(args.archive_key_file)

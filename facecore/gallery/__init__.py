@@ -9,14 +9,16 @@ if TYPE_CHECKING:
     from facecore.gallery.archive import export_groups, load_groups
     from facecore.gallery.bulk_import import import_pictures
     from facecore.gallery.gallery import Gallery
+    from facecore.gallery.sqlite.rekey import rekey
 
-__all__ = ["Gallery", "export_groups", "import_pictures", "load_groups"]
+__all__ = ["Gallery", "export_groups", "import_pictures", "load_groups", "rekey"]
 
 _HOME = {
     "Gallery": "facecore.gallery.gallery",
     "export_groups": "facecore.gallery.archive",
     "import_pictures": "facecore.gallery.bulk_import",
     "load_groups": "facecore.gallery.archive",
+    "rekey": "facecore.gallery.sqlite.rekey",
 }
 
 

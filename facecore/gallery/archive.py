@@ -10,6 +10,7 @@ Version 1 is text with one JSON object per line, so it can be written and read i
   all bytes before that line.
 
 A reader checks the header, every line and the hash in a first pass, and stores faces in a second.
+Under a key, the same text is encrypted: see `facecore.gallery.sealed`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -33,9 +35,12 @@ from facecore.errors import (
     ContractMismatch,
     GroupExists,
     InvalidParameter,
+    WrongKey,
 )
 from facecore.gallery.enrolment import new_faces
+from facecore.gallery.keys import GalleryKey, as_key
 from facecore.gallery.records import FaceRecord, NewFace, check_name, check_text
+from facecore.gallery.sealed import SealedReader, SealedWriter, is_sealed
 from facecore.matching.similarity import as_vectors
 
 if TYPE_CHECKING:
@@ -81,12 +86,14 @@ def export_groups(
     groups: Sequence[str] | None = None,
     *,
     progress: bool = False,
+    key: GalleryKey | None = None,
+    plain: bool = False,
 ) -> Moved:
     """Write groups with their faces and templates into a file, atomically.
 
     Faces that are added or removed meanwhile may or may not be in it.  The file holds biometric
-    templates, unencrypted: protect it like the gallery.  Only its owner may read it (mode 0600).
-    Leftovers of an interrupted export to the same file are removed.
+    templates: protect it like the gallery.  Only its owner may read it (mode 0600).  Leftovers of
+    an interrupted export to the same file are removed.
 
     Parameters
     ----------
@@ -97,13 +104,23 @@ def export_groups(
         All groups by default.
     progress : bool, default False
         Show a progress bar on standard error.
+    key : bytes, str or callable, optional
+        Encrypt the file under this key, as in `facecore.Gallery`; by default under the key of the
+        gallery, if it has one.
+    plain : bool, default False
+        Do not encrypt the file of an encrypted gallery.
 
     Raises
     ------
     GroupNotFound
     InvalidParameter
-        The file cannot be written.
+        The file cannot be written; or `key` and `plain` are both given.
+    MissingExtra
+        The package cryptography is not installed.
     """
+    if plain and key is not None:
+        raise InvalidParameter("key and plain were both given", "give one of them")
+    secret = None if plain else _secret(gallery, key)
     chosen = (
         gallery.groups() if groups is None else [gallery.group(n) for n in dict.fromkeys(groups)]
     )
@@ -113,11 +130,12 @@ def export_groups(
         _bar("exporting", sum(group.size for group in chosen), "face", progress) as update,
     ):
         digest = hashlib.sha256()
+        out = stream if secret is None else SealedWriter(stream, secret)
 
         def write(value: dict[str, Any]) -> None:
             line = json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
             digest.update(line)
-            stream.write(line)
+            out.write(line)
 
         pack = gallery.engine.pack
         write(
@@ -137,10 +155,14 @@ def export_groups(
                 faces += len(records)
                 update(len(records))
         write({"groups": len(chosen), "faces": faces, "sha256": digest.hexdigest()})
+        if isinstance(out, SealedWriter):
+            out.close()
     return Moved(len(chosen), faces)
 
 
-def load_groups(gallery: Gallery, path: Path, *, progress: bool = False) -> Moved:
+def load_groups(
+    gallery: Gallery, path: Path, *, progress: bool = False, key: GalleryKey | None = None
+) -> Moved:
     """Store the groups of a file that `export_groups` wrote, with their faces.
 
     Missing groups are created; existing ones keep their title and faces, and receive the faces
@@ -154,9 +176,13 @@ def load_groups(gallery: Gallery, path: Path, *, progress: bool = False) -> Move
     path : Path
     progress : bool, default False
         Show a progress bar on standard error.
+    key : bytes, str or callable, optional
+        Of an encrypted file; by default the key of the gallery, if it has one.
 
     Raises
     ------
+    WrongKey
+        The file is encrypted under another key, or no key was given.
     ContractMismatch
         The templates belong to another vector space.
     ArchiveCorrupt
@@ -165,21 +191,38 @@ def load_groups(gallery: Gallery, path: Path, *, progress: bool = False) -> Move
     InvalidParameter
         The file cannot be read, or a newer facecore wrote it.
     """
+    secret = _secret(gallery, key)
     try:
         with path.open("rb") as stream:
             size = 2 * path.stat().st_size
             with _bar("loading", size, "B", progress) as update:
-                for _ in _Reader(stream, gallery, update):  # check all of it
+                for _ in _Reader(_unsealed(stream, secret), gallery, update):  # check all of it
                     pass
                 stream.seek(0)
-                reader, present = _Reader(stream, gallery, update), 0
+                reader, present = _Reader(_unsealed(stream, secret), gallery, update), 0
                 for part in reader:
                     present += _store(gallery, part)
     except OSError as error:
         raise InvalidParameter(f"{path} cannot be read: {error.strerror or error}") from error
     except ArchiveCorrupt as error:
         raise ArchiveCorrupt(f"{path}: {error.message}") from error
+    except WrongKey as error:
+        hint = "give its key: key= in Python, or --archive-key-file in a command"
+        raise WrongKey(f"{path}: {error.message}", hint) from error
     return Moved(reader.groups, reader.faces, present)
+
+
+def _secret(gallery: Gallery, key: GalleryKey | None) -> bytes | None:
+    return gallery.key if key is None else as_key(key)
+
+
+def _unsealed(stream: BinaryIO, key: bytes | None) -> BinaryIO:
+    """The text of a file at its start, decrypted where it is encrypted."""
+    if not is_sealed(stream):
+        return stream
+    if key is None:
+        raise WrongKey("the file is encrypted, and no key was given")
+    return io.BufferedReader(SealedReader(stream, key), 1 << 16)
 
 
 @dataclass(frozen=True, slots=True)

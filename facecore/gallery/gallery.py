@@ -24,6 +24,7 @@ from facecore.errors import (
 from facecore.gallery import enrolment
 from facecore.gallery.backend import Backend, Filter
 from facecore.gallery.duplicates import DuplicateSet, duplicate_sets
+from facecore.gallery.keys import GalleryKey, as_key
 from facecore.gallery.milvus.client import EXAMPLE, is_milvus
 from facecore.gallery.records import (
     Contract,
@@ -91,17 +92,26 @@ class Gallery:
         Open without write access, beside the process that changes the gallery.
     progress : bool, default False
         Show a progress bar on standard error while an index is built.
+    key : bytes, str or callable, optional
+        Encrypt the folder's database (extra ``encryption``): 32 bytes, or 64 hexadecimal digits,
+        or a function that returns one of these.  A new gallery takes the key, and needs the same
+        one at each opening; `facecore.gallery.rekey` changes it.
 
     Raises
     ------
+    WrongKey
+        The gallery is encrypted under another key, or it is not encrypted, or it is and no key
+        was given.
     ContractMismatch
         The gallery holds templates of another pack.
     GalleryLocked
         It is already open for writing.
     GalleryCorrupt, GalleryNotWritable
         Its database is damaged; its folder is not writable.
-    GalleryUnavailable, MissingExtra
-        The Milvus server cannot be reached; pymilvus is not installed.
+    GalleryUnavailable
+        The Milvus server cannot be reached.
+    MissingExtra
+        pymilvus is not installed; or, for a key, sqlcipher3.
     InvalidParameter
         An argument is invalid, or `read_only` is set and there is no gallery.
 
@@ -126,6 +136,7 @@ class Gallery:
         index: IndexChoice = "auto",
         read_only: bool = False,
         progress: bool = False,
+        key: GalleryKey | None = None,
     ) -> None:
         check_choice(index, "index", IndexChoice)
         self.engine = engine
@@ -134,7 +145,8 @@ class Gallery:
         self.address = os.fspath(address)
         pack = engine.pack
         self._contract = Contract(engine.contract_id, pack.name, pack.embedder.output.dimension)
-        self._backend = _open(self.address, self._contract, index, read_only, progress)
+        self.key = None if key is None else as_key(key)
+        self._backend = _open(self.address, self._contract, index, read_only, progress, self.key)
 
     def __repr__(self) -> str:
         address = re.sub("//[^/]*@", "//", self.address)  # without a password
@@ -813,9 +825,18 @@ def _filter(
 
 
 def _open(
-    address: str, contract: Contract, index: IndexChoice, read_only: bool, progress: bool
+    address: str,
+    contract: Contract,
+    index: IndexChoice,
+    read_only: bool,
+    progress: bool,
+    key: bytes | None,
 ) -> Backend:
     if is_milvus(address):
+        if key is not None:
+            raise InvalidParameter(
+                "a Milvus gallery takes no key", "encrypt the disk on which Milvus keeps its data"
+            )
         from facecore.gallery.milvus.backend import MilvusBackend
 
         return MilvusBackend(address, contract, index=index, read_only=read_only)
@@ -826,5 +847,5 @@ def _open(
     from facecore.gallery.sqlite.backend import SqliteBackend
 
     return SqliteBackend(
-        Path(address), contract, index=index, read_only=read_only, progress=progress
+        Path(address), contract, index=index, read_only=read_only, progress=progress, key=key
     )

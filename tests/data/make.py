@@ -2,6 +2,8 @@
 
 They go to a folder of the version that writes them, and never change again: test_golden.py opens
 the folders of all versions. A folder that is there is not written over.
+``python tests/data/make.py encrypted`` writes the faces of version 0.1.0 as an encrypted gallery
+and archive.
 """
 
 from __future__ import annotations
@@ -27,10 +29,12 @@ from templates import TemplateEngine, unit  # noqa: E402
 import facecore  # noqa: E402
 from facecore.gallery.archive import export_groups  # noqa: E402
 from facecore.gallery.index import HnswIndex, generations  # noqa: E402
+from facecore.gallery.sqlite.rekey import rekey  # noqa: E402
 from facecore.models.calibration_file import CalibrationFile, write_calibration  # noqa: E402
 from facecore.models.manifest import contract_id, read_manifest  # noqa: E402
 from facecore.models.packs import load_pack  # noqa: E402
 
+KEY = bytes(range(32))  # of the encrypted files
 D = 12  # numbers of a template
 FACES = 40
 # Where a face that fills a cell of the detector has its points, in cells of 32 pixels.
@@ -216,5 +220,17 @@ def main() -> None:
     (place / "facts.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
 
+def encrypted() -> None:
+    place, old = HERE / "encrypted", HERE / "v0.1.0"
+    shutil.copytree(old / "gallery", place / "gallery")
+    rekey(place / "gallery", new_key=KEY)
+    engine = TemplateEngine(old / "pack")
+    with facecore.Gallery(place / "gallery", engine, read_only=True, key=KEY) as gallery:
+        export_groups(gallery, place / "archive.sealed")
+    for path in (place / "gallery").iterdir():
+        if path.name != "gallery.db":
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+
+
 if __name__ == "__main__":
-    main()
+    encrypted() if sys.argv[1:] == ["encrypted"] else main()

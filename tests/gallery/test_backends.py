@@ -1,4 +1,4 @@
-"""What every kind of gallery does: in a folder, and on Milvus."""
+"""What every kind of gallery does: in a folder, plain or encrypted, and on Milvus."""
 
 from __future__ import annotations
 
@@ -18,18 +18,26 @@ Array = np.ndarray[Any, Any]
 ODD = "it's \"not\\ {x} or id > 0\u202e\U0001f600"
 
 
-@pytest.fixture(params=["folder", "milvus"])
+@pytest.fixture(params=["folder", "encrypted", "milvus"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "folder":
-        return str(tmp_path / "a.gallery")
+    if request.param != "milvus":
+        return str(tmp_path / f"{request.param}.gallery")
     pytest.importorskip("pymilvus", reason="needs the extra milvus")
     pytest.importorskip("milvus_lite", reason="needs the extra milvus")
     return "milvus+" + (tmp_path / "a.db").as_uri()
 
 
 @pytest.fixture
-def gallery(address: str, compact: FaceEngine) -> Iterator[Gallery]:
-    with Gallery(address, compact, index="exact") as made:
+def key(address: str) -> bytes | None:
+    if "encrypted" not in address:
+        return None
+    pytest.importorskip("sqlcipher3", reason="needs the extra encryption")
+    return bytes(range(32))
+
+
+@pytest.fixture
+def gallery(address: str, key: bytes | None, compact: FaceEngine) -> Iterator[Gallery]:
+    with Gallery(address, compact, index="exact", key=key) as made:
         made.create_group("staff", title="Staff", description="two\nlines")
         made.create_group(ODD)
         yield made
@@ -175,14 +183,14 @@ def test_templates_keep_what_they_come_with(gallery: Gallery, compact: FaceEngin
 
 
 def test_it_is_there_when_opened_again(
-    gallery: Gallery, address: str, compact: FaceEngine, astronaut: Array
+    gallery: Gallery, address: str, key: bytes | None, compact: FaceEngine, astronaut: Array
 ) -> None:
     record = gallery.add("staff", astronaut, "u")
     gallery.close()
     gallery.close()
     with pytest.raises(facecore.InvalidParameter, match="closed"):
         gallery.groups()
-    with Gallery(address, compact, read_only=True) as reader:
+    with Gallery(address, compact, read_only=True, key=key) as reader:
         assert reader.records() == [record]
         assert reader.search(astronaut)[0].face_id == record.face_id
         with pytest.raises(facecore.GalleryLocked, match="read_only"):
@@ -191,11 +199,15 @@ def test_it_is_there_when_opened_again(
 
 
 def test_another_pack_is_refused(
-    gallery: Gallery, address: str, compact: FaceEngine, mobilefacenet: FaceEngine
+    gallery: Gallery,
+    address: str,
+    key: bytes | None,
+    compact: FaceEngine,
+    mobilefacenet: FaceEngine,
 ) -> None:
     gallery.close()
     with pytest.raises(facecore.ContractMismatch, match=r"compact.*mobilefacenet"):
-        Gallery(address, mobilefacenet)
+        Gallery(address, mobilefacenet, key=key)
 
 
 def test_nothing_to_read(address: str, compact: FaceEngine) -> None:

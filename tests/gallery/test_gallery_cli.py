@@ -1,4 +1,4 @@
-"""``facecore group``, ``add``, ``search`` and ``remove``."""
+"""``facecore group``, ``add``, ``search``, ``remove`` and ``rekey``."""
 
 from __future__ import annotations
 
@@ -104,3 +104,36 @@ def test_wrong_calls(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
         cli.main(arguments)
     assert stop.value.code == 2
     assert "InvalidParameter" in capsys.readouterr().err
+
+
+def test_an_encrypted_gallery(
+    shell: Shell, pictures: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sqlcipher3", reason="needs the extra encryption")
+    first, second, archive = tmp_path / "1.key", tmp_path / "2.key", tmp_path / "archive"
+    for number, path in enumerate((first, second)):
+        path.write_text(f"{number}" * 64 + "\n")
+        path.chmod(0o600)
+    shell("group", "create", "staff")
+    shell("add", "staff", pictures[0], "eileen")
+    assert "encrypted under the new key, 1 face\n" in shell("rekey", "--new-key-file", str(first))
+    assert "WrongKey" in shell("group", "list", status=2)
+    under_first = ("--gallery-key-file", str(first))
+    assert "eileen" in shell("search", pictures[0], *under_first)
+    shell("group", "export", str(archive), *under_first)
+    assert b"eileen" not in archive.read_bytes()
+    answer = shell.json("rekey", *under_first, "--new-key-file", str(second))
+    assert answer == {"gallery": str(shell.folder), "faces": 1, "encrypted": True}
+    assert "WrongKey" in shell("group", "list", *under_first, status=2)
+    monkeypatch.setenv("FACECORE_GALLERY_KEY", "1" * 64)
+    assert "staff  1 face" in shell("group", "list")
+    assert "WrongKey" in shell("group", "load", str(archive), status=2)
+    assert "1 already" in shell("group", "load", str(archive), "--archive-key-file", str(first))
+    shell("group", "export", str(archive), "--plain")
+    assert b"eileen" in archive.read_bytes()
+    assert "not encrypted, 1 face" in shell("rekey", "--decrypt")
+    assert "is not encrypted" in shell("group", "list", status=2)
+    monkeypatch.setenv("FACECORE_GALLERY_KEY", "no key")
+    assert "the key is not 32 bytes" in shell("group", "list", status=2)
+    monkeypatch.delenv("FACECORE_GALLERY_KEY")
+    assert "staff  1 face" in shell("group", "list")

@@ -28,7 +28,7 @@ from facecore import (
     InvalidParameter,
     RecordNotFound,
 )
-from facecore.gallery.sqlite import connection, store
+from facecore.gallery.sqlite import connection
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 FACE = "0" * 32
@@ -267,16 +267,16 @@ def test_a_reader_without_a_log_notices_a_writer(
     """Where a reader may not write, SQLite reads the file as if it never changed."""
     given(filled)
     filled.close()
-    plain = store.connect
+    plain = connection.Database.connect
 
-    def refused(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    def refused(self: connection.Database, *, read_only: bool) -> sqlite3.Connection:
         if not read_only:
-            return plain(path, read_only=False)
+            return plain(self, read_only=False)
         error = sqlite3.OperationalError("unable to open database file")
         error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
         raise error
 
-    monkeypatch.setattr(store, "connect", refused)
+    monkeypatch.setattr(connection.Database, "connect", refused)
     with Gallery(folder, templates_engine, read_only=True) as reader:
         assert reader.search(template("t"))[0].user_id == "u"
         monkeypatch.undo()

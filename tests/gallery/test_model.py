@@ -36,6 +36,7 @@ class GalleryMachine(RuleBasedStateMachine):
     """Another kind of gallery overrides `address` and `clean_up`."""
 
     index = "exact"
+    key: bytes | None = None
     tokens = Bundle("tokens")
     face_ids = Bundle("face_ids")
 
@@ -57,7 +58,12 @@ class GalleryMachine(RuleBasedStateMachine):
         self.open()
 
     def open(self) -> None:
-        self.gallery = Gallery(self.where, self.engine, index=self.index)  # type: ignore[arg-type]
+        self.gallery = Gallery(
+            self.where,
+            self.engine,
+            index=self.index,  # type: ignore[arg-type]
+            key=self.key,
+        )
 
     def teardown(self) -> None:
         self.gallery.close()
@@ -192,11 +198,30 @@ class FolderMachine(GalleryMachine):
         assert [token for token in self.gone if template(token).tobytes()[64:96] in files] == []
 
 
+class EncryptedMachine(FolderMachine):
+    """An encrypted folder holds no template and no user in any form."""
+
+    key = bytes(range(32))
+
+    @precondition(lambda self: hasattr(self, "gallery"))
+    @invariant()
+    def erased(self) -> None:
+        files = b"".join(p.read_bytes() for p in Path(self.where).rglob("*") if p.is_file())
+        assert b"SQLite format" not in files
+        tokens = [*self.gone, *(token for _, token in self.faces.values())]
+        assert [token for token in tokens if template(token).tobytes()[64:72] in files] == []
+
+
 @pytest.mark.parametrize("index", ["exact", "hnsw"])
-def test_histories(monkeypatch: pytest.MonkeyPatch, index: str) -> None:
-    monkeypatch.setattr(FolderMachine, "index", index)
+@pytest.mark.parametrize("machine", [FolderMachine, EncryptedMachine])
+def test_histories(
+    monkeypatch: pytest.MonkeyPatch, index: str, machine: type[GalleryMachine]
+) -> None:
+    if machine is EncryptedMachine:
+        pytest.importorskip("sqlcipher3", reason="needs the extra encryption")
+    monkeypatch.setattr(machine, "index", index)
     for module in (saved_index, hnsw_builder):  # save the index of the smallest gallery
         monkeypatch.setattr(module, "WORTHWHILE", 1)
-    run = FolderMachine.TestCase
+    run = machine.TestCase
     run.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
     run("runTest").runTest()

@@ -57,6 +57,9 @@ class SqliteBackend:
     read_only : bool
     progress : bool
         Show a progress bar on standard error while the index is built.
+    key : bytes, optional
+        32 bytes; encrypts the store.  The index then keeps the vectors, because decrypting the
+        pages that a search fetches takes longer than the search, and it is not saved.
     """
 
     def __init__(
@@ -67,15 +70,17 @@ class SqliteBackend:
         index: Literal["auto", "exact", "hnsw"],
         read_only: bool,
         progress: bool,
+        key: bytes | None = None,
     ) -> None:
         self._contract = contract
         self._progress = progress
-        self._store = Store(folder, contract, read_only=read_only)
+        self._encrypted = key is not None
+        self._store = Store(folder, contract, read_only=read_only, key=key)
         self._rw = ReadersWriterLock()
         self._exact: IndexSync[ExactIndex] | None = None
         self._folder = folder / INDEX
         # Also without HNSW: a saved file must not keep a removed face.
-        self._saved = SavedIndex(self._folder, contract)
+        self._saved = SavedIndex(self._folder, contract, allowed=not self._encrypted)
         self._hnsw: BackgroundHnswBuilder | None = None
         try:
             # Not for "auto": at a recall of 0.999, no measurement shows HNSW to be faster than
@@ -178,8 +183,9 @@ class SqliteBackend:
 
             nearest = None if labels is not None else self._approximate(vector, limit, state)
             if nearest is None:
-                nearest = index.search(vector, limit, labels, fetch=fetch)
-            else:
+                from_store = None if self._encrypted else fetch
+                nearest = index.search(vector, limit, labels, fetch=from_store)
+            if not rows:
                 fetch(nearest[0])
             pairs = zip(*(values.tolist() for values in nearest), strict=True)
             hits = [Hit(snapshot.record(rows[i]), similarity) for i, similarity in pairs]
@@ -207,7 +213,7 @@ class SqliteBackend:
         """Bring the exact index to the snapshot's state; the caller holds the lock for writing."""
         exact = self._exact
         if exact is None or not exact.can_follow(snapshot):
-            new = ExactIndex(self._contract.dimension, keep_vectors=False)
+            new = ExactIndex(self._contract.dimension, keep_vectors=self._encrypted)
             exact = IndexSync(new, State(0, snapshot.state().removal))
         exact.follow(snapshot, progress=self._progress)
         self._exact = exact

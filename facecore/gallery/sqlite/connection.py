@@ -1,40 +1,47 @@
-"""SQLite connections: durability and schema migrations."""
+"""SQLite connections: encryption, durability and schema migrations."""
 
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
-from functools import partial
+from contextlib import closing, suppress
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from facecore._utils.atomic_files import make_private
+from facecore._utils.extras import require_extra
 from facecore._utils.forks import leak_in_children
 from facecore.errors import (
     ContractMismatch,
     GalleryCorrupt,
     GalleryNotWritable,
     InvalidParameter,
+    WrongKey,
 )
 from facecore.gallery.records import Contract
 from facecore.gallery.sqlite import digests
 from facecore.gallery.sqlite.schema import APPLICATION_ID, DIGESTS, MIGRATIONS
 
 __all__ = [
+    "PAGE",
     "PATIENCE",
+    "Database",
     "check_contract",
-    "connect",
-    "connect_frozen",
     "digest_key",
-    "lacks_columns",
     "migrate",
+    "quoted",
     "refuse_foreign",
+    "set_format",
 ]
 
 # How long a statement waits for another process, in seconds.
 PATIENCE = 10.0
 
 # Templates of 128 and of 512 numbers fill such a page well; one of 4096 bytes holds but one of 512.
-_PAGE = 8192
+PAGE = 8192
+
+# Of decrypted pages, for each connection: a page takes 10 us to decrypt, a search needs a dozen.
+_CACHE_KIB = 65_536
 
 _DURABLE = (
     "PRAGMA synchronous = FULL",  # in WAL mode: a commit returns after the log was synced
@@ -46,56 +53,160 @@ _DURABLE = (
 )
 
 
-def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Open a database in autocommit mode; the caller uses it in one thread at a time."""
-    if read_only:
-        return _open(f"{path.absolute().as_uri()}?mode=ro")
-    try:
-        make_private(path)  # SQLite gives its log and shared memory the same mode
-    except OSError as error:
-        raise GalleryNotWritable(
-            f"{path} cannot be made: {error.strerror or error}",
-            "check who may write to the folder",
-        ) from error
-    connection = _open(f"{path.absolute().as_uri()}?mode=rw")
-    try:
-        # Both only matter before the first table, and change nothing later.
-        connection.execute(f"PRAGMA page_size = {_PAGE}")
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-        if mode != "wal":
-            raise GalleryNotWritable(
-                f"{path} cannot have a write-ahead log (journal mode {mode})",
-                "keep the gallery on a local disk, not on a network share",
+_MAGIC = b"SQLite format 3\0"
+
+
+class Database:
+    """The file of a gallery, plain or encrypted, and how to open it.
+
+    SQLite opens a plain file.  SQLCipher, with SQLite's interface, encrypts each page with
+    AES-256-CBC and a random IV, and authenticates it with its number by HMAC-SHA512:
+    https://www.zetetic.net/sqlcipher/design/
+
+    Parameters
+    ----------
+    path : Path
+    key : bytes, optional
+        32 bytes; the file is plain without.
+    cipher : bool, default False
+        Open a plain file by SQLCipher too, which can copy it under a key.
+
+    Attributes
+    ----------
+    path : Path
+    driver : module
+        Its errors are those that connections raise.
+
+    Raises
+    ------
+    MissingExtra
+        SQLCipher is not installed.
+    """
+
+    def __init__(self, path: Path, key: bytes | None = None, *, cipher: bool = False) -> None:
+        self.path = path
+        self._key = key
+        self.driver: Any = sqlite3
+        if cipher or key is not None:
+            self.driver = require_extra("sqlcipher3.dbapi2", "encryption")
+
+    def check_key(self) -> None:
+        """Refuse an encrypted file without a key, and a plain one with a key; change nothing.
+
+        Raises
+        ------
+        WrongKey
+        """
+        head, size = b"", 0
+        with suppress(OSError), self.path.open("rb") as stream:
+            head, size = stream.read(len(_MAGIC)), self.path.stat().st_size
+        if not head or size % PAGE:
+            return  # new, or damaged
+        # A damaged head of a plain file still has most of its bytes.
+        plain = sum(a == b for a, b in zip(head, _MAGIC, strict=False)) > len(_MAGIC) / 2
+        if plain and self._key is not None:
+            raise WrongKey(
+                f"{self.path} is not encrypted, and a key was given",
+                "leave the key out, or encrypt the gallery: facecore rekey",
             )
-        for pragma in _DURABLE:
-            connection.execute(pragma)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        if not plain and self._key is None:
+            raise WrongKey(f"{self.path} is encrypted, or its first bytes are damaged")
+
+    def connect(self, *, read_only: bool) -> sqlite3.Connection:
+        """Open the file in autocommit mode; the caller uses it in one thread at a time."""
+        if read_only:
+            return self._open("mode=ro")
+        try:
+            make_private(self.path)  # SQLite gives its log and shared memory the same mode
+        except OSError as error:
+            raise GalleryNotWritable(
+                f"{self.path} cannot be made: {error.strerror or error}",
+                "check who may write to the folder",
+            ) from error
+        connection = self._open("mode=rw")
+        try:
+            # Both only matter before the first table, and change nothing later.
+            connection.execute(f"PRAGMA page_size = {PAGE}")
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            if mode != "wal":
+                raise GalleryNotWritable(
+                    f"{self.path} cannot have a write-ahead log (journal mode {mode})",
+                    "keep the gallery on a local disk, not on a network share",
+                )
+            for pragma in _DURABLE:
+                connection.execute(pragma)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def connect_frozen(self) -> sqlite3.Connection:
+        """Open the file on a medium that nobody can write to: no lock, no log."""
+        return self._open("mode=ro&immutable=1")
+
+    def lacks_columns(self) -> bool:
+        """Whether a table or a column that every gallery has is missing."""
+        try:
+            with (
+                closing(sqlite3.connect(":memory:")) as new,
+                closing(self.connect(read_only=True)) as found,
+            ):
+                for statements in MIGRATIONS:
+                    for statement in statements:
+                        new.execute(statement)
+                return not _columns(new) <= _columns(found)
+        except (sqlite3.Error, self.driver.Error):
+            return False
+
+    def _open(self, options: str) -> sqlite3.Connection:
+        connection: sqlite3.Connection = self.driver.connect(
+            f"{self.path.absolute().as_uri()}?{options}",
+            uri=True,
+            timeout=PATIENCE,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=_referable(self.driver.Connection),
+        )
+        leak_in_children(connection)  # https://sqlite.org/howtocorrupt.html, section 2.6
+        try:
+            if self._key is not None:
+                _unlock(connection, self._key, self.path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
 
-def connect_frozen(path: Path) -> sqlite3.Connection:
-    """Open a database on a medium that nobody can write to: no lock, no log."""
-    return _open(f"{path.absolute().as_uri()}?mode=ro&immutable=1")
+def _unlock(connection: sqlite3.Connection, key: bytes, path: Path) -> None:
+    """Give a new connection its key; raises WrongKey where that does not open the file."""
+    connection.execute("PRAGMA cipher_log_level = NONE")  # it would write to standard error
+    connection.execute(f"PRAGMA key = {quoted(key)}")
+    set_format(connection, "main")
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except connection.DatabaseError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+            raise
+        raise WrongKey(f"the key does not open {path}, or its first page is damaged") from error
+    connection.execute(f"PRAGMA cache_size = {-_CACHE_KIB}")
 
 
-class _Connection(sqlite3.Connection):
-    """One that weak references can point to."""
+def set_format(connection: sqlite3.Connection, schema: str) -> None:
+    """The format of encrypted files: that of SQLCipher 4 in any version, with larger pages."""
+    connection.execute(f"PRAGMA {schema}.cipher_compatibility = 4")
+    connection.execute(f"PRAGMA {schema}.cipher_page_size = {PAGE}")
 
 
-def _open(uri: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        uri,
-        uri=True,
-        timeout=PATIENCE,
-        isolation_level=None,
-        check_same_thread=False,
-        factory=_Connection,
-    )
-    leak_in_children(connection)  # https://sqlite.org/howtocorrupt.html, section 2.6
-    return connection
+def quoted(key: bytes) -> str:
+    """A key as SQLCipher's statements take it: as it is, without a derivation."""
+    return f"\"x'{key.hex()}'\""
+
+
+@cache
+def _referable(kind: type[sqlite3.Connection]) -> type[sqlite3.Connection]:
+    """A kind of connection that weak references can point to."""
+    return type("Connection", (kind,), {})
 
 
 def refuse_foreign(connection: sqlite3.Connection, path: Path) -> int:
@@ -178,21 +289,6 @@ def check_contract(
         )
     if meta.get("dimension") != str(contract.dimension):
         raise GalleryCorrupt(f"{path}: its dimension is {meta.get('dimension')!r}")
-
-
-def lacks_columns(path: Path) -> bool:
-    """Whether a table or a column that every gallery has is missing."""
-    try:
-        with (
-            closing(sqlite3.connect(":memory:")) as new,
-            closing(connect(path, read_only=True)) as found,
-        ):
-            for statements in MIGRATIONS:
-                for statement in statements:
-                    new.execute(statement)
-            return not _columns(new) <= _columns(found)
-    except sqlite3.Error:
-        return False
 
 
 def _columns(connection: sqlite3.Connection) -> set[tuple[str, str]]:

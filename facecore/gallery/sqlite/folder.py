@@ -10,12 +10,12 @@ from facecore._utils import file_locks
 from facecore._utils.atomic_files import make_private
 from facecore.errors import GalleryCorrupt, GalleryLocked, GalleryNotWritable, InvalidParameter
 
-__all__ = ["INDEX", "FolderLock", "claim"]
+__all__ = ["DATABASE", "INDEX", "FolderLock", "claim", "partial_copy"]
 
-LOCK, INDEX = "writer.lock", "index"
+DATABASE, LOCK, INDEX = "gallery.db", "writer.lock", "index"
 
 
-def claim(folder: Path, database: str) -> None:
+def claim(folder: Path) -> None:
     """Make a gallery's folder, for its owner alone, or make sure that it is one.
 
     Raises
@@ -35,15 +35,20 @@ def claim(folder: Path, database: str) -> None:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise GalleryNotWritable(f"{folder} cannot be used: {reason}") from error
-    if database in names:
+    if DATABASE in names:
         return
     if INDEX in names:
-        raise GalleryCorrupt(f"{folder} has no {database} any more")
+        raise GalleryCorrupt(f"{folder} has no {DATABASE} any more")
     if names - {LOCK}:
         raise InvalidParameter(
             f"{folder} is not a gallery and not empty: {min(names)!r} is in it",
             "name an empty or a new folder",
         )
+
+
+def partial_copy(folder: Path) -> Path:
+    """The copy of the database that `rekey` is making; only its process may have it."""
+    return folder / f"{DATABASE}.rekey"
 
 
 class FolderLock:

@@ -152,7 +152,7 @@ class BackgroundHnswBuilder:
 
         False where a removal came between: it is to catch up first.
         """
-        if self._store.read_only or self._sync is None:
+        if self._store.read_only or self._sync is None or not self._saved.allowed:
             return True
         with self._store.unchanged(), self._store.snapshot() as snapshot:
             state, at, size = snapshot.state(), self._sync.state, snapshot.size()

@@ -42,6 +42,8 @@ class SavedIndex:
     folder : Path
         The gallery's folder of indexes.
     contract : Contract
+    allowed : bool, default True
+        Whether files may hold the faces; if not, nothing is saved, and what is there is deleted.
 
     Attributes
     ----------
@@ -54,10 +56,11 @@ class SavedIndex:
         a removal must not make an open gallery write its whole index again.
     """
 
-    def __init__(self, folder: Path, contract: Contract) -> None:
+    def __init__(self, folder: Path, contract: Contract, *, allowed: bool = True) -> None:
         self._root = folder / _KIND
         self._exact = folder / "exact"  # facecore 0.1.0 saved the exact index too
         self._contract = contract
+        self.allowed = allowed
         self.face = self.reached = 0
         self.pending = False
         self._unknown = False  # the files may hold any face
@@ -65,9 +68,11 @@ class SavedIndex:
     def repair(self, snapshot: Snapshot) -> None:
         """Delete what the store no longer holds, and what a crash left.  For the writer only."""
         mark = generations.watermark(self._root)
-        if mark is not None and _fits(mark, snapshot):
+        if self.allowed and mark is not None and _fits(mark, snapshot):
             self.face = self.reached = int(mark["face"])
             self._clean(generations.sweep)
+        elif not self.allowed:
+            self._clean(generations.discard)
         else:
             self._warn(snapshot, "it cannot be read" if mark is None else _OTHER_FACES)
             self._clean(generations.discard)

@@ -21,19 +21,17 @@ from facecore.errors import (
 from facecore.gallery.records import Contract
 from facecore.gallery.sqlite.connection import (
     PATIENCE,
+    Database,
     check_contract,
-    connect,
-    connect_frozen,
     digest_key,
-    lacks_columns,
     migrate,
     refuse_foreign,
 )
-from facecore.gallery.sqlite.folder import FolderLock, claim
+from facecore.gallery.sqlite.folder import DATABASE, FolderLock, claim, partial_copy
 from facecore.gallery.sqlite.schema import DIGESTS, READABLE
 from facecore.gallery.sqlite.transaction import WAY_BACK, Snapshot, Transaction
 
-__all__ = ["Store", "file_size"]
+__all__ = ["Store", "file_size", "translate_errors"]
 
 log = logging.getLogger("facecore.gallery")
 
@@ -68,9 +66,13 @@ class Store:
         Contract of the engine; an existing gallery must have the same.
     read_only : bool
         Open without write access, beside the process that writes.
+    key : bytes, optional
+        32 bytes; the database is encrypted under this key.
 
     Raises
     ------
+    WrongKey
+        The database is encrypted under another key, or not at all.
     ContractMismatch
         The templates belong to another vector space.
     GalleryLocked
@@ -84,8 +86,11 @@ class Store:
         gallery.
     """
 
-    def __init__(self, folder: Path, contract: Contract, *, read_only: bool) -> None:
-        self.path = folder / "gallery.db"
+    def __init__(
+        self, folder: Path, contract: Contract, *, read_only: bool, key: bytes | None = None
+    ) -> None:
+        self.path = folder / DATABASE
+        self._database = Database(self.path, key)
         # Strings: making a Path takes longer than the call of stat.
         self._names = [f"{self.path}{suffix}" for suffix in ("", "-wal", "-shm")]
         self.read_only = read_only
@@ -102,11 +107,14 @@ class Store:
         self._writer: sqlite3.Connection | None = None
         self._frozen: tuple[int, ...] | None = None  # the file as opened, on a read-only medium
         try:
+            self._database.check_key()
             if read_only:
                 self._open_reader()
             else:
-                claim(folder, self.path.name)
+                claim(folder)
                 self._lock = FolderLock(folder)
+                with contextlib.suppress(OSError):
+                    partial_copy(folder).unlink(missing_ok=True)  # of a process that died
                 self._open_writer()
             with self.snapshot():
                 pass  # check that a connection works
@@ -116,8 +124,8 @@ class Store:
 
     def _open_writer(self) -> None:
         new = not self.path.exists()
-        with _translate_errors(self.path):
-            self._writer = connect(self.path, read_only=False)
+        with translate_errors(self._database):
+            self._writer = self._database.connect(read_only=False)
             migrate(self._writer, self.path)
             self._writer.execute("BEGIN IMMEDIATE")
             try:
@@ -139,11 +147,12 @@ class Store:
                 f"there is no gallery in {self.path.parent}",
                 "check the folder; without read_only, a gallery is made",
             )
-        with _translate_errors(self.path):
+        before = self._identities()[0]
+        with translate_errors(self._database):
             try:
-                self._free.append(connect(self.path, read_only=True))
+                self._free.append(self._database.connect(read_only=True))
                 version = refuse_foreign(self._free[0], self.path)
-            except sqlite3.OperationalError as error:
+            except self._database.driver.OperationalError as error:
                 refused = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
                 if error.sqlite_errorcode & 0xFF not in refused or self._log_bytes():
                     raise
@@ -151,8 +160,12 @@ class Store:
                     connection.close()
                 # Readers share memory through a file, which a read-only medium has no place for.
                 self._frozen = self._look()
-                self._free = [connect_frozen(self.path)]
+                self._free = [self._database.connect_frozen()]
                 version = refuse_foreign(self._free[0], self.path)
+            if self._identities()[0] != before:
+                raise GalleryLocked(
+                    f"{self.path} was replaced while it was being opened", "open it again"
+                )
             if not version:
                 raise InvalidParameter(f"there is no gallery in {self.path.parent} yet")
             if version < READABLE:
@@ -173,7 +186,7 @@ class Store:
                 f"{self.path.parent} may not be written from here, and another process changes it",
                 "open it again; to follow the changes, allow this user to write in the folder",
             )
-        with _translate_errors(self.path):
+        with translate_errors(self._database):
             connection = self._take()
             try:
                 connection.execute("BEGIN")
@@ -195,7 +208,7 @@ class Store:
         self.check_usable()
         if self._writer is None:
             raise GalleryLocked(f"{self.path.parent} was opened with read_only=True")
-        with self._changing, _translate_errors(self.path):
+        with self._changing, translate_errors(self._database):
             self.check_usable()  # it may have been closed while this thread waited
             self._writer.execute("BEGIN IMMEDIATE")
             changes = Transaction(
@@ -228,7 +241,7 @@ class Store:
                 self._writer.execute(f"PRAGMA busy_timeout = {patience}")
                 if self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                     reason = "another process is reading"
-            except sqlite3.Error as error:
+            except self._database.driver.Error as error:
                 reason = " ".join(str(error).split())
             finally:
                 self._writer.execute(f"PRAGMA busy_timeout = {1000 * PATIENCE:.0f}")
@@ -246,7 +259,7 @@ class Store:
         with self.change() as changes:
             changes.rewrite_templates()
             changes.commit()
-        with self._changing, _translate_errors(self.path):
+        with self._changing, translate_errors(self._database):
             if self._writer is not None:
                 # `execute` would stop after the first page.
                 self._writer.executescript("PRAGMA incremental_vacuum")
@@ -332,8 +345,8 @@ class Store:
             if self._free:
                 return self._free.pop()
         if self._frozen is not None:
-            return connect_frozen(self.path)
-        return connect(self.path, read_only=True)
+            return self._database.connect_frozen()
+        return self._database.connect(read_only=True)
 
     def _give(self, connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
@@ -354,23 +367,23 @@ def file_size(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _translate_errors(path: Path) -> Iterator[None]:
+def translate_errors(database: Database) -> Iterator[None]:
     """Turn errors of SQLite into errors of the gallery, by SQLite's result code."""
     try:
         yield
-    except sqlite3.Error as error:
-        raise _translated(error, path) from error
+    except database.driver.Error as error:
+        raise _translated(error, database) from error
 
 
-def _translated(error: sqlite3.Error, path: Path) -> FacecoreError:
+def _translated(error: sqlite3.Error, database: Database) -> FacecoreError:
     full = getattr(error, "sqlite_errorcode", 0)
     code = full & 0xFF
     if not full and "UTF-8" in str(error):  # the text may hold what was stored
-        return GalleryCorrupt(f"{path}: a text is not what was stored")
-    text = f"{path}: {' '.join(str(error).split())}"
+        return GalleryCorrupt(f"{database.path}: a text is not what was stored")
+    text = f"{database.path}: {' '.join(str(error).split())}"
     if code in _DAMAGED or full == sqlite3.SQLITE_IOERR_SHORT_READ:
         return GalleryCorrupt(text)
-    if code == sqlite3.SQLITE_ERROR and lacks_columns(path):
+    if code == sqlite3.SQLITE_ERROR and database.lacks_columns():
         return GalleryCorrupt(text)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return GalleryLocked(f"{text}, for {PATIENCE:g} s")

@@ -336,7 +336,7 @@ class Transaction(Snapshot):
                 "INSERT INTO groups (name, title, description, created) VALUES (?, ?, ?, ?)",
                 (name, title, description, to_microseconds(datetime.now(UTC))),
             )
-        except sqlite3.IntegrityError as error:
+        except self._connection.IntegrityError as error:
             raise GroupExists(f"the gallery has a group {name!r} already") from error
         return self.group(name)
 
@@ -389,7 +389,7 @@ class Transaction(Snapshot):
         rows = [self._row(i, f, group, t) for i, f, t in zip(ids, faces, templates, strict=True)]
         try:
             self._connection.executemany("INSERT INTO faces VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-        except sqlite3.IntegrityError as error:
+        except self._connection.IntegrityError as error:
             raise InvalidParameter(
                 f"a face of one of these ids is in the gallery already: {faces[0].face_id}"
                 + (f" .. {faces[-1].face_id}" if len(faces) > 1 else ""),
@@ -434,7 +434,7 @@ class Transaction(Snapshot):
         run("UPDATE templates SET vector = zeroblob(length(vector)) WHERE id = ?", rows)
         try:
             run("DELETE FROM faces WHERE id = ?", rows)
-        except sqlite3.DatabaseError as error:
+        except self._connection.DatabaseError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
                 raise
             self._connection.execute("REINDEX faces")  # an index does not fit a damaged row

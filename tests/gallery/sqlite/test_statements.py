@@ -18,14 +18,14 @@ from facecore.gallery.sqlite import connection
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every SQL statement of the galleries that the test opens."""
     found: list[str] = []
-    opened = connection._open
+    opened = connection.Database._open
 
-    def traced(uri: str) -> sqlite3.Connection:
-        made = opened(uri)
+    def traced(self: connection.Database, options: str) -> sqlite3.Connection:
+        made = opened(self, options)
         made.set_trace_callback(found.append)
         return made
 
-    monkeypatch.setattr(connection, "_open", traced)
+    monkeypatch.setattr(connection.Database, "_open", traced)
     return found
 
 
