@@ -1,11 +1,13 @@
-"""Step 2 of the detector: a dense network learns YuNet's twelve head tensors.
+"""Step 2 of the detector: a dense network learns the labels of scenes.py, in YuNet's format.
 
-The student answers in YuNet's own format, so one decoder serves both.  Probabilities are
-learnt with soft cross-entropy on every cell, boxes and landmarks with a smooth L1 loss on
-the cells where the teacher sees a face, weighted by its score (dense distillation: no
-anchor assignment is needed, because the teacher has made it).
+The network answers in YuNet's own format, so one decoder serves both.  For each face, the cells
+near its middle at the stride of its size are to say so; cells around these, and those of faces
+that do not count, are not asked; all others are to say no.  Boxes and landmarks are learnt with a
+smooth L1 loss relative to the face's size.  Scenes are mirrored and given whole quarter turns when
+they are read, so that every roll occurs.
 
-    python weights/training/detector.py --scenes DIR --out RUN      # resumes by itself
+    python weights/training/detector.py --scenes DIR --out RUN \\
+        --begin-with weights/compact/detector.onnx
     python weights/training/detector.py --out RUN --export detector.onnx
 """
 
@@ -13,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import queue
 import threading
 import time
@@ -24,42 +25,42 @@ import cv2
 import numpy as np
 import onnx
 import torch
+from assignment import FACE, OUTPUTS, placed, targets_of
 from numpy.typing import NDArray
-from onnxfile import save_half
-from scenes import OUTPUTS
+from onnx import numpy_helper
+from onnxfile import load_widened, save_half
 from torch import Tensor, nn
 from torch.nn import functional
 
 
 def unit(inner: int, outer: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inner, outer, 3, stride, 1, bias=False),
-        nn.BatchNorm2d(outer),
-        nn.ReLU(inplace=True),
-    )
+    return nn.Sequential(nn.Conv2d(inner, outer, 3, stride, 1), nn.ReLU(inplace=True))
 
 
 class Residual(nn.Module):
+    """Two convolutions; begins as the identity, so that a trained network may get one more."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            unit(channels, channels),
-            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
+        self.body = nn.Sequential(unit(channels, channels), nn.Conv2d(channels, channels, 3, 1, 1))
+        nn.init.zeros_(self.body[1].weight)
+        nn.init.zeros_(self.body[1].bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(x + self.body(x))
 
 
 class Detector(nn.Module):
-    """BGR 0..255 -> cls, obj (after sigmoid), bbox and kps for the strides 8, 16 and 32."""
+    """BGR 0..255 -> cls, obj (after sigmoid), bbox and kps for the strides 8, 16 and 32.
+
+    There is no batch norm: the network goes on from exported weights, in which it was folded.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.stage8 = nn.Sequential(unit(3, 16, 2), unit(16, 24, 2), unit(24, 32, 2), Residual(32))
-        self.stage16 = nn.Sequential(unit(32, 48, 2), Residual(48))
-        self.stage32 = nn.Sequential(unit(48, 64, 2), Residual(64))
+        self.stage16 = nn.Sequential(unit(32, 48, 2), Residual(48), Residual(48))
+        self.stage32 = nn.Sequential(unit(48, 64, 2), Residual(64), Residual(64))
         # Top-down path (Lin et al. 2017, doi:10.1109/CVPR.2017.106).
         self.lateral = nn.ModuleList(nn.Conv2d(c, 32, 1) for c in (32, 48, 64))
         self.heads = nn.ModuleList(
@@ -114,25 +115,38 @@ def degrade(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
     return np.asarray(image, np.uint8)
 
 
-def batches(
-    folder: Path, size: int, seed: int, skip: int
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float16]]]:
-    """Endless shuffled batches; the first 256 scenes are left for validation."""
+Batch = tuple[NDArray[np.uint8], NDArray[np.float32]]
+
+
+def batch_of(
+    images: NDArray[np.uint8], labels: NDArray[np.float32], rng: np.random.Generator
+) -> Batch:
+    drawn = [placed(degrade(a, rng), b, rng) for a, b in zip(images, labels, strict=True)]
+    return np.stack([image for image, _ in drawn]), np.stack([targets_of(r) for _, r in drawn])
+
+
+def batches(folder: Path, size: int, seed: int, skip: int) -> Iterator[Batch]:
+    """Endless random batches of what scenes.py has written so far, but for the first 256.
+
+    Scenes without a face come twice as often as they were drawn, and those with a face that the
+    teacher did not see half as often again.
+    """
     images = np.load(folder / "images.npy", mmap_mode="r")
-    targets = np.load(folder / "targets.npy", mmap_mode="r")
-    box: queue.Queue[tuple[NDArray[np.uint8], NDArray[np.float16]]] = queue.Queue(maxsize=6)
+    labels = np.load(folder / "labels.npy", mmap_mode="r")
+    box: queue.Queue[Batch] = queue.Queue(maxsize=6)
 
     def fill() -> None:
-        at = 0
-        for epoch in range(10**6):
-            rng = np.random.default_rng([seed, epoch])
-            order = 256 + rng.permutation(len(images) - 256)
-            for start in range(0, len(order) - size + 1, size):
-                at += 1
-                if at <= skip:
-                    continue
-                rows = np.sort(order[start : start + size])
-                box.put((np.stack([degrade(images[r], rng) for r in rows]), targets[rows]))
+        share = np.empty(0)
+        for at in range(skip, 10**9):
+            rng = np.random.default_rng([seed, at])
+            count = int((folder / "done").read_text())
+            if count != len(share):
+                kinds = labels[:count, :, 0]
+                unseen = ((kinds == FACE) & np.isnan(labels[:count, :, 5])).any(axis=1)
+                share = np.where((kinds == 0).all(axis=1), 2.0, np.where(unseen, 1.5, 1.0))
+                share[:256] = 0
+            rows = np.sort(rng.choice(count, size, replace=False, p=share / share.sum()))
+            box.put(batch_of(images[rows], labels[rows], rng))
 
     threading.Thread(target=fill, daemon=True).start()
     while True:
@@ -142,19 +156,22 @@ def batches(
 def losses(answers: list[Tensor], target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy of the probabilities, smooth L1 of boxes and of landmarks."""
     answer = torch.cat(answers, dim=1).float()
-    cls, obj = target[..., 0], target[..., 1]
-    score = (cls * obj).clamp(0).sqrt()
-    sure = score * (score > 0.3)
-    mass = sure.sum() + 1
+    asked, face = (target[..., 0] >= 0).float(), (target[..., 0] > 0).float()
+    mass = face.sum() + 1
     entropy = functional.binary_cross_entropy_with_logits
-    # Cells without a face are many and easy: they weigh a tenth, unless the student sees one.
+    # Cells without a face are many and easy: they weigh a tenth, unless the network sees one.
     believed = (answer[..., 0].sigmoid() * answer[..., 1].sigmoid()).sqrt().detach()
-    weight = 0.1 + torch.maximum(score, believed)
-    found = (weight * entropy(answer[..., 0], cls, reduction="none")).sum() / mass
-    found = found + (weight * entropy(answer[..., 1], obj, reduction="none")).sum() / mass
-    error = functional.smooth_l1_loss(answer[..., 2:], target[..., 2:], beta=0.05, reduction="none")
-    box = (error[..., :4].mean(-1) * sure).sum() / mass
-    points = (error[..., 4:].mean(-1) * sure).sum() / mass
+    weight = asked * (0.1 + torch.maximum(face, believed))
+    found = (weight * entropy(answer[..., 0], face, reduction="none")).sum() / mass
+    found = found + (weight * entropy(answer[..., 1], face, reduction="none")).sum() / mass
+    known = face * target[..., 6].isfinite()
+    scale = (4 / target[..., 1].clamp(min=1))[..., None]
+    wanted = target[..., 2:].nan_to_num()
+    error = functional.smooth_l1_loss(
+        answer[..., 2:] * scale, wanted * scale, beta=0.05, reduction="none"
+    )
+    box = (error[..., :4].mean(-1) * face).sum() / mass
+    points = (error[..., 4:].mean(-1) * known).sum() / (known.sum() + 1)
     return found, box, points
 
 
@@ -162,20 +179,51 @@ def to_input(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
 
 
+def load_exported(path: Path) -> dict[str, Tensor]:
+    """The weights of an exported network, by the names of its convolutions.
+
+    ``/detector/stage8/stage8.0/stage8.0.0/Conv`` is the module ``stage8.0.0``.
+    """
+    model = load_widened(path)
+    stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    state = {}
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            parts = node.name.strip("/").split("/")[1:-1]
+            kept = [a for a, b in zip(parts, [*parts[1:], ""], strict=True) if not b.startswith(a)]
+            for kind, name in zip(("weight", "bias"), node.input[1:], strict=True):
+                state[".".join([*kept, kind])] = torch.tensor(stored[name])
+    return state
+
+
+def begin(student: Detector, start: Path) -> None:
+    """Take over an exported network, or a run's average; blocks that it lacks stay as they are."""
+    if start.suffix == ".onnx":
+        state = load_exported(start)
+    else:
+        saved = torch.load(start / "checkpoint.pt", map_location="cpu")["average"]
+        state = {k.removeprefix("module."): v for k, v in saved.items() if k != "n_averaged"}
+    missing, unknown = student.load_state_dict(state, strict=False)
+    if unknown:
+        raise SystemExit(f"{start}: no place for {unknown}")
+    print(f"begins with {start}; new: {missing}", flush=True)
+
+
 def train(args: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(1)
     args.out.mkdir(parents=True, exist_ok=True)
-    student = Detector().to(device, memory_format=torch.channels_last)
+    student = Detector()
+    if args.begin_with:
+        begin(student, args.begin_with)
+    student = student.to(device, memory_format=torch.channels_last)
     average = torch.optim.swa_utils.AveragedModel(
-        student, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
+        student, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
     )
     optimizer = torch.optim.AdamW(student.parameters(), lr=args.lr, weight_decay=0.01)
     steps, warmup, step = args.images // args.batch, 200, 0
-    if args.begin_with:
-        start = torch.load(args.begin_with / "checkpoint.pt", map_location=device)["average"]
-        average.load_state_dict(start)
-        student.load_state_dict(average.module.state_dict())
     checkpoint = args.out / "checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device)
@@ -183,34 +231,37 @@ def train(args: argparse.Namespace) -> None:
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
-    held_images = np.load(args.scenes / "images.npy", mmap_mode="r")[:256]
-    held_answers = np.load(args.scenes / "targets.npy", mmap_mode="r")[:256]
-    held_targets = torch.from_numpy(held_answers.astype(np.float32)).to(device)
+    held = [
+        np.load(args.scenes / f"{name}.npy", mmap_mode="r")[:256] for name in ("images", "labels")
+    ]
+    held_images, held_answers = batch_of(held[0], held[1], np.random.default_rng(0))
+    held_targets = torch.from_numpy(held_answers).to(device)
     source = batches(args.scenes, args.batch, args.seed, skip=step)
     started, first = time.time(), step
     while step < steps:
-        cosine = 0.5 + 0.5 * math.cos(math.pi * step / steps)
-        rate = args.lr * min(1.0, (step + 1) / warmup) * cosine
+        # Constant, then falling to nothing: the end may be put off while a run goes on.
+        falling = min(1.0, (steps - step) * args.batch / args.decay)
+        rate = args.lr * min(1.0, (step + 1) / warmup) * falling
         for group in optimizer.param_groups:
             group["lr"] = max(rate, args.lr * 1e-3)
         images, target = next(source)
         with torch.autocast(device.type, torch.bfloat16):
             answers = student(to_input(images, device).to(memory_format=torch.channels_last))
-        found, box, points = losses(answers, torch.from_numpy(target).to(device).float())
+        found, box, points = losses(answers, torch.from_numpy(target).to(device))
         optimizer.zero_grad(set_to_none=True)
         (found + 5 * box + 10 * points).backward()
         nn.utils.clip_grad_norm_(student.parameters(), 5.0)
         optimizer.step()
         average.update_parameters(student)
         step += 1
-        if step % 500 == 0 or step == steps:
+        if step % 125 == 0 or step == steps:
             average.eval()
             with torch.inference_mode():
-                held = [
+                parts = [
                     average.module(to_input(held_images[i : i + 64], device))
                     for i in range(0, 256, 64)
                 ]
-                joined = [torch.cat([h[k] for h in held]) for k in range(3)]
+                joined = [torch.cat([h[k] for h in parts]) for k in range(3)]
                 check = losses(joined, held_targets)
             record = {
                 "step": step, "images": step * args.batch, "found": found.item(), "box": box.item(),
@@ -252,10 +303,12 @@ def main() -> None:
     )
     parser.add_argument("--scenes", type=Path, help="what scenes.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and log")
-    parser.add_argument("--begin-with", type=Path, help="run whose weights to go on from")
+    parser.add_argument("--begin-with", type=Path, help="run, or exported network, to go on from")
     parser.add_argument("--images", type=int, default=320_000, help="images seen in all")
+    parser.add_argument("--decay", type=int, default=80_000, help="images of the falling rate")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--export", type=Path, help="write the ONNX file and stop")
     args = parser.parse_args()

@@ -1,0 +1,82 @@
+"""The detector's training: labels that turn with the picture, and cells that decode to them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from facecore.face.decoders import yunet
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "weights" / "training"))
+assignment = pytest.importorskip("assignment")
+SIDE = assignment.SIDE
+
+Array = np.ndarray[Any, Any]
+
+
+def label(x: float, y: float, width: float, height: float) -> Array:
+    points = [(0.3, 0.4), (0.7, 0.4), (0.5, 0.6), (0.35, 0.8), (0.65, 0.8)]
+    corner = np.array([x - width / 2, y - height / 2])
+    marks = corner + np.array(points) * (width, height)
+    far = (corner[0] + width, corner[1] + height)
+    return np.array([assignment.FACE, *corner, *far, *marks.ravel()])
+
+
+def decoded(targets: Array) -> tuple[Array, Array]:
+    """The targets as if a network had answered them."""
+    heads, start = [], 0
+    for stride in (8, 16, 32):
+        cells = (SIDE // stride) ** 2
+        heads.append(targets[start : start + cells].astype(np.float32))
+        start += cells
+    parts = [slice(0, 1), slice(0, 1), slice(2, 6), slice(6, 16)]
+    outputs = [head[None, :, part] for part in parts for head in heads]
+    return yunet(outputs, (SIDE, SIDE), (8, 16, 32), 0.5)
+
+
+@pytest.mark.parametrize("size", [13, 24, 50, 120, 300])
+@pytest.mark.parametrize("seed", range(8))
+def test_every_cell_that_is_asked_answers_the_label(size: float, seed: int) -> None:
+    rows = label(120, 131, 0.9 * size, size)[None].astype(np.float32)
+    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+    _, moved = assignment.placed(picture, rows, np.random.default_rng(seed))
+    targets = assignment.targets_of(moved)
+    points, scores = decoded(targets)
+    assert len(scores) > 0
+    for found in points.reshape(-1, 14):
+        np.testing.assert_allclose(found, moved[0, 1:], atol=0.05)
+    assert (targets[:, 0] == -1).any()
+    assert (targets[:, 0] == 0).sum() > 500
+
+
+def test_the_landmarks_move_with_the_picture() -> None:
+    rows = label(90, 140, 60, 80)[None].astype(np.float32)
+    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
+    for (x, y), colour in zip(rows[0, 5:].reshape(5, 2), colours, strict=True):
+        cv2.circle(picture, (round(x), round(y)), 2, colour, -1)
+    mirrored = 0
+    for seed in range(20):
+        turned, moved = assignment.placed(picture, rows, np.random.default_rng(seed))
+        marks = np.round(moved[0, 5:].reshape(5, 2)).astype(int)
+        seen = [tuple(int(v) for v in turned[y, x]) for x, y in marks]
+        if seen != colours:  # mirrored: the left eye is the right one now
+            mirrored += 1
+            assert seen == [colours[k] for k in (1, 0, 2, 4, 3)]
+        across, down = marks[1] - marks[0], marks[3:].mean(0) - marks[:2].mean(0)
+        assert across[0] * down[1] - across[1] * down[0] > 0  # a face, not its mirror image
+    assert 3 < mirrored < 17
+
+
+def test_faces_that_do_not_count_are_not_asked() -> None:
+    rows = label(128, 128, 60, 80)[None].astype(np.float32)
+    rows[0, 0] = assignment.IGNORED
+    targets = assignment.targets_of(rows)
+    assert not (targets[:, 0] > 0).any()
+    assert (targets[:, 0] == -1).sum() > 60
+    assert not assignment.targets_of(rows[:0]).any()
