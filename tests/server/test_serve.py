@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib.util
 import json
 import os
 import signal
@@ -52,6 +53,12 @@ def test_start_and_stop(tmp_path: Path, number: int) -> None:
     keys.write_text(f"door-1 {SECRET}\n")
     keys.chmod(0o600)
     access = ["--keys", str(keys)] if number == signal.SIGTERM else ["--no-auth"]
+    encrypted = number == signal.SIGTERM and importlib.util.find_spec("sqlcipher3") is not None
+    if encrypted:
+        secret = tmp_path / "gallery.key"
+        secret.write_text("5" * 64 + "\n")
+        secret.chmod(0o600)
+        access += ["--gallery-key-file", str(secret)]
     command = [sys.executable, "-m", "facecore.cli", "serve", "--port", "0", *access]
     process = subprocess.Popen(
         [*command, "--gallery", str(tmp_path / "gallery"), "--json"],
@@ -79,6 +86,8 @@ def test_start_and_stop(tmp_path: Path, number: int) -> None:
     lines = [json.loads(line) for line in rest.splitlines()]
     assert [line["code"] for line in lines] == [expected]
     assert SECRET not in rest
+    with (tmp_path / "gallery" / "gallery.db").open("rb") as stream:
+        assert stream.read(6).startswith(b"SQLite") != encrypted
 
 
 def test_a_signal_just_before_the_server_listens(
