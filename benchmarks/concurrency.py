@@ -1,6 +1,7 @@
 """Do 8 threads that add, remove and search, and 2 searching processes, get serial answers?
 
     python -m benchmarks concurrency [--seconds 60] [--threads 8] [--readers 2] [--index hnsw]
+        [--encrypted]
 
 Logs every change with its result, and every search with the state of the store that it saw: the
 last addition and the last removal.  Afterwards, replays all changes serially in order of their ids
@@ -11,16 +12,17 @@ states must agree with the clock: a search that began after a change was acknowl
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import random
-import sqlite3
 import sys
 import tempfile
 import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,14 +65,16 @@ _answered_at = threading.local()
 
 def record_states() -> None:
     """Make every search record the state of the store that it saw."""
-    plain = SqliteBackend._best
+    plain = SqliteBackend._current
 
-    def search(self: Any, vector: Any, limit: int, labels: Any, index: Any, snapshot: Any) -> Any:
-        state = snapshot.state()
-        _answered_at.state = (state.face, state.removal)
-        return plain(self, vector, limit, labels, index, snapshot)
+    @contextlib.contextmanager
+    def current(self: SqliteBackend, groups: Any = ()) -> Iterator[Any]:
+        with plain(self, groups) as found:
+            state = found[2]
+            _answered_at.state = (state.face, state.removal)
+            yield found
 
-    SqliteBackend._best = search  # type: ignore[method-assign]
+    SqliteBackend._current = current  # type: ignore[method-assign]
 
 
 def ask(gallery: Gallery, token: str, groups: list[str] | None, log: Log) -> None:
@@ -117,15 +121,18 @@ def worker(gallery: Gallery, number: int, deadline: float, log: Log) -> None:
         log.errors.append(traceback.format_exc())
 
 
-def reader(address: str, index: Any, number: int, deadline: float, results: Any) -> None:
+def reader(
+    address: str, opened: dict[str, Any], number: int, ready: Any, deadline: Any, results: Any
+) -> None:
     """Search in a separate process."""
     log = Log()
     record_states()
     rng = random.Random(1000 + number)
     engine: Any = TemplateEngine()
     try:
-        with Gallery(address, engine, index=index, read_only=True) as gallery:
-            while time.monotonic() < deadline:
+        with Gallery(address, engine, read_only=True, **opened) as gallery:
+            ready.release()
+            while time.monotonic() < deadline.value:
                 some = gallery.records(None, rng.randrange(max(1, len(gallery))), 1)
                 token = some[0].user_id if some else "nobody"
                 ask(gallery, token, rng.choice([None, ["b"]]), log)
@@ -196,39 +203,48 @@ _maxima: dict[int, tuple[list[int], Any]] = {}
 
 
 def run(
-    folder: Path, seconds: float, threads: int = 8, readers: int = 2, index: Any = "exact"
+    folder: Path,
+    seconds: float,
+    threads: int = 8,
+    readers: int = 2,
+    index: Any = "exact",
+    key: bytes | None = None,
 ) -> dict[str, Any]:
     """Run all workers on a gallery in an empty folder; return the result as JSON types."""
     record_states()
+    opened = {"index": index, "key": key}
     engine: Any = TemplateEngine()
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     logs = [Log() for _ in range(threads)]
-    with Gallery(folder, engine, index=index) as gallery:
+    with Gallery(folder, engine, **opened) as gallery:
         for group in GROUPS:
             gallery.create_group(group)
         gallery.search(template("nobody"))
-        # A spawned process imports first; its time starts after that.
-        deadline = time.monotonic() + seconds + 3 * bool(readers)
+        ready, deadline = context.Semaphore(0), context.Value("d", float("inf"))
         processes = [
-            context.Process(target=reader, args=(str(folder), index, i, deadline, results))
+            context.Process(target=reader, args=(str(folder), opened, i, ready, deadline, results))
             for i in range(readers)
         ]
+        for process in processes:
+            process.start()
+        for _ in processes:  # a spawned process imports first
+            ready.acquire(timeout=60)
+        deadline.value = time.monotonic() + seconds
         workers = [
-            threading.Thread(target=worker, args=(gallery, i, deadline, log))
+            threading.Thread(target=worker, args=(gallery, i, deadline.value, log))
             for i, log in enumerate(logs)
         ]
-        for one in (*processes, *workers):
-            one.start()
+        for thread in workers:
+            thread.start()
         for thread in workers:
             thread.join()
         logs += [results.get(timeout=120) for _ in processes]
         for process in processes:
             process.join()
         left = {record.id for record in gallery.records(limit=10**9)}
-        with sqlite3.connect(f"{folder.absolute().as_uri()}/gallery.db?mode=ro", uri=True) as db:
-            removals = [row[0] for row in db.execute("SELECT face FROM removals ORDER BY seq")]
-        db.close()
+        with gallery._backend._store.snapshot() as snapshot:  # type: ignore[attr-defined]
+            removals = [row[0] for row in snapshot._all("SELECT face FROM removals ORDER BY seq")]
         kind = gallery.stats().index
     outcome = verify(logs, removals)
     wanted = {a[2] for log in logs for a in log.added} - set(removals)
@@ -244,6 +260,7 @@ def run(
         "threads": threads,
         "readers": readers,
         "index at the end": kind,
+        "encrypted": key is not None,
         **answers,
         "removals": len(removals),
         **outcome,
@@ -256,10 +273,16 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--readers", type=int, default=2)
     parser.add_argument("--index", default="exact", choices=("exact", "hnsw"))
+    parser.add_argument("--encrypted", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = run(
-            Path(folder) / "a.gallery", args.seconds, args.threads, args.readers, args.index
+            Path(folder) / "a.gallery",
+            args.seconds,
+            args.threads,
+            args.readers,
+            args.index,
+            bytes(range(32)) if args.encrypted else None,
         )
     print(json.dumps(result, indent=1))
     return 1 if result["problems"] else 0

@@ -12,13 +12,17 @@ from benchmarks import concurrency
 from facecore.gallery.sqlite.backend import SqliteBackend
 
 
-@pytest.mark.parametrize("index", ["exact", "hnsw"])
+@pytest.mark.parametrize(
+    ("index", "key"), [("exact", None), ("hnsw", None), ("exact", bytes(range(32)))]
+)
 def test_answers_are_those_of_a_serial_run(
-    folder: Path, index: Any, monkeypatch: pytest.MonkeyPatch
+    folder: Path, index: Any, key: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SqliteBackend, "_best", SqliteBackend._best)  # put back at the end
+    if key is not None:
+        pytest.importorskip("sqlcipher3", reason="needs the extra encryption")
+    monkeypatch.setattr(SqliteBackend, "_current", SqliteBackend._current)  # put back at the end
     seconds = float(os.environ.get("FACECORE_SECONDS", "2"))
-    result = concurrency.run(folder, seconds, index=index)
+    result = concurrency.run(folder, seconds, index=index, key=key)
     assert result["problems"] == []
     assert result["searches in threads"] > 0
     assert result["searches in readers"] > 0
