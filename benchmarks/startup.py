@@ -5,8 +5,9 @@
 
 Every process first imports `cv2, onnxruntime, numpy`.  The steps after that are facecore's:
 `import facecore`, opening an engine, the first comparison of two files and, for contrast, the
-second.  "imported first" is a process that imports facecore before anything else.  Whole
-processes are also timed from outside.  Memory is the resident set and its anonymous part, next to
+second; or the first search in a gallery.  "imported first" is a process that imports facecore
+before anything else.  Whole processes are also timed from outside.  Times are wall clock and, where
+other load disturbs it, processor time.  Memory is the resident set and its anonymous part, next to
 a process that only imports `cv2, onnxruntime` (Linux).  All figures are medians.
 """
 
@@ -25,15 +26,17 @@ from tqdm import tqdm
 
 from benchmarks._measuring import arguments, describe, machine, write_json
 from benchmarks._pictures import london, pair
+from facecore import FaceEngine, Gallery
 
 PREPARE = """
 import json, sys, time
-start = time.perf_counter()
+start, busy = time.perf_counter(), time.process_time()
 times, marks = {}, {}
 def mark(name):
-    global start
-    now = time.perf_counter()
-    times[name], start = now - start, time.perf_counter()
+    global start, busy
+    times[name] = time.perf_counter() - start
+    times[name + ", processor"] = time.process_time() - busy
+    start, busy = time.perf_counter(), time.process_time()
 def memory(name):
     with open("/proc/self/status") as file:
         lines = [line.split() for line in file if line.startswith(("VmRSS", "RssAnon"))]
@@ -56,6 +59,15 @@ mark("first compare")
 engine.compare(*sys.argv[2:4])
 mark("second compare")
 """
+SEARCH = """
+engine = facecore.FaceEngine(sys.argv[1])
+vector = engine.sample(sys.argv[2])
+engine.embed(vector)
+mark("to the vector")
+gallery = facecore.Gallery(sys.argv[4], engine, read_only=True)
+gallery.search(vector)
+mark("open and search")
+"""
 MEMORY = """
 import cv2, onnxruntime
 memory("base")
@@ -77,7 +89,11 @@ KINDS = {
     "imported": BASE + OWN,
     "imported first": OWN,
     "to the first result": BASE + OWN + FIRST,
+    "to the first search": OWN + SEARCH,
 }
+
+
+SEARCH_STEPS = ("import facecore", "to the vector", "open and search")
 
 
 def process(program: str, *arguments: str) -> dict[str, Any]:
@@ -105,20 +121,37 @@ def times(count: int, *arguments: str) -> dict[str, dict[str, float]]:
     }
 
 
+def fill(folder: Path, pack: str, count: int) -> str:
+    """Make a gallery of random templates; return its folder."""
+    rng, engine = np.random.default_rng(0), FaceEngine(pack)
+    dimension = engine.pack.embedder.output.dimension
+    with Gallery(folder, engine) as gallery:
+        gallery.create_group("all")
+        for start in range(0, count, 10_000):
+            ids = [str(i) for i in range(start, min(start + 10_000, count))]
+            rows = rng.standard_normal((len(ids), dimension), np.float32)
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+            gallery.add_templates("all", rows, ids, contract=engine.contract_id)
+    return str(folder)
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--pack", default="compact")
     parser.add_argument("--processes", type=int, default=20, help="of each kind")
+    parser.add_argument("--faces", type=int, default=100_000, help="in the gallery")
     parser.add_argument("--comparisons", type=int, default=1000, help="before memory is read again")
     args = parser.parse_args()
     facts = machine(("onnxruntime", "opencv-python-headless"))
     print(describe(facts))
     with tempfile.TemporaryDirectory() as name:
         a, b = map(str, pair(Path(name)))
-        medians = times(args.processes, args.pack, a, b)
+        gallery = fill(Path(name) / "gallery", args.pack, args.faces)
+        medians = times(args.processes, args.pack, a, b, gallery)
         files = [str(path) for path in london()] or [a, b]
         runs = [process(MEMORY, args.pack, str(args.comparisons), *files) for _ in range(3)]
     base, first = medians["base alone"], medians["to the first result"]
+    search = medians["to the first search"]
     print(f"{'milliseconds':44} {'ms':>9} {'x base':>7}")
     rows = {
         "import cv2, onnxruntime, numpy (base)": base["base"],
@@ -130,6 +163,8 @@ def main() -> None:
         "from the base to the first result": sum(
             first[step] for step in ("import facecore", "FaceEngine()", "first compare")
         ),
+        f"import facecore to a search of {args.faces:,}": sum(search[s] for s in SEARCH_STEPS),
+        "the same, processor time": sum(search[f"{step}, processor"] for step in SEARCH_STEPS),
         "whole process: base alone": base["whole process"],
         "whole process: import facecore alone": medians["imported first"]["whole process"],
         "whole process: two comparisons": first["whole process"],

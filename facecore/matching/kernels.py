@@ -9,7 +9,10 @@ Each width gets its own kernel: with a constant number of columns, LLVM compiles
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import platform
+import shutil
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -18,10 +21,13 @@ from typing import Any
 
 import numba
 from numba import float32, int32, njit, uintp
+from numba.core.registry import cpu_target
 
 from facecore.models.registry import cache_root
 
 __all__ = ["PAIRS_HEAD", "cache_folder", "compile_kernel"]
+
+log = logging.getLogger("facecore.matching")
 
 _CHUNK = 128  # rows that stay in the L1 cache while each probe passes over them
 _SCAN_SIGNATURE = (
@@ -66,14 +72,26 @@ def _drop(least: Any, rows: Any, lower: Any, upper: Any, count: int) -> int:
 
 
 def cache_folder() -> Path | None:
-    """Create the cache folder for this version's machine code; None if it is not writable."""
+    """Create the cache folder for this version's machine code; None if it must not be used.
+
+    Each version of the kernels, Numba, llvmlite and Python, and each kind of processor, has its
+    own folder: machines that share a home directory never load each other's code.  Who can write
+    to the folder can run code in this process, so it must belong to this user alone.
+    """
     source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
     python = "".join(map(str, sys.version_info[:2]))
-    name = f"numba{numba.__version__}-llvmlite{version('llvmlite')}-py{python}-{source}"
+    processor = str(cpu_target.target_context.codegen().magic_tuple())  # as Numba compiles for
+    name = (
+        f"numba{numba.__version__}-llvmlite{version('llvmlite')}-py{python}-{source}"
+        f"-{platform.machine()}-{hashlib.sha256(processor.encode()).hexdigest()[:12]}"
+    )
     folder = cache_root().parent / "kernels" / name
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
     except OSError:
+        return None
+    if hasattr(os, "geteuid") and (found.st_uid != os.geteuid() or found.st_mode & 0o077):
         return None
     return folder if os.access(folder, os.W_OK) else None
 
@@ -86,18 +104,22 @@ def compile_kernel(name: str, width: int, cache: Path | None = None) -> Callable
     name : {"scan", "pairs"}
     width : int
     cache : Path, optional
-        Folder that keeps the machine code for the next process.
+        Folder that keeps the machine code for the next process.  Without effect where it cannot
+        be read or written.
     """
     build = {"scan": _build_scan, "pairs": _build_pairs}[name]
-    if cache is None:
-        return build(width, False)
-    config: Any = numba.config
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(cache)  # read while the kernel is decorated
-    try:
-        return build(width, True)
-    finally:
-        config.CACHE_DIR = before
+    if cache is not None:
+        config: Any = numba.config
+        before = config.CACHE_DIR
+        config.CACHE_DIR = str(cache)  # read while the kernel is decorated
+        try:
+            return build(width, True)
+        except Exception as error:  # a full disk, a damaged file
+            log.warning("%s: the kernels' machine code is not kept: %s", cache, error)
+            shutil.rmtree(cache, ignore_errors=True)  # the next process starts it again
+        finally:
+            config.CACHE_DIR = before
+    return build(width, False)
 
 
 def _build_scan(width: int, cache: bool) -> Callable[..., int]:

@@ -101,9 +101,10 @@ def warmup(*dimensions: int, cache: bool | None = None) -> None:
     *dimensions : int
         Dimensions of the embedders; by default that of the default pack.
     cache : bool, optional
-        Whether to keep the machine code in the user's cache folder for later processes.  Each
-        version of the kernels, Numba, llvmlite and Python uses a separate folder.  By default
-        the environment variable ``FACECORE_KERNEL_CACHE=1`` enables the cache.
+        Whether to keep the machine code in the user's cache folder for later processes, which
+        then load it in a fraction of the time.  Each version of the kernels, Numba, llvmlite and
+        Python, and each kind of processor, uses a separate folder.  True by default; the
+        environment variable ``FACECORE_KERNEL_CACHE=0`` changes that.
     """
     if not dimensions:
         from facecore.models.packs import find_pack
@@ -118,7 +119,7 @@ def kernel(
 ) -> Callable[..., int]:
     """Return the kernel for codes of `width` columns; compile it on the first call."""
     if cache is None:
-        cache = os.environ.get(CACHE_SWITCH, "") == "1"
+        cache = os.environ.get(CACHE_SWITCH, "") != "0"
     if (name, width) not in _kernels:
         with FORK_LOCK:  # a forked child would inherit Numba's locks in a locked state
             if (name, width) not in _kernels:

@@ -207,11 +207,34 @@ facecore.warmup(16)
 from facecore.matching import scanning
 print(sum(scanning._kernels["scan", 32].stats.cache_hits.values()))
 """
-    places = {"FACECORE_CACHE": str(tmp_path), "FACECORE_KERNEL_CACHE": "1"}
-    assert python(code, **places) == "0"
-    assert python(code, **places) == "1"
+    place = {"FACECORE_CACHE": str(tmp_path)}
+    assert python(code, **place) == "0"
+    assert python(code, **place) == "1"
     (folder,) = (tmp_path / "kernels").iterdir()
     assert "numba" in folder.name
     assert folder.stat().st_mode & 0o077 == 0
-    assert python(code, FACECORE_CACHE=str(tmp_path / "other")) == "0"
+    other = {"FACECORE_CACHE": str(tmp_path / "other"), "FACECORE_KERNEL_CACHE": "0"}
+    assert python(code, **other) == "0"
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+def test_a_cache_that_cannot_be_trusted_or_read_is_not_used(tmp_path: Path) -> None:
+    code = """
+import facecore
+facecore.warmup(16)
+from facecore.matching import kernels, scanning
+print(kernels.cache_folder() is not None, type(scanning._kernels["scan", 32]).__name__)
+"""
+    place = {"FACECORE_CACHE": str(tmp_path)}
+    assert python(code, **place) == "True CPUDispatcher"
+    (folder,) = (tmp_path / "kernels").iterdir()
+    (index,) = folder.rglob("*.nbi")
+    index.write_bytes(index.read_bytes()[:20])
+    assert python(code, **place) == "True CPUDispatcher"
+    assert not list(folder.iterdir())  # the next process starts it again
+    folder.chmod(0o770)
+    assert python(code, **place) == "False CPUDispatcher"
+    assert not list(folder.iterdir())
+    (tmp_path / "file").touch()
+    assert python(code, FACECORE_CACHE=str(tmp_path / "file")) == "False CPUDispatcher"

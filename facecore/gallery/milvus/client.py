@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from facecore._utils.extras import require_extra
 from facecore.errors import GalleryLocked, GalleryUnavailable, InvalidParameter
@@ -174,6 +173,8 @@ def _parse(address: str) -> tuple[str, Path | None, str]:
         place = parts.hostname + ("" if port is None else f":{port}")
         return f"{_PREFIX}{parts.scheme}://{place}{parts.path.rstrip('/')}", None, target
     if parts.scheme == "file" and not parts.netloc and parts.path.endswith(".db"):
+        from urllib.request import url2pathname  # takes 20 ms to import
+
         folder = Path(url2pathname(parts.path)).absolute()
         if not folder.parent.is_dir():
             raise InvalidParameter(f"{folder.parent} is not a folder", "make it first")

@@ -263,7 +263,7 @@ class Snapshot:
             One is missing, or is no vector of unit length.
         """
         blobs = [row[-1] for row in rows]
-        if any(blob is None or len(blob) != 4 * self._dimension for blob in blobs):
+        if None in blobs or not set(map(len, blobs)) <= {4 * self._dimension}:
             raise GalleryCorrupt(f"a template does not have {self._dimension} numbers")
         vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), self._dimension)
         if not are_unit(vectors):
