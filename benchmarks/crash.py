@@ -1,12 +1,14 @@
 """kill -9 at random moments while a gallery changes: does every acknowledged change survive?
 
     python -m benchmarks crash [--kills 200] [--index hnsw] [--seed 0] [--encrypted]
+        [--faults 200]
 
 A child process adds, replaces and removes faces, deletes groups, compacts, and closes and reopens
 the gallery, which saves the index.  It reports each operation to its parent before and after.
 The parent kills it, opens the gallery and checks it: all acknowledged operations must be present,
 the pending one completely or not at all, and nothing else.  No file may contain a removed
-template.
+template.  With --faults N, one in N writes and syncs of the child fails with EIO: an operation must
+then work, or raise GalleryNotWritable and change nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from typing import Any
 import numpy as np
 from templates import TemplateEngine, template
 
-from facecore import Gallery
+from benchmarks import _faults
+from facecore import Gallery, GalleryNotWritable
 from facecore.gallery.sqlite import hnsw_builder, saved_index
 
 GROUPS = ("staff", "visitors")
@@ -38,6 +41,7 @@ KEY = bytes(range(32))
 # A face is (group, user, token); its template belongs to the token.
 Face = tuple[str, str, str]
 State = dict[str, Counter[Face]]
+FAILED = ("failed",)
 
 
 def apply(state: State, work: tuple[Any, ...]) -> State:
@@ -105,23 +109,51 @@ def choose(rng: random.Random, state: State, count: int) -> tuple[Any, ...]:
     }[kind]
 
 
-def child(folder: Path, opened: dict[str, Any], state: State, seed: int, pipe: int) -> None:
+def child(
+    folder: Path, opened: dict[str, Any], state: State, seed: int, pipe: int, faults: int
+) -> None:
     """Change the gallery until this process is killed."""
     rng = random.Random(seed)
-    engine: Any = TemplateEngine()
-    gallery = Gallery(folder, engine, **opened)
+    if faults:
+        _faults.begin(faults, seed)
+    gallery = reopened(folder, opened)
     count = seed * 1_000_000
     while True:
         work = choose(rng, state, count)
         tell(pipe, work)
+        count += 1
         if work == ("reopen",):
             gallery.close()
-            gallery = Gallery(folder, engine, **opened)
+            gallery = reopened(folder, opened)
         else:
-            do(gallery, work)
+            try:
+                do(gallery, work)
+            except GalleryNotWritable:
+                if not faults:
+                    raise
+                tell(pipe, FAILED)
+                tell_difference(pipe, gallery, state, work)
+                continue
         tell(pipe, None)
         state = apply(state, work)
-        count += 1
+
+
+def reopened(folder: Path, opened: dict[str, Any]) -> Gallery:
+    engine: Any = TemplateEngine()
+    while True:
+        try:
+            return Gallery(folder, engine, **opened)
+        except GalleryNotWritable:
+            if "LD_PRELOAD" not in os.environ:
+                raise
+
+
+def tell_difference(pipe: int, gallery: Gallery, state: State, work: tuple[Any, ...]) -> None:
+    """Report a gallery that a failed operation changed."""
+    expected = Counter(face[:2] for faces in state.values() for face in faces.elements())
+    holds = Counter((record.group, record.user_id) for record in gallery.records(limit=10**9))
+    if holds != expected:
+        tell(pipe, ("wrong", f"{work[:2]} failed, and changed {holds - expected}"))
 
 
 def tell(pipe: int, what: object) -> None:
@@ -142,7 +174,7 @@ def heard(data: bytes) -> list[Any]:
 
 
 def run_child(
-    folder: Path, opened: dict[str, Any], state: State, seed: int, delay: float
+    folder: Path, opened: dict[str, Any], state: State, seed: int, delay: float, faults: int
 ) -> list[Any]:
     """Start a child, kill it `delay` seconds after its first report; return its reports."""
     reading, writing = os.pipe()
@@ -151,7 +183,7 @@ def run_child(
     if not process:
         try:
             os.close(reading)
-            child(folder, opened, state, seed, writing)
+            child(folder, opened, state, seed, writing, faults)
         except BaseException:
             import traceback
 
@@ -225,7 +257,9 @@ def difference(state: State, possible: list[State]) -> str:
     )
 
 
-def run(kills: int, index: str, seed: int, encrypted: bool = False) -> dict[str, Any]:
+def run(
+    kills: int, index: str, seed: int, encrypted: bool = False, faults: int = 0
+) -> dict[str, Any]:
     """Kill `kills` children on one gallery; return the result as JSON types."""
     # Makes a gallery of a few hundred faces behave like one of millions.
     for module in (saved_index, hnsw_builder):
@@ -237,23 +271,30 @@ def run(kills: int, index: str, seed: int, encrypted: bool = False) -> dict[str,
     state: State = {}
     tokens: dict[bytes, str] = {}
     interrupted: Counter[str] = Counter()
-    problems, done, whole = [], 0, 0
+    problems, done, failed, whole = [], 0, 0, 0
     try:
         warm_up(folder.parent, opened)
         for number in range(kills):
-            told = run_child(folder, opened, state, seed * 100_003 + number, rng.expovariate(4))
-            pending = None
+            told = run_child(
+                folder, opened, state, seed * 100_003 + number, rng.expovariate(4), faults
+            )
+            pending, since = None, []
             for work in told:
                 if work is None:
-                    state, pending = apply(state, pending), None
+                    state, pending, since = apply(state, pending), None, []
                     done += 1
+                elif work == FAILED:
+                    # Its commit may have reached the log, and be there after the kill.
+                    since.append(pending)
+                    pending = None
+                    failed += 1
+                elif work[0] == "wrong":
+                    problems.append(work[1])
                 else:
                     pending = work
                     for token in tokens_of(work):
                         tokens[template(token).tobytes()] = token
-            possible = [state]
-            if pending is not None:
-                possible.append(apply(state, pending))
+            possible = [state, *(apply(state, work) for work in [*since, pending] if work)]
             interrupted[pending[0] if pending else "nothing"] += 1
             before = state
             state, wrong = check(folder, opened, possible, tokens)
@@ -266,6 +307,7 @@ def run(kills: int, index: str, seed: int, encrypted: bool = False) -> dict[str,
         "index": index,
         "encrypted": encrypted,
         "acknowledged": done,
+        "failed": failed,
         "killed during": dict(interrupted.most_common()),
         "unacknowledged but whole": whole,
         "faces at the end": sum(state.values(), Counter()).total(),
@@ -294,8 +336,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--index", default="exact", choices=("exact", "hnsw"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--encrypted", action="store_true")
+    parser.add_argument("--faults", type=int, default=0, metavar="N", help="one in N fails")
     args = parser.parse_args(arguments)
-    result = run(args.kills, args.index, args.seed, args.encrypted)
+    if args.faults:
+        with tempfile.TemporaryDirectory() as place:
+            _faults.run_again(Path(place))
+    result = run(args.kills, args.index, args.seed, args.encrypted, args.faults)
     print(json.dumps(result, indent=1))
     return 1 if result["problems"] else 0
 

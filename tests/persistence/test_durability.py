@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,7 @@ from templates import template
 
 from facecore import Gallery, GalleryNotWritable
 from facecore.gallery.archive import export_groups
+from facecore.gallery.sqlite.connection import changing
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -33,15 +36,15 @@ def test_every_commit_is_synced(folder: Path, templates_engine: Any) -> None:
     }  # fmt: skip
 
 
-def test_kills(tmp_path: Path) -> None:
-    """As `python -m benchmarks crash`, which kills 200 times; FACECORE_KILLS says how often."""
+def crash(tmp_path: Path, *options: str) -> Any:
+    """Run `python -m benchmarks crash`; FACECORE_KILLS says how often it kills."""
     kills = os.environ.get("FACECORE_KILLS", "20")
     code = (
         f"import runpy, sys; sys.path.append({str(REPO)!r});"
         "runpy.run_module('benchmarks', run_name='__main__', alter_sys=True)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "crash", "--kills", kills],
+        [sys.executable, "-c", code, "crash", "--kills", kills, *options],
         cwd=tmp_path,
         env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
@@ -53,6 +56,35 @@ def test_kills(tmp_path: Path) -> None:
     assert result["problems"] == []
     assert result["kills"] == int(kills)
     assert result["acknowledged"] > 0
+    return result
+
+
+def test_kills(tmp_path: Path) -> None:
+    crash(tmp_path)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or shutil.which("cc") is None, reason="needs a C compiler on Linux"
+)
+def test_kills_on_a_failing_disk(tmp_path: Path) -> None:
+    """One in 40 writes and syncs fails: an operation works, or raises and changes nothing."""
+    assert crash(tmp_path, "--faults", "40")["failed"] > 0
+
+
+def test_an_error_that_ends_its_transaction(tmp_path: Path) -> None:
+    """The rollback does not hide it."""
+
+    def fail(database: sqlite3.Connection) -> None:
+        with changing(database):
+            database.execute("ROLLBACK")
+            raise OSError("on purpose")
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as database:
+        with pytest.raises(OSError, match="on purpose"):
+            fail(database)
+        with changing(database):
+            database.execute("CREATE TABLE t (a)")
+        assert database.execute("SELECT count(*) FROM t").fetchone() == (0,)
 
 
 CHILD = """
@@ -227,6 +259,7 @@ def test_what_a_killed_export_left_is_removed(folder: Path, templates_engine: An
         import os
         from pathlib import Path
         from facecore.gallery.archive import export_groups
+from facecore.gallery.sqlite.connection import changing
         gallery.templates = lambda *_: os._exit(0)
         export_groups(gallery, Path({str(archive)!r}))
 """

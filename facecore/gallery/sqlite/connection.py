@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = [
     "PAGE",
     "PATIENCE",
     "Database",
+    "changing",
     "check_contract",
     "digest_key",
     "migrate",
@@ -234,8 +236,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Bring the schema up to date, whole or not at all."""
     if refuse_foreign(connection, path) == len(MIGRATIONS):
         return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with changing(connection):
         version = refuse_foreign(connection, path)
         for statements in MIGRATIONS[version:]:
             for statement in statements:
@@ -244,10 +245,18 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             _add_digests(connection)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+@contextmanager
+def changing(connection: sqlite3.Connection) -> Iterator[None]:
+    """A transaction that is committed at the end, and rolled back after an error."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
         connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
+    finally:
+        if connection.in_transaction:  # some errors end the transaction by themselves
+            connection.execute("ROLLBACK")
 
 
 def _add_digests(connection: sqlite3.Connection) -> None:

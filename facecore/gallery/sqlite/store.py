@@ -22,6 +22,7 @@ from facecore.gallery.records import Contract
 from facecore.gallery.sqlite.connection import (
     PATIENCE,
     Database,
+    changing,
     check_contract,
     digest_key,
     migrate,
@@ -127,14 +128,9 @@ class Store:
         with translate_errors(self._database):
             self._writer = self._database.connect(read_only=False)
             migrate(self._writer, self.path)
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
+            with changing(self._writer):
                 check_contract(self._writer, self._contract, self.path, fill=True)
                 self._key = digest_key(self._writer, self.path)
-                self._writer.execute("COMMIT")
-            except BaseException:
-                self._writer.execute("ROLLBACK")
-                raise
         self._files = self._identities()
         if new:
             for folder in self.path.absolute().parents:  # any of them may be new
