@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -209,3 +210,21 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
     assert out.strip() == GalleryNotWritable.__name__
     assert names(folder) == {"gallery.db", "writer.lock"}
     assert len(everything(folder, templates_engine, A)[1]) == 299
+
+
+@pytest.mark.parametrize("broken", ["make_private", "sync", "os.replace"])
+def test_a_failing_disk(
+    folder: Path, templates_engine: Any, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    fill(folder, templates_engine, A)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"facecore.gallery.sqlite.rekey.{broken}", fail)
+        with pytest.raises(GalleryNotWritable, match=os.strerror(errno.EIO)):
+            rekey(folder, key=A, new_key=B)
+    assert names(folder) == {"gallery.db", "writer.lock"}
+    assert len(everything(folder, templates_engine, A)[1]) == 299
+    assert rekey(folder, key=A, new_key=B) == 299

@@ -10,7 +10,13 @@ from contextlib import closing
 from pathlib import Path
 
 from facecore._utils.atomic_files import make_private, sync, sync_folder
-from facecore.errors import GalleryCorrupt, GalleryLocked, InvalidParameter, WrongKey
+from facecore.errors import (
+    GalleryCorrupt,
+    GalleryLocked,
+    GalleryNotWritable,
+    InvalidParameter,
+    WrongKey,
+)
 from facecore.gallery.index import generations
 from facecore.gallery.keys import GalleryKey, as_key
 from facecore.gallery.sqlite.connection import (
@@ -79,6 +85,8 @@ def rekey(
     lock = FolderLock(place)
     try:
         return _rekey(place, old, new)
+    except OSError as error:
+        raise GalleryNotWritable(f"{place}: {error.strerror or error}") from error
     finally:
         lock.release()
 
