@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sqlite3
 import sys
 from contextlib import closing
@@ -17,7 +18,6 @@ from facecore.errors import (
     InvalidParameter,
     WrongKey,
 )
-from facecore.gallery.index import generations
 from facecore.gallery.keys import GalleryKey, as_key
 from facecore.gallery.sqlite.connection import (
     PAGE,
@@ -109,7 +109,8 @@ def _rekey(folder: Path, old: bytes | None, new: bytes | None) -> int:
                 _export(connection, copy, new)
                 count = _check(target, connection)
                 sync(copy)
-                generations.discard(folder / INDEX / "hnsw")
+                if (folder / INDEX).exists():
+                    shutil.rmtree(folder / INDEX)  # it holds plain vectors, and is built again
                 if sys.platform == "win32":
                     connection.close()  # an open file cannot be replaced
                 os.replace(copy, path)
