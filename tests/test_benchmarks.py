@@ -154,7 +154,8 @@ def test_fresh_processes(files: tuple[Path, Path]) -> None:
     names = [str(path) for path in files]
     first = startup.process(startup.KINDS["to the first result"], "compact", *names)["times"]
     assert {"base", "import facecore", "FaceEngine()", "first compare"} < first.keys()
-    assert sum(first.values()) - first["whole process"] < first["whole process"]
+    steps = [seconds for step, seconds in first.items() if not step.endswith(", processor")]
+    assert sum(steps) - first["whole process"] < first["whole process"]
     marks = startup.process(startup.MEMORY, "compact", "2", *names)["marks"]
     assert 0 < marks["base RssAnon"] < marks["first RssAnon"] < marks["last VmRSS"]
 

@@ -20,6 +20,8 @@ from facecore.models.registry import DEFAULT_PACK
 __all__ = ["ScanBlock", "afford_numpy", "kernel", "scan", "warmup"]
 
 CACHE_SWITCH = "FACECORE_KERNEL_CACHE"
+# "numpy": never import Numba, which takes 110 MB and two seconds of processor time at first.
+KERNELS_SWITCH = "FACECORE_KERNELS"
 
 # Number of products (rows times probes) computed with NumPy before the process imports Numba and
 # compiles.  They take about as long as compiling: a command that searches once never waits for
@@ -94,7 +96,9 @@ def warmup(*dimensions: int, cache: bool | None = None) -> None:
 
     Call this at start-up in a process that searches large galleries.  Importing facecore
     compiles nothing, comparing two images needs no kernel, and NumPy searches small galleries.
-    `FaceEngine.warmup` does this for its own pack, and runs the models once.
+    `FaceEngine.warmup` does this for its own pack, and runs the models once.  With the
+    environment variable ``FACECORE_KERNELS=numpy``, NumPy searches all galleries and nothing is
+    compiled (docs/small-machines.md).
 
     Parameters
     ----------
@@ -110,7 +114,7 @@ def warmup(*dimensions: int, cache: bool | None = None) -> None:
         from facecore.models.packs import find_pack
 
         dimensions = (find_pack(DEFAULT_PACK).embedder.output.dimension,)
-    for dimension in dimensions:
+    for dimension in () if _never_compile() else dimensions:
         kernel("scan", Codes.width(dimension), cache)
 
 
@@ -130,9 +134,15 @@ def kernel(
     return _kernels[name, width]
 
 
+def _never_compile() -> bool:
+    return os.environ.get(KERNELS_SWITCH) == "numpy"
+
+
 def afford_numpy(products: int) -> bool:
     """Whether NumPy computes `products` faster than compiling a kernel first; counts them if so."""
     global _numpy_products
+    if _never_compile():
+        return True
     if _numpy_products + products > _NUMPY_PRODUCTS:
         return False
     _numpy_products += products

@@ -200,6 +200,21 @@ print("numba" in sys.modules)
     assert python(code) == "False False True"
 
 
+def test_numpy_alone_if_asked_for() -> None:
+    code = """
+import sys, numpy as np, facecore
+from facecore.gallery.index import ExactIndex
+from facecore.matching import scanning
+scanning._NUMPY_PRODUCTS = 0
+facecore.warmup()
+index = ExactIndex(128)
+index.add(np.arange(128), np.eye(128, dtype=np.float32))
+assert index.search(np.eye(128, dtype=np.float32), 1)[0][:, 0].tolist() == list(range(128))
+print("numba" in sys.modules)
+"""
+    assert python(code, FACECORE_KERNELS="numpy") == "False"
+
+
 def test_machine_code_is_kept_where_no_other_version_finds_it(tmp_path: Path) -> None:
     code = """
 import facecore
