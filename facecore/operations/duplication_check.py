@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -43,7 +42,6 @@ ATTACK: SubCode = "205"
 FOUND: SubCode = "233"
 
 _MOST_GROUPS = 10
-_COMMAS = "[,\N{FULLWIDTH COMMA}]"  # the document's own example has the wide one
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +179,9 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
 
 def _check(context: Context, values: Values) -> tuple[list[str], bool]:
     """Check what the table cannot; return the groups to search, and whether to register."""
-    codes = []
-    if text := values["FaceGroupCodes"]:
-        codes = list(dict.fromkeys(filter(None, map(str.strip, re.split(_COMMAS, text)))))
+    codes: list[str] = []
+    if values["FaceGroupCodes"]:
+        codes = list(values.lists["FaceGroupCodes"])
         if not 1 <= len(codes) <= _MOST_GROUPS:
             raise OperationError(
                 INVALID_PARAMETER,

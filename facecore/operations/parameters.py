@@ -42,6 +42,9 @@ class Parameter:
     when : mapping of str to tuple of str
         Values of other parameters with which this one is looked at; otherwise it counts as
         absent.
+    separator : str
+        Regular expression between the items of a list; "" if the value is not a list.  A tuple
+        is such a list too: its items may hold separators.
     ignored : bool
         Reserved: accepted in every value, and without effect.
     missing, invalid : Code
@@ -54,6 +57,7 @@ class Parameter:
     allowed: tuple[str, ...] = ()
     pattern: str = ""
     when: Conditions = field(default_factory=dict)
+    separator: str = ""
     ignored: bool = False
     missing: Code = MISSING_PARAMETER
     invalid: Code = INVALID_PARAMETER
@@ -143,11 +147,14 @@ class Values:
     ----------
     texts : mapping of str to str
         Every parameter of the table that is looked at; "" where it is absent.
+    lists : mapping of str to tuple of str
+        The items of every list that is looked at, each once.
     pictures : mapping of str to tuple of Given
         Every picture that is looked at, at least one way of each.
     """
 
     texts: Mapping[str, str]
+    lists: Mapping[str, tuple[str, ...]]
     pictures: Mapping[str, tuple[Given, ...]] = field(repr=False)
 
     def __getitem__(self, name: str) -> str:
@@ -171,11 +178,16 @@ def read(table: Sequence[Parameter | PictureParameter], params: Mapping[str, obj
         The code of the first row that is violated.
     """
     found: dict[str, str | None] = {}
+    lists: dict[str, tuple[str, ...]] = {}
     pictures: dict[str, tuple[Given, ...]] = {}
     used = []
     for row in table:
         if isinstance(row, Parameter) and not row.ignored:
-            value = _text(params.get(row.name))
+            given = params.get(row.name)
+            if row.separator and isinstance(given, tuple):
+                lists[row.name] = tuple(dict.fromkeys(map(str, given)))
+                given = ",".join(lists[row.name])
+            value = _text(given)
             found[row.name] = row.default if value == "" else value
     for row in table:
         if not all(found[name] in values for name, values in row.when.items()):
@@ -194,7 +206,12 @@ def read(table: Sequence[Parameter | PictureParameter], params: Mapping[str, obj
     for row in used:
         if found[row.name] != "":
             row.check(found[row.name])
-    return Values({name: value or "" for name, value in found.items()}, pictures)
+    texts = {name: value or "" for name, value in found.items()}
+    for row in used:
+        if row.separator and row.name not in lists:
+            items = map(str.strip, re.split(row.separator, texts[row.name]))
+            lists[row.name] = tuple(dict.fromkeys(filter(None, items)))
+    return Values(texts, lists, pictures)
 
 
 def _text(value: object) -> str | None:

@@ -67,7 +67,8 @@ DUPLICATION_CHECK = (
     Parameter("VerifyModel", required=True, allowed=("0", "1", "2")),
     Parameter("SceneCode", ignored=True),
     Parameter("Liveness", default="0", allowed=("0", "1")),
-    Parameter("FaceGroupCodes", required=True, when=_SEARCHES),
+    # The document's own example has the wide comma.
+    Parameter("FaceGroupCodes", required=True, when=_SEARCHES, separator="[,\uff0c]"),
     PictureParameter("Source", "SourceFacePicture", "SourceFacePictureUrl"),
     PictureParameter("Target", "TargetFacePicture", "TargetFacePictureUrl", when=_VERIFIES),
     # Inverted in the document: 0 registers, 1 does not.

@@ -128,7 +128,7 @@ class TypedOperations(ABC):
         target : path, bytes, binary file or address, optional
             As of `face_compare`; not looked at in a search.
         groups : str or iterable of str
-            1 to 10 groups to search; not looked at in a verification.
+            The names of 1 to 10 groups to search; not looked at in a verification.
         liveness : bool, default False
             Whether `source` is checked for a presentation attack.
         auto_register : bool, default False
@@ -149,14 +149,14 @@ class TypedOperations(ABC):
         OperationError
             With the documented code.
         """
-        codes = [groups] if isinstance(groups, str) else groups
+        codes = (groups,) if isinstance(groups, str) else tuple(groups)
         params = {
             "ProductCode": "FACE_IDU_MIN",
             "MerchantBizId": _new_id(),
             "MerchantUserId": user_id,
             "VerifyModel": _MODES.get(mode, mode),
             "Liveness": "1" if liveness else "0",
-            "FaceGroupCodes": ",".join(map(str, codes)),
+            "FaceGroupCodes": codes,
             **_picture("SourceFacePicture", source),
             **_picture("TargetFacePicture", target),
             "AutoRegistration": "0" if auto_register else "1",  # inverted in the document

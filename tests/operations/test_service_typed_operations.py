@@ -133,6 +133,15 @@ def test_duplication_check(service: FaceService, gallery: Gallery, requests: Req
     assert [match.face_id for match in again.duplicates] == [first.face_id]
     assert again.score is not None
     assert again.score >= 80
+    gallery.create_group("north, gate")  # which the wire format cannot name
+    for codes in ("north, gate", ["north, gate", "g2"]):
+        assert service.duplication_check(alice, "u1", mode="search", groups=codes).passed
+    at_gate = service.add_face_record("north, gate", alice, "u9")
+    (match,) = service.duplication_check(
+        same, "u2", mode="search", groups=("north, gate",)
+    ).duplicates
+    assert (match.group, match.face_id) == ("north, gate", at_gate.face_id)
+    gallery.delete_group("north, gate")
     verified = service.duplication_check(alice, "u1", target=bob)  # the default mode
     assert (verified.sub_code, verified.is_attack, verified.attack_score) == ("204", None, None)
     user_there = service.duplication_check(bob, "u1", mode="search", groups="g1", **there)
