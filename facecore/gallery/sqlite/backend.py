@@ -259,12 +259,13 @@ class SqliteBackend:
         while True:
             with self._store.snapshot() as snapshot:
                 rows = snapshot.rows(_where(snapshot, which), 0, batch_size, last)
+                if not rows:
+                    return
                 records, vectors = [snapshot.record(row) for row in rows], snapshot.vectors(rows)
-            if records:
-                yield records, vectors
-                last = records[-1].id
-            if len(records) < batch_size:
+            yield records, vectors
+            if len(rows) < batch_size:
                 return
+            last = records[-1].id
 
     def comparisons(self, groups: Sequence[str] | None) -> int:  # noqa: D102
         with self._store.snapshot() as snapshot:
