@@ -39,7 +39,7 @@ def decoded(targets: Array) -> tuple[Array, Array]:
     return yunet(outputs, (SIDE, SIDE), (8, 16, 32), 0.5)
 
 
-@pytest.mark.parametrize("size", [13, 24, 50, 120, 300])
+@pytest.mark.parametrize("size", [28, 50, 120, 300])
 @pytest.mark.parametrize("seed", range(8))
 def test_every_cell_that_is_asked_answers_the_label(size: float, seed: int) -> None:
     rows = label(120, 131, 0.9 * size, size)[None].astype(np.float32)
@@ -54,7 +54,8 @@ def test_every_cell_that_is_asked_answers_the_label(size: float, seed: int) -> N
     assert (targets[:, 0] == 0).sum() > 500
 
 
-def test_the_landmarks_move_with_the_picture() -> None:
+def test_the_landmarks_move_with_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assignment, "FRAMED", 0.0)  # it would blur the colours
     rows = label(90, 140, 60, 80)[None].astype(np.float32)
     picture = np.zeros((SIDE, SIDE, 3), np.uint8)
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
@@ -71,6 +72,17 @@ def test_the_landmarks_move_with_the_picture() -> None:
         across, down = marks[1] - marks[0], marks[3:].mean(0) - marks[:2].mean(0)
         assert across[0] * down[1] - across[1] * down[0] > 0  # a face, not its mirror image
     assert 3 < mirrored < 17
+
+
+def test_a_frame_as_in_the_wide_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assignment, "FRAMED", 1.0)
+    rows = np.stack([label(128, 128, 60, 80), label(40, 40, 15, 20)]).astype(np.float32)
+    picture = np.full((SIDE, SIDE, 3), 200, np.uint8)
+    framed, moved = assignment.placed(picture, rows, np.random.default_rng(1))
+    assert framed.shape == picture.shape
+    assert (framed[:, :, 0] == 0).mean() == 0.75
+    assert moved[:, 0].tolist() == [assignment.FACE, assignment.IGNORED]  # 9 pixels
+    np.testing.assert_allclose(np.sort(moved[0, 3:5] - moved[0, 1:3]), [30, 40], atol=0.01)
 
 
 def test_faces_that_do_not_count_are_not_asked() -> None:

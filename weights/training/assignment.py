@@ -6,6 +6,7 @@ NaN where they are unknown.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,13 +14,24 @@ SIDE = 256  # pixels of a scene
 OUTPUTS = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32)]
 CELLS = sum((SIDE // stride) ** 2 for stride in (8, 16, 32))
 FACE, IGNORED = 1, 2
+SMALLEST = 12.0  # pixels; smaller faces are not asked for
+FRAMED = 0.12  # of the scenes, as the wide pass of a detector sees a picture
 
 
 def placed(
     image: NDArray[np.uint8], labels: NDArray[np.float32], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The scene mirrored or not, with none to three quarter turns (half of them none)."""
+    """The scene mirrored or not, with none to three quarter turns (half of them none).
+
+    Now and then it is half as large in a black frame, as the wide pass shows a picture.
+    """
     rows = labels[labels[:, 0] > 0].copy()
+    if rng.random() < FRAMED:
+        small = cv2.resize(image, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA)
+        image = cv2.copyMakeBorder(small, *[SIDE // 4] * 4, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+        image = np.asarray(image, np.uint8)
+        rows[:, 1:] = rows[:, 1:] / 2 + SIDE // 4
+        rows[(rows[:, 3:5] - rows[:, 1:3]).prod(axis=1) < SMALLEST**2, 0] = IGNORED
     if rng.random() < 0.5:
         image = image[:, ::-1]
         rows[:, [1, 3]] = SIDE - 1 - rows[:, [3, 1]]

@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import skimage.data
-from assignment import FACE, IGNORED, SIDE
+from assignment import FACE, IGNORED, SIDE, SMALLEST
 from data import ARCHIVES, crops, data_root, photographs
 from labelled import blanks, scenes
 from numpy.lib.format import open_memmap
@@ -39,8 +39,7 @@ TEXTURES = [
     *("coffee", "chelsea", "rocket", "brick", "grass", "gravel", "coins", "page"),
     *("moon", "text", "clock", "colorwheel", "immunohistochemistry", "hubble_deep_field"),
 ]
-SMALLEST = 12.0  # smaller faces are not asked for, larger ones than LARGEST are seen in parts
-LARGEST, UNSEEN = 330.0, 420.0
+LARGEST, UNSEEN = 330.0, 420.0  # pixels: larger faces do not count, and are seen in parts
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.float32]
