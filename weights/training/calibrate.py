@@ -6,9 +6,9 @@ people of LFW who occur in no test pair.  The set ``humanfaces`` shows children,
 noted: its rates are printed, but it sets no score.  Each set weighs the same, so that a score means
 the same to many kinds of people.  Where a set's own rate at a knot would still exceed four times
 the nominal one, the knot moves up until it does not: the table errs on the safe side.  Intervals
-come from a bootstrap of people within each set.  The second table is of LFW's people alone: the same pictures,
-made to look like the portrait of an identity card's chip, compared with the photographs of all the
-others.
+come from a bootstrap of people within each set.  The second table is of LFW's people alone: the
+same pictures, made to look like the portrait of an identity card's chip, compared with the
+photographs of all the others.
 
     python weights/training/calibrate.py weights/compact
     python weights/training/calibrate.py weights/mobilefacenet
