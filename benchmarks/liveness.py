@@ -1,13 +1,18 @@
-"""Liveness errors: recaptures accepted, by attack type, and genuine faces rejected.
+"""Liveness errors: attacks that pass, by species, and genuine faces that are called attacks.
 
-Attacks are simulated (weights/training/recapture.py) with held-out parameters, from faces not used
-in training: LFW pictures of the test pairs at 0.7 to 3 times their size, and the London set at its
-original size.  Genuine pictures are the same pictures, unchanged and as seen by the simulated
-camera with held-out parameters.  MiniFASNet is tested on the same pictures if its weights exist.
+Four kinds of pictures, each with MiniFASNet and Silent-Face-Anti-Spoofing's pair beside us:
 
-    python -m benchmarks liveness [--lfw 150] [--london 25] [--folder OWN] [--json OUT]
-
-OWN holds real pictures in genuine/ and attack-NAME/.
+    python -m benchmarks liveness --sources DIR [--left-out presentations.npz]
+        real attacks, source by source.  The shipped model was fitted to these sources, so its own
+        column flatters it; with what weights/training/presentations.py wrote there is a column of
+        answers by models that did not see the source.
+    python -m benchmarks liveness --genuine
+        all LFW pictures of the test pairs, and the London set: genuine pictures called attacks.
+    python -m benchmarks liveness --lfw 150 --london 25
+        simulated attacks (weights/training/recapture.py) with held-out parameters, of LFW
+        pictures of the test pairs at 0.7 to 3 times their size, and of the London set.
+    facecore evaluate liveness DIR
+        your own pictures.
 """
 
 from __future__ import annotations
@@ -17,23 +22,27 @@ import json
 import os
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from facecore import FacecoreError, FaceEngine, FaceSample, NoFaceDetected, images
-from facecore.evaluation.attacks import AttackErrors, attack_errors, bpcer_at_apcer
+from facecore.evaluation.attacks import AttackErrors, attack_errors, auc, bpcer_at_apcer
+from facecore.evaluation.intervals import rate
+from facecore.face.liveness import contributions
 
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO / "weights" / "training"))
 
 from data import tested_pictures  # noqa: E402
 from media import SPECIES  # noqa: E402
-from recapture import photograph, read_folder, recapture  # noqa: E402
+from presentations import real  # noqa: E402
+from recapture import GENUINE, photograph, recapture  # noqa: E402
 
 Pixels = NDArray[np.uint8]
 Presentations = Iterator[tuple[str, str, Pixels]]  # set, "as it is" or "camera" or species, pixels
@@ -41,29 +50,68 @@ GENUINE_LFW = 1000  # as they are
 AS_IT_IS, CAMERA = "as it is", "camera"
 
 
-def minifasnet(path: Path) -> Callable[[FaceSample], float]:
-    """Attack score of VietAnh954/face-antispoof-onnx (Apache-2.0), on the crop it expects."""
-    import onnxruntime as ort
+class Peers:
+    """Silent-Face-Anti-Spoofing's pair and face-antispoof-onnx's MiniFASNet (Apache-2.0)."""
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    def __init__(self, root: Path) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.sessions = [
+            ort.InferenceSession(root / "weights" / name, options, ["CPUExecutionProvider"])
+            for name in (
+                "minivision/minivision_v2_2.7.onnx",
+                "minivision/minivision_v1se_4.0.onnx",
+                "minifasnet/minifas_128.onnx",
+            )
+        ]
 
-    def score(sample: FaceSample) -> float:
-        x1, y1, x2, y2 = sample.face.box
-        side = 1.35 * max(x2 - x1, y2 - y1)
-        corner = np.array([(x1 + x2 - side) / 2, (y1 + y2 - side) / 2])
-        matrix = np.array([[side / 128, 0, corner[0]], [0, side / 128, corner[1]]])
+    def _crops(self, pixels: Pixels, box: NDArray[np.float64]) -> Iterator[NDArray[np.float32]]:
+        """The three inputs, cut as the networks' own code does."""
+        limits = np.array(pixels.shape[1::-1]) - 1.0
+        size = box[2:] - box[:2]
+        for reach in (2.7, 4.0):
+            half = size * min(reach, *limits / size) / 2
+            middle = np.clip((box[:2] + box[2:]) / 2, half, np.maximum(limits - half, half))
+            x1, y1 = np.maximum(middle - half, 0).astype(int)
+            x2, y2 = (middle + half).astype(int) + 1
+            part = cv2.resize(pixels[y1:y2, x1:x2], (80, 80))
+            yield part.transpose(2, 0, 1)[None].astype(np.float32)
+        side = 1.35 * float(size.max())
+        x, y = (box[:2] + box[2:] - side) / 2
+        matrix = np.array([[side / 128, 0, x], [0, side / 128, y]])
         flags = cv2.INTER_AREA | cv2.WARP_INVERSE_MAP
-        crop = cv2.warpAffine(
-            sample.pixels, matrix, (128, 128), flags=flags, borderMode=cv2.BORDER_REFLECT_101
+        part = cv2.warpAffine(
+            pixels, matrix, (128, 128), flags=flags, borderMode=cv2.BORDER_REFLECT_101
         )
-        tensor = (crop[None, ..., ::-1].transpose(0, 3, 1, 2) / 255).astype(np.float32)
-        live, *spoof = session.run(None, {name: tensor})[0][0]
-        return float(100 / (1 + np.exp(live - np.logaddexp.reduce(spoof))))
+        yield (part[None, ..., ::-1].transpose(0, 3, 1, 2) / 255).astype(np.float32)
 
-    return score
+    def odds(self, pixels: Pixels, box: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Log odds of an attack: of the pair's two networks, and of MiniFASNet."""
+        result = []
+        for session, crop in zip(self.sessions, self._crops(pixels, box), strict=True):
+            logits = session.run(None, {session.get_inputs()[0].name: crop})[0][0]
+            # The pair's outputs are logits of fake, live, fake; MiniFASNet's of live, fake.
+            live = 1 if len(logits) == 3 else 0
+            result.append(np.logaddexp.reduce(np.delete(logits, live)) - logits[live])
+        return np.array(result)
+
+
+def peers(root: Path) -> dict[str, Callable[[FaceSample], float]]:
+    """Attack scores, 0..100, of the public models."""
+    both = Peers(root)
+
+    def odds(sample: FaceSample) -> NDArray[np.float64]:
+        return both.odds(sample.pixels, sample.face.box.astype(np.float64))
+
+    return {
+        "pair": lambda sample: pair_score(odds(sample)),
+        "MiniFASNet": lambda sample: float(50 * (1 + np.tanh(odds(sample)[2] / 2))),
+    }
+
+
+def pair_score(odds: NDArray[np.float64]) -> float:
+    """Both networks' probabilities of an attack, averaged as their authors do."""
+    return float(25 * (2 + np.tanh(odds[:2] / 2).sum()))
 
 
 def of_picture(
@@ -98,14 +146,6 @@ def reference(root: Path, lfw: int, london: int, steady: bool) -> Presentations:
             yield "london", AS_IT_IS, images.load(path)
 
 
-def own(folder: Path) -> Presentations:
-    for species, path in read_folder(folder):
-        try:
-            yield folder.name, AS_IT_IS if species == "genuine" else species, images.load(path)
-        except FacecoreError as error:
-            print(f"{path}: {error}", file=sys.stderr)
-
-
 def table(rows: list[tuple[str, str, float]], threshold: float) -> list[str]:
     """Tabulate APCER by attack type and BPCER by type of genuine picture, for each set."""
     lines = []
@@ -122,8 +162,8 @@ def table(rows: list[tuple[str, str, float]], threshold: float) -> list[str]:
         for kind, live in genuine.items():
             errors = attack_errors(flat, kinds, live, threshold)
             lines.append(f"{name:7} BPCER, {kind:9} {show(errors.bpcer)}")
-        for kind, rate in errors.apcer.items():
-            lines.append(f"{name:7} APCER, {kind:9} {show(rate)}")
+        for kind, passed in errors.apcer.items():
+            lines.append(f"{name:7} APCER, {kind:9} {show(passed)}")
         every = [s for v in genuine.values() for s in v]
         best: AttackErrors = bpcer_at_apcer(flat, kinds, every, 0.05)
         lines.append(
@@ -156,6 +196,59 @@ def cost(engine: FaceEngine, pictures: list[Pixels]) -> tuple[float, float]:
     return 1e3 * float(np.median(judged)), 1e3 * float(np.median(embedded))
 
 
+def sources(root: Path, engine: FaceEngine, presentations: Path | None) -> None:
+    """Print the area under the ROC curve of every source, for us and the peers."""
+    spec = engine.pack.liveness
+    if spec is None:
+        raise SystemExit(f"{engine.pack.name} has no liveness model")
+    teachers, classifier = Peers(root), engine._optional("liveness", "liveness model")
+    names = ["left out", "as shipped", "pair", "MiniFASNet"]
+    rows: dict[str, list[tuple[bool, float, float, float]]] = defaultdict(list)
+    for p in real(root):
+        odds = teachers.odds(p.pixels, p.box)
+        added = contributions(classifier.evidence(p.pixels, p.box), spec.cues)
+        ours = spec.cues.bias + sum(added.values())
+        rows[p.source].append((p.species != GENUINE, ours, pair_score(odds), float(odds[2])))
+    left_out: dict[str, tuple[float, int]] = {}
+    if presentations is not None:
+        from liveness import Data
+
+        data = Data(presentations)
+        left_out = data.areas(data.left_out())
+    found: dict[str, list[float]] = {}
+    counts: dict[str, int] = {}
+    for source, answers in sorted(rows.items()):
+        attack = np.array([row[0] for row in answers])
+        counts[source] = int(min(attack.sum(), (~attack).sum()))
+        if counts[source] >= 5:
+            scores = np.array([row[1:] for row in answers]).T
+            areas = [auc(score[attack], score[~attack]) for score in scores]
+            found[source] = [left_out.get(source, (float("nan"), 0))[0], *areas]
+    print(f"{'source':14}{'n':>5}" + "".join(f"{name:>12}" for name in names))
+    for source, areas in found.items():
+        print(f"{source:14}{counts[source]:5}" + "".join(f"{area:12.3f}" for area in areas))
+    every = np.array(list(found.values()))
+    large = every[[counts[source] >= 30 for source in found]]
+    print(f"{'mean':14}{len(every):5}" + "".join(f"{v:12.3f}" for v in every.mean(axis=0)))
+    print(f"{'worst, n >= 30':14}{len(large):5}" + "".join(f"{v:12.3f}" for v in large.min(axis=0)))
+
+
+def genuine(root: Path, engine: FaceEngine) -> None:
+    """Print how many genuine test pictures are called attacks."""
+    sets = {
+        "LFW": ([root / "lfw/images" / n for n in sorted(tested_pictures(root))], "central"),
+        "London": (sorted((root / "faces/london").glob("*.jpg")), "largest"),
+    }
+    for name, (paths, face) in sets.items():
+        called, codes = [], Counter[str]()
+        for path in paths:
+            try:
+                called.append(engine.liveness(path, face=face).is_attack)
+            except FacecoreError as error:
+                codes[error.code] += 1
+        print(f"{name}: called attacks {show(rate(np.array(called)))}; no answer {dict(codes)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -165,27 +258,29 @@ def main() -> None:
     parser.add_argument(
         "--poor", action="store_true", help="cameras out of focus, noisy, of low JPEG quality too"
     )
-    parser.add_argument("--folder", type=Path, help="real pictures of your own instead")
+    parser.add_argument("--sources", type=Path, help="reference data with liveness/*.tar.gz")
+    parser.add_argument("--left-out", type=Path, metavar="FILE", help="what presentations.py wrote")
+    parser.add_argument("--genuine", action="store_true", help="genuine test pictures alone")
     parser.add_argument("--pack", default="compact")
     parser.add_argument("--json", type=Path, help="write every score")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     root = Path(os.environ.get("FACECORE_DATA", REPO.parent / "shared"))
-    if args.folder is None and not (root / "lfw").is_dir():
-        raise SystemExit(f"{root}/lfw is not there; set FACECORE_DATA, or give --folder")
+    if not (root / "lfw").is_dir():
+        raise SystemExit(f"{root}/lfw is not there; set FACECORE_DATA")
     engine = FaceEngine(args.pack, threads=1)
+    if args.sources:
+        return sources(args.sources, engine, args.left_out)
+    if args.genuine:
+        return genuine(root, engine)
     judges: dict[str, Callable[[FaceSample], float]] = {
-        args.pack: lambda sample: engine.liveness(sample).attack_score
+        args.pack: lambda sample: engine.liveness(sample).attack_score,
+        **peers(root),
     }
-    other = root / "weights/minifasnet/minifas_128.onnx"
-    if other.is_file():
-        judges["MiniFASNet"] = minifasnet(other)
     threshold = engine.pack.liveness.threshold if engine.pack.liveness else 50.0
     found: dict[str, list[tuple[str, str, float]]] = defaultdict(list)
     missed, some = 0, []
-    for name, kind, pixels in (
-        own(args.folder) if args.folder else reference(root, args.lfw, args.london, not args.poor)
-    ):
+    for name, kind, pixels in reference(root, args.lfw, args.london, not args.poor):
         try:
             sample = engine.sample(pixels, face="central" if name == "lfw" else "largest")
             answers = {judge: score(sample) for judge, score in judges.items()}

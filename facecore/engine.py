@@ -611,14 +611,14 @@ class FaceEngine:
     ) -> Liveness:
         """Whether a face was photographed from a print or a screen.
 
-        It does not stop good masks or pictures that are fed in behind the camera, and was
-        measured on simulated attacks: see docs/liveness.md before relying on it.
+        It does not stop good masks or pictures that are fed in behind the camera: see
+        docs/liveness.md before relying on it.
 
         Parameters
         ----------
         image : image or FaceSample
-            As in `sample`.  Give the camera's own picture: enlarging and reducing remove
-            traces of a recapture.
+            As in `sample`.  Give the camera's own picture with what surrounds the face:
+            cropping and compressing remove traces of a recapture.
         face : {"largest", "central"}
             Which face stands for the image.
         threshold : float, optional
@@ -629,6 +629,8 @@ class FaceEngine:
         ------
         FaceTooSmall
             The face is smaller than 48 pixels.
+        FaceTurned
+            The head is turned by more than 60 degrees.
         InvalidParameter
             The pack has no model for it, or an argument is invalid.
         NoFaceDetected, UnreadableImage, ImageTooLarge

@@ -8,6 +8,7 @@ __all__ = [
     "ContractMismatch",
     "DownloadFailed",
     "FaceTooSmall",
+    "FaceTurned",
     "FacecoreError",
     "GalleryCorrupt",
     "GalleryLocked",
@@ -105,6 +106,12 @@ class FaceTooSmall(FacecoreError):
     """The face has too few pixels for the requested analysis."""
 
     hint_default = "use a picture in which the face is larger"
+
+
+class FaceTurned(FacecoreError):
+    """The head is turned too far for the requested analysis."""
+
+    hint_default = "use a picture in which the person faces the camera"
 
 
 class InvalidParameter(FacecoreError, ValueError):

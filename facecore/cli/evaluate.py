@@ -57,6 +57,18 @@ DIR holds NNN_neutral.jpg and NNN_smiling.jpg.
 }
 
 
+_LIVENESS = """\
+Errors of liveness on your own genuine pictures and attacks.
+
+DIR holds genuine/ and one folder for each species of attack: attack-print/,
+attack-tablet/ and so on.  Terms as in ISO/IEC 30107-3: APCER is the share of attacks of
+one species that pass, BPCER the share of genuine pictures that are called attacks.
+
+example:
+  facecore evaluate liveness recaptures --report out
+"""
+
+
 def add_commands(commands: Commands) -> None:
     """Add the commands of this module."""
     calibrate = commands.add("calibrate", _calibrate, _CALIBRATE, MODELS)
@@ -99,6 +111,11 @@ def add_commands(commands: Commands) -> None:
                 "--names", choices=["utkface"], help="read groups from names: AGE_GENDER_RACE_*"
             )
         test_set.set_defaults(test_set=name)
+    liveness = sets.add("liveness", _evaluate_liveness, _LIVENESS, MODELS)
+    liveness.add_argument("place", metavar="DIR", type=Path, help="genuine/ and attack-NAME/")
+    liveness.add_argument(
+        "--report", metavar="OUT", type=Path, help="write HTML and JSON: a folder, or NAME.html"
+    )
 
 
 def _calibrate(args: argparse.Namespace) -> Answer:
@@ -170,3 +187,18 @@ def _evaluate(args: argparse.Namespace) -> Answer:
             lines.append(f"report              {written.html}")
     # A file name need not be UTF-8; the output is.
     return answer, status, [line.encode("utf-8", "backslashreplace").decode() for line in lines]
+
+
+def _evaluate_liveness(args: argparse.Namespace) -> Answer:
+    from facecore.evaluation.own_attacks import evaluate_liveness, write_liveness_report
+
+    if not args.place.is_dir():
+        raise InvalidParameter(f"{args.place} is not a folder")
+    engine = engine_of(args)
+    result = evaluate_liveness(engine, args.place)
+    answer, lines = {"pack": engine.pack.name, **result.as_dict()}, result.lines()
+    if args.report:
+        written = write_liveness_report(result, engine, args.report)
+        answer["report"] = {"html": str(written.html), "json": str(written.json)}
+        lines.append(f"report              {written.html}")
+    return answer, OK, lines

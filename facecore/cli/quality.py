@@ -27,8 +27,9 @@ _LIVENESS = """\
 Was a face photographed from a print or a screen?
 
 Checks the largest face for the traces that paper and displays leave in a picture.  Give
-the camera's original picture, not a resized one.  The check was measured on simulated
-attacks only; it does not stop good masks or pictures injected behind the camera.
+the camera's original picture, with what surrounds the face.  The check does not stop good
+masks or pictures injected behind the camera; measure it on attacks of your own with
+facecore evaluate liveness.
 
 exit status: 0 no attack found, 1 attack, 2 error
 
@@ -93,6 +94,8 @@ def _liveness(args: argparse.Namespace) -> Answer:
     word = "ATTACK" if found.is_attack else "no attack found"
     lines = [f"{word}: attack score {found.attack_score:.1f} (threshold {found.threshold:g})"]
     lines += [f"  {name:20} {value:8.2f}" for name, value in found.cues.items()]
+    if found.reasons:
+        lines.append(f"speaks for an attack: {', '.join(found.reasons)}")
     if args.draw:
         from facecore.drawing import GREEN, RED, draw_faces, write_image
 
@@ -105,6 +108,7 @@ def _liveness(args: argparse.Namespace) -> Answer:
         "attack_score": found.attack_score,
         "threshold": found.threshold,
         "cues": found.cues,
+        "reasons": list(found.reasons),
         "box": [round(float(v), 2) for v in sample.face.box],
     }
     return answer, NO if found.is_attack else OK, lines

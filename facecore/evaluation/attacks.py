@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from facecore.errors import InvalidParameter
 from facecore.evaluation.intervals import Rate, rate
 
-__all__ = ["AttackErrors", "attack_errors", "bpcer_at_apcer"]
+__all__ = ["AttackErrors", "attack_errors", "auc", "bpcer_at_apcer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +122,10 @@ def bpcer_at_apcer(
         # Only attacks below the threshold pass, so it can equal the first that must not pass.
         limits.append(own[allowed] if allowed < len(own) else np.inf)
     return attack_errors(attacks, kinds.tolist(), bona_fide, float(min(limits, default=np.inf)))
+
+
+def auc(attacks: ArrayLike, bona_fide: ArrayLike) -> float:
+    """Area under the ROC curve: share of pairs in which the attack has the higher score."""
+    high, low = np.asarray(attacks, np.float64), np.sort(np.asarray(bona_fide, np.float64))
+    below, upto = (np.searchsorted(low, high, side) for side in ("left", "right"))
+    return float((below + upto).mean() / (2 * len(low)))

@@ -1,8 +1,8 @@
-"""Passive liveness: detect faces photographed from a print or a screen.
+"""Passive liveness: detect faces photographed from a print or a display, in one picture.
 
-A single RGB picture carries limited evidence.  The classifier finds the traces of paper and
-displays.  It does not stop a good mask, a picture injected behind the camera, or a display
-whose structure the picture does not resolve.  See docs/liveness.md.
+A network sees the face and its surroundings; named cues of colour and tone are added to its
+answer.  A good mask, or a picture injected behind the camera, passes.  See
+docs/liveness.md.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from facecore.errors import FacecoreError, FaceTooSmall
-from facecore.face.pad_features import clipped, cut, measure
+from facecore.errors import FacecoreError, FaceTooSmall, FaceTurned, InvalidParameter
+from facecore.face.measures.geometry import head_pose
+from facecore.face.pad_features import CUES, measure, region, views
 from facecore.models.inference import run, to_tensor
 
 if TYPE_CHECKING:
@@ -24,15 +25,17 @@ if TYPE_CHECKING:
     from facecore.models.manifest import LivenessSpec
     from facecore.models.specs import CueModel
 
-__all__ = ["SMALLEST_FACE", "AttackClassifier", "Liveness", "fuse_scores", "patches"]
+__all__ = ["LARGEST_TURN", "SMALLEST_FACE", "AttackClassifier", "Liveness", "contributions"]
 
 SMALLEST_FACE = 48.0
-"""Size in pixels of the smallest face box that shows the traces of a recapture."""
+"""Size in pixels of the smallest face box that is judged."""
 
-# Patch centres as fractions of the face box: left brow and eye, right cheek and mouth corner.
-# If one patch covers the face, its centre is used instead.
-_PLACES = ((0.35, 0.35), (0.65, 0.7))
+LARGEST_TURN = 60.0
+"""Largest yaw in degrees, either way, that is judged."""
+
 _LIMIT = 4.0  # scaled cues are clipped to this
+_SPOKEN = 0.5  # log odds from which a contribution is a reason
+_NETWORK = "network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,15 @@ class Liveness:
     cues : dict of str to float
         Measured cues, each in its unit (see `facecore.face.pad_features`), and
         ``network``, the network's log odds of an attack.
+    reasons : tuple of str
+        The cues that speak for an attack, in words, the strongest first.  A genuine picture
+        can have some too: the score weighs all of them.
     """
 
     attack_score: float
     threshold: float
     cues: dict[str, float]
+    reasons: tuple[str, ...] = ()
 
     @property
     def is_attack(self) -> bool:
@@ -60,41 +67,53 @@ class Liveness:
         return self.attack_score >= self.threshold
 
 
-def patches(pixels: NDArray[np.uint8], box: NDArray[np.floating], side: int) -> NDArray[np.uint8]:
-    """Crop squares of the face at native sampling: two if its box is at least 1.5 `side`, else one.
+def contributions(cues: dict[str, float], model: CueModel) -> dict[str, float]:
+    """Log odds that the network and each cue add to the score.
 
-    Resizing a large face to one square would remove the moiré that the network detects.
-
-    Returns
-    -------
-    ndarray, shape (N, side, side, 3), uint8
+    Their sum with ``model.bias`` is z in `facecore.models.specs.CueModel`.
     """
-    x1, y1, x2, y2 = clipped(pixels, box)
-    places = _PLACES if min(x2 - x1, y2 - y1) >= 1.5 * side else ((0.5, 0.5),)
-    centres = [(x1 + u * (x2 - x1), y1 + v * (y2 - y1)) for u, v in places]
-    return np.stack([cut(pixels, centre, side) for centre in centres])
-
-
-def fuse_scores(cues: dict[str, float], logit: float, model: CueModel) -> float:
-    """Compute the attack score, 0..100; see `facecore.models.specs.CueModel` for the formula."""
     values = np.array([cues[name] for name in model.names])
     scaled = np.clip((values - np.array(model.mean)) / np.array(model.scale), -_LIMIT, _LIMIT)
-    z = model.bias + model.network * logit + float(scaled @ np.array(model.weight))
-    return 50.0 * (1.0 + math.tanh(z / 2))
+    added = scaled * np.array(model.weight)
+    return {_NETWORK: model.network * cues[_NETWORK]} | {
+        name: float(part) for name, part in zip(model.names, added, strict=True)
+    }
+
+
+def _in_words(added: dict[str, float], cues: dict[str, float], model: CueModel) -> tuple[str, ...]:
+    usual = dict(zip(model.names, model.mean, strict=True))
+    spoken = sorted((name for name in added if added[name] >= _SPOKEN), key=lambda n: -added[n])
+    return tuple(
+        "the network sees a recapture"
+        if name == _NETWORK
+        else (CUES[name].high if cues[name] > usual[name] else CUES[name].low)
+        for name in spoken
+    )
 
 
 class AttackClassifier:
-    """Scores faces by recapture cues and a small network.
+    """Scores faces by a small network and named cues.
 
     Parameters
     ----------
     session : Session
-        Network that maps patches at native sampling to the log odds of an attack.
+        Network that maps what `facecore.face.pad_features.views` cuts out to the log odds of an
+        attack.
     spec : LivenessSpec
         The liveness section of the manifest.
+
+    Raises
+    ------
+    InvalidParameter
+        The model is of a kind that this version no longer runs.
     """
 
     def __init__(self, session: Session, spec: LivenessSpec) -> None:
+        if spec.architecture != "patch-and-view":
+            raise InvalidParameter(
+                f"liveness models of the kind {spec.architecture} are no longer run",
+                "use the pack that ships with this version",
+            )
         self._session = session
         self._spec = spec
 
@@ -105,6 +124,8 @@ class AttackClassifier:
         ------
         FaceTooSmall
             The box is smaller than `SMALLEST_FACE`.
+        FaceTurned
+            The head is turned further than `LARGEST_TURN`.
         FacecoreError
             The network failed, or its output is not finite.
         """
@@ -113,22 +134,27 @@ class AttackClassifier:
                 f"the face is {face.size:.0f} pixels large, "
                 f"liveness needs at least {SMALLEST_FACE:.0f}"
             )
-        cues, logit = self.evidence(pixels, face.box)
-        score = fuse_scores(cues, logit, self._spec.cues)
-        return Liveness(score, self._spec.threshold, {**cues, "network": logit})
+        yaw, _, _ = head_pose(face.landmarks)
+        if abs(yaw) > LARGEST_TURN:
+            raise FaceTurned(
+                f"the head is turned by {abs(yaw):.0f} degrees, "
+                f"liveness judges up to {LARGEST_TURN:.0f}"
+            )
+        cues, model = self.evidence(pixels, face.box), self._spec.cues
+        added = contributions(cues, model)
+        z = model.bias + math.fsum(added.values())
+        score = 50.0 * (1.0 + math.tanh(z / 2))
+        return Liveness(score, self._spec.threshold, cues, _in_words(added, cues, model))
 
-    def evidence(
-        self, pixels: NDArray[np.uint8], box: NDArray[np.floating]
-    ) -> tuple[dict[str, float], float]:
-        """Measure the cues of a face, and the network's mean log odds of an attack over patches."""
-        spec = self._spec
-        parts = patches(pixels, box, spec.input.height)
-        feed = {spec.input.name: to_tensor(parts, spec.input)}
-        (answers,) = run(self._session, [spec.output.name], feed, spec.file)
-        logit = float(answers.mean())
+    def evidence(self, pixels: NDArray[np.uint8], box: NDArray[np.floating]) -> dict[str, float]:
+        """Measure the cues of a face, and ``network``, the network's log odds of an attack."""
+        spec, found = self._spec, region(pixels, box)
+        feed = {spec.input.name: to_tensor(views(pixels, box, found)[None], spec.input)}
+        (answer,) = run(self._session, [spec.output.name], feed, spec.file)
+        logit = float(answer[0, 0])
         if not math.isfinite(logit):
             raise FacecoreError(
                 "the output of the liveness network is not finite",
                 "check the pack: facecore weights verify",
             )
-        return measure(pixels, box), logit
+        return {**measure(found), _NETWORK: logit}

@@ -34,8 +34,8 @@ DETECTOR_HEADS = {"yunet": (1, 1, 4, 10), "scrfd": (1, 4, 10), "retinaface": (4,
 # One output per head; other architectures have one per head and stride.
 JOINED_STRIDES = frozenset({"retinaface"})
 
-# Liveness architecture -> side of its square patches, in pixels at native resolution.
-LIVENESS_PATCHES = {"native-patches-112": 112}
+# Liveness architecture -> height and width of its input.  The first is read, but no longer run.
+LIVENESS_INPUTS = {"native-patches-112": (112, 112), "patch-and-view": (112, 192)}
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -57,7 +57,7 @@ class ModelFile:
         64 lower-case hexadecimal digits.
     architecture : str
         For a detector the head family, ``yunet``, ``scrfd`` or ``retinaface``; for a liveness
-        model ``native-patches-112``; for other models a free description.
+        model ``patch-and-view``; for other models a free description.
     license : str
         Terms of use: an SPDX identifier if one exists.
     source : str
@@ -207,16 +207,16 @@ class LivenessSpec(ModelFile):
 
     def __post_init__(self) -> None:
         ModelFile.__post_init__(self)
-        known = ", ".join(LIVENESS_PATCHES)
-        require(self.architecture in LIVENESS_PATCHES, "architecture", f"must be one of {known}")
-        _check_side(self.input, LIVENESS_PATCHES[self.architecture], self.architecture)
+        known = ", ".join(LIVENESS_INPUTS)
+        require(self.architecture in LIVENESS_INPUTS, "architecture", f"must be one of {known}")
+        _check_size(self.input, LIVENESS_INPUTS[self.architecture], self.architecture)
         require(0 < self.threshold < 100, "threshold", "must lie between 0 and 100")
         require(0 <= self.bpcer <= 1, "bpcer", "must be within 0..1")
         require(bool(self.bpcer_dataset.strip()), "bpcer_dataset", "must not be empty")
 
     @property
     def max_batch(self) -> int:
-        """0: a run takes any number of patches."""
+        """0: a run takes any number of faces."""
         return 0
 
 
@@ -250,12 +250,14 @@ class AttributesSpec(ModelFile):
 
 def _check_alignment(alignment: str, tensor: InputSpec) -> None:
     require(alignment in ALIGNMENTS, "alignment", f"must be one of {', '.join(ALIGNMENTS)}")
-    _check_side(tensor, ALIGNMENTS[alignment], alignment)
+    _check_size(tensor, (ALIGNMENTS[alignment],) * 2, alignment)
 
 
-def _check_side(tensor: InputSpec, side: int, wanted_by: str) -> None:
-    for name, value in (("height", tensor.height), ("width", tensor.width)):
-        require(value == side, f"input.{name}", f"must be {side} for {wanted_by}")
+def _check_size(tensor: InputSpec, size: tuple[int, int], wanted_by: str) -> None:
+    for name, value, wanted in zip(
+        ("height", "width"), (tensor.height, tensor.width), size, strict=True
+    ):
+        require(value == wanted, f"input.{name}", f"must be {wanted} for {wanted_by}")
 
 
 ModelSpec: TypeAlias = DetectorSpec | EmbedderSpec | LivenessSpec | AttributesSpec

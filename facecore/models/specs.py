@@ -17,19 +17,6 @@ SCORE_AT_FAR = {0.01: 70.0, 0.001: 80.0, 0.0001: 90.0}
 # How the false accept rate is extrapolated beyond the last measured knot.
 TAILS = ("exponential",)
 
-# The cues of `facecore.face.pad_features.measure`, in its order.
-LIVENESS_CUES = (
-    "grid_peaks",
-    "chroma_moire",
-    "high_frequency_loss",
-    "gamut",
-    "tonal_range",
-    "banding",
-    "texture",
-    "specular",
-    "frame_edges",
-)
-
 # Smaller scales drown in rounding errors; exp(-2 / 0.003) does not underflow a float.
 LEAST_TAIL_SCALE = 0.003
 
@@ -121,7 +108,7 @@ class LivenessOutput:
     Parameters
     ----------
     name : str
-        Name in the ONNX graph.  The output holds the log odds of an attack, one per patch.
+        Name in the ONNX graph.  The output holds the log odds of an attack, one per face.
     """
 
     name: str
@@ -140,7 +127,7 @@ class CueModel:
     Parameters
     ----------
     names : tuple of str
-        All cues of `facecore.face.pad_features`, in the same order.
+        Cues of `facecore.face.pad_features`.
     mean, scale, weight : tuple of float
         One value per cue.
     network : float
@@ -157,7 +144,8 @@ class CueModel:
     bias: float
 
     def __post_init__(self) -> None:
-        require(self.names == LIVENESS_CUES, "names", f"must be {', '.join(LIVENESS_CUES)}")
+        require(bool(self.names), "names", "must not be empty")
+        require(len(set(self.names)) == len(self.names), "names", "must differ from each other")
         for field in ("mean", "scale", "weight"):
             found = len(getattr(self, field))
             require(found == len(self.names), field, f"must hold {len(self.names)}, holds {found}")

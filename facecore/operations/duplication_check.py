@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from facecore.errors import FaceTooSmall, UserExists
+from facecore.errors import FaceTooSmall, FaceTurned, UserExists
 from facecore.face.liveness import Liveness
 from facecore.face.sample import FaceSample
 from facecore.gallery.records import FaceRecord, Match
@@ -204,7 +204,7 @@ def _check(context: Context, values: Values) -> tuple[list[str], bool]:
 def _liveness(context: Context, source: FaceSample) -> Liveness:
     try:
         return context.engine.liveness(source, threshold=context.config.liveness_threshold)
-    except FaceTooSmall as error:
+    except (FaceTooSmall, FaceTurned) as error:
         raise OperationError(UNQUALIFIED_PHOTO, f"Source: {error.message}.") from error
 
 

@@ -1,187 +1,218 @@
-"""Step 2 of the liveness classifier: a small dense network learns the texture of recaptures.
+"""Step 2 of the liveness classifier: a last layer, cues and a threshold, by sources left out.
 
-It sees 112x112 pixels as the camera sampled them, never a resized face, and tells genuine
-pictures, prints, LCDs and OLEDs apart; deployed, it answers with one number, the log odds of
-an attack.
+The network of `presentations.frozen` is not trained any further.  A logistic regression joins
+its numbers with the cues; it leaves one source out at a time, and what is reported and what the
+threshold is set on are the answers for the sources left out.  The threshold holds for genuine
+faces of all sources, and for LFW people who are in no test pair and on whom nothing was trained.
 
-    python weights/training/liveness.py --data DIR --out RUN      # resumes by itself
+    python weights/training/liveness.py --data presentations.npz            # report
+    python weights/training/liveness.py --data presentations.npz --write    # into the pack
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import time
+import hashlib
+import re
 from pathlib import Path
 
-import cv2
 import numpy as np
-import onnx
-import torch
-from media import SPECIES
+from data import data_root
 from numpy.typing import NDArray
+from onnx import helper, numpy_helper
 from onnxfile import save_half
-from presentations import WINDOW, Presentation, read, toned
+from presentations import frozen, licensed_sources
 from recapture import GENUINE
-from torch import Tensor, nn
-from torch.nn import functional
 
-from facecore.face.pad_features import cut
+from facecore.evaluation.attacks import attack_errors, auc
 
-PATCH = 112
-CLASSES = (GENUINE, *SPECIES)
+COMPACT = Path(__file__).parents[1] / "compact"
+RIDGE, LIMIT = 0.1, 4.0
+COMPONENTS = 16  # of the network's 128 numbers
+BPCER = 0.05
+LARGE = 30  # genuine faces and attacks of a source whose area counts for the worst
+THRESHOLD_SET = "lfw threshold"
+DOTS = (2.0, 8.0)  # log odds of dots at which they begin to count, and by which at most
+# What the kinds and labels of presentations weigh; in each, a source weighs by its root.
+SHARES = {
+    ("source", False): 0.33, ("source", True): 0.42, ("genuine", False): 0.15,
+    ("simulated", False): 0.02, ("simulated", True): 0.08,
+}  # fmt: skip
 
-
-def unit(inner: int, outer: int, stride: int, kernel: int = 3) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inner, outer, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(outer),
-        nn.ReLU(inplace=True),
-    )
-
-
-class Network(nn.Module):
-    """BGR 0..255 -> four logits.  The mean over the map, as texture has no place.
-
-    Beside the pixels the network sees what a 5x5 mean leaves of them, cut at 12 grey levels: a
-    grid of two levels is not lost beside an edge of a hundred (the truncated residuals of
-    steganalysis: Fridrich & Kodovský 2012, doi:10.1109/TIFS.2012.2190402).
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            unit(6, 16, 2, 5), unit(16, 32, 2), unit(32, 32, 1), unit(32, 64, 2), unit(64, 64, 1),
-        )  # fmt: skip
-        kernel = torch.full((3, 1, 5, 5), -1 / 25)
-        kernel[:, :, 2, 2] += 1
-        self.register_buffer("kernel", kernel)
-        self.head = nn.Linear(64, len(CLASSES))
-
-    def forward(self, x: Tensor) -> Tensor:
-        fine = functional.conv2d(x, self.kernel, padding=2, groups=3).clamp(-12, 12)
-        return self.head(self.body(torch.cat([(x - 127.5) / 64, fine / 4], 1)).mean((2, 3)))
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
-class Deployed(nn.Module):
-    """The log odds of an attack of any species."""
+def regression(features: Floats, labels: Floats, weights: Floats) -> Floats:
+    """Weights and, last, the bias of a ridge-penalised logistic regression (Newton's method)."""
+    design = np.column_stack([features, np.ones(len(features))])
+    found = np.zeros(design.shape[1])
+    penalty = RIDGE * weights.sum() * np.eye(len(found))
+    penalty[-1, -1] = 0
+    for _ in range(15):
+        chance = 1 / (1 + np.exp(-design @ found))
+        slope = design.T @ (weights * (labels - chance)) - penalty @ found
+        curvature = (design * (weights * chance * (1 - chance))[:, None]).T @ design + penalty
+        step = np.linalg.solve(curvature, slope)
+        found += step
+        if np.abs(step).max() < 1e-4:
+            break
+    return found
 
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits = self.network(x)
-        return logits[:, 1:].logsumexp(1, keepdim=True) - logits[:, :1]
+class Data:
+    """What `presentations.py` wrote, as features: cues, components of the view, dots."""
+
+    def __init__(self, path: Path) -> None:
+        with np.load(path, allow_pickle=False) as stored:
+            self.names = [str(name) for name in stored["names"]]
+            self.source, self.kind, self.species = (
+                stored[name] for name in ("source", "kind", "species")
+            )
+            cues, view, dots = (
+                stored[name].astype(np.float64) for name in ("cues", "view", "dots")
+            )
+        self.attack: Mask = self.species != GENUINE
+        known = self.kind == "source"
+        self.mean, self.scale = cues[known].mean(axis=0), cues[known].std(axis=0)
+        # Unlabelled: the directions in which the network's numbers vary most.
+        self.centre = view.mean(axis=0)
+        _, size, axes = np.linalg.svd(view - self.centre, full_matrices=False)
+        self.axes = axes[:COMPONENTS].T / size[:COMPONENTS] * np.sqrt(len(view))
+        self.dots = np.clip(dots - DOTS[0], 0, DOTS[1])
+        self.features = np.column_stack([
+            np.clip((cues - self.mean) / self.scale, -LIMIT, LIMIT),
+            (view - self.centre) @ self.axes,
+            self.dots,
+        ])  # fmt: skip
+        self.weights = np.zeros(len(view))
+        for (kind, attack), share in SHARES.items():
+            group = (self.kind == kind) & (self.attack == attack) & (self.source != THRESHOLD_SET)
+            for name in np.unique(self.source[group]):
+                own = group & (self.source == name)
+                self.weights[own] = 1 / np.sqrt(own.sum())
+            if group.any():
+                self.weights[group] *= share / self.weights[group].sum()
+        self.weights *= len(self.weights)
+
+    def fit(self, train: Mask) -> Floats:
+        rows = train & (self.weights > 0)
+        return regression(self.features[rows], self.attack[rows] * 1.0, self.weights[rows])
+
+    def judge(self, rows: Mask, found: Floats) -> Floats:
+        return self.features[rows] @ found[:-1] + found[-1]
+
+    def left_out(self) -> Floats:
+        """z of every face by a regression that did not see its source."""
+        z = np.zeros(len(self.source))
+        for name in [*np.unique(self.source[self.kind != "simulated"]), None]:
+            out = self.kind == "simulated" if name is None else self.source == name
+            # Those who are left out as a kind would leave no reason to believe in dots.
+            z[out] = self.judge(out, self.fit(~out if name else np.ones(len(z), bool)))
+        return z
+
+    def areas(self, z: Floats) -> dict[str, tuple[float, int]]:
+        """Source -> area under the ROC curve, and the smaller count of its two classes."""
+        result = {}
+        for name in np.unique(self.source[self.kind == "source"]):
+            own = self.source == name
+            live, attack = z[own & ~self.attack], z[own & self.attack]
+            if min(len(live), len(attack)) >= 5:
+                result[str(name)] = auc(attack, live), min(len(live), len(attack))
+        return result
+
+    def limit(self, z: Floats) -> float:
+        """z at which 5 % of genuine faces are called attacks: of all sources, and of LFW."""
+        lfw, limits = self.source == THRESHOLD_SET, []
+        for group in ((self.kind != "simulated") & ~self.attack & ~lfw, lfw):
+            # Every source counts the same.
+            _, index, counts = np.unique(
+                self.source[group], return_inverse=True, return_counts=True
+            )
+            order = np.argsort(z[group])
+            share = np.cumsum(1 / counts[index][order]) / len(counts)
+            limits.append(z[group][order][np.searchsorted(share, 1 - BPCER)])
+        return float(max(limits))
 
 
-class Windows:
-    """Presentations as one array of windows, mirrored where a picture was smaller."""
-
-    def __init__(self, presentations: list[Presentation]) -> None:
-        self.pixels = np.stack(
-            [cut(p.pixels, tuple(p.box.reshape(2, 2).mean(0)), WINDOW) for p in presentations]
+def report(data: Data, z: Floats, limit: float) -> None:
+    areas = data.areas(z)
+    for name, (area, count) in sorted(areas.items(), key=lambda item: item[1]):
+        own = data.source == name
+        passes = (z[own & data.attack] < limit).mean()
+        called = (z[own & ~data.attack] >= limit).mean()
+        print(f"{name:14} {count:4} AUC {area:.3f}  passes {passes:4.0%}  called {called:4.0%}")
+    print(summary(areas))
+    for kind in ("source", "simulated"):
+        own = data.kind == kind
+        kinds = data.species[own & data.attack]
+        errors = attack_errors(z[own & data.attack], kinds, z[own & ~data.attack], limit)
+        print(
+            kind, "BPCER", errors.bpcer, *(f"\n  {k} passes {v}" for k, v in errors.apcer.items())
         )
-        # Where mirrored pixels begin: patches are taken before that where there is room.
-        self.sides = np.array([p.pixels.shape[:2] for p in presentations]).clip(PATCH, WINDOW)
-        self.labels = np.array([CLASSES.index(p.species) for p in presentations])
-
-    def batch(self, rows: NDArray[np.intp], rng: np.random.Generator | None) -> Tensor:
-        """Patches: random ones, turned, mirrored and tinted; the middle ones without `rng`."""
-        patches = np.empty((len(rows), PATCH, PATCH, 3), np.float32)
-        for i, row in enumerate(rows):
-            room = self.sides[row] - PATCH
-            y, x = room // 2 if rng is None else rng.integers(0, room + 1)
-            patch = self.pixels[row, y : y + PATCH, x : x + PATCH]
-            if rng is not None:
-                patch = np.rot90(patch, rng.integers(4))
-                patch = toned(patch[:, ::-1] if rng.random() < 0.5 else patch, rng)
-            patches[i] = patch
-        return torch.from_numpy(patches).permute(0, 3, 1, 2)
+    for name in np.unique(data.source[data.kind == "genuine"]):
+        own = data.source == name
+        print(f"{name:16} called attacks {(z[own] >= limit).mean():.1%} of {own.sum()}")
 
 
-def train(args: argparse.Namespace) -> None:
-    torch.manual_seed(args.seed)
-    torch.set_num_threads(args.threads)
-    cv2.setNumThreads(1)
-    args.out.mkdir(parents=True, exist_ok=True)
-    everything = list(read(args.data))
-    held = max(1, len(everything) // 16)  # of the training range: to watch, and for the fusion
-    known, watched = Windows(everything[held:]), Windows(everything[:held])
-    network = Network().to(memory_format=torch.channels_last)
-    average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
+def summary(areas: dict[str, tuple[float, int]]) -> str:
+    large = {name: area for name, (area, count) in areas.items() if count >= LARGE}
+    worst = min(large, key=lambda name: large[name])
+    mean = np.mean([area for area, _ in areas.values()])
+    return (
+        f"mean of {len(areas)} sources {mean:.3f}; "
+        f"worst of {len(large)} large: {worst} {large[worst]:.3f}"
     )
-    optimizer = torch.optim.AdamW(network.parameters(), lr=args.lr, weight_decay=0.02)
-    steps, warmup, step = args.images // args.batch, 100, 0
-    checkpoint = args.out / "checkpoint.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint)
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
-    started, first = time.time(), step
-    while step < steps:
-        rng = np.random.default_rng([args.seed, step])
-        rows = rng.integers(len(known.labels), size=args.batch)
-        rate = min(1.0, (step + 1) / warmup) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        for group in optimizer.param_groups:
-            group["lr"] = args.lr * max(rate, 1e-3)
-        images = known.batch(rows, rng).to(memory_format=torch.channels_last)
-        target = torch.from_numpy(known.labels[rows])
-        with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
-            answer = network(images)
-        loss = functional.cross_entropy(answer.float(), target, label_smoothing=0.03)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        average.update_parameters(network)
-        step += 1
-        if step % 250 == 0 or step == steps:
-            scores = answers(average.module, watched)
-            genuine = scores[watched.labels == 0]
-            limit = np.quantile(genuine, 0.97)
-            passed = {
-                name: float((scores[watched.labels == i + 1] < limit).mean())
-                for i, name in enumerate(SPECIES)
-            }
-            record = {
-                "step": step, "loss": round(loss.item(), 4), "apcer_at_bpcer_3": passed,
-                "images_per_s": round((step - first) * args.batch / (time.time() - started)),
-            }  # fmt: skip
-            state = {
-                "network": network.state_dict(), "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(), "step": step,
-            }  # fmt: skip
-            torch.save(state, checkpoint.with_suffix(".tmp"))
-            checkpoint.with_suffix(".tmp").replace(checkpoint)
-            with (args.out / "log.jsonl").open("a") as file:
-                file.write(json.dumps(record) + "\n")
-            print(json.dumps(record), flush=True)
 
 
-def answers(network: Network, windows: Windows) -> NDArray[np.float32]:
-    """Log odds of an attack for the middle patch of every window."""
-    deployed, rows = Deployed(network).eval(), np.arange(len(windows.labels))
-    with torch.inference_mode():
-        parts = [deployed(windows.batch(rows[i : i + 64], None)) for i in range(0, len(rows), 64)]
-    return np.asarray(torch.cat(parts)[:, 0].numpy())
+def export(data: Data, found: Floats, path: Path) -> None:
+    """Write the network with its last layer: one number, the log odds of an attack."""
+    cues, model = len(data.names), frozen(data_root())
+    weight = data.axes @ found[cues : cues + COMPONENTS]
+    numbers = {
+        "head": weight[:, None], "head_bias": np.array([-data.centre @ weight]),
+        "dots_from": np.array([[DOTS[0]]]), "dots_weight": np.array([[max(found[-2], 0.0)]]),
+        "dots_low": np.array(0.0), "dots_high": np.array(DOTS[1]),
+    }  # fmt: skip
+    for name, values in numbers.items():
+        model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    model.graph.node.extend([
+        helper.make_node("Gemm", ["view", "head", "head_bias"], ["view_odds"]),
+        helper.make_node("Sub", ["dots", "dots_from"], ["dots_above"]),
+        helper.make_node("Clip", ["dots_above", "dots_low", "dots_high"], ["dots_clipped"]),
+        helper.make_node("Mul", ["dots_clipped", "dots_weight"], ["dots_odds"]),
+        helper.make_node("Add", ["view_odds", "dots_odds"], ["attack"]),
+    ])  # fmt: skip
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("attack", 1, ["N", 1]))
+    save_half(model, path)
 
 
-def export(run: Path, path: Path) -> None:
-    """Write the averaged network with a free batch."""
-    average = torch.optim.swa_utils.AveragedModel(Network())
-    average.load_state_dict(torch.load(run / "checkpoint.pt", map_location="cpu")["average"])
-    temporary = path.with_suffix(".float32.onnx")
-    torch.onnx.export(
-        Deployed(average.module).eval(), (torch.zeros(1, 3, PATCH, PATCH),), str(temporary),
-        input_names=["input"], output_names=["attack"], opset_version=17, dynamo=False,
-        dynamic_axes={"input": {0: "N"}, "attack": {0: "N"}},
+def write(data: Data, found: Floats, limit: float, bpcer: float) -> None:
+    """The network and the coefficients into the pack; the score is 50 at the limit."""
+    network, manifest = COMPACT / "liveness.onnx", COMPACT / "pack.toml"
+    export(data, found, network)
+    content, text = network.read_bytes(), manifest.read_text(encoding="utf-8")
+    fields = {
+        "names": "[" + ", ".join(f'"{name}"' for name in data.names) + "]",
+        "mean": _array(data.mean), "scale": _array(data.scale),
+        "weight": _array(found[: len(data.names)]), "network": "1.0",
+        "bias": f"{found[-1] - limit:.5f}",
+    }  # fmt: skip
+    start = text.index("  [liveness.cues]")
+    body = "\n".join(f"  {field} = {value}" for field, value in fields.items())
+    text = text[:start] + "  [liveness.cues]\n" + body + text[text.index("\n\n", start) :]
+    text = re.sub(r"(?m)^bpcer = .*$", f"bpcer = {bpcer:.4f}", text, count=1)
+    text = re.sub(
+        r'(file = "liveness.onnx"\nsize = )\d+(\nsha256 = ")[0-9a-f]+',
+        rf"\g<1>{len(content)}\g<2>{hashlib.sha256(content).hexdigest()}", text,
     )  # fmt: skip
-    save_half(onnx.load(temporary), path)
-    temporary.unlink()
+    manifest.write_text(text, encoding="utf-8")
+    print(f"{network.name}: {len(content):,} bytes")
+
+
+def _array(values: Floats) -> str:
+    return "[" + ", ".join(f"{float(v):.5g}" if v % 1 else f"{v:.1f}" for v in values) + "]"
 
 
 def main() -> None:
@@ -189,14 +220,33 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="what presentations.py wrote")
-    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint and log")
-    parser.add_argument("--images", type=int, default=250_000, help="patches seen in all")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--bfloat16", action="store_true")
-    train(parser.parse_args())
+    parser.add_argument("--write", action="store_true", help="into the pack")
+    args = parser.parse_args()
+    data = Data(args.data)
+    z = data.left_out()
+    limit = data.limit(z)
+    report(data, z, limit)
+    everything = data.fit(np.ones(len(z), bool))
+    names = [*data.names, *(f"component {i}" for i in range(COMPONENTS)), "dots"]
+    print(*(f"{name} {value:+.2f}" for name, value in zip(names, everything, strict=False)))
+    # Trained on the sources with a licence only, and measured on all others.
+    licensed = np.isin(data.source, sorted(licensed_sources(data_root())))
+    found = data.fit(licensed | (data.kind != "source"))
+    others = data.judge(np.ones(len(z), bool), found)
+    others[licensed] = np.nan
+    print("licensed sources only, on the others:", summary({
+        name: value for name, value in data.areas(others).items() if not np.isnan(value[0])
+        and name not in set(data.source[licensed])
+    }))  # fmt: skip
+    rest = (data.kind == "source") & ~licensed
+    line = data.limit(np.where(licensed, -99.0, others))
+    print(
+        f"  passes {(others[rest & data.attack] < line).mean():.1%}, "
+        f"called attacks {(others[rest & ~data.attack] >= line).mean():.1%}"
+    )
+    if args.write:
+        genuine = (data.kind == "source") & ~data.attack
+        write(data, everything, limit, float((z[genuine] >= limit).mean()))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Export the trained networks into the compact pack and write their sizes and hashes down.
 
-python weights/training/publish.py --detector RUN --embedder RUN --liveness RUN --attributes RUN
+python weights/training/publish.py --detector RUN --embedder RUN --attributes RUN
 python weights/training/calibrate.py weights/compact
 """
 
@@ -14,7 +14,6 @@ from pathlib import Path
 import attributes
 import detector
 import embedder
-import liveness
 
 COMPACT = Path(__file__).parents[1] / "compact"
 
@@ -25,14 +24,12 @@ def main() -> None:
     )
     parser.add_argument("--detector", type=Path, help="folder of detector.py's run")
     parser.add_argument("--embedder", type=Path, help="folder of embedder.py's run")
-    parser.add_argument("--liveness", type=Path, help="folder of liveness.py's run")
     parser.add_argument("--attributes", type=Path, help="folder of attributes.py's run")
     args = parser.parse_args()
     manifest = (COMPACT / "pack.toml").read_text(encoding="utf-8")
     for role, module, run in (
         ("detector", detector, args.detector),
         ("embedder", embedder, args.embedder),
-        ("liveness", liveness, args.liveness),
         ("attributes", attributes, args.attributes),
     ):
         path = COMPACT / f"{role}.onnx"

@@ -7,7 +7,7 @@
 same camera and nothing in between.  Both are random by seed, and draw their parameters from one
 of two disjoint ranges: training or held out (see `camera.Dice`).
 
-Simulated attacks are no substitute for real ones: `read_folder` reads a user's own recaptures.
+Simulated attacks are no substitute for real ones.
 
     python weights/training/recapture.py PICTURE --out DIR        # looks at what it does
 """
@@ -15,7 +15,6 @@ Simulated attacks are no substitute for real ones: `read_folder` reads a user's 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -260,20 +259,6 @@ def _reflections(light: Light, dice: Dice) -> Light:
         y = np.exp(-(((np.arange(rows) - cy) / high) ** 2)).astype(np.float32)
         light = light + (np.float32(level * dice.between(0.3, 3.0)) * np.outer(y, x))[..., None]
     return light
-
-
-def read_folder(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield ``(species, picture)`` of a user's own pictures: ``genuine/`` and ``attack-NAME/``.
-
-    The species of genuine pictures is "genuine"; that of attacks, the name after ``attack-``.
-    """
-    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
-        species = part.name.removeprefix("attack-")
-        if part.name != GENUINE and species == part.name:
-            continue
-        for path in sorted(part.rglob("*")):
-            if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}:
-                yield species, path
 
 
 def main() -> None:

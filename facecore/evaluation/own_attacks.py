@@ -1,0 +1,163 @@
+"""Measure liveness on a folder of genuine pictures and attacks: ``facecore evaluate liveness``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from facecore._utils.atomic_files import make_folder, write_whole
+from facecore.engine import FaceEngine
+from facecore.errors import FacecoreError, InvalidParameter
+from facecore.evaluation.attacks import AttackErrors, attack_errors, auc, bpcer_at_apcer
+from facecore.evaluation.report import Report, report_paths
+
+__all__ = ["GENUINE", "OwnAttacks", "evaluate_liveness", "read_folder", "write_liveness_report"]
+
+GENUINE = "genuine"
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAttacks:
+    """Errors on a folder of pictures.
+
+    Attributes
+    ----------
+    errors : AttackErrors
+        At the threshold of the pack.
+    bpcer20 : AttackErrors
+        At the highest threshold with an APCER of at most 5 % of every species.
+    areas : dict of str to float
+        Area under the ROC curve by species.
+    unanswered : dict of str to int
+        Error code -> number of pictures without an answer.
+    scores : list of (str, str, float)
+        Species, file, and attack score, NaN without an answer.
+    """
+
+    errors: AttackErrors
+    bpcer20: AttackErrors
+    areas: dict[str, float]
+    unanswered: dict[str, int]
+    scores: list[tuple[str, str, float]]
+
+    def lines(self) -> list[str]:
+        """Format as lines of text."""
+        errors = self.errors
+        found = [f"threshold           {errors.threshold:g}", f"BPCER               {errors.bpcer}"]
+        for name, rate in errors.apcer.items():
+            found.append(f"APCER {name:14.14}{rate}; area under the ROC {self.areas[name]:.3f}")
+        found.append(f"worst species       {errors.worst_species}")
+        limit = f"at the threshold {self.bpcer20.threshold:.1f}"
+        found.append(f"BPCER20             {self.bpcer20.bpcer}, {limit}")
+        found.append(f"no answer, genuine  {errors.bpnrr}")
+        found += [f"no answer {name:10.10}{rate}" for name, rate in errors.apnrr.items()]
+        if self.unanswered:
+            codes = ", ".join(f"{code} {count}" for code, count in self.unanswered.items())
+            found.append(f"without an answer   {codes}")
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures, without the score of each picture, for JSON."""
+        found = {name: asdict(getattr(self, name)) for name in ("errors", "bpcer20")}
+        if math.isinf(found["bpcer20"]["threshold"]):
+            found["bpcer20"]["threshold"] = None
+        return {**found, "areas": self.areas, "unanswered": self.unanswered}
+
+
+def read_folder(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield ``(species, picture)`` of the pictures in ``genuine/`` and ``attack-NAME/``.
+
+    The species of genuine pictures is "genuine"; that of attacks is NAME.
+    """
+    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+        species = part.name.removeprefix("attack-")
+        if part.name != GENUINE and species == part.name:
+            continue
+        for path in sorted(part.rglob("*")):
+            if path.suffix.lower() in _SUFFIXES:
+                yield species, path
+
+
+def evaluate_liveness(engine: FaceEngine, folder: Path) -> OwnAttacks:
+    """Measure the errors of a pack's liveness model on your pictures.
+
+    Parameters
+    ----------
+    engine : FaceEngine
+    folder : Path
+        Holds ``genuine/`` and one folder ``attack-NAME/`` for each species of attack.
+
+    Raises
+    ------
+    InvalidParameter
+        There are no genuine pictures or no attacks, none of a species gave an answer, or the
+        pack has no liveness model.
+    """
+    pictures = list(read_folder(folder))
+    if {species == GENUINE for species, _ in pictures} != {True, False}:
+        raise InvalidParameter(
+            f"{folder} must hold pictures in genuine/ and in attack-NAME/",
+            "one folder attack-NAME for each species, such as attack-print and attack-tablet",
+        )
+    if engine.pack.liveness is None:
+        raise InvalidParameter(
+            f"the pack {engine.pack.name} has no liveness model",
+            'use a pack that has one, such as "compact"',
+        )
+    codes: Counter[str] = Counter()
+    scores = []
+    for species, path in pictures:
+        try:
+            score = engine.liveness(path).attack_score
+        except FacecoreError as error:
+            codes[error.code] += 1
+            score = math.nan
+        scores.append((species, path.relative_to(folder).as_posix(), score))
+    live = [score for species, _, score in scores if species == GENUINE]
+    attacks = [(species, score) for species, _, score in scores if species != GENUINE]
+    kinds, values = [kind for kind, _ in attacks], [score for _, score in attacks]
+    errors = attack_errors(values, kinds, live, engine.pack.liveness.threshold)
+    heard = [score for score in live if not math.isnan(score)]
+    areas = {
+        name: auc([s for k, s in attacks if k == name and not math.isnan(s)], heard)
+        for name in errors.apcer
+    }
+    return OwnAttacks(errors, bpcer_at_apcer(values, kinds, live, 0.05), areas, dict(codes), scores)
+
+
+def write_liveness_report(result: OwnAttacks, engine: FaceEngine, out: Path) -> Report:
+    """Write the result as an HTML page, and as JSON with the score of every picture.
+
+    Parameters
+    ----------
+    result : OwnAttacks
+    engine : FaceEngine
+    out : Path
+        An .html file or a folder.
+    """
+    paths, model = report_paths(out), engine.pack.liveness
+    make_folder(paths.html.parent)
+    origin = {"pack": f"{engine.pack.name} {engine.pack.manifest.version}"}
+    if model is not None:
+        origin["liveness model"] = f"SHA-256 {model.sha256}"
+    scores = [[kind, name, None if math.isnan(s) else s] for kind, name, s in result.scores]
+    facts = {"format": 1, **origin, "result": result.as_dict(), "scores": scores}
+    cells = {line[:20].strip(): line[20:] for line in result.lines()} | origin
+    rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in cells.items())
+    page = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Liveness</title>'
+        "<style>body{font:16px sans-serif;margin:2em}th{text-align:left;padding-right:1em}</style>"
+        f"<h1>Errors of presentation attack detection</h1><table>{rows}</table>"
+        "<p>Terms as in ISO/IEC 30107-3, intervals of 95 %; this is no conformance test.</p></html>"
+    )
+    content = json.dumps(facts, indent=1, allow_nan=False)
+    write_whole(paths.json, content.encode("utf-8", "backslashreplace"))
+    write_whole(paths.html, page.encode("utf-8", "backslashreplace"))
+    return paths
