@@ -23,6 +23,7 @@ VIEW = 80  # side of the reduced view, in pixels
 PATCH = 112  # side of the patch at native sampling, in pixels
 FACE = 96  # side of the face in which cues are measured, in pixels
 _REACH = 2.7  # sides of the surroundings, in sides of the face box
+_ROOM = 1.7  # sides of the surroundings from which a picture is no crop of a face
 
 
 class Region(NamedTuple):
@@ -67,15 +68,20 @@ def region(pixels: Pixels, box: Box) -> Region:
     box : ndarray, shape (4,)
         x1, y1, x2, y2; may reach outside the picture.
     """
+    import cv2
+
     x1, y1, x2, y2 = _rectangle(pixels, box, _REACH)
     part, inner = pixels[y1:y2, x1:x2], box.astype(np.float64) - (x1, y1, x1, y1)
     longest = max(part.shape[:2])
     if longest <= REGION:
         return Region(part, inner)
-    ratio = REGION / longest
-    skip = max(1, longest // (2 * REGION))  # averaging every pixel of a large picture is slow
+    ratio, whole = REGION / longest, longest // REGION
     width, height = (max(1, round(side * ratio)) for side in part.shape[1::-1])
-    return Region(_resized(part[::skip, ::skip], width, height), inner * ratio)
+    if whole > 1:  # averages of whole blocks are fast
+        rows, columns = (max(1, side // whole) for side in part.shape[:2])
+        part = _resized(part[: rows * whole, : columns * whole], columns, rows)
+    reduced = cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR)
+    return Region(np.asarray(reduced, np.uint8), inner * ratio)
 
 
 def _view(found: Region) -> Pixels:
@@ -111,18 +117,23 @@ def views(pixels: Pixels, box: Box, found: Region) -> Pixels:
     Returns
     -------
     ndarray, shape (PATCH, PATCH + VIEW, 3), uint8
-        The view is in the upper right; what is below it is 0.
+        The view is in the upper right; what is below it is 0.  The patch is 0 where the picture
+        is a crop of the face: such crops were often resized, which leaves patterns.
     """
     both = np.zeros((PATCH, PATCH + VIEW, 3), np.uint8)
-    both[:, :PATCH] = _patch(pixels, box)
+    size = np.maximum(found.box[2:] - found.box[:2], 1.0)
+    if (found.pixels.shape[1::-1] >= _ROOM * size).all():
+        both[:, :PATCH] = _patch(pixels, box)
     both[:VIEW, PATCH:] = _view(found)
     return both
 
 
 def _blue(pixels: Pixels) -> float:
     """Logarithm of the ratio of mean blue to mean green."""
-    blue, green = pixels.reshape(-1, 3)[:, :2].mean(axis=0) + 1.0
-    return float(np.log(blue / green))
+    import cv2
+
+    blue, green, *_ = cv2.mean(pixels.reshape(-1, 1, 3))
+    return float(np.log((blue + 1.0) / (green + 1.0)))
 
 
 def white_point(face: Pixels) -> float:
@@ -147,14 +158,19 @@ def gamut(face: Pixels) -> float:
     """
     import cv2
 
-    chroma = cv2.cvtColor(face, cv2.COLOR_BGR2YCrCb)[..., 1:].reshape(-1, 2).astype(np.float32)
-    chroma -= chroma.mean(axis=0)
-    return float(max(np.linalg.det(chroma.T @ chroma / len(chroma)), 0.0) ** 0.25)
+    _, *chroma = cv2.split(cv2.cvtColor(face, cv2.COLOR_BGR2YCrCb))
+    a, b = (np.asarray(plane, np.float32).ravel() for plane in chroma)
+    a, b = a - a.mean(), b - b.mean()
+    determinant = float(a @ a) * float(b @ b) - float(a @ b) ** 2
+    return max(determinant, 0.0) ** 0.25 / len(a) ** 0.5
 
 
 def clipping(face: Pixels) -> float:
     """Share of pixels with a channel at 250 or above: a lit medium exceeds the sensor's range."""
-    return float((face >= 250).any(axis=2).mean())
+    import cv2
+
+    blue, green, red = cv2.split(face)
+    return float((cv2.max(cv2.max(blue, green), red) >= 250).mean())
 
 
 class Cue(NamedTuple):

@@ -149,6 +149,7 @@ def test_the_view_of_a_tight_crop_is_the_crop(hopper: Image) -> None:
     whole = np.asarray(cv2.resize(crop, (80, 80)), np.uint8)
     assert np.abs(both[:80, 112:].astype(float) - whole).mean() < 3
     assert not both[80:, 112:].any()
+    assert not both[:, :112].any()  # a crop may be resized: its patch says nothing
 
 
 def model(**changes: Any) -> CueModel:

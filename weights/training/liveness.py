@@ -32,7 +32,9 @@ COMPONENTS = 16  # of the network's 128 numbers
 BPCER = 0.05
 LARGE = 30  # genuine faces and attacks of a source whose area counts for the worst
 THRESHOLD_SET = "lfw threshold"
-DOTS = (2.0, 8.0)  # log odds of dots at which they begin to count, and by which at most
+# Log odds of dots at which they begin to count, by which at most, and their weight.  The sources,
+# whose pictures are reduced and compressed again, cannot tell it: dots are lost there.
+DOTS_FROM, DOTS_MOST, DOTS_WEIGHT = 1.0, 8.0, 1.0
 # What the kinds and labels of presentations weigh; in each, a source weighs by its root.
 SHARES = {
     ("source", False): 0.33, ("source", True): 0.42, ("genuine", False): 0.15,
@@ -61,7 +63,7 @@ def regression(features: Floats, labels: Floats, weights: Floats) -> Floats:
 
 
 class Data:
-    """What `presentations.py` wrote, as features: cues, components of the view, dots."""
+    """What `presentations.py` wrote, as features: cues, components of the view; and dots."""
 
     def __init__(self, path: Path) -> None:
         with np.load(path, allow_pickle=False) as stored:
@@ -79,11 +81,10 @@ class Data:
         self.centre = view.mean(axis=0)
         _, size, axes = np.linalg.svd(view - self.centre, full_matrices=False)
         self.axes = axes[:COMPONENTS].T / size[:COMPONENTS] * np.sqrt(len(view))
-        self.dots = np.clip(dots - DOTS[0], 0, DOTS[1])
+        self.dots = DOTS_WEIGHT * np.clip(dots - DOTS_FROM, 0, DOTS_MOST)
         self.features = np.column_stack([
             np.clip((cues - self.mean) / self.scale, -LIMIT, LIMIT),
             (view - self.centre) @ self.axes,
-            self.dots,
         ])  # fmt: skip
         self.weights = np.zeros(len(view))
         for (kind, attack), share in SHARES.items():
@@ -100,15 +101,14 @@ class Data:
         return regression(self.features[rows], self.attack[rows] * 1.0, self.weights[rows])
 
     def judge(self, rows: Mask, found: Floats) -> Floats:
-        return self.features[rows] @ found[:-1] + found[-1]
+        return self.features[rows] @ found[:-1] + found[-1] + self.dots[rows]
 
     def left_out(self) -> Floats:
         """z of every face by a regression that did not see its source."""
         z = np.zeros(len(self.source))
         for name in [*np.unique(self.source[self.kind != "simulated"]), None]:
             out = self.kind == "simulated" if name is None else self.source == name
-            # Those who are left out as a kind would leave no reason to believe in dots.
-            z[out] = self.judge(out, self.fit(~out if name else np.ones(len(z), bool)))
+            z[out] = self.judge(out, self.fit(~out))
         return z
 
     def areas(self, z: Floats) -> dict[str, tuple[float, int]]:
@@ -171,8 +171,8 @@ def export(data: Data, found: Floats, path: Path) -> None:
     weight = data.axes @ found[cues : cues + COMPONENTS]
     numbers = {
         "head": weight[:, None], "head_bias": np.array([-data.centre @ weight]),
-        "dots_from": np.array([[DOTS[0]]]), "dots_weight": np.array([[max(found[-2], 0.0)]]),
-        "dots_low": np.array(0.0), "dots_high": np.array(DOTS[1]),
+        "dots_from": np.array([[DOTS_FROM]]), "dots_weight": np.array([[DOTS_WEIGHT]]),
+        "dots_low": np.array(0.0), "dots_high": np.array(DOTS_MOST),
     }  # fmt: skip
     for name, values in numbers.items():
         model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
@@ -227,7 +227,7 @@ def main() -> None:
     limit = data.limit(z)
     report(data, z, limit)
     everything = data.fit(np.ones(len(z), bool))
-    names = [*data.names, *(f"component {i}" for i in range(COMPONENTS)), "dots"]
+    names = [*data.names, *(f"component {i}" for i in range(COMPONENTS))]
     print(*(f"{name} {value:+.2f}" for name, value in zip(names, everything, strict=False)))
     # Trained on the sources with a licence only, and measured on all others.
     licensed = np.isin(data.source, sorted(licensed_sources(data_root())))
