@@ -162,7 +162,7 @@ def gamut(face: Pixels) -> float:
     a, b = (np.asarray(plane, np.float32).ravel() for plane in chroma)
     a, b = a - a.mean(), b - b.mean()
     determinant = float(a @ a) * float(b @ b) - float(a @ b) ** 2
-    return max(determinant, 0.0) ** 0.25 / len(a) ** 0.5
+    return float(max(determinant, 0.0) ** 0.25 / len(a) ** 0.5)
 
 
 def clipping(face: Pixels) -> float:
