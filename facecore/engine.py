@@ -89,6 +89,10 @@ class FaceEngine:
         Maps similarities to scores instead of the pack's own table: a file that
         ``facecore calibrate`` wrote, or a table that was fitted.  Where a file holds a table for
         ID portraits too, it replaces the pack's; otherwise the pack's stays.
+    min_recognizability : float, optional
+        Faces below it raise `UnrecognizableFace`, 0..100; by default the pack's limit.  0 accepts
+        every face, and then no score keeps its false accept rate on poor pictures
+        (docs/calibration.md).
     limits : Limits, optional
         Limits on the bytes, pixels and memory of an image.
     isolate_decoding : bool, default False
@@ -133,6 +137,7 @@ class FaceEngine:
         allow_fallback: bool = False,
         threshold: float | None = None,
         calibration: str | os.PathLike[str] | Calibration | None = None,
+        min_recognizability: float | None = None,
         limits: images.Limits = images.DEFAULT_LIMITS,
         isolate_decoding: bool = False,
     ) -> None:
@@ -143,6 +148,7 @@ class FaceEngine:
             "allow_fallback": allow_fallback,
             "threshold": threshold,
             "calibration": calibration,
+            "min_recognizability": min_recognizability,
             "limits": limits,
             "isolate_decoding": isolate_decoding,
         }
@@ -154,12 +160,17 @@ class FaceEngine:
             images.IsolatedDecoder(processes, limits) if isolate_decoding else images.decode_still
         )
         self.calibration, self.id_portrait_calibration = _tables(self.pack, calibration)
-        self._threshold = None if threshold is None else _check_threshold(threshold)
+        self._threshold = None if threshold is None else _check_score(threshold, "threshold")
+        self._least = (
+            None
+            if min_recognizability is None
+            else _check_score(min_recognizability, "min_recognizability")
+        )
         threads = max(1, usable_cpus() // 2) if threads is None else threads
         self._loaded, self._threads = loaded, threads
         self._options: dict[str, Any] = {"providers": providers, "allow_fallback": allow_fallback}
         self._pipeline, on_cpu = open_pipeline(
-            loaded, limits, threads, self._options, self._decoder
+            loaded, limits, threads, self._options, self._decoder, self._least
         )
         # Models that few callers need, opened at the first use, under FORK_LOCK.
         self._serial = self._pipeline if threads == 1 or not on_cpu else None
@@ -185,9 +196,18 @@ class FaceEngine:
         default = self.calibration.threshold()
         return default if self._threshold is None else self._threshold
 
+    @property
+    def min_recognizability(self) -> float | None:
+        """Recognisability below which a face is refused, 0..100.
+
+        None where the pack was not measured: it refuses no face.
+        """
+        gate = self._pipeline.gate
+        return None if gate is None else gate.limit
+
     def _limit(self, threshold: float | None) -> float | None:
         """The threshold of a comparison; None where there are no scores to hold against it."""
-        given = None if threshold is None else _check_threshold(threshold)
+        given = None if threshold is None else _check_score(threshold, "threshold")
         if self.calibration.is_missing:
             return None
         return self.threshold if given is None else given
@@ -209,7 +229,7 @@ class FaceEngine:
         face = Face(np.array([148, 168, 332, 368], np.float32), points.astype(np.float32), 1.0)
         self.detect(picture)
         sample = FaceSample(picture, face, align(picture, face.landmarks))
-        self.embed(sample)
+        self._pipeline.embed([sample])
         self.quality(sample)
         if self.pack.liveness is not None:
             self.liveness(sample)
@@ -366,10 +386,15 @@ class FaceEngine:
         ------
         NoFaceDetected
             There is no face, or none that can be aligned; such a crop is never embedded.
+        UnrecognizableFace
+            The embedder cannot read the face; see `min_recognizability`.
         UnreadableImage, ImageTooLarge, InvalidParameter
             See `facecore.images.load`.
         """
-        return self._pipeline.embed([self.sample(image, face=face)])[0].copy()
+        sample = self.sample(image, face=face)
+        (vector,) = self._pipeline.embed([sample])
+        self._pipeline.check(sample)
+        return vector.copy()
 
     def embed_many(
         self,
@@ -506,7 +531,7 @@ class FaceEngine:
         ------
         SeveralFacesDetected
             An image shows several faces, and `if_many` is "refuse".
-        NoFaceDetected, UnreadableImage, ImageTooLarge, InvalidParameter
+        NoFaceDetected, UnrecognizableFace, UnreadableImage, ImageTooLarge, InvalidParameter
             The message names the image.  InvalidParameter also where `id_portrait` is asked for
             and the pack has no table for it.
         """
@@ -539,12 +564,13 @@ class FaceEngine:
         Returns
         -------
         list of Comparison
-            ``faces[1]`` is the face of `image`; empty where `image` shows none.
+            ``faces[1]`` is the face of `image`; empty where `image` shows none.  Faces that the
+            embedder cannot read are left out.
 
         Raises
         ------
-        NoFaceDetected
-            The reference shows no face.
+        NoFaceDetected, UnrecognizableFace
+            The reference shows no face, or none that the embedder can read.
         UnreadableImage, ImageTooLarge, InvalidParameter
             As in `compare`.
         """
@@ -554,6 +580,7 @@ class FaceEngine:
         found = [
             comparison.compare(first, self._as_template(sample), table, limit)
             for sample in self.samples(image)
+            if self._pipeline.is_recognizable(sample)
         ]
         return sorted(found, key=lambda one: one.similarity, reverse=True)
 
@@ -580,7 +607,7 @@ class FaceEngine:
 
         Raises
         ------
-        NoFaceDetected, UnreadableImage, ImageTooLarge, InvalidParameter
+        NoFaceDetected, UnrecognizableFace, UnreadableImage, ImageTooLarge, InvalidParameter
             As in `compare`.
         """
         if mode not in ("chain", "loop"):
@@ -636,7 +663,7 @@ class FaceEngine:
         NoFaceDetected, UnreadableImage, ImageTooLarge
             As in `sample`.
         """
-        limit = None if threshold is None else _check_threshold(threshold)
+        limit = None if threshold is None else _check_score(threshold, "threshold")
         classifier: AttackClassifier = self._optional("liveness", "liveness model")
         sample = self.sample(image, face=face)
         with translate_errors(sample.picture):
@@ -657,12 +684,14 @@ class FaceEngine:
         try:
             sample = self.sample(image, face=face)
             check_alone((sample.face, *sample.others), if_many)
+            self._pipeline.embed([sample])
+            self._pipeline.check(sample)
         except FacecoreError as error:
             raise type(error)(f"image {name}: {error.message}", error.hint) from error
         return self._as_template(sample)
 
     def _as_template(self, sample: FaceSample) -> Template:
-        vector = self._pipeline.embed([sample])[0]
+        (vector,) = self._pipeline.embed([sample])
         return Template(sample.face, vector, len(sample.others))
 
     def _optional(self, role: Literal["liveness", "attributes"], what: str) -> Any:
@@ -685,7 +714,7 @@ class FaceEngine:
         with FORK_LOCK:
             if self._serial is None:
                 self._serial, _ = open_pipeline(
-                    self._loaded, self.limits, 1, self._options, self._decoder
+                    self._loaded, self.limits, 1, self._options, self._decoder, self._least
                 )
             return self._serial
 
@@ -755,8 +784,8 @@ def _check_choice(choice: str) -> None:
         raise InvalidParameter(f"face is {choice!r}", 'use "largest" or "central"')
 
 
-def _check_threshold(threshold: float) -> float:
-    number = isinstance(threshold, (int, float, np.number)) and not isinstance(threshold, bool)
-    if not (number and 0 <= threshold <= 100):  # a NaN fails too
-        raise InvalidParameter(f"threshold is {threshold!r}, must be within 0..100")
-    return float(threshold)
+def _check_score(value: float, name: str) -> float:
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not (number and 0 <= value <= 100):  # a NaN fails too
+        raise InvalidParameter(f"{name} is {value!r}, must be within 0..100")
+    return float(value)

@@ -28,6 +28,7 @@ __all__ = [
     "RecordNotFound",
     "SeveralFacesDetected",
     "UnreadableImage",
+    "UnrecognizableFace",
     "UserExists",
     "WrongKey",
 ]
@@ -94,6 +95,12 @@ class NoFaceDetected(FacecoreError):
     """No face was found, or its landmarks do not allow an alignment."""
 
     hint_default = "use a picture that shows the whole face, at least 20 pixels wide"
+
+
+class UnrecognizableFace(FacecoreError):
+    """The embedder cannot read the face, so a comparison would mean nothing."""
+
+    hint_default = "use a sharp picture of an upright, uncovered face"
 
 
 class SeveralFacesDetected(FacecoreError):

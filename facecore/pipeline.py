@@ -19,6 +19,8 @@ from facecore.errors import FacecoreError, NoFaceDetected, SeveralFacesDetected
 from facecore.face.alignment import align
 from facecore.face.detection import Detector, Face
 from facecore.face.embedding import Embedder
+from facecore.face.orientation import find_turned, right
+from facecore.face.recognizability import Gate
 from facecore.face.sample import FaceSample
 from facecore.images import ImageInput, open_picture
 from facecore.images.picture import Picture
@@ -43,6 +45,8 @@ FaceInput: TypeAlias = Union[ImageInput, FaceSample]  # noqa: UP007 - ImageInput
 """An image, or one whose face has been found already."""
 
 T = TypeVar("T")
+_Cut: TypeAlias = tuple[Face, NDArray[np.uint8]]
+"""A face and its aligned crop."""
 
 # Decoded bytes that `vectors_of` holds before it looks for their faces.
 _TOGETHER = 2**23
@@ -61,6 +65,8 @@ class Pipeline:
         On the bytes, pixels and memory of an image.
     decoder : Decoder, optional
         Where encoded images are decoded.
+    gate : Gate, optional
+        Refuses faces that the embedder cannot read; without it all are embedded.
     """
 
     def __init__(
@@ -70,12 +76,14 @@ class Pipeline:
         contract: str,
         limits: images.Limits,
         decoder: images.Decoder = images.decode_still,
+        gate: Gate | None = None,
     ) -> None:
         self.detector = detector
         self.embedder = embedder
         self.contract = contract
         self.limits = limits
         self.decoder = decoder
+        self.gate = gate
 
     def open(
         self,
@@ -101,9 +109,7 @@ class Pipeline:
 
     def detect(self, image: ImageInput) -> list[Face]:
         """All faces, largest first."""
-        picture = self.open(image, None)
-        with translate_errors(picture):
-            return self.detector.detect(picture)
+        return self._all_faces(self.open(image, None))
 
     def find(self, image: ImageInput, choice: FaceChoice) -> Face:
         """The face that stands for an image; raises NoFaceDetected."""
@@ -111,16 +117,35 @@ class Pipeline:
 
     def choose(self, picture: Picture, choice: FaceChoice) -> list[Face]:
         """The face that stands for a picture, then the others; raises NoFaceDetected."""
-        with translate_errors(picture):
-            if choice == "largest":
-                found = self.detector.prominent_each([picture])[0]
-            else:
-                middle = np.array([picture.width, picture.height]) / 2
-                found = self.detector.detect(picture)
-                distances = [np.linalg.norm(f.box.reshape(2, 2).mean(0) - middle) for f in found]
-                if found:
-                    found.insert(0, found.pop(int(np.argmin(distances))))
+        if choice == "largest":
+            with translate_errors(picture):
+                return _there(self._largest_first([picture])[0], picture)
+        middle = np.array([picture.width, picture.height]) / 2
+        found = self._all_faces(picture)
+        if found:
+            distances = [np.linalg.norm(f.box.reshape(2, 2).mean(0) - middle) for f in found]
+            found.insert(0, found.pop(int(np.argmin(distances))))
         return _there(found, picture)
+
+    def _all_faces(self, picture: Picture) -> list[Face]:
+        """All faces with their true landmarks, largest first."""
+        with translate_errors(picture):
+            found = self.detector.detect(picture) or find_turned(self.detector, picture)
+            righted = right(self.detector, [picture] * len(found), found)
+        return sorted(righted, key=lambda face: face.size, reverse=True)
+
+    def _largest_first(self, pictures: Sequence[Picture]) -> list[list[Face]]:
+        """The prominent faces of each picture, the largest first and with its true landmarks."""
+        found = self.detector.prominent_each(pictures)
+        found = [
+            faces or find_turned(self.detector, picture)
+            for faces, picture in zip(found, pictures, strict=True)
+        ]
+        shown = [i for i, faces in enumerate(found) if faces]
+        first = right(self.detector, [pictures[i] for i in shown], [found[i][0] for i in shown])
+        for i, face in zip(shown, first, strict=True):
+            found[i][0] = face
+        return found
 
     def sample(self, image: FaceInput, choice: FaceChoice) -> FaceSample:
         """The face that stands for an image; a sample is returned as it is."""
@@ -139,8 +164,8 @@ class Pipeline:
             samples = [image]
         else:
             picture, samples = self.open(image, None), []
+            faces = self._all_faces(picture)
             with translate_errors(picture):
-                faces = self.detector.detect(picture)
                 for i, face in enumerate(faces):
                     with contextlib.suppress(NoFaceDetected):
                         crop = align(picture, face.landmarks)
@@ -157,7 +182,19 @@ class Pipeline:
             for sample, vector in zip(new, made, strict=True):
                 vector.flags.writeable = False  # it is handed out again
                 sample.vectors[self.contract] = vector
+            if self.gate is not None:
+                for sample, score in zip(new, self.gate.scores(made).tolist(), strict=True):
+                    sample.scores[self.contract] = score
         return [sample.vectors[self.contract] for sample in samples]
+
+    def check(self, sample: FaceSample) -> None:
+        """Raise UnrecognizableFace for an embedded sample that the embedder cannot read."""
+        if self.gate is not None and self.contract in sample.scores:
+            self.gate.check(sample.scores[self.contract], sample.crop, sample.face)
+
+    def is_recognizable(self, sample: FaceSample) -> bool:
+        """Whether `check` would let an embedded sample pass."""
+        return self.gate is None or sample.scores.get(self.contract, 100) >= self.gate.limit
 
     def vectors_of(
         self,
@@ -172,7 +209,7 @@ class Pipeline:
         All pictures pass one stage before the next: a run of a model evicts everything else from
         the processor's caches, and code outside the caches takes several times as long.
         """
-        found: dict[int, NDArray[np.uint8] | FacecoreError] = {}
+        found: dict[int, _Cut | FacecoreError] = {}
         pictures: dict[int, Picture] = {}
         for i, image in enumerate(sources):
             try:
@@ -180,7 +217,7 @@ class Pipeline:
                     found[i] = image
                 elif isinstance(image, FaceSample):
                     check_alone((image.face, *image.others), if_many)
-                    found[i] = image.crop
+                    found[i] = image.face, image.crop
                 else:
                     pictures[i] = self.open(image, choice)
             except FacecoreError as error:
@@ -190,9 +227,9 @@ class Pipeline:
                 crops = self._crop_each(list(pictures.values()), choice, if_many)
                 found.update(zip(pictures, crops, strict=True))
                 pictures.clear()
-        crops = [found[i] for i in range(len(sources))]
-        vectors = iter(self._embed_each([c for c in crops if not isinstance(c, FacecoreError)]))
-        return [c if isinstance(c, FacecoreError) else next(vectors) for c in crops]
+        cuts = [found[i] for i in range(len(sources))]
+        vectors = iter(self._embed_each([c for c in cuts if not isinstance(c, FacecoreError)]))
+        return [c if isinstance(c, FacecoreError) else next(vectors) for c in cuts]
 
     def samples_of(
         self, sources: Sequence[FaceInput | FacecoreError]
@@ -250,37 +287,46 @@ class Pipeline:
 
     def _crop_each(
         self, pictures: list[Picture], choice: FaceChoice, if_many: IfMany
-    ) -> list[NDArray[np.uint8] | FacecoreError]:
+    ) -> list[_Cut | FacecoreError]:
         faces: list[list[Face]] | None = None
         if choice == "largest":
             # If that fails, one by one, so that the error stays with its picture.
             with contextlib.suppress(FacecoreError), translate_errors(pictures[0]):
-                faces = self.detector.prominent_each(pictures)
-        answers: list[NDArray[np.uint8] | FacecoreError] = []
+                faces = self._largest_first(pictures)
+        answers: list[_Cut | FacecoreError] = []
         for i, picture in enumerate(pictures):
             try:
                 found = self.choose(picture, choice) if faces is None else faces[i]
                 check_alone(_there(found, picture), if_many)
                 with translate_errors(picture):
-                    answers.append(align(picture, found[0].landmarks))
+                    answers.append((found[0], align(picture, found[0].landmarks)))
             except FacecoreError as error:
                 answers.append(_without_frames(error))
             picture.release_pixels()  # a small face was decoded finer, and there may be many
         return answers
 
-    def _embed_each(
-        self, crops: list[NDArray[np.uint8]]
-    ) -> list[NDArray[np.float32] | FacecoreError]:
+    def _embed_each(self, cuts: list[_Cut]) -> list[NDArray[np.float32] | FacecoreError]:
         """One batch; if that fails, one by one, so that the error stays with its crop."""
-        if not crops:
+        if not cuts:
             return []
         try:
-            with translate_errors(Picture.of(crops[0])):
-                return list(self.embedder.embed(np.stack(crops)))
+            with translate_errors(Picture.of(cuts[0][1])):
+                vectors = self.embedder.embed(np.stack([crop for _, crop in cuts]))
         except FacecoreError as error:
-            if len(crops) == 1:
+            if len(cuts) == 1:
                 return [_without_frames(error)]
-        return [answer for crop in crops for answer in self._embed_each([crop])]
+            return [answer for cut in cuts for answer in self._embed_each([cut])]
+        if self.gate is None:
+            return list(vectors)
+        answers: list[NDArray[np.float32] | FacecoreError] = []
+        scores = self.gate.scores(vectors).tolist()
+        for vector, score, (face, crop) in zip(vectors, scores, cuts, strict=True):
+            try:
+                self.gate.check(score, crop, face)
+                answers.append(vector)
+            except FacecoreError as error:
+                answers.append(_without_frames(error))
+        return answers
 
 
 def open_pipeline(
@@ -289,14 +335,21 @@ def open_pipeline(
     threads: int | None,
     options: Mapping[str, Any],
     decoder: images.Decoder = images.decode_still,
+    least: float | None = None,
 ) -> tuple[Pipeline, bool]:
-    """The pipeline of a pack, and whether its models run on the CPU alone."""
+    """The pipeline of a pack, and whether its models run on the CPU alone.
+
+    `least` is the recognisability below which faces are refused; by default the pack's limit.
+    """
     pack = loaded.pack
     first = open_model(pack.detector, loaded.detector, threads=threads, **options)
     second = open_model(pack.embedder, loaded.embedder, threads=threads, **options)
     on_cpu = {*first.get_providers(), *second.get_providers()} == {CPU}
     detector, embedder = Detector(first, pack.detector), Embedder(second, pack.embedder)
-    return Pipeline(detector, embedder, pack.contract_id, limits, decoder), on_cpu
+    gate, spec = None, pack.embedder.recognizability
+    if spec is not None:
+        gate = Gate(spec, embedder.dimension, least)
+    return Pipeline(detector, embedder, pack.contract_id, limits, decoder, gate), on_cpu
 
 
 def check_alone(faces: Sequence[Face], if_many: IfMany) -> None:

@@ -27,9 +27,19 @@ example:
 """
 
 
+_RECOGNIZABILITY = """\
+Measure which faces the embedder of an adopted pack cannot read, and refuse them from then on.
+
+Strangers' pictures that are spoiled alike look alike to an embedder.  The pictures of DIR are
+blurred, darkened, covered and turned at random; a small network learns to tell the vectors of
+unreadable faces, and the limit refuses 0.5 % of ordinary pictures.  It is written into the
+pack's manifest.
+"""
+
+
 def add_commands(commands: Commands) -> None:
     """Add the commands of this module."""
-    verbs = commands.group("weights", "model packs: list, pull, verify, adopt, remove")
+    verbs = commands.group("weights", "model packs: list, pull, verify, adopt, measure, remove")
     verbs.add("list", _list, "List every pack with its licences, caveats and calibration.")
     pull = verbs.add("pull", _pull, "Download a pack into the cache.")
     pull.add_argument("name", metavar="NAME", help="a name from: facecore weights list")
@@ -57,6 +67,15 @@ def add_commands(commands: Commands) -> None:
         "--normalisation",
         metavar="NAME",
         help="of the embedder, if known: 127.5/127.5, 127.5/128, 0/1, 0/255 or imagenet",
+    )
+    known = verbs.add("recognizability", _recognizability, _RECOGNIZABILITY)
+    known.add_argument("name", metavar="NAME", help="an adopted pack")
+    known.add_argument(
+        "--faces",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="holds a folder of pictures per person, 100 people or more",
     )
     remove = verbs.add("remove", _remove, "Remove an adopted or pulled pack from the cache.")
     remove.add_argument("name", metavar="NAME", help="a name from: facecore weights list")
@@ -197,6 +216,22 @@ def _adopt(args: argparse.Namespace) -> Answer:
         OK,
         [*made.lines(), f"to use it: facecore compare A B --pack {made.name}"],
     )
+
+
+def _recognizability(args: argparse.Namespace) -> Answer:
+    from facecore import FaceEngine
+    from facecore.evaluation.calibrate import find_pictures
+    from facecore.evaluation.recognizability import collect, measure, write_section
+    from facecore.models.adopt import check_name
+    from facecore.models.manifest import MANIFEST_NAME
+
+    check_name(args.name)
+    engine = FaceEngine(args.name, threads=1, min_recognizability=0)
+    crops = collect(engine, find_pictures(args.faces))
+    made = measure(args.name, crops, args.faces.name)
+    write_section(engine.pack.folder / MANIFEST_NAME, made.spec)
+    answer = {"name": args.name, "limit": made.spec.limit, "refused": made.spec.refused}
+    return answer, OK, [*made.lines]
 
 
 def _remove(args: argparse.Namespace) -> Answer:

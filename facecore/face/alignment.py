@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from facecore.errors import InvalidParameter, NoFaceDetected
 from facecore.images.picture import Picture
 
-__all__ = ["CROP_SIZE", "TEMPLATE", "SimilarityTransform", "align", "estimate", "warp"]
+__all__ = ["CROP_SIZE", "TEMPLATE", "SimilarityTransform", "align", "cut", "estimate", "warp"]
 
 CROP_SIZE = 112
 
@@ -174,9 +174,27 @@ def align(image: Picture | NDArray[np.uint8], landmarks: NDArray[np.floating]) -
             f"(residual {transform.residual:.2f}, limit {_MAX_RESIDUAL})"
         )
     picture = Picture.of(image) if isinstance(image, np.ndarray) else image
-    pixels, reduction = picture.reduced(transform.scale)
-    matrix = _of_blocks(transform.matrix, np.zeros(2), reduction)
-    return warp(pixels, matrix, (CROP_SIZE, CROP_SIZE))
+    return cut(picture, transform.matrix, CROP_SIZE)
+
+
+def cut(picture: Picture, matrix: NDArray[np.float64], side: int) -> NDArray[np.uint8]:
+    """Crop a square of a picture, decoded no finer than the square needs.
+
+    Parameters
+    ----------
+    picture : Picture
+    matrix : ndarray, shape (2, 3), float64
+        Maps pixels of the full picture to pixels of the square, see `warp`.
+    side : int
+        Of the square, in pixels.
+
+    Returns
+    -------
+    ndarray, shape (side, side, 3), uint8, BGR
+        Black outside the picture.
+    """
+    pixels, reduction = picture.reduced(math.hypot(matrix[0, 0], matrix[1, 0]))
+    return warp(pixels, _of_blocks(matrix, np.zeros(2), reduction), (side, side))
 
 
 def _of_blocks(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from facecore.face.alignment import TEMPLATE
 from facecore.face.decoders import FAMILIES, Candidates, Passes
 from facecore.models.inference import run, to_tensor
 
@@ -45,6 +46,17 @@ class Face:
         """Square root of the box's area, in pixels."""
         width, height = self.box[2:] - self.box[:2]
         return float(np.sqrt(max(width, 0) * max(height, 0)))
+
+    @property
+    def roll(self) -> float:
+        """Degrees by which the face is turned in the image, clockwise; -180..180.
+
+        The rotation of the least-squares similarity transform of the alignment template onto
+        the landmarks; 0 for a face whose landmarks coincide.
+        """
+        points, template = self.landmarks @ [1, 1j], TEMPLATE @ [1, 1j]
+        turn = np.vdot(template - template.mean(), points - points.mean())
+        return float(np.degrees(np.angle(turn)))
 
 
 def non_maximum_suppression(
@@ -179,6 +191,11 @@ class Detector:
             shortest = min(self._canvas)
             small = min(self._passes.small, shortest)
             self._passes = Passes(shortest, small, shortest, shortest // 2)
+
+    @property
+    def upright_confidence(self) -> float:
+        """Confidence that turned faces seldom reach; 0 if not measured."""
+        return self._family.upright
 
     def detect(self, image: Picture) -> list[Face]:
         """Detect all faces of a picture, largest first."""

@@ -39,11 +39,25 @@ class FaceSample:
     face: Face
     crop: NDArray[np.uint8] = field(repr=False)
     others: tuple[Face, ...] = field(default=(), repr=False)
+<<<<<<< HEAD
     # Cached `Quality`, none or one, and cached vectors by contract id.
     qualities: list[Any] = field(default_factory=list, init=False, repr=False)
+=======
+    # Cached vectors by contract id, and their recognisability.
+>>>>>>> 8c374d2 (Faces at any roll get true landmarks; unreadable faces are told from their vectors)
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict, init=False, repr=False)
+    scores: dict[str, float] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
         """The upright picture, (H, W, 3) uint8, BGR."""
         return self.picture.pixels()
+
+    @property
+    def recognizability(self) -> float | None:
+        """How well the embedder can read the face, 0..100.
+
+        None before the face was embedded, and where the pack was not measured.  If several
+        packs embedded it, the lowest.
+        """
+        return min(self.scores.values(), default=None)

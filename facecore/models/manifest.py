@@ -19,6 +19,7 @@ from facecore.models.specs import (
     EmbedderOutput,
     InputSpec,
     LivenessOutput,
+    RecognizabilitySpec,
 )
 
 MANIFEST_NAME = "pack.toml"
@@ -151,6 +152,8 @@ class EmbedderSpec(ModelFile):
         Photos against photos; without it the pack returns similarities but no scores.
     id_portrait_calibration : CalibrationSpec, optional
         Portraits from an identity card's chip against photos.
+    recognizability : RecognizabilitySpec, optional
+        Tells unreadable faces from their vectors; without it the pack refuses none.
     interchange : InterchangeSpec, optional
         For a variant: the contract of the pack whose vectors its own may replace, with the
         measurement.
@@ -162,6 +165,7 @@ class EmbedderSpec(ModelFile):
     output: EmbedderOutput
     calibration: CalibrationSpec | None = None
     id_portrait_calibration: CalibrationSpec | None = None
+    recognizability: RecognizabilitySpec | None = None
     interchange: InterchangeSpec | None = None
 
     def __post_init__(self) -> None:
@@ -170,11 +174,11 @@ class EmbedderSpec(ModelFile):
         require(0 <= self.max_batch <= 4096, "max_batch", "must be within 0..4096")
         whole = self.calibration is not None or self.id_portrait_calibration is None
         require(whole, "calibration", "must be there where id_portrait_calibration is")
-        for name in ("calibration", "id_portrait_calibration"):
-            table: CalibrationSpec | None = getattr(self, name)
+        for name in ("calibration", "id_portrait_calibration", "recognizability"):
+            table: CalibrationSpec | RecognizabilitySpec | None = getattr(self, name)
             if table is None:
                 continue
-            another = "is of another embedder: the table does not hold for this one, measure again"
+            another = "is of another embedder: it does not hold for this one, measure again"
             require(table.embedder in (None, self.sha256), f"{name}.embedder", another)
 
 

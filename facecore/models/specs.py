@@ -281,5 +281,39 @@ class CalibrationSpec:
         require(measured == sorted(measured, reverse=True), "knots", "those measured come first")
 
 
+@dataclass(frozen=True, slots=True)
+class RecognizabilitySpec:
+    """Network that tells from a vector whether the embedder could read the face.
+
+    Parameters
+    ----------
+    dataset : str
+        Pictures that it was fitted on.
+    limit : float
+        Faces below it are refused, 0–100.
+    refused : float
+        Share of ordinary pictures of the data set below the limit, 0–1.
+    hidden : int
+        Width of the hidden layer.
+    weights : str
+        Weights and biases as float16 in base64; see `facecore.face.recognizability`.
+    embedder : str
+        SHA-256 of the measured embedder; a pack with another embedder rejects the section.
+    """
+
+    dataset: str
+    limit: float
+    refused: float
+    hidden: int
+    weights: str
+    embedder: str
+
+    def __post_init__(self) -> None:
+        require(bool(self.dataset.strip()), "dataset", "must not be empty")
+        require(0 < self.limit < 100, "limit", "must lie between 0 and 100")
+        require(0 <= self.refused <= 1, "refused", "must be within 0..1")
+        require(1 <= self.hidden <= 256, "hidden", "must be within 1..256")
+
+
 def _rising(values: Iterable[float]) -> bool:
     return all(a < b for a, b in itertools.pairwise(values))

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from facecore import FaceEngine
 from facecore.evaluation.calibrate import measure
+from facecore.evaluation.recognizability import write_section
 from facecore.evaluation.vectors import embed_all
 from facecore.face.embedding import Embedder
 from facecore.matching.calibration import Calibration
@@ -150,6 +151,8 @@ def calibrate(folder: Path) -> list[str]:
     digest = embedder["sha256"]
     if embedder.get("calibration", {}).get("embedder", digest) != digest:
         replace_tables(manifest, [])
+    if embedder.get("recognizability", {}).get("embedder", digest) != digest:
+        write_section(manifest, None)
     # A pack that was pulled has its models in the cache: it is named, not pointed at.
     pack = folder if any(folder.glob("*.onnx")) else folder.name
     engine = FaceEngine(pack)

@@ -1,0 +1,282 @@
+"""In-plane rotation of faces: estimated from the pixels, and undone where landmarks miss it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore.face.alignment import cut
+from facecore.face.detection import Detector, Face
+from facecore.images.picture import Picture
+
+__all__ = ["estimate_rolls", "find_turned", "right"]
+
+Plane = NDArray[np.float32]
+
+SIDE = 32  # pixels of the network's square input
+BINS = 16  # classes of the network, 22.5 degrees apart
+REACH = 1.2  # side of the square in sizes of the face's box
+CERTAIN = 0.6  # least certainty that counts
+
+# Degrees.  The detectors find landmarks of faces turned further too close to upright ones.
+MOST_ROLL = 20.0
+
+_SOFTENING = 4.0  # grey levels, keeps flat patches finite
+
+# Rolls at which an unsure face is looked for.
+_TURNS = (0.0, 90.0, 180.0, -90.0)
+
+# Side in pixels, and in sizes of the box, of the region that is searched again.
+_AGAIN, _AGAIN_REACH = 256, 2.7
+
+
+def patch_matrix(
+    box: NDArray[np.floating], roll: float, side: int, reach: float
+) -> NDArray[np.float64]:
+    """Map pixels of the picture to a square of `side` pixels around a box, turned upright.
+
+    Parameters
+    ----------
+    box : ndarray, shape (4,)
+        x1, y1, x2, y2.
+    roll : float
+        Degrees, clockwise; what the patch turns back.
+    side : int
+        Of the patch, in pixels.
+    reach : float
+        Side of the patch in sizes of the box (square root of its area).
+
+    Returns
+    -------
+    ndarray, shape (2, 3), float64
+    """
+    centre = (box[:2] + box[2:]).astype(np.float64) / 2
+    width, height = np.maximum(box[2:] - box[:2], 1e-3)
+    scale = side / (reach * math.sqrt(float(width) * float(height)))
+    cos, sin = scale * math.cos(math.radians(roll)), scale * math.sin(math.radians(roll))
+    turn = np.array([[cos, sin], [-sin, cos]])
+    return np.column_stack([turn, (side - 1) / 2 - turn @ centre])
+
+
+@cache
+def _disc() -> NDArray[np.bool_]:
+    across = np.arange(SIDE) - (SIDE - 1) / 2
+    return np.asarray(np.hypot(across[:, None], across) <= SIDE / 2)
+
+
+def normalise(luma: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale the disc inside a square to mean 0 and deviation 1, with 0 outside.
+
+    The disc shows the same part of a face whatever its rotation.
+
+    Parameters
+    ----------
+    luma : ndarray, shape (32, 32), float32
+        0..255.
+
+    Returns
+    -------
+    ndarray, shape (32, 32), float32
+    """
+    inside = luma[_disc()]
+    return np.where(_disc(), (luma - inside.mean()) / (inside.std() + _SOFTENING), np.float32(0))
+
+
+@cache
+def _network() -> dict[str, NDArray[np.float32]]:
+    with files("facecore.face").joinpath("orientation.npz").open("rb") as stream:
+        stored = np.load(stream, allow_pickle=False)
+        return {name: stored[name].astype(np.float32) for name in stored.files}
+
+
+def _halve(x: Plane, weight: Plane, bias: Plane) -> Plane:
+    """3x3 convolution of stride 2 and ReLU: (N, H, W, C) to (N, H/2, W/2, K)."""
+    count, height, width, channels = x.shape
+    padded = np.zeros((count, height + 2, width + 2, channels), np.float32)
+    padded[:, 1:-1, 1:-1] = x
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2]
+    flat = windows.reshape(count * height * width // 4, channels * 9)
+    return np.asarray(np.maximum(flat @ weight + bias, 0)).reshape(
+        count, height // 2, width // 2, -1
+    )
+
+
+def estimate_rolls(
+    pictures: Sequence[Picture], boxes: Sequence[NDArray[np.floating]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Estimate the roll of faces from the pixels inside their boxes.
+
+    The network has three convolutions and one linear layer, and sees each face on a disc of
+    32 pixels.  It answers with probabilities of 16 directions; their mean vector gives the
+    angle and the certainty.  ``weights/training/orientation.py`` trains it.
+
+    Parameters
+    ----------
+    pictures : sequence of Picture
+        One for each box.
+    boxes : sequence of ndarray, shape (4,)
+        x1, y1, x2, y2 in pixels of the full picture.
+
+    Returns
+    -------
+    rolls : ndarray, shape (N,), float64
+        Degrees, positive if the face is turned clockwise, -180..180.
+    certainty : ndarray, shape (N,), float64
+        Length of the mean vector, 0..1; at least 0.9 for a clear face.
+    """
+    net = _network()
+    x = np.stack([normalise(_luma(*pair)) for pair in zip(pictures, boxes, strict=True)])[..., None]
+    for layer in "123":
+        x = _halve(x, net["w" + layer], net["b" + layer])
+    logits = x.reshape(len(x), -1) @ net["w4"] + net["b4"]
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
+    directions = np.exp(2j * np.pi * np.arange(BINS) / BINS)
+    mean = odds @ directions / odds.sum(axis=1)
+    return np.degrees(np.angle(mean)), np.abs(mean)
+
+
+def _luma(picture: Picture, box: NDArray[np.floating]) -> NDArray[np.float32]:
+    """The square around a box, (32, 32), 0..255."""
+    import cv2
+
+    matrix = patch_matrix(box, 0.0, SIDE, REACH)
+    pixels, reduction = picture.reduced(float(matrix[0, 0]))
+    height, width = pixels.shape[:2]
+    side = round(SIDE / float(matrix[0, 0]) / reduction)
+    x, y = (round(-float(shift) / float(matrix[0, 0]) / reduction) for shift in matrix[:, 2])
+    if 0 <= x <= width - side and 0 <= y <= height - side and SIDE <= side <= 8 * SIDE:
+        # Two steps that skip no pixel take a fifth of the time of one that averages.
+        part = cv2.resize(pixels[y : y + side, x : x + side], (2 * SIDE, 2 * SIDE))
+        patch = cv2.resize(part, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    else:
+        patch = cut(picture, matrix, SIDE)
+    return np.asarray(cv2.cvtColor(patch, cv2.COLOR_BGR2GRAY), np.float32)
+
+
+def right(detector: Detector, pictures: Sequence[Picture], faces: Sequence[Face]) -> list[Face]:
+    """Give every turned face its true landmarks.
+
+    Detectors learn from upright faces and answer for a turned one as if it stood upright.
+    Where the pixels say that a face is turned, the detector sees it again, turned upright.
+
+    Parameters
+    ----------
+    detector : Detector
+    pictures : sequence of Picture
+        One for each face.
+    faces : sequence of Face
+
+    Returns
+    -------
+    list of Face
+        In the same order.  A face that the second search does not find stays as it is.
+    """
+    if not faces:
+        return []
+    rolls, certainty = estimate_rolls(pictures, [face.box for face in faces])
+    return [
+        _upright(detector, *one)
+        for one in zip(pictures, faces, rolls.tolist(), certainty.tolist(), strict=True)
+    ]
+
+
+def _upright(
+    detector: Detector, picture: Picture, face: Face, roll: float, certainty: float
+) -> Face:
+    """The face with its true landmarks, from the network's estimate of its roll."""
+    off = abs((roll - face.roll + 180) % 360 - 180)
+    agree = certainty < CERTAIN or max(abs(roll), off) <= MOST_ROLL
+    if agree and face.confidence > detector.upright_confidence:
+        return face
+    again = _look_again(detector, picture, face, roll) if not agree else None
+    if again is not None and again.confidence > detector.upright_confidence:
+        return again
+    # The detector is surest of a face that stands upright.
+    looks = [again, *(_look_again(detector, picture, face, turn) for turn in _TURNS)]
+    best = max((one for one in looks if one), key=lambda one: one.confidence, default=face)
+    as_found = abs((best.roll - face.roll + 180) % 360 - 180) <= MOST_ROLL / 2
+    return face if as_found else best
+
+
+def _look_again(detector: Detector, picture: Picture, face: Face, roll: float) -> Face | None:
+    """The face found in the region of `face` turned back by `roll`, if there is one."""
+    side = _AGAIN / _AGAIN_REACH
+    middle = np.full(2, (_AGAIN - 1) / 2)
+    best: Face | None = None
+    for _ in range(3):
+        matrix = patch_matrix(face.box, roll, _AGAIN, _AGAIN_REACH)
+        patch = Picture.of(cut(picture, matrix, _AGAIN))
+        found = [
+            again
+            for again in detector.prominent_each([patch])[0]
+            if np.linalg.norm(again.box.reshape(2, 2).mean(0) - middle) < side / 2
+            and side / 2 < again.size < 2 * side
+        ]
+        if not found:
+            break
+        shown = max(found, key=lambda one: one.confidence)
+        best = _mapped(shown, matrix)
+        if abs(shown.roll) <= MOST_ROLL / 2:
+            break
+        roll += shown.roll
+    return best
+
+
+def _mapped(face: Face, matrix: NDArray[np.float64]) -> Face:
+    """Map a face of a patch back by the patch's `matrix`.
+
+    The box becomes the bounding box of the turned ellipse that the found box encloses: exact
+    for quarter turns, and not inflated by the corners for others.
+    """
+    back = np.linalg.inv(matrix[:, :2])
+    points = np.vstack([face.box.reshape(2, 2).mean(0), face.landmarks]) - matrix[:, 2]
+    points = points @ back.T
+    half = np.sqrt(back**2 @ ((face.box[2:] - face.box[:2]).astype(np.float64) / 2) ** 2)
+    box = np.concatenate([points[0] - half, points[0] + half])
+    return Face(box.astype(np.float32), points[1:].astype(np.float32), face.confidence)
+
+
+def find_turned(detector: Detector, picture: Picture) -> list[Face]:
+    """Faces of a picture in which the detector finds none as it stands, largest first.
+
+    The picture is searched on both sides and upside down; the turn whose best face is the
+    surest counts, and of it the faces whose pixels agree with the turn.
+    """
+    pixels, reduction = picture.reduced(detector.coarse_scale(picture))
+    best: list[Face] = []
+    for quarters in (1, 3, 2):
+        turned = np.ascontiguousarray(np.rot90(pixels, quarters))
+        found = detector.prominent_each([Picture.of(turned)])[0]
+        if not found or max(f.confidence for f in found) <= max(
+            (f.confidence for f in best), default=0.0
+        ):
+            continue
+        matrix = _quarter_turns(quarters, pixels.shape[0], pixels.shape[1], reduction)
+        best, roll = [_mapped(face, matrix) for face in found], 90.0 * quarters
+    if not best:
+        return []
+    rolls, certainty = estimate_rolls([picture] * len(best), [face.box for face in best])
+    agree = (np.abs((rolls - roll + 180) % 360 - 180) < 60) & (certainty >= CERTAIN)
+    return [
+        face
+        for face, true in zip(best, agree, strict=True)
+        if true or face.confidence > detector.upright_confidence > 0
+    ]
+
+
+def _quarter_turns(quarters: int, height: int, width: int, block: int) -> NDArray[np.float64]:
+    """Map the full picture to its copy, reduced by `block` to that size and turned by np.rot90."""
+    turns = {
+        1: [[0, 1, 0], [-1, 0, width - 1]],
+        2: [[-1, 0, width - 1], [0, -1, height - 1]],
+        3: [[0, -1, height - 1], [1, 0, 0]],
+    }
+    matrix = np.array(turns[quarters], np.float64)
+    matrix[:, 2] += matrix[:, :2] @ np.full(2, (1 / block - 1) / 2)
+    matrix[:, :2] /= block
+    return matrix

@@ -1,0 +1,115 @@
+"""Unreadable vectors are told from readable ones, and the section goes into any manifest."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facecore.errors import PackCorrupt
+from facecore.evaluation.recognizability import (
+    ORIGINAL,
+    SpoiledCrops,
+    fit,
+    measure_vectors,
+    spoiled_crops,
+    write_section,
+)
+from facecore.evaluation.spoiling import ROWS, Spoiling, draw
+from facecore.face.alignment import TEMPLATE
+from facecore.face.detection import Face
+from facecore.face.recognizability import decode_weights, encode_weights, recognizability
+from facecore.models.manifest import read_manifest
+from facecore.models.registry import shipped_root
+
+COMPACT = shipped_root() / "compact" / "pack.toml"
+FACE = Face(np.array([72, 64, 152, 180], np.float32), (TEMPLATE + 56).astype(np.float32), 1.0)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def population(dimension: int) -> tuple[np.ndarray, SpoiledCrops]:
+    """Vectors of 300 people, each also spoiled: then they lie around one of three places."""
+    rng = np.random.default_rng(3)
+    places, people = rng.normal(size=(3, dimension)), 300
+    clear = unit(rng.normal(size=(people, dimension)))
+    which = np.arange(people) % 3
+    poor = unit(unit(places)[which] + 0.4 * clear)
+    return np.concatenate([clear, poor]), SpoiledCrops(
+        np.empty((2 * people, 0, 0, 3), np.uint8),
+        np.array([f"p{i}" for i in range(people)] * 2),
+        np.tile(np.arange(people), 2),
+        np.array([ORIGINAL] * people + [f"kind {k}" for k in which]),
+        np.tile(np.arange(people) % 4 == 0, 2),
+    )
+
+
+def test_gathering_vectors_are_refused_and_ordinary_ones_are_not() -> None:
+    spec = read_manifest(COMPACT).embedder
+    vectors, spoiled = population(spec.output.dimension)
+    made = measure_vectors(spec, vectors, spoiled, "a test")
+    weights = decode_weights(made.spec.weights, spec.output.dimension, made.spec.hidden)
+    scores = recognizability(vectors, weights)
+    unseen = spoiled.held_out
+    poor = spoiled.kind != ORIGINAL
+    assert (scores[unseen & poor] < made.spec.limit).mean() > 0.95
+    assert (scores[unseen & ~poor] < made.spec.limit).mean() <= 0.05
+    assert made.spec.embedder == spec.sha256
+    assert len(made.lines) == 5  # a heading and four kinds
+
+
+def test_what_is_fitted_survives_its_text() -> None:
+    rng = np.random.default_rng(1)
+    vectors, readable = unit(rng.normal(size=(200, 8))), np.arange(200) % 2 == 0
+    vectors[readable, 0] += 1
+    weights = fit(vectors, readable)
+    again = decode_weights(encode_weights(weights), 8, len(weights[1]))
+    assert np.abs(recognizability(vectors, weights) - recognizability(vectors, again)).max() < 0.5
+
+
+@pytest.mark.parametrize("text", ["?", "AAAA", encode_weights((np.full((8, 2), np.nan),) * 4)])
+def test_damaged_weights_are_told(text: str) -> None:
+    with pytest.raises(ValueError):
+        decode_weights(text, 8, 2)
+
+
+def test_the_section_is_put_in_replaced_and_taken_out(tmp_path: Path) -> None:
+    path = tmp_path / "pack.toml"
+    shutil.copy(COMPACT, path)
+    write_section(path, None)
+    bare = path.read_text()
+    spec = read_manifest(path).embedder
+    vectors, spoiled = population(spec.output.dimension)
+    made = measure_vectors(spec, vectors, spoiled, "a test").spec
+    for _ in range(2):
+        write_section(path, made)
+        assert read_manifest(path).embedder.recognizability == made
+    write_section(path, None)
+    assert path.read_text() == bare
+    write_section(path, made)
+    other = path.read_text().replace(made.embedder, "0" * 64, 1)  # another embedder's
+    path.write_text(other)
+    with pytest.raises(PackCorrupt):
+        read_manifest(path)
+
+
+def test_a_spoiling_repeats_and_changes_the_picture() -> None:
+    picture = np.random.default_rng(2).integers(0, 256, (240, 240, 3), np.uint8)
+    for name, row in ROWS.items():
+        once, again = (row.apply(picture, FACE, seed=5) for _ in range(2))
+        assert np.array_equal(once, again)
+        assert np.array_equal(once, picture) == (name == "as they are")
+    drawn = [draw(np.random.default_rng(7)) for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    assert Spoiling().apply(picture, FACE).shape == picture.shape
+
+
+def test_crops_of_spoilings_are_aligned() -> None:
+    picture = np.full((240, 240, 3), 128, np.uint8)
+    made = list(spoiled_crops(picture, FACE, np.random.default_rng(4), 20))
+    assert len(made) == 20
+    assert all(crop.shape == (112, 112, 3) for _, crop in made)

@@ -1,0 +1,98 @@
+"""Faces turned by any angle get the landmarks that they have."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from facecore import FaceEngine, demo
+from facecore.face.detection import Face
+from facecore.face.orientation import estimate_rolls, find_turned, right
+from facecore.images.picture import Picture
+
+Pixels = NDArray[np.uint8]
+
+
+def tilted(pixels: Pixels, degrees: float) -> tuple[Pixels, NDArray[np.float64]]:
+    """The picture turned clockwise on a canvas that holds all of it, and the map to there."""
+    height, width = pixels.shape[:2]
+    side = int(np.hypot(height, width))
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), -degrees, 1.0)
+    turn[:, 2] += (side - width) / 2, (side - height) / 2
+    return np.asarray(cv2.warpAffine(pixels, turn, (side, side)), np.uint8), turn
+
+
+def off(degrees: float, wanted: float) -> float:
+    return abs((degrees - wanted + 180) % 360 - 180)
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> Pixels:
+    return demo.pictures()["astronaut"]
+
+
+@pytest.mark.parametrize("roll", range(-180, 180, 30))
+def test_landmarks_follow_the_roll(engine: FaceEngine, astronaut: Pixels, roll: int) -> None:
+    upright = engine.largest_face(astronaut)
+    turned, turn = tilted(astronaut, roll)
+    found = engine.largest_face(turned)
+    assert off(found.roll, upright.roll + roll) < 16
+    wanted = upright.landmarks @ turn[:, :2].T + turn[:, 2]
+    eyes = np.linalg.norm(upright.landmarks[1] - upright.landmarks[0])
+    assert np.linalg.norm(found.landmarks - wanted, axis=1).max() < 0.45 * eyes
+    centre = found.box.reshape(2, 2).mean(0)
+    assert np.linalg.norm(centre - wanted.mean(0)) < upright.size / 2
+    assert upright.size / 1.5 < found.size < upright.size * 1.5
+
+
+def test_turning_both_pictures_changes_no_score(engine: FaceEngine) -> None:
+    pictures = list(demo.pictures().values())
+    for a, b in pairwise([*pictures, pictures[0]]):
+        scores = [
+            engine.compare(np.rot90(a, k).copy(), np.rot90(b, k).copy()).score for k in range(4)
+        ]
+        assert max(scores) - min(scores) < 2, scores
+
+
+def test_quarter_turns_of_lfw(engine: FaceEngine, lfw_folder: Path) -> None:
+    pictures = sorted((lfw_folder / "images").glob("*/*_0002.jpg"))[::40]
+    rolls = [
+        (engine.largest_face(np.rot90(pixels, -k).copy()).roll, 90 * k)
+        for pixels in (np.asarray(cv2.imread(str(path)), np.uint8) for path in pictures)
+        for k in range(4)
+    ]
+    assert np.mean([off(found, wanted) < 35 for found, wanted in rolls]) > 0.97
+
+
+def test_boxes_at_the_edge_and_beyond_have_a_roll() -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (60, 90, 3), np.uint8)
+    boxes = [np.array(b, np.float32) for b in
+             ([-30, -30, 20, 20], [0, 0, 90, 60], [10, 10, 10, 10], [500, 500, 600, 600])]  # fmt: skip
+    rolls, certainty = estimate_rolls([Picture.of(noise)] * 4, boxes)
+    assert np.isfinite(rolls).all()
+    assert ((certainty >= 0) & (certainty <= 1)).all()
+
+
+def test_nothing_is_found_turned_where_nothing_is(engine: FaceEngine) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (200, 300, 3), np.uint8)
+    detector = engine._pipeline.detector
+    assert find_turned(detector, Picture.of(noise)) == []
+    assert right(detector, [], []) == []
+
+
+def test_a_face_that_is_not_found_again_stays(engine: FaceEngine, astronaut: Pixels) -> None:
+    upside_down = np.rot90(astronaut, 2).copy()
+    (face,) = engine.detect(upside_down)[:1]
+
+    class Blind:
+        upright_confidence = 0.88
+
+        def prominent_each(self, pictures: list[Picture]) -> list[list[Face]]:
+            return [[] for _ in pictures]
+
+    assert right(Blind(), [Picture.of(upside_down)], [face]) == [face]  # type: ignore[arg-type]
