@@ -32,6 +32,7 @@ from facecore.models.specs import (
     Knot,
     LivenessOutput,
     MeasuredRate,
+    RecognizabilitySpec,
 )
 
 PAGE = Path(__file__).with_name("own-models.md")
@@ -48,6 +49,7 @@ SECTIONS: list[tuple[str, type]] = [
     ("`[embedder.calibration]` and `[embedder.id_portrait_calibration]`", CalibrationSpec),
     ("each of `knots`", Knot),
     ("`fnmr` of a knot", MeasuredRate),
+    ("`[embedder.recognizability]`", RecognizabilitySpec),
     ("`[embedder.interchange]`", InterchangeSpec),
     ("each of `rates`", MixedRate),
     ("`[liveness]` also", LivenessSpec),

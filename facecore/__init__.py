@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         RecordNotFound,
         SeveralFacesDetected,
         UnreadableImage,
+        UnrecognizableFace,
         UserExists,
         WrongKey,
     )
@@ -86,6 +87,7 @@ _NAMES = {
         "RecordNotFound",
         "SeveralFacesDetected",
         "UnreadableImage",
+        "UnrecognizableFace",
         "UserExists",
         "WrongKey",
     ),
@@ -156,6 +158,7 @@ __all__ = [
     "RecordNotFound",
     "SeveralFacesDetected",
     "UnreadableImage",
+    "UnrecognizableFace",
     "UserExists",
     "Verification",
     "WrongKey",

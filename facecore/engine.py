@@ -317,7 +317,7 @@ class FaceEngine:
     def samples(self, image: FaceInput) -> list[FaceSample]:
         """Every face of an image, largest first, aligned and embedded in one run.
 
-        A face whose landmarks allow no alignment is left out.
+        A face whose landmarks allow no alignment, or that the embedder cannot read, is left out.
 
         Parameters
         ----------
@@ -468,6 +468,7 @@ class FaceEngine:
 
         sample = self.sample(image, face=face)
         with translate_errors(sample.picture):
+            self._pipeline.embed([sample])  # the score is at most the recognisability
             return assess(sample)
 
     def attributes(self, image: FaceInput, *, face: FaceChoice = "largest") -> Attributes | None:
@@ -580,7 +581,6 @@ class FaceEngine:
         found = [
             comparison.compare(first, self._as_template(sample), table, limit)
             for sample in self.samples(image)
-            if self._pipeline.is_recognizable(sample)
         ]
         return sorted(found, key=lambda one: one.similarity, reverse=True)
 

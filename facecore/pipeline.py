@@ -130,17 +130,25 @@ class Pipeline:
     def _all_faces(self, picture: Picture) -> list[Face]:
         """All faces with their true landmarks, largest first."""
         with translate_errors(picture):
-            found = self.detector.detect(picture) or find_turned(self.detector, picture)
+            found = self.detector.detect(picture)
             righted = right(self.detector, [picture] * len(found), found)
+            found = find_turned(self.detector, picture, righted)
+            if found != righted:
+                righted = right(self.detector, [picture] * len(found), found)
         return sorted(righted, key=lambda face: face.size, reverse=True)
 
     def _largest_first(self, pictures: Sequence[Picture]) -> list[list[Face]]:
         """The prominent faces of each picture, the largest first and with its true landmarks."""
-        found = self.detector.prominent_each(pictures)
-        found = [
-            faces or find_turned(self.detector, picture)
-            for faces, picture in zip(found, pictures, strict=True)
-        ]
+        found = self._first_righted(self.detector.prominent_each(pictures), pictures)
+        for i, picture in enumerate(pictures):
+            turned = find_turned(self.detector, picture, found[i])
+            if turned != found[i]:
+                (found[i],) = self._first_righted([turned], [picture])
+        return found
+
+    def _first_righted(
+        self, found: list[list[Face]], pictures: Sequence[Picture]
+    ) -> list[list[Face]]:
         shown = [i for i, faces in enumerate(found) if faces]
         first = right(self.detector, [pictures[i] for i in shown], [found[i][0] for i in shown])
         for i, face in zip(shown, first, strict=True):
@@ -159,7 +167,7 @@ class Pipeline:
         return FaceSample(picture, face, crop, tuple(others))
 
     def samples(self, image: FaceInput) -> list[FaceSample]:
-        """Every face that can be aligned, largest first, embedded in one run."""
+        """Every face that can be aligned and read, largest first, embedded in one run."""
         if isinstance(image, FaceSample):
             samples = [image]
         else:
@@ -173,7 +181,8 @@ class Pipeline:
                         samples.append(FaceSample(picture, face, crop, others))
             picture.release_pixels()
         self.embed(samples)
-        return samples
+        least = 0.0 if self.gate is None else self.gate.limit
+        return [one for one in samples if one.scores.get(self.contract, 100.0) >= least]
 
     def embed(self, samples: Sequence[FaceSample]) -> list[NDArray[np.float32]]:
         """Vectors of samples, in one run for those that have none yet."""
@@ -191,10 +200,6 @@ class Pipeline:
         """Raise UnrecognizableFace for an embedded sample that the embedder cannot read."""
         if self.gate is not None and self.contract in sample.scores:
             self.gate.check(sample.scores[self.contract], sample.crop, sample.face)
-
-    def is_recognizable(self, sample: FaceSample) -> bool:
-        """Whether `check` would let an embedded sample pass."""
-        return self.gate is None or sample.scores.get(self.contract, 100) >= self.gate.limit
 
     def vectors_of(
         self,
@@ -348,7 +353,7 @@ def open_pipeline(
     detector, embedder = Detector(first, pack.detector), Embedder(second, pack.embedder)
     gate, spec = None, pack.embedder.recognizability
     if spec is not None:
-        gate = Gate(spec, embedder.dimension, least)
+        gate = Gate(spec, least)
     return Pipeline(detector, embedder, pack.contract_id, limits, decoder, gate), on_cpu
 
 

@@ -28,8 +28,11 @@ MOST_ROLL = 20.0
 
 _SOFTENING = 4.0  # grey levels, keeps flat patches finite
 
+# How far below the confidence of upright faces a face may be whose pixels say that it is upright.
+DOUBT = 0.04
+
 # Rolls at which an unsure face is looked for.
-_TURNS = (0.0, 90.0, 180.0, -90.0)
+_TURNS = (90.0, 180.0, -90.0)
 
 # Side in pixels, and in sizes of the box, of the region that is searched again.
 _AGAIN, _AGAIN_REACH = 256, 2.7
@@ -189,16 +192,20 @@ def _upright(
     detector: Detector, picture: Picture, face: Face, roll: float, certainty: float
 ) -> Face:
     """The face with its true landmarks, from the network's estimate of its roll."""
+    upright = detector.upright_confidence
     off = abs((roll - face.roll + 180) % 360 - 180)
-    agree = certainty < CERTAIN or max(abs(roll), off) <= MOST_ROLL
-    if agree and face.confidence > detector.upright_confidence:
+    agree = max(abs(roll), off) <= MOST_ROLL
+    enough = upright - DOUBT if agree else upright if certainty < CERTAIN else 1.0
+    if face.confidence > enough:
         return face
-    again = _look_again(detector, picture, face, roll) if not agree else None
-    if again is not None and again.confidence > detector.upright_confidence:
-        return again
     # The detector is surest of a face that stands upright.
-    looks = [again, *(_look_again(detector, picture, face, turn) for turn in _TURNS)]
-    best = max((one for one in looks if one), key=lambda one: one.confidence, default=face)
+    best = face
+    for turns in ((0.0,) if agree else (roll, 0.0), _TURNS):
+        looks = [_look_again(detector, picture, face, turn) for turn in turns]
+        shown = [one for one in (*looks, best) if one and one is not face]
+        best = max(shown, key=lambda one: one.confidence, default=face)
+        if best.confidence > upright - DOUBT:
+            break
     as_found = abs((best.roll - face.roll + 180) % 360 - 180) <= MOST_ROLL / 2
     return face if as_found else best
 
@@ -241,32 +248,41 @@ def _mapped(face: Face, matrix: NDArray[np.float64]) -> Face:
     return Face(box.astype(np.float32), points[1:].astype(np.float32), face.confidence)
 
 
-def find_turned(detector: Detector, picture: Picture) -> list[Face]:
-    """Faces of a picture in which the detector finds none as it stands, largest first.
+def find_turned(detector: Detector, picture: Picture, found: Sequence[Face] = ()) -> list[Face]:
+    """Faces of a picture that lies on its side or stands upside down, largest first.
 
-    The picture is searched on both sides and upside down; the turn whose best face is the
-    surest counts, and of it the faces whose pixels agree with the turn.
+    Only if the detector finds no face in the picture as it stands, or is not sure of the first
+    one `found`.  The turn whose best face is the surest counts, and of it the faces whose pixels
+    agree with the turn.
+
+    Returns
+    -------
+    list of Face
+        `found`, where no turn shows a face of more confidence.
     """
+    least = found[0].confidence if found else 0.0
+    if found:
+        doubt = 0.0 if abs(found[0].roll) > 45 else DOUBT
+        if least > detector.upright_confidence - doubt:
+            return list(found)
     pixels, reduction = picture.reduced(detector.coarse_scale(picture))
     best: list[Face] = []
     for quarters in (1, 3, 2):
         turned = np.ascontiguousarray(np.rot90(pixels, quarters))
-        found = detector.prominent_each([Picture.of(turned)])[0]
-        if not found or max(f.confidence for f in found) <= max(
-            (f.confidence for f in best), default=0.0
-        ):
+        turned_faces = detector.prominent_each([Picture.of(turned)])[0]
+        surest = max((face.confidence for face in turned_faces), default=0.0)
+        if surest <= least:
             continue
+        least = surest
         matrix = _quarter_turns(quarters, pixels.shape[0], pixels.shape[1], reduction)
-        best, roll = [_mapped(face, matrix) for face in found], 90.0 * quarters
+        best, roll = [_mapped(face, matrix) for face in turned_faces], 90.0 * quarters
     if not best:
-        return []
+        return list(found)
     rolls, certainty = estimate_rolls([picture] * len(best), [face.box for face in best])
     agree = (np.abs((rolls - roll + 180) % 360 - 180) < 60) & (certainty >= CERTAIN)
-    return [
-        face
-        for face, true in zip(best, agree, strict=True)
-        if true or face.confidence > detector.upright_confidence > 0
-    ]
+    sure = detector.upright_confidence or 1.0
+    kept = [f for f, true in zip(best, agree, strict=True) if true or f.confidence > sure]
+    return kept or list(found)
 
 
 def _quarter_turns(quarters: int, height: int, width: int, block: int) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from facecore.face.measures import MEASURES
@@ -59,7 +59,8 @@ class Quality:
     ----------
     score : float
         Unified score, 0..100 (at most 95.7): the approximate percentage of comparisons with
-        another, ordinary picture of the same person that would pass; see `unified_score`.
+        another, ordinary picture of the same person that would pass; see `unified_score`.  At most
+        the recognisability of the face.
     level : {"HIGH", "MEDIUM", "LOW"}
         HIGH from 80, LOW below 50.
     measures : dict
@@ -96,6 +97,9 @@ class Quality:
 def assess(sample: FaceSample) -> Quality:
     """Return the quality of one face, which is measured once and kept on the sample.
 
+    The score is at most the recognisability, where the sample was embedded by a measured pack: a
+    face that the embedder cannot read is of no use, however good the picture looks.
+
     Parameters
     ----------
     sample : FaceSample
@@ -107,7 +111,14 @@ def assess(sample: FaceSample) -> Quality:
     if not sample.qualities:
         sample.qualities.append(_measured(sample))
     quality: Quality = sample.qualities[0]
-    return quality
+    most = sample.recognizability
+    if most is None or quality.score <= most:
+        return quality
+    return replace(quality, score=most, level=_level(most))
+
+
+def _level(score: float) -> Level:
+    return "HIGH" if score >= HIGH_FROM else "LOW" if score < LOW_BELOW else "MEDIUM"
 
 
 def _measured(sample: FaceSample) -> Quality:
@@ -120,8 +131,7 @@ def _measured(sample: FaceSample) -> Quality:
     }
     measures = {name: measure(raw[name]) for name, measure in MEASURES.items()}
     score = unified_score(measures)
-    level: Level = "HIGH" if score >= HIGH_FROM else "LOW" if score < LOW_BELOW else "MEDIUM"
-    return Quality(score, level, measures, {name: raw[name] for name in MEASURES})
+    return Quality(score, _level(score), measures, {name: raw[name] for name in MEASURES})
 
 
 def unified_score(measures: Mapping[str, float]) -> float:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from facecore.face.detection import Face
     from facecore.models.specs import RecognizabilitySpec
 
-__all__ = ["Gate", "decode_weights", "encode_weights", "likely_reason", "recognizability"]
+__all__ = ["Gate", "encode_weights", "likely_reason", "read_weights", "recognizability"]
 
 Weights = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
@@ -32,20 +32,11 @@ def encode_weights(weights: Weights) -> str:
     return base64.b64encode(b"".join(parts)).decode()
 
 
-def decode_weights(text: str, dimension: int, hidden: int) -> Weights:
-    """Read the network of `encode_weights`: (D, H), (H,), (H,) and (1,), float32.
-
-    Raises
-    ------
-    ValueError
-        The text is not base64, holds another number of values, or one is not finite.
-    """
-    values = np.frombuffer(base64.b64decode(text, validate=True), "<f2").astype(np.float32)
-    wanted = dimension * hidden + 2 * hidden + 1
-    if len(values) != wanted or not np.isfinite(values).all():
-        raise ValueError(f"must hold {wanted} finite numbers, holds {len(values)}")
-    first, bias, last, offset = np.split(values, np.cumsum([dimension * hidden, hidden, hidden]))
-    return first.reshape(dimension, hidden), bias, last, offset
+def read_weights(spec: RecognizabilitySpec) -> Weights:
+    """The network of a manifest: (D, H), (H,), (H,) and (1,), float32."""
+    hidden = spec.hidden
+    first, bias, last, offset = np.split(spec.numbers(), [-2 * hidden - 1, -hidden - 1, -1])
+    return first.reshape(-1, hidden), bias, last, offset
 
 
 def recognizability(vectors: NDArray[np.float32], weights: Weights) -> NDArray[np.float32]:
@@ -62,17 +53,13 @@ class Gate:
     ----------
     spec : RecognizabilitySpec
         The embedder's section of the manifest.
-    dimension : int
-        Of the vectors.
     limit : float, optional
         Least recognisability, 0..100; by default the pack's.
     """
 
-    def __init__(
-        self, spec: RecognizabilitySpec, dimension: int, limit: float | None = None
-    ) -> None:
+    def __init__(self, spec: RecognizabilitySpec, limit: float | None = None) -> None:
         self.limit = spec.limit if limit is None else limit
-        self._weights = decode_weights(spec.weights, dimension, spec.hidden)
+        self._weights = read_weights(spec)
 
     def scores(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Recognisability of unit vectors (N, D), 0..100."""

@@ -39,12 +39,8 @@ class FaceSample:
     face: Face
     crop: NDArray[np.uint8] = field(repr=False)
     others: tuple[Face, ...] = field(default=(), repr=False)
-<<<<<<< HEAD
-    # Cached `Quality`, none or one, and cached vectors by contract id.
+    # Cached `Quality`, none or one; by contract id, cached vectors and their recognisability.
     qualities: list[Any] = field(default_factory=list, init=False, repr=False)
-=======
-    # Cached vectors by contract id, and their recognisability.
->>>>>>> 8c374d2 (Faces at any roll get true landmarks; unreadable faces are told from their vectors)
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict, init=False, repr=False)
     scores: dict[str, float] = field(default_factory=dict, init=False, repr=False)
 

@@ -180,6 +180,11 @@ class EmbedderSpec(ModelFile):
                 continue
             another = "is of another embedder: it does not hold for this one, measure again"
             require(table.embedder in (None, self.sha256), f"{name}.embedder", another)
+        if (part := self.recognizability) is not None:
+            wanted = (self.output.dimension + 2) * part.hidden + 1
+            held = len(part.numbers())
+            fits = held == wanted
+            require(fits, "recognizability.weights", f"must hold {wanted} numbers, holds {held}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from facecore.models.schema import require
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from numpy.typing import NDArray
 
 # The documented meaning of a score: false accept rate -> score.
 SCORE_AT_FAR = {0.01: 70.0, 0.001: 80.0, 0.0001: 90.0}
@@ -313,6 +318,16 @@ class RecognizabilitySpec:
         require(0 < self.limit < 100, "limit", "must lie between 0 and 100")
         require(0 <= self.refused <= 1, "refused", "must be within 0..1")
         require(1 <= self.hidden <= 256, "hidden", "must be within 1..256")
+        try:
+            finite = bool(np.isfinite(self.numbers()).all())
+        except ValueError:
+            finite = False
+        require(finite, "weights", "must be finite float16 numbers in base64")
+
+    def numbers(self) -> NDArray[np.float32]:
+        """Decode `weights`: (D, H), (H,), (H,) and (1,) in one row, for D numbers a vector."""
+        coded = base64.b64decode(self.weights, validate=True)
+        return np.frombuffer(coded, "<f2").astype(np.float32)
 
 
 def _rising(values: Iterable[float]) -> bool:

@@ -40,7 +40,9 @@ UNKNOWN_ACTION = Code("InvalidAction.NotFound", 404, "There is no such operation
 # Pictures
 NO_FACE_DETECTED = Code("NoFaceDetected", 401, "No face was found in a picture.")
 UNQUALIFIED_PHOTO = Code(
-    "UnqualifiedPhoto", 401, "A picture cannot be read, or its resolution is not accepted."
+    "UnqualifiedPhoto",
+    401,
+    "A picture or its face cannot be read, or its resolution is not accepted.",
 )
 TOO_LARGE_IMAGE = Code("ToolargeImage", 401, "A picture is too large.")
 DATA_DUPLICATION = Code("DataDuplication", 401, "One picture was given in two ways.")

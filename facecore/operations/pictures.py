@@ -17,6 +17,7 @@ from facecore.errors import (
     ImageTooLarge,
     NoFaceDetected,
     UnreadableImage,
+    UnrecognizableFace,
 )
 from facecore.face.sample import FaceSample
 from facecore.images import Limits
@@ -183,7 +184,10 @@ def read_faces(
         except NoFaceDetected as error:
             # Returned: another picture that cannot be read comes first.
             return OperationError(rules.no_face, f"{name}: {error.message}.")
-        engine.embed(sample)  # in the same thread, while the others are looked at
+        try:
+            engine.embed(sample)  # in the same thread, while the others are looked at
+        except UnrecognizableFace as error:
+            return OperationError(rules.unreadable, f"{name}: {error.message}.")
         return sample
 
     samples = []

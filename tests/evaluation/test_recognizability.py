@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,11 @@ from facecore.evaluation.recognizability import (
 from facecore.evaluation.spoiling import ROWS, Spoiling, draw
 from facecore.face.alignment import TEMPLATE
 from facecore.face.detection import Face
-from facecore.face.recognizability import decode_weights, encode_weights, recognizability
+from facecore.face.recognizability import encode_weights, read_weights, recognizability
 from facecore.models.manifest import read_manifest
 from facecore.models.registry import shipped_root
+from facecore.models.schema import FieldError
+from facecore.models.specs import RecognizabilitySpec
 
 COMPACT = shipped_root() / "compact" / "pack.toml"
 FACE = Face(np.array([72, 64, 152, 180], np.float32), (TEMPLATE + 56).astype(np.float32), 1.0)
@@ -52,8 +55,7 @@ def test_gathering_vectors_are_refused_and_ordinary_ones_are_not() -> None:
     spec = read_manifest(COMPACT).embedder
     vectors, spoiled = population(spec.output.dimension)
     made = measure_vectors(spec, vectors, spoiled, "a test")
-    weights = decode_weights(made.spec.weights, spec.output.dimension, made.spec.hidden)
-    scores = recognizability(vectors, weights)
+    scores = recognizability(vectors, read_weights(made.spec))
     unseen = spoiled.held_out
     poor = spoiled.kind != ORIGINAL
     assert (scores[unseen & poor] < made.spec.limit).mean() > 0.95
@@ -67,14 +69,15 @@ def test_what_is_fitted_survives_its_text() -> None:
     vectors, readable = unit(rng.normal(size=(200, 8))), np.arange(200) % 2 == 0
     vectors[readable, 0] += 1
     weights = fit(vectors, readable)
-    again = decode_weights(encode_weights(weights), 8, len(weights[1]))
+    text, hidden = encode_weights(weights), len(weights[1])
+    again = read_weights(RecognizabilitySpec("a test", 50, 0, hidden, text, "0" * 64))
     assert np.abs(recognizability(vectors, weights) - recognizability(vectors, again)).max() < 0.5
 
 
-@pytest.mark.parametrize("text", ["?", "AAAA", encode_weights((np.full((8, 2), np.nan),) * 4)])
+@pytest.mark.parametrize("text", ["?", "A", encode_weights((np.full((8, 2), np.nan),) * 4)])
 def test_damaged_weights_are_told(text: str) -> None:
-    with pytest.raises(ValueError):
-        decode_weights(text, 8, 2)
+    with pytest.raises(FieldError, match="finite float16"):
+        RecognizabilitySpec("a test", 50, 0, 2, text, "0" * 64)
 
 
 def test_the_section_is_put_in_replaced_and_taken_out(tmp_path: Path) -> None:
@@ -91,6 +94,9 @@ def test_the_section_is_put_in_replaced_and_taken_out(tmp_path: Path) -> None:
     write_section(path, None)
     assert path.read_text() == bare
     write_section(path, made)
+    short = replace(made, weights=encode_weights((np.zeros(8),) * 4))
+    with pytest.raises(PackCorrupt, match="must hold"):
+        write_section(path, short)
     other = path.read_text().replace(made.embedder, "0" * 64, 1)  # another embedder's
     path.write_text(other)
     with pytest.raises(PackCorrupt):

@@ -71,8 +71,8 @@ def test_quarter_turns_of_lfw(engine: FaceEngine, lfw_folder: Path) -> None:
 
 def test_boxes_at_the_edge_and_beyond_have_a_roll() -> None:
     noise = np.random.default_rng(1).integers(0, 256, (60, 90, 3), np.uint8)
-    boxes = [np.array(b, np.float32) for b in
-             ([-30, -30, 20, 20], [0, 0, 90, 60], [10, 10, 10, 10], [500, 500, 600, 600])]  # fmt: skip
+    corners = [[-30, -30, 20, 20], [0, 0, 90, 60], [10, 10, 10, 10], [500, 500, 600, 600]]
+    boxes = list(np.array(corners, np.float32))
     rolls, certainty = estimate_rolls([Picture.of(noise)] * 4, boxes)
     assert np.isfinite(rolls).all()
     assert ((certainty >= 0) & (certainty <= 1)).all()

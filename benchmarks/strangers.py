@@ -1,0 +1,199 @@
+"""Strangers whose pictures are poor in the same way: how many reach a score of 80, and of 90?
+
+The table spoils the pictures of 150 LFW people and of London's 102 in each way of
+`facecore.evaluation.spoiling.ROWS`, and compares every pair of people.  The search draws random
+spoilings (roll, covers, light, blur, size, noise, colour, compression, one to three at once)
+and applies each to a few people; it prints the pair of strangers with the highest score, and the
+spoiling that made it.
+
+    python -m benchmarks strangers                               # the table, both packs
+    python -m benchmarks strangers --search 100000 --pack compact --seed 1
+    python -m benchmarks strangers --genuine 400                 # pairs of one person, one turned
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from facecore import FaceEngine, FaceSample, images
+from facecore.errors import FacecoreError
+from facecore.evaluation.readers import read_lfw_pairs
+from facecore.evaluation.spoiling import ROWS, Spoiling, draw
+from facecore.face.detection import Face
+
+Pixels = NDArray[np.uint8]
+TOGETHER = 16  # people that share a random spoiling: 120 pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    pixels: Pixels
+    face: Face
+
+
+def data_root() -> Path:
+    return Path(os.environ.get("FACECORE_DATA", Path(__file__).parents[2] / "shared"))
+
+
+def people(engine: FaceEngine, which: str, most: int) -> list[Person]:
+    """One picture of each person, untouched."""
+    if which == "LFW":
+        pairs = read_lfw_pairs(data_root() / "lfw" / "pairs.txt")
+        pictures = sorted({picture for pair in pairs for picture in pair[2:]})
+        first = {picture.partition("/")[0]: picture for picture in reversed(pictures)}
+        names = sorted(first)[:: max(1, len(first) // most)][:most]
+        paths = [data_root() / "lfw" / "images" / first[name] for name in names]
+    else:
+        paths = sorted((data_root() / "faces" / "london").glob("*_neutral.jpg"))[:most]
+    found = []
+    for path in paths:
+        pixels = images.load(path)
+        found.append(Person(pixels, engine.sample(pixels, face="central").face))
+    return found
+
+
+def spoiled(
+    engine: FaceEngine, some: Sequence[Person], spoiling: Spoiling, seed: int = 0
+) -> list[FaceSample | None]:
+    """Embedded samples of the spoiled pictures; None where no face was found."""
+    answers: list[FaceSample | None] = []
+    for i, one in enumerate(some):
+        try:
+            sample = engine.sample(spoiling.apply(one.pixels, one.face, seed + i), face="central")
+            engine.embed(sample)
+            answers.append(sample)
+        except FacecoreError:
+            answers.append(None)
+    return answers
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Shares of one row of the table; `passing` is of the pairs of which no picture is refused."""
+
+    missed: float
+    refused: float
+    before: float
+    passing: float
+    high: float
+
+
+def row(engine: FaceEngine, some: Sequence[Person], spoiling: Spoiling, limit: float) -> Row:
+    samples = [s for s in spoiled(engine, some, spoiling) if s is not None]
+    contract = engine.contract_id
+    vectors = np.stack([sample.vectors[contract] for sample in samples])
+    kept = np.array([(sample.recognizability or 0.0) >= limit for sample in samples])
+    apart = np.triu(np.ones((len(samples),) * 2, bool), 1)
+    passing = vectors @ vectors.T >= engine.calibration.similarity(80)
+    left = apart & kept & kept[:, None]
+    high = np.mean([engine.quality(s).level == "HIGH" for s, k in zip(samples, kept, strict=True)])
+    return Row(
+        1 - len(samples) / len(some),
+        1 - float(kept.mean()),
+        float(passing[apart].mean()),
+        float(passing[left].mean()) if left.any() else 0.0,
+        float(high),
+    )
+
+
+def table(packs: Sequence[str], sets: Sequence[tuple[str, int]]) -> Iterator[str]:
+    for pack in packs:
+        engine = FaceEngine(pack, threads=1, min_recognizability=0)
+        limit = FaceEngine(pack, threads=1).min_recognizability or 0.0
+        for which, most in sets:
+            some = people(engine, which, most)
+            yield f"{pack}, {which}, {len(some)} people: at 80 without the gate, with it; refused,"
+            yield "no face found, quality HIGH"
+            for name, spoiling in ROWS.items():
+                r = row(engine, some, spoiling, limit)
+                yield (
+                    f"  {name:<24}{r.before:>9.2%}{r.passing:>9.2%}{r.refused:>9.1%}"
+                    f"{r.missed:>9.1%}{r.high:>9.1%}"
+                )
+
+
+def search(pack: str, pairs: int, seed: int, sets: Sequence[tuple[str, int]]) -> Iterator[str]:
+    """Random spoilings; each is shared by a few people, whose pairs are all compared."""
+    engine = FaceEngine(pack, threads=1)
+    some = [one for which, most in sets for one in people(engine, which, most)]
+    rng = np.random.default_rng(seed)
+    scores, refused, tried = [], 0, 0
+    best = (-1.0, Spoiling())
+    while tried < pairs:
+        spoiling = draw(rng, kinds=3)
+        chosen = [some[i] for i in rng.choice(len(some), TOGETHER, replace=False)]
+        samples = [s for s in spoiled(engine, chosen, spoiling, int(rng.integers(2**31))) if s]
+        tried += TOGETHER * (TOGETHER - 1) // 2
+        refused += TOGETHER - len(samples)
+        if len(samples) > 1:
+            vectors = np.stack([sample.vectors[engine.contract_id] for sample in samples])
+            upper = (vectors @ vectors.T)[np.triu_indices(len(samples), 1)]
+            scores.append(np.asarray(engine.calibration.score(upper)))
+            best = max(best, (float(scores[-1].max()), spoiling), key=lambda one: one[0])
+    found = np.concatenate(scores)
+    yield (
+        f"{pack}: {tried:,} pairs, {refused / (tried / (TOGETHER - 1) * 2):.1%} of the pictures "
+        f"refused or without a face; {len(found):,} pairs compared: {np.mean(found >= 80):.3%} at "
+        f"80, {np.mean(found >= 90):.4%} at 90"
+    )
+    yield f"highest score of two strangers: {best[0]:.1f}, by {best[1]}"
+
+
+def genuine(packs: Sequence[str], most: int) -> Iterator[str]:
+    """LFW's genuine pairs, the second picture turned."""
+    pairs = [pair for pair in read_lfw_pairs(data_root() / "lfw" / "pairs.txt") if pair[1]]
+    pairs = pairs[:: max(1, len(pairs) // most)][:most]
+    for pack in packs:
+        engine = FaceEngine(pack, threads=1)
+        least, shown = engine.calibration.similarity(80), []
+        for quarters in range(4):
+            passed = 0
+            for pair in pairs:
+                a, b = (images.load(data_root() / "lfw" / "images" / name) for name in pair[2:])
+                try:
+                    result = engine.compare(
+                        a, np.ascontiguousarray(np.rot90(b, -quarters)), face="central"
+                    )
+                    passed += result.similarity >= least
+                except FacecoreError:
+                    pass
+            shown.append(f"{90 * quarters}° {passed / len(pairs):.1%}")
+        yield f"{pack}, {len(pairs)} genuine pairs of LFW at 80, one turned by: {', '.join(shown)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pack", action="append")
+    parser.add_argument("--lfw", type=int, default=150, help="people")
+    parser.add_argument("--london", type=int, default=102, help="people")
+    parser.add_argument("--search", type=int, metavar="PAIRS", help="search at random")
+    parser.add_argument("--genuine", type=int, metavar="PAIRS", help="pairs of one person, turned")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    packs = args.pack or ["compact", "mobilefacenet"]
+    sets = [(name, most) for name, most in (("LFW", args.lfw), ("London", args.london)) if most]
+    if args.search:
+        for pack in packs:
+            for line in search(pack, args.search, args.seed, sets):
+                print(line, flush=True)
+    elif args.genuine:
+        for line in genuine(packs, args.genuine):
+            print(line, flush=True)
+    else:
+        for line in table(packs, sets):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

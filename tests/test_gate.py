@@ -1,0 +1,181 @@
+"""Faces that the embedder cannot read: refused on every path, with the reason; and strangers."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from facecore import FaceEngine, FaceSample, Gallery, demo
+from facecore.errors import InvalidParameter, UnrecognizableFace
+from facecore.evaluation.spoiling import ROWS, Spoiling
+from facecore.face.quality import assess
+from facecore.operations import FaceService, ServiceConfig
+
+Pixels = NDArray[np.uint8]
+
+# Strangers must not see each other's faces in these.
+UNREADABLE = {
+    "dark": Spoiling(gain=0.03, noise=8.0),
+    "blurred": Spoiling(line=0.3, blur=0.05),
+    "covered": Spoiling(cover="glasses", fade=0.5, line=0.15),
+    "small": Spoiling(face_pixels=9.0),
+}
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> Pixels:
+    return demo.pictures()["astronaut"]
+
+
+@pytest.fixture(scope="module")
+def unreadable(compact: FaceEngine, astronaut: Pixels) -> Pixels:
+    """A picture in which the detector finds a face and the embedder cannot read it."""
+    face = compact.largest_face(astronaut)
+    return Spoiling(line=0.3, gain=0.3, noise=10.0).apply(astronaut, face)
+
+
+@pytest.fixture(scope="module")
+def open_engine() -> FaceEngine:
+    return FaceEngine("compact", threads=1, min_recognizability=0)
+
+
+def test_ordinary_pictures_pass(compact: FaceEngine) -> None:
+    for name in ("astronaut", "hopper"):
+        sample = compact.sample(demo.read(name))
+        assert sample.recognizability is None
+        compact.embed(sample)
+        assert sample.recognizability is not None
+        assert sample.recognizability > 80
+        assert compact.quality(sample).level == "HIGH"
+
+
+def test_every_call_of_the_engine_refuses(
+    compact: FaceEngine, astronaut: Pixels, unreadable: Pixels
+) -> None:
+    with pytest.raises(UnrecognizableFace, match=r"probably"):
+        compact.embed(unreadable)
+    with pytest.raises(UnrecognizableFace, match="image b: the face cannot be recognised"):
+        compact.compare(astronaut, unreadable)
+    with pytest.raises(UnrecognizableFace, match="image c"):
+        compact.cross_compare(astronaut, astronaut, unreadable)
+    with pytest.raises(UnrecognizableFace, match="image reference"):
+        compact.compare_all(unreadable, astronaut)
+    assert compact.compare_all(astronaut, unreadable) == []
+    assert compact.samples(unreadable) == []
+    many = list(compact.embed_many([astronaut, unreadable, astronaut]))
+    assert isinstance(many[1], UnrecognizableFace)
+    assert np.allclose(many[0], many[2])
+
+
+def test_a_gallery_refuses(
+    compact: FaceEngine, astronaut: Pixels, unreadable: Pixels, tmp_path: Path
+) -> None:
+    (tmp_path / "in" / "u1").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "in" / "u1" / "poor.png"), unreadable)
+    cv2.imwrite(str(tmp_path / "in" / "u1" / "good.png"), astronaut)
+    with Gallery(tmp_path / "g", compact) as gallery:
+        gallery.create_group("g")
+        with pytest.raises(UnrecognizableFace):
+            gallery.add("g", unreadable, user_id="u")
+        added = list(gallery.add_many("g", [(unreadable, "u"), (astronaut, "v")]))
+        assert isinstance(added[0], UnrecognizableFace)
+        assert len(gallery) == 1
+        for ask in (
+            lambda: gallery.search(unreadable),
+            lambda: gallery.verify(unreadable, "g", "v"),
+        ):
+            with pytest.raises(UnrecognizableFace):
+                ask()
+        assert gallery.identify(unreadable) == []
+
+
+def test_an_operation_answers_unqualified_photo(
+    compact: FaceEngine, astronaut: Pixels, unreadable: Pixels, tmp_path: Path
+) -> None:
+    import base64
+
+    def coded(pixels: Pixels) -> str:
+        return base64.b64encode(cv2.imencode(".jpg", pixels)[1].tobytes()).decode()
+
+    with Gallery(tmp_path / "g", compact) as gallery:
+        service = FaceService(compact, gallery, ServiceConfig(any_orientation=True))
+        answer = service.call(
+            "FaceCompare",
+            {
+                "SourceFacePicture": coded(astronaut),
+                "TargetFacePicture": coded(unreadable),
+            },
+        )
+    assert (answer.status, answer.body["Code"]) == (401, "UnqualifiedPhoto"), answer.body
+
+
+def test_zero_switches_the_gate_off(open_engine: FaceEngine, unreadable: Pixels) -> None:
+    assert open_engine.min_recognizability == 0
+    sample = open_engine.sample(unreadable)
+    open_engine.embed(sample)
+    assert sample.recognizability is not None
+    assert len(open_engine.samples(unreadable)) == 1
+    assert pickle.loads(pickle.dumps(open_engine)).min_recognizability == 0
+    with pytest.raises(InvalidParameter, match="min_recognizability"):
+        FaceEngine("compact", min_recognizability=101)
+
+
+def test_a_stricter_limit_refuses_more(astronaut: Pixels) -> None:
+    strict = FaceEngine("compact", threads=1, min_recognizability=100)
+    with pytest.raises(UnrecognizableFace, match="limit 100"):
+        strict.embed(astronaut)
+
+
+@pytest.mark.parametrize("word", ["dark", "blurred", "covered", "small"])
+def test_the_reason_is_named(compact: FaceEngine, astronaut: Pixels, word: str) -> None:
+    face = compact.largest_face(astronaut)
+    spoilt = UNREADABLE[word].apply(astronaut, face)
+    if word == "small":
+        spoilt = cv2.resize(spoilt, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    strict = FaceEngine("compact", threads=1, min_recognizability=100)
+    with pytest.raises(UnrecognizableFace, match=f"probably (too )?{word}") as caught:
+        strict.embed(np.asarray(spoilt, np.uint8))
+    assert caught.value.hint.startswith("use a ")
+
+
+def test_quality_is_at_most_the_recognizability(
+    open_engine: FaceEngine, unreadable: Pixels
+) -> None:
+    sample = open_engine.sample(unreadable)
+    alone = assess(sample).score
+    assert open_engine.quality(sample).score == min(alone, sample.recognizability or 0.0)
+    assert open_engine.quality(sample).level != "HIGH"
+
+
+def strangers(engine: FaceEngine, paths: list[Path], row: str) -> tuple[float, float, int]:
+    """Share of pairs at score 80, share of the pictures refused, and pairs compared."""
+    samples: list[FaceSample] = []
+    refused = 0
+    for i, path in enumerate(paths):
+        pixels = np.asarray(cv2.imread(str(path)), np.uint8)
+        face = engine.sample(pixels, face="central").face
+        try:
+            sample = engine.sample(ROWS[row].apply(pixels, face, seed=i), face="central")
+            engine.embed(sample)
+            samples.append(sample)
+        except Exception:  # no face, or none that can be read
+            refused += 1
+    vectors = np.stack([sample.vectors[engine.contract_id] for sample in samples] or [np.zeros(2)])
+    upper = (vectors @ vectors.T)[np.triu_indices(len(samples), 1)]
+    passing = float((upper >= engine.calibration.similarity(80)).mean()) if len(upper) else 0.0
+    return passing, refused / len(paths), len(upper)
+
+
+@pytest.mark.parametrize("row", list(ROWS))
+def test_strangers_in_poor_pictures(engine: FaceEngine, london_folder: Path, row: str) -> None:
+    paths = sorted(london_folder.glob("*_neutral.jpg"))[::3]
+    passing, refused, pairs = strangers(engine, paths, row)
+    # London's own rate is 0.6 %; 34 people are 561 pairs, of which a few more may pass by chance.
+    assert passing <= 0.02 + 3 / max(pairs, 1), (row, passing, refused)
+    if row == "as they are":
+        assert refused <= 0.03
