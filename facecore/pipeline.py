@@ -192,7 +192,8 @@ class Pipeline:
                 vector.flags.writeable = False  # it is handed out again
                 sample.vectors[self.contract] = vector
             if self.gate is not None:
-                for sample, score in zip(new, self.gate.scores(made).tolist(), strict=True):
+                scores = self.gate.scores(made, [sample.crop for sample in new])
+                for sample, score in zip(new, scores, strict=True):
                     sample.scores[self.contract] = score
         return [sample.vectors[self.contract] for sample in samples]
 
@@ -324,7 +325,7 @@ class Pipeline:
         if self.gate is None:
             return list(vectors)
         answers: list[NDArray[np.float32] | FacecoreError] = []
-        scores = self.gate.scores(vectors).tolist()
+        scores = self.gate.scores(vectors, [crop for _, crop in cuts])
         for vector, score, (face, crop) in zip(vectors, scores, cuts, strict=True):
             try:
                 self.gate.check(score, crop, face)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,17 +105,18 @@ class Spoiling:
             x, y = face.box.reshape(2, 2).mean(axis=0)
             height, width = image.shape[:2]
             around = cv2.getRotationMatrix2D((float(x), float(y)), -self.tilt, 1.0)
-            image = cv2.warpAffine(image, around, (width, height), borderMode=cv2.BORDER_REPLICATE)
+            shape = (width, height)
+            image = _bytes(cv2.warpAffine(image, around, shape, borderMode=cv2.BORDER_REPLICATE))
         if self.blur:
-            image = cv2.GaussianBlur(image, (0, 0), max(self.blur * size, 0.1))
+            image = _bytes(cv2.GaussianBlur(image, (0, 0), max(self.blur * size, 0.1)))
         if self.line:
-            image = cv2.filter2D(image, -1, _line(self.line * size, self.line_angle))
+            image = _bytes(cv2.filter2D(image, -1, _line(self.line * size, self.line_angle)))
         if self.face_pixels and self.face_pixels < size:
             height, width = image.shape[:2]
             ratio = self.face_pixels / size
             small = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-            image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+            reduced = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+            image = _bytes(cv2.resize(reduced, (width, height), interpolation=cv2.INTER_CUBIC))
         if self.gain != 1 or self.fade or self.noise:
             light = image.astype(np.float32) * self.gain
             if self.fade:
@@ -126,14 +128,19 @@ class Spoiling:
         if self.negative:
             image = 255 - image
         if self.grey:
-            image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+            plane = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+            image = _bytes(cv2.cvtColor(plane, cv2.COLOR_GRAY2BGR))
         if self.turn:
             image = np.rot90(image, -self.turn)
         image = np.ascontiguousarray(image)
         if self.jpeg:
             _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, self.jpeg])
-            image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
-        return np.asarray(image, np.uint8)
+            image = _bytes(cv2.imdecode(coded, cv2.IMREAD_COLOR))
+        return image
+
+
+def _bytes(image: object) -> Pixels:
+    return np.asarray(image, np.uint8)
 
 
 def _covered(pixels: Pixels, face: Face, cover: str, shade: float) -> Pixels:
@@ -158,7 +165,7 @@ def _line(length: float, angle: float) -> NDArray[np.float32]:
     kernel = np.zeros((side, side), np.float32)
     begin, end = (np.rint((middle + s * half) * 16).astype(int) for s in (-1, 1))
     cv2.line(kernel, begin.tolist(), end.tolist(), 1.0, 1, cv2.LINE_AA, 4)
-    return kernel / kernel.sum()
+    return np.asarray(kernel / kernel.sum(), np.float32)
 
 
 ROWS: dict[str, Spoiling] = {
@@ -177,12 +184,12 @@ ROWS: dict[str, Spoiling] = {
 
 def draw(rng: np.random.Generator, kinds: int = 2) -> Spoiling:
     """Draw a random spoiling of one to `kinds` kinds, from harmless to unreadable."""
-    values: dict[str, float | int | str | bool] = {}
-    names = ("turn", "tilt", "cover", "light", "dark", "fade", "line", "blur", "small", "noise")
-    names = (*names, "negative", "grey", "jpeg")
-    odds = np.array([1, 1, 3, 1, 1.5, 0.7, 2, 1.5, 2, 1, 0.7, 0.5, 1])
+    values: dict[str, Any] = {}
+    odds = {"turn": 1, "tilt": 1, "cover": 3, "light": 1, "dark": 1.5, "fade": 0.7, "line": 2}
+    odds |= {"blur": 1.5, "small": 2, "noise": 1, "negative": 0.7, "grey": 0.5, "jpeg": 1}
+    shares = np.array(list(odds.values())) / sum(odds.values())
     count = int(rng.integers(1, kinds + 1))
-    for name in rng.choice(names, count, replace=False, p=odds / odds.sum()):
+    for name in rng.choice(list(odds), count, replace=False, p=shares):
         if name == "turn":
             values["turn"] = int(rng.integers(1, 4))
         elif name == "tilt":
@@ -210,7 +217,7 @@ def draw(rng: np.random.Generator, kinds: int = 2) -> Spoiling:
             values["jpeg"] = int(rng.integers(2, 40))
         else:
             values[str(name)] = True
-    return Spoiling(**values)  # type: ignore[arg-type]
+    return Spoiling(**values)
 
 
 def kind_of(spoiling: Spoiling) -> str:

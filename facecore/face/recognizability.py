@@ -3,12 +3,14 @@
 A network that cannot read a face still gives it a vector.  The vectors of blurred, dark, covered
 or turned faces lie close together, so that strangers pass as one person (Deng et al. 2022,
 "Harnessing Unrecognizable Faces", arXiv:2106.04112).  A small network of one hidden layer tells
-such vectors from those of readable faces.  `facecore.evaluation.recognizability` fits it.
+such faces from readable ones, by the vector and by measures of the crop: a vector alone shows
+motion blur and covers badly.  `facecore.evaluation.recognizability` fits it.
 """
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,9 +23,47 @@ if TYPE_CHECKING:
     from facecore.face.detection import Face
     from facecore.models.specs import RecognizabilitySpec
 
-__all__ = ["Gate", "encode_weights", "likely_reason", "read_weights", "recognizability"]
+__all__ = ["Gate", "encode_weights", "features", "likely_reason", "read_weights", "recognizability"]
 
 Weights = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
+
+def features(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the pixels tell beside the vector: covers, detail along four lines, and light.
+
+    Parameters
+    ----------
+    crop : ndarray, shape (112, 112, 3), uint8, BGR
+        Aligned.
+
+    Returns
+    -------
+    ndarray, shape (63,), float32
+        The covered share of 7x7 cells (`facecore.face.measures.occlusion.coverage`); for each of
+        four directions the logarithm of the mean difference of neighbours against pixels three
+        apart, and of these against the contrast; mean, contrast and colour, all about 0..1.
+    """
+    import cv2
+
+    from facecore.face.measures.occlusion import coverage
+
+    grey = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)[28:108, 16:96]  # brows to mouth
+    middle = grey[6:-6, 6:-6]
+    mean, spread = (float(value[0, 0]) for value in cv2.meanStdDev(middle))
+
+    def differ(right: int, down: int) -> float:
+        moved = grey[6 + down : 74 + down, 6 + right : 74 + right]
+        return float(cv2.norm(middle, moved, cv2.NORM_L1)) / middle.size + 0.2
+
+    near = np.array([differ(x, y) for x, y in _LINES])
+    far = np.array([differ(3 * x, 3 * y) for x, y in _LINES])
+    red, green, blue = (cv2.mean(crop)[channel] for channel in (2, 1, 0))
+    light = (mean / 128, spread / 50, np.log(spread + 1), (red - blue) / 50, (green - red) / 50)
+    shape = (*np.log(near / far), *np.log(far / (spread + 1)), float(np.log(near / far).min()))
+    return np.array([*coverage(crop).ravel(), *shape, *light], np.float32)
+
+
+_LINES = ((1, 0), (0, 1), (1, 1), (1, -1))
 
 
 def encode_weights(weights: Weights) -> str:
@@ -33,16 +73,24 @@ def encode_weights(weights: Weights) -> str:
 
 
 def read_weights(spec: RecognizabilitySpec) -> Weights:
-    """The network of a manifest: (D, H), (H,), (H,) and (1,), float32."""
+    """The network of a manifest: (D + 63, H), (H,), (H,) and (1,), float32."""
     hidden = spec.hidden
     first, bias, last, offset = np.split(spec.numbers(), [-2 * hidden - 1, -hidden - 1, -1])
     return first.reshape(-1, hidden), bias, last, offset
 
 
-def recognizability(vectors: NDArray[np.float32], weights: Weights) -> NDArray[np.float32]:
-    """Recognisability of unit vectors (N, D), 0..100: ``100 / (1 + exp(-z))``."""
+def recognizability(inputs: NDArray[np.float32], weights: Weights) -> NDArray[np.float32]:
+    """Recognisability, 0..100: ``100 / (1 + exp(-z))`` of the network's answer z.
+
+    Parameters
+    ----------
+    inputs : ndarray, shape (N, D + 63), float32
+        Unit vectors and, beside them, the `features` of the crops.
+    weights : tuple of ndarray
+        Of `read_weights`.
+    """
     first, bias, last, offset = weights
-    z = np.maximum(vectors @ first + bias, 0) @ last + offset
+    z = np.maximum(inputs @ first + bias, 0) @ last + offset
     return np.asarray(50 + 50 * np.tanh(z / 2), np.float32)
 
 
@@ -61,9 +109,13 @@ class Gate:
         self.limit = spec.limit if limit is None else limit
         self._weights = read_weights(spec)
 
-    def scores(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Recognisability of unit vectors (N, D), 0..100."""
-        return recognizability(vectors, self._weights)
+    def scores(
+        self, vectors: NDArray[np.float32], crops: Sequence[NDArray[np.uint8]]
+    ) -> list[float]:
+        """Recognisability of faces, 0..100: unit vectors (N, D) and their aligned crops."""
+        inputs = np.hstack([vectors, np.stack([features(crop) for crop in crops])])
+        scores: list[float] = recognizability(inputs, self._weights).tolist()
+        return scores
 
     def check(self, score: float, crop: NDArray[np.uint8], face: Face) -> None:
         """Raise `UnrecognizableFace`, with the likely reason, where `score` is below the limit.

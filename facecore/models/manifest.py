@@ -12,6 +12,7 @@ from typing import TypeAlias
 from facecore.models.compatibility import InterchangeSpec
 from facecore.models.schema import is_file_name, is_pack_name, parse, read_toml, require
 from facecore.models.specs import (
+    CROP_FEATURES,
     AttributesOutput,
     CalibrationSpec,
     CueModel,
@@ -181,7 +182,7 @@ class EmbedderSpec(ModelFile):
             another = "is of another embedder: it does not hold for this one, measure again"
             require(table.embedder in (None, self.sha256), f"{name}.embedder", another)
         if (part := self.recognizability) is not None:
-            wanted = (self.output.dimension + 2) * part.hidden + 1
+            wanted = (self.output.dimension + CROP_FEATURES + 2) * part.hidden + 1
             held = len(part.numbers())
             fits = held == wanted
             require(fits, "recognizability.weights", f"must hold {wanted} numbers, holds {held}")

@@ -22,6 +22,9 @@ SCORE_AT_FAR = {0.01: 70.0, 0.001: 80.0, 0.0001: 90.0}
 # How the false accept rate is extrapolated beyond the last measured knot.
 TAILS = ("exponential",)
 
+# Numbers that `facecore.face.recognizability.features` takes from a crop.
+CROP_FEATURES = 63
+
 # Smaller scales drown in rounding errors; exp(-2 / 0.003) does not underflow a float.
 LEAST_TAIL_SCALE = 0.003
 
@@ -288,7 +291,7 @@ class CalibrationSpec:
 
 @dataclass(frozen=True, slots=True)
 class RecognizabilitySpec:
-    """Network that tells from a vector whether the embedder could read the face.
+    """Network that tells whether the embedder could read a face, from its vector and its crop.
 
     Parameters
     ----------
@@ -325,7 +328,7 @@ class RecognizabilitySpec:
         require(finite, "weights", "must be finite float16 numbers in base64")
 
     def numbers(self) -> NDArray[np.float32]:
-        """Decode `weights`: (D, H), (H,), (H,) and (1,) in one row, for D numbers a vector."""
+        """Decode `weights`: (D + 63, H), (H,), (H,) and (1,) in one row, for vectors of D."""
         coded = base64.b64decode(self.weights, validate=True)
         return np.frombuffer(coded, "<f2").astype(np.float32)
 

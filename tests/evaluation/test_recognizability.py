@@ -21,11 +21,11 @@ from facecore.evaluation.recognizability import (
 from facecore.evaluation.spoiling import ROWS, Spoiling, draw
 from facecore.face.alignment import TEMPLATE
 from facecore.face.detection import Face
-from facecore.face.recognizability import encode_weights, read_weights, recognizability
+from facecore.face.recognizability import encode_weights, features, read_weights, recognizability
 from facecore.models.manifest import read_manifest
 from facecore.models.registry import shipped_root
 from facecore.models.schema import FieldError
-from facecore.models.specs import RecognizabilitySpec
+from facecore.models.specs import CROP_FEATURES, RecognizabilitySpec
 
 COMPACT = shipped_root() / "compact" / "pack.toml"
 FACE = Face(np.array([72, 64, 152, 180], np.float32), (TEMPLATE + 56).astype(np.float32), 1.0)
@@ -54,8 +54,9 @@ def population(dimension: int) -> tuple[np.ndarray, SpoiledCrops]:
 def test_gathering_vectors_are_refused_and_ordinary_ones_are_not() -> None:
     spec = read_manifest(COMPACT).embedder
     vectors, spoiled = population(spec.output.dimension)
-    made = measure_vectors(spec, vectors, spoiled, "a test")
-    scores = recognizability(vectors, read_weights(made.spec))
+    seen = np.random.default_rng(5).normal(size=(len(vectors), CROP_FEATURES)).astype(np.float32)
+    made = measure_vectors(spec, vectors, seen, spoiled, "a test")
+    scores = recognizability(np.hstack([vectors, seen]), read_weights(made.spec))
     unseen = spoiled.held_out
     poor = spoiled.kind != ORIGINAL
     assert (scores[unseen & poor] < made.spec.limit).mean() > 0.95
@@ -87,7 +88,8 @@ def test_the_section_is_put_in_replaced_and_taken_out(tmp_path: Path) -> None:
     bare = path.read_text()
     spec = read_manifest(path).embedder
     vectors, spoiled = population(spec.output.dimension)
-    made = measure_vectors(spec, vectors, spoiled, "a test").spec
+    seen = np.zeros((len(vectors), CROP_FEATURES), np.float32)
+    made = measure_vectors(spec, vectors, seen, spoiled, "a test").spec
     for _ in range(2):
         write_section(path, made)
         assert read_manifest(path).embedder.recognizability == made
@@ -101,6 +103,13 @@ def test_the_section_is_put_in_replaced_and_taken_out(tmp_path: Path) -> None:
     path.write_text(other)
     with pytest.raises(PackCorrupt):
         read_manifest(path)
+
+
+def test_a_crop_has_its_features() -> None:
+    for crop in (np.zeros((112, 112, 3), np.uint8), np.full((112, 112, 3), 255, np.uint8)):
+        seen = features(crop)
+        assert seen.shape == (CROP_FEATURES,)
+        assert np.isfinite(seen).all()
 
 
 def test_a_spoiling_repeats_and_changes_the_picture() -> None:
