@@ -118,7 +118,7 @@ def _moved(face: Face, spoiling: Spoiling, rng: np.random.Generator) -> NDArray[
     harmed = (spoiling.line, spoiling.blur, spoiling.face_pixels, spoiling.gain < 0.3)
     poor = 1.0 if any(harmed) or spoiling.cover else 0.4
     points = _turned(points, face, float(rng.normal(0, 4) * poor))
-    points = (points - middle) * np.exp(rng.normal(0, 0.04) * poor) + middle
+    points = (points - middle) * float(np.exp(rng.normal(0, 0.04) * poor)) + middle
     points += rng.normal(0, 0.02, 2) * poor * face.size
     points += rng.normal(0, 0.012, (5, 2)) * poor * face.size
     found = not spoiling.tilt or rng.random() < 0.7
@@ -129,7 +129,7 @@ def _turned(points: NDArray[np.float64], face: Face, degrees: float) -> NDArray[
     """Landmarks turned clockwise around the middle of the face's box."""
     centre = face.box.reshape(2, 2).mean(axis=0)
     z = ((points - centre) @ np.array([1, 1j])) * np.exp(1j * np.radians(degrees))
-    return np.stack([z.real, z.imag], axis=1) + centre
+    return np.asarray(np.stack([z.real, z.imag], axis=1) + centre, np.float64)
 
 
 def collect(

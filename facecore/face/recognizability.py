@@ -157,19 +157,20 @@ def likely_reason(crop: NDArray[np.uint8], face: Face) -> tuple[str, str]:
     from facecore.face.measures.pixels import photometry, sharpness
 
     light, cover = photometry(crop), occlusion(crop)
-    grey = np.asarray(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), np.uint8)
-    inner = grey[28:108, 16:96]  # brows to mouth
+    grey = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
+    # The scale and the part of the face for which the measure of sharpness is made.
+    inner = np.asarray(cv2.resize(grey[28:108, 16:96], (160, 160)), np.uint8)
+    mean = light["luminance_mean"]
     found = {
-        "dark": MEASURES["luminance_mean"](light["luminance_mean"])
-        if light["luminance_mean"] < 0.3
-        else 100.0,
+        "dark": 1000 * mean,
         "bright": MEASURES["over_exposure"](light["over_exposure"]),
-        "flat": MEASURES["luminance_variance"](light["luminance_variance"]),
         "covered": MEASURES["key_occlusion"](cover["key_occlusion"]),
-        "small": 100 * face.size / (CROP_SIZE / 2),
+        "small": 0.0 if face.size < CROP_SIZE / 4 else 100.0,
         "blurred": MEASURES["sharpness"](sharpness(inner)),
         "turned": 100 - abs(face.roll) if abs(face.roll) > 45 else 100.0,
     }
+    if mean > 0.1:
+        found["flat"] = MEASURES["luminance_variance"](light["luminance_variance"])
     return _REASONS[min(found, key=lambda name: found[name])]
 
 
