@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore import FaceEngine, FaceSample, images
+from facecore.engine import FaceChoice
 from facecore.errors import FacecoreError
 from facecore.evaluation.readers import read_lfw_pairs
 from facecore.evaluation.spoiling import ROWS, Spoiling, draw
@@ -37,6 +38,7 @@ TOGETHER = 16  # people that share a random spoiling: 120 pairs
 class Person:
     pixels: Pixels
     face: Face
+    choice: FaceChoice
 
 
 def data_root() -> Path:
@@ -56,7 +58,8 @@ def people(engine: FaceEngine, which: str, most: int) -> list[Person]:
     found = []
     for path in paths:
         pixels = images.load(path)
-        found.append(Person(pixels, engine.sample(pixels, face="central").face))
+        choice: FaceChoice = "central" if which == "LFW" else "largest"
+        found.append(Person(pixels, engine.sample(pixels, face=choice).face, choice))
     return found
 
 
@@ -67,7 +70,8 @@ def spoiled(
     answers: list[FaceSample | None] = []
     for i, one in enumerate(some):
         try:
-            sample = engine.sample(spoiling.apply(one.pixels, one.face, seed + i), face="central")
+            picture = spoiling.apply(one.pixels, one.face, seed + i)
+            sample = engine.sample(picture, face=one.choice)
             engine.embed(sample)
             answers.append(sample)
         except FacecoreError:
@@ -98,7 +102,7 @@ def row(engine: FaceEngine, some: Sequence[Person], spoiling: Spoiling, limit: f
     return Row(
         1 - len(samples) / len(some),
         1 - float(kept.mean()),
-        float(passing[apart].mean()),
+        float(passing[apart].mean()) if apart.any() else 0.0,
         float(passing[left].mean()) if left.any() else 0.0,
         float(high),
     )

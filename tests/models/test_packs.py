@@ -49,7 +49,7 @@ def base_table(name: str = "demo") -> dict[str, Any]:
             "size": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
         }
-    for tables in ("calibration", "id_portrait_calibration"):
+    for tables in ("calibration", "id_portrait_calibration", "recognizability"):
         table["embedder"][tables]["embedder"] = table["embedder"]["sha256"]
     return table
 
@@ -309,7 +309,7 @@ def test_contract_is_the_embedder_and_nothing_else() -> None:
         ("embedder.output.dimension", 127),
     ):
         table = base_table()
-        for tables in ("calibration", "id_portrait_calibration"):
+        for tables in ("calibration", "id_portrait_calibration", "recognizability"):
             del table["embedder"][tables]  # which are bound to the SHA-256
         assert contract_id(read(change(table, path, value)).embedder) != first
 

@@ -58,7 +58,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for role, data in MODELS.items():
             digest = hashlib.sha256(data).hexdigest()
             table[role] |= {"file": f"{role}.onnx", "size": len(data), "sha256": digest}
-        for tables in ("calibration", "id_portrait_calibration"):
+        for tables in ("calibration", "id_portrait_calibration", "recognizability"):
             table["embedder"][tables]["embedder"] = table["embedder"]["sha256"]
         (root / name).mkdir(parents=True)
         (root / name / "pack.toml").write_text(document(table))
