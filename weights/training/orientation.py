@@ -176,9 +176,7 @@ def main() -> None:
         load(model, args.begin_with)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
     steps = args.images // BATCH
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, args.rate, steps, pct_start=args.warm
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.rate, steps, pct_start=args.warm)
     places = torch.arange(BINS) * 360 / BINS
     for step in range(1, steps + 1):
         x, roll = batch(pool, BATCH, rng)
