@@ -1,4 +1,4 @@
-"""Step 2 of the liveness classifier: a last layer, cues and a threshold, by sources left out.
+"""Step 3 of the liveness classifier: a last layer, cues and a threshold, by sources left out.
 
 The network of `presentations.frozen` is not trained any further.  A logistic regression joins
 its numbers with the cues; it leaves one source out at a time, and what is reported and what the
@@ -6,7 +6,7 @@ threshold is set on are the answers for the sources left out.  The threshold hol
 faces of all sources, and for LFW people who are in no test pair and on whom nothing was trained.
 
     python weights/training/liveness.py --data presentations.npz            # report
-    python weights/training/liveness.py --data presentations.npz --write    # into the pack
+    python weights/training/liveness.py --data presentations.npz --view RUN/view.onnx --write
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ from data import data_root
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxfile import save_half
-from presentations import frozen, licensed_sources
+from presentations import COMPACT, NUMBERS, frozen, licensed_sources
 from recapture import GENUINE
 
 from facecore.evaluation.attacks import attack_errors, auc
 
-COMPACT = Path(__file__).parents[1] / "compact"
 RIDGE, LIMIT = 0.1, 4.0
-COMPONENTS = 16  # of the network's 128 numbers
 BPCER = 0.05
 LARGE = 30  # genuine faces and attacks of a source whose area counts for the worst
 THRESHOLD_SET = "lfw threshold"
@@ -63,7 +61,7 @@ def regression(features: Floats, labels: Floats, weights: Floats) -> Floats:
 
 
 class Data:
-    """What `presentations.py` wrote, as features: cues, components of the view; and dots."""
+    """What `presentations.py` wrote, as features: cues, numbers of the view; and dots."""
 
     def __init__(self, path: Path) -> None:
         with np.load(path, allow_pickle=False) as stored:
@@ -77,14 +75,10 @@ class Data:
         self.attack: Mask = self.species != GENUINE
         known = self.kind == "source"
         self.mean, self.scale = cues[known].mean(axis=0), cues[known].std(axis=0)
-        # Unlabelled: the directions in which the network's numbers vary most.
-        self.centre = view.mean(axis=0)
-        _, size, axes = np.linalg.svd(view - self.centre, full_matrices=False)
-        self.axes = axes[:COMPONENTS].T / size[:COMPONENTS] * np.sqrt(len(view))
         self.dots = DOTS_WEIGHT * np.clip(dots - DOTS_FROM, 0, DOTS_MOST)
         self.features = np.column_stack([
             np.clip((cues - self.mean) / self.scale, -LIMIT, LIMIT),
-            (view - self.centre) @ self.axes,
+            view,
         ])  # fmt: skip
         self.weights = np.zeros(len(view))
         for (kind, attack), share in SHARES.items():
@@ -165,12 +159,11 @@ def summary(areas: dict[str, tuple[float, int]]) -> str:
     )
 
 
-def export(data: Data, found: Floats, path: Path) -> None:
+def export(data: Data, found: Floats, view: Path | None, path: Path) -> None:
     """Write the network with its last layer: one number, the log odds of an attack."""
-    cues, model = len(data.names), frozen(data_root())
-    weight = data.axes @ found[cues : cues + COMPONENTS]
+    cues, model = len(data.names), frozen(view)
     numbers = {
-        "head": weight[:, None], "head_bias": np.array([-data.centre @ weight]),
+        "head": found[cues:-1, None], "head_bias": np.zeros(1),
         "dots_from": np.array([[DOTS_FROM]]), "dots_weight": np.array([[DOTS_WEIGHT]]),
         "dots_low": np.array(0.0), "dots_high": np.array(DOTS_MOST),
     }  # fmt: skip
@@ -188,10 +181,10 @@ def export(data: Data, found: Floats, path: Path) -> None:
     save_half(model, path)
 
 
-def write(data: Data, found: Floats, limit: float, bpcer: float) -> None:
+def write(data: Data, found: Floats, limit: float, bpcer: float, view: Path | None) -> None:
     """The network and the coefficients into the pack; the score is 50 at the limit."""
     network, manifest = COMPACT / "liveness.onnx", COMPACT / "pack.toml"
-    export(data, found, network)
+    export(data, found, view, network)
     content, text = network.read_bytes(), manifest.read_text(encoding="utf-8")
     fields = {
         "names": "[" + ", ".join(f'"{name}"' for name in data.names) + "]",
@@ -220,6 +213,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="what presentations.py wrote")
+    parser.add_argument("--view", type=Path, help="network of views.py; else that of the pack")
     parser.add_argument("--write", action="store_true", help="into the pack")
     args = parser.parse_args()
     data = Data(args.data)
@@ -227,7 +221,7 @@ def main() -> None:
     limit = data.limit(z)
     report(data, z, limit)
     everything = data.fit(np.ones(len(z), bool))
-    names = [*data.names, *(f"component {i}" for i in range(COMPONENTS))]
+    names = [*data.names, *(f"number {i}" for i in range(NUMBERS))]
     print(*(f"{name} {value:+.2f}" for name, value in zip(names, everything, strict=False)))
     # Trained on the sources with a licence only, and measured on all others.
     licensed = np.isin(data.source, sorted(licensed_sources(data_root())))
@@ -246,7 +240,7 @@ def main() -> None:
     )
     if args.write:
         genuine = (data.kind == "source") & ~data.attack
-        write(data, everything, limit, float((z[genuine] >= limit).mean()))
+        write(data, everything, limit, float((z[genuine] >= limit).mean()), args.view)
 
 
 if __name__ == "__main__":

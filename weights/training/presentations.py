@@ -1,10 +1,10 @@
-"""Step 1 of the liveness classifier: faces, each with what a frozen network and cues say of it.
+"""Step 2 of the liveness classifier: faces, each with what the network and cues say of it.
 
 Real attacks and their genuine counterparts come from the sources in ``$FACECORE_DATA/liveness``.
 Genuine faces of other archives, of scenes and of LFW people who are in no test pair are added,
 and simulated attacks of the latter.
 
-    python weights/training/presentations.py --out presentations.npz
+    python weights/training/presentations.py --view RUN/view.onnx --out presentations.npz
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ from data import ARCHIVES, crops, data_root, photographs
 from media import SPECIES
 from numpy.typing import NDArray
 from onnx import helper
+from onnxfile import load_widened
 from recapture import GENUINE, photograph, recapture
 
 from facecore import FaceEngine
 from facecore.face.pad_features import CUES, PATCH, VIEW, measure, region, views
 
+COMPACT = Path(__file__).parents[1] / "compact"
+NUMBERS = 16  # of a view
 # Where a face is in the 128x128 crops: x1, y1, x2, y2.
 CROP_BOX = np.array([24.0, 20.0, 104.0, 122.0])
 # One repository has a source of pictures and one of video frames.
@@ -166,48 +169,35 @@ def worn(picture: Image, rng: np.random.Generator) -> Image:
     return jpeg(np.clip(np.rint(soft), 0, 255).astype(np.uint8), int(rng.integers(35, 90)))
 
 
-def frozen(root: Path) -> onnx.ModelProto:
-    """One graph: `views` -> ``view``, 128 numbers of the view, and ``dots`` of the patch.
+def frozen(student: Path | None) -> onnx.ModelProto:
+    """One graph: `views` -> ``view``, numbers of the view, and ``dots`` of the patch.
 
-    The view's network is MiniFASNetV2 of Silent-Face-Anti-Spoofing (Apache-2.0), without its last
-    layer and with max(x, a x) for its parametric ReLU (all a <= 1), which takes half the time.
-    The patch's network is facecore's own of version 4, trained on simulated recaptures: it answers
+    The view's network is the one that `views.py` exported to `student`, or else the one in the
+    pack.  The patch's network is that of version 4, trained on simulated recaptures: it answers
     with the log odds that the dots of a medium are seen.
     """
-    view = onnx.load(root / "weights/minivision/minivision_v2_2.7.onnx")
-    nodes = []
-    for node in view.graph.node:
-        if node.op_type == "PRelu":
-            x, slope = node.input
-            scaled = f"{node.output[0]}_scaled"
-            nodes.append(helper.make_node("Mul", [x, slope], [scaled]))
-            nodes.append(helper.make_node("Max", [x, scaled], list(node.output)))
-        elif node.output[0] != "logits":
-            nodes.append(node)
-    kept = {name for node in nodes for name in node.input}
-    weights = [tensor for tensor in view.graph.initializer if tensor.name in kept]
-    dots = onnx.compose.add_prefix(onnx.load(Path(__file__).with_name("dots.onnx")), "dots/")
+    if student is None:
+        pack = load_widened(COMPACT / "liveness.onnx")
+        return onnx.utils.Extractor(pack).extract_model(["input"], ["view", "dots"])
+    compose, tensor = onnx.compose, helper.make_tensor_value_info
+    view = compose.add_prefix(onnx.load(student), "view/").graph
+    dots = compose.add_prefix(onnx.load(Path(__file__).with_name("dots.onnx")), "dots/").graph
     integers = {"from_view": [0, PATCH], "to_view": [VIEW, PATCH + VIEW], "from_patch": [0, 0],
                 "to_patch": [PATCH, PATCH], "axes": [2, 3]}  # fmt: skip
-    weights += [onnx.numpy_helper.from_array(np.array(v), k) for k, v in integers.items()]
+    weights = [onnx.numpy_helper.from_array(np.array(v), k) for k, v in integers.items()]
     cut = [
         helper.make_node("Slice", ["input", "from_patch", "to_patch", "axes"], ["dots/input"]),
         helper.make_node("Slice", ["input", "from_view", "to_view", "axes"], ["view/input"]),
     ]
-    for node in nodes:
-        for i, name in enumerate(node.input):
-            if name == "input":
-                node.input[i] = "view/input"
     last = [
-        helper.make_node("Identity", ["/bn/BatchNormalization_output_0"], ["view"]),
+        helper.make_node("Identity", ["view/view"], ["view"]),
         helper.make_node("Identity", ["dots/attack"], ["dots"]),
     ]
-    tensor = helper.make_tensor_value_info
     graph = helper.make_graph(
-        [*cut, *nodes, *dots.graph.node, *last], "liveness",
+        [*cut, *view.node, *dots.node, *last], "liveness",
         [tensor("input", 1, ["N", 3, PATCH, PATCH + VIEW])],
-        [tensor("view", 1, ["N", 128]), tensor("dots", 1, ["N", 1])],
-        [*weights, *dots.graph.initializer],
+        [tensor("view", 1, ["N", NUMBERS]), tensor("dots", 1, ["N", 1])],
+        [*weights, *view.initializer, *dots.initializer],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
@@ -219,6 +209,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--view", type=Path, help="network of views.py; else that of the pack")
     parser.add_argument("--each", type=int, default=200, help="faces of every other archive")
     parser.add_argument("--simulated", type=int, default=240)
     parser.add_argument("--seed", type=int, default=1)
@@ -227,7 +218,7 @@ def main() -> None:
     root, rng = data_root(), np.random.default_rng(args.seed)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    network = frozen(root).SerializeToString()
+    network = frozen(args.view).SerializeToString()
     session = ort.InferenceSession(network, options, ["CPUExecutionProvider"])
     found: dict[str, list[object]] = {
         name: [] for name in ("view", "dots", "cues", "source", "species", "kind")
