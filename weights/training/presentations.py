@@ -177,7 +177,7 @@ def frozen(student: Path | None) -> onnx.ModelProto:
     with the log odds that the dots of a medium are seen.
     """
     if student is None:
-        pack = load_widened(COMPACT / "liveness.onnx")
+        pack = onnx.shape_inference.infer_shapes(load_widened(COMPACT / "liveness.onnx"))
         return onnx.utils.Extractor(pack).extract_model(["input"], ["view", "dots"])
     compose, tensor = onnx.compose, helper.make_tensor_value_info
     view = compose.add_prefix(onnx.load(student), "view/").graph
