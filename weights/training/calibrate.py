@@ -6,9 +6,8 @@ people of LFW who occur in no test pair.  The set ``humanfaces`` shows children,
 noted: its rates are printed, but it sets no score.  Each set weighs the same, so that a score means
 the same to many kinds of people.  Where a set's own rate at a knot would still exceed four times
 the nominal one, the knot moves up until it does not: the table errs on the safe side.  Intervals
-come from a bootstrap of people within each set.  The second table is of LFW's people alone: the
-same pictures, made to look like the portrait of an identity card's chip, compared with the
-photographs of all the others.
+come from a bootstrap of people within each set.  For the second table, one picture of each pair is
+made to look like the portrait of an identity card's chip.
 
     python weights/training/calibrate.py weights/compact
     python weights/training/calibrate.py weights/mobilefacenet
@@ -28,10 +27,12 @@ from data import data_root, person_of, photographs
 from numpy.typing import NDArray
 
 from facecore import FaceEngine
-from facecore.evaluation.calibrate import measure
 from facecore.evaluation.recognizability import write_section
-from facecore.evaluation.vectors import embed_all
+from facecore.evaluation.vectors import IdPortraits, embed_all
+from facecore.face.alignment import TEMPLATE, align
+from facecore.face.detection import Face
 from facecore.face.embedding import Embedder
+from facecore.face.id_portrait import id_portrait
 from facecore.matching.calibration import Calibration
 from facecore.matching.intervals import draw_people, quantile_interval
 from facecore.models.calibration_file import calibration_lines
@@ -39,35 +40,46 @@ from facecore.models.manifest import read_manifest
 from facecore.models.packs import load_pack
 from facecore.models.session import create_session
 
-LFW = (
-    "LFW deep-funneled, the pictures of people who occur in none of the 6,000 test pairs, "
-    "the face nearest to the centre"
-)
 DATASET = (
     "adults whom nothing was trained on: the held-out tenth of 12 sets of aligned crops, and the "
     "pictures of LFW's people who occur in none of the 6,000 test pairs; each set weighs the same"
 )
 METHOD = (
-    "quantiles of the mean of the sets' rates; a knot at which one set passes more than four times "
-    "the nominal rate moves up; 95 % intervals by bootstrap of people within each set"
+    "quantiles of the mean of the sets' rates{crossed}; a knot at which one set passes more than "
+    "four times the nominal rate moves up; 95 % intervals by bootstrap of people within each set"
 )
+CROSSED = ", one picture of each pair made an ID portrait by facecore.face.id_portrait"
 COMMENT = "# low and high: 95 % interval of the false accept rate; fnmr: of genuine pairs, rejected"
 ADULT = 16  # years
 WORST = 4.0  # times the nominal rate, for any one set
 CHILDREN = "humanfaces"  # a set of all ages, without labels
 GRID = 100_000  # quantiles that stand for a set
+Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Strangers:
-    """Similarities of one set's pictures, (N, N), and which pairs show two people."""
+    """Similarities (N, N) of one set's pictures: photographs, or ID portraits by photographs."""
 
     name: str
     similarity: NDArray[np.float32]
-    pairs: NDArray[np.bool_]  # upper triangle
+    pairs: NDArray[np.bool_]  # that show two people, each pair once
+    same: NDArray[np.bool_] | None = None  # that show one person, where a set has such
 
     def rate(self, similarity: float) -> float:
         return float((self.similarity[self.pairs] >= similarity).mean())
+
+
+def both(
+    name: str, photographs: Vectors, portraits: Vectors, apart: NDArray[np.bool_],
+    same: NDArray[np.bool_] | None = None,
+) -> tuple[Strangers, Strangers]:  # fmt: skip
+    """A set's photographs among themselves, and its ID portraits against its photographs."""
+    above = np.triu(np.ones_like(apart), 1)
+    return (
+        Strangers(name, photographs @ photographs.T, apart & above, same),
+        Strangers(name, portraits @ photographs.T, apart, None if same is None else same | same.T),
+    )
 
 
 def age(name: str) -> int:
@@ -78,40 +90,60 @@ def age(name: str) -> int:
     return int(file.rpartition("A")[2]) if archive == "allage" else ADULT
 
 
-def strangers(pack: str | Path, engine: FaceEngine) -> Iterator[Strangers]:
-    """Every set of held-out people, in the pack's vectors."""
+def small(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A crop (128, 128, 3) as an ID portrait that was aligned again, (112, 112, 3)."""
+    landmarks = (TEMPLATE + 8).astype(np.float32)
+    portrait = id_portrait(crop, Face(np.array([8, 8, 120, 120], np.float32), landmarks, 1.0))
+    eyes = landmarks[:2].astype(np.float64)
+    across = eyes[1] - eyes[0]
+    cos, sin = across / (across @ across) * 25  # the portrait's eyes are 25 pixels apart, level
+    turned = (landmarks - eyes.mean(0)) @ np.array([[cos, sin], [-sin, cos]]).T
+    turned += np.array([portrait.shape[1] / 2, 52])
+    return align(portrait, turned)
+
+
+def strangers(pack: str | Path, engine: FaceEngine) -> Iterator[tuple[Strangers, Strangers]]:
+    """Every set of held-out people, in the pack's vectors: photographs, and ID portraits."""
     from holdout import ONE_PERSON, Judge, held_out_sets  # torch, which the tests do without
 
     loaded, judge = load_pack(pack), Judge()
     session = create_session(loaded.embedder, threads=1, name="embedder")
     embedder = Embedder(session, loaded.pack.embedder)
+
+    def embed(faces: NDArray[np.uint8]) -> Vectors:
+        return np.concatenate([embedder.embed(faces[i : i + 32]) for i in range(0, len(faces), 32)])
+
     for archive, crops, names in held_out_sets():
         if archive == "lfw_rest":
             continue
         old = np.array([age(name) >= ADULT for name in names])
         faces = np.ascontiguousarray(crops[old, 8:120, 8:120])
         who = np.array([person_of(name) for name in names[old]])
-        parts = [embedder.embed(faces[i : i + 32]) for i in range(0, len(faces), 32)]
-        vectors, teacher = np.concatenate(parts), judge(faces)
+        teacher = judge(faces)
         # An archive can show a person twice under two names.
         apart = (who[:, None] != who[None]) & (teacher @ teacher.T < ONE_PERSON)
-        yield Strangers(archive, vectors @ vectors.T, np.triu(apart, 1))
-    pictures = list(photographs(data_root(), calibration=True))
-    names = np.array([name for name, _ in pictures])
-    vectors = embed_all(engine, [path for _, path in pictures], "central", False).vectors
-    yield Strangers("lfw", vectors @ vectors.T, np.triu(names[:, None] != names[None], 1))
+        portraits = np.stack([small(crop) for crop in crops[old]])
+        yield both(archive, embed(faces), embed(portraits), apart)
+    named = list(photographs(data_root(), calibration=True))
+    paths = [path for _, path in named]
+    photos = embed_all(engine, paths, "central")
+    shown = embed_all(engine, IdPortraits(engine, paths, "central"), "largest")
+    have = photos.found & shown.found
+    who = np.array([name for name, _ in named])[have]
+    apart = who[:, None] != who[None]
+    yield both("lfw", photos.vectors[have], shown.vectors[have], apart, np.triu(~apart, 1))
 
 
-def table(sets: list[Strangers], lfw: Calibration, genuine: NDArray[np.float32]) -> Calibration:
+def table(sets: list[Strangers], contract: str, crossed: str = "") -> Calibration:
     """The table of all sets, each weighing the same."""
     grid = (np.arange(GRID) + 0.5) / GRID
     ordered = [np.sort(s.similarity[s.pairs]) for s in sets]
     pooled = np.concatenate([one[(grid * len(one)).astype(int)] for one in ordered])
     people = sum(len(s.similarity) for s in sets)
+    genuine = [np.clip(s.similarity[s.same], -1, 1) for s in sets if s.same is not None]
     made = Calibration.fit(
-        genuine, pooled, dataset=DATASET, identities=people,
-        contract=lfw.contract,
-    )  # fmt: skip
+        np.concatenate(genuine), pooled, dataset=DATASET, identities=people, contract=contract
+    )
     knots = []
     for knot in made.knots:
         least = knot.similarity
@@ -132,7 +164,7 @@ def table(sets: list[Strangers], lfw: Calibration, genuine: NDArray[np.float32])
     count = sum(int(s.pairs.sum()) for s in sets)
     made = replace(made, knots=tuple(knots), impostor=count)
     return made.with_intervals(spread, [(k.fnmr.low, k.fnmr.high) for k in knots if k.fnmr],
-                               method=METHOD)  # fmt: skip
+                               method=METHOD.format(crossed=crossed))  # fmt: skip
 
 
 def main() -> None:
@@ -157,13 +189,10 @@ def calibrate(folder: Path) -> list[str]:
     pack = folder if any(folder.glob("*.onnx")) else folder.name
     engine = FaceEngine(pack)
 
-    pictures = list(photographs(data_root(), calibration=True))
-    result = measure(engine, pictures, dataset=LFW, face="central", progress=True)
-    portrait = result.id_portrait_calibration
-    assert portrait is not None
-    sets = list(strangers(pack, engine))
-    adults = [one for one in sets if one.name != CHILDREN]
-    made = table(adults, result.calibration, result.genuine)
+    plain, crossed = zip(*strangers(pack, engine), strict=True)
+    contract = engine.contract_id
+    made = table([one for one in plain if one.name != CHILDREN], contract)
+    portrait = table([one for one in crossed if one.name != CHILDREN], contract, CROSSED)
     if not all(knot.measured for one in (made, portrait) for knot in one.knots):
         raise SystemExit("a pack's table must be measured down to its rarest rate")
     tables = [
@@ -173,12 +202,19 @@ def calibrate(folder: Path) -> list[str]:
         *calibration_lines("embedder.id_portrait_calibration", portrait.to_spec(digest)),
     ]
     replace_tables(manifest, [f"  {line}".rstrip() for line in tables])
-    high = [knot for knot in made.knots if knot.score >= 70]
-    lines = ["share of strangers at a score of " + ", ".join(f"{k.score:g}" for k in high)]
-    for one in sets:
-        rates = "  ".join(f"{one.rate(knot.similarity):8.3%}" for knot in high)
-        lines.append(f"  {one.name:<14}{len(one.similarity):>6} pictures  {rates}")
-    return [*lines, *result.lines()]
+    lines = []
+    for title, sets, of in (("photographs", plain, made), ("ID portraits", crossed, portrait)):
+        high = [knot for knot in of.knots if knot.score >= 70]
+        scores = ", ".join(f"{k.score:g} (cosine {k.similarity:.3f})" for k in high)
+        lines.append(f"{title}: share of strangers at a score of {scores}")
+        for one in sets:
+            rates = "  ".join(f"{one.rate(knot.similarity):8.3%}" for knot in high)
+            lines.append(f"  {one.name:<14}{len(one.similarity):>6} pictures  {rates}")
+            if one.same is not None:
+                genuine = one.similarity[one.same]
+                missed = "  ".join(f"{(genuine < knot.similarity).mean():8.3%}" for knot in high)
+                lines.append(f"  {'genuine, rejected':<31}{missed}")
+    return lines
 
 
 def replace_tables(manifest: Path, tables: list[str]) -> None:
