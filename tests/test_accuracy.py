@@ -22,24 +22,26 @@ def pack(request: pytest.FixtureRequest) -> FaceEngine:
     return engine
 
 
-LEAST_LFW = {"mobilefacenet": 0.99, "compact": 0.96}
+LEAST_LFW = {"mobilefacenet": 0.985, "compact": 0.98}
 
 
 def test_lfw(pack: FaceEngine, lfw_folder: Path) -> None:
     result = lfw(pack, lfw_folder)
     print(result)
     assert (result.pairs, result.images) == (6000, 7701)
-    assert (result.skipped, result.without_face) == (0, 0)
+    # Every face is found; the gate refuses at most one original in a hundred.
+    assert set(result.without_vector) <= {"UnrecognizableFace"}
+    assert sum(result.without_vector.values()) <= 0.01 * result.images
     assert result.accuracy >= LEAST_LFW[pack.pack.name]
-    # The promise of the scores, on people whom the calibration has not seen.
-    assert (result.genuine_pairs, result.impostor_pairs) == (8101, 29_640_749)
+    # The promise of the scores, on people whom the calibration has not seen.  Strangers of LFW are
+    # less alike than those of the other sets, so fewer of them pass.
     for point in result.points:
         assert point.fmr is not None
-        assert 1 / 1.5 < point.fmr.value / point.nominal_fmr < 1.5, point.line()
+        assert 0 < point.fmr.value / point.nominal_fmr < 1, point.line()
 
 
 LEAST_GENUINE = {"mobilefacenet": 102, "compact": 101}
-MOST_IMPOSTORS = {"mobilefacenet": 0.005, "compact": 0.008}
+MOST_IMPOSTORS = {"mobilefacenet": 0.003, "compact": 0.003}
 
 
 def test_london(pack: FaceEngine, london_folder: Path) -> None:

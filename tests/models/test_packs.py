@@ -203,7 +203,8 @@ def test_the_known_packs_have_both_tables() -> None:
         embedder = read_manifest(REPO / "weights" / name / "pack.toml").embedder
         for table in (embedder.calibration, embedder.id_portrait_calibration):
             assert table is not None
-            assert (table.identities, table.impostor >= 1_000_000) == (1468, True)
+            assert table.identities >= 6000
+            assert table.impostor >= 2_000_000
             for knot in table.knots:
                 assert knot.measured
                 assert knot.low < knot.far < knot.high

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -27,7 +28,6 @@ from data import data_root, person_of, photographs
 from numpy.typing import NDArray
 
 from facecore import FaceEngine
-from facecore.evaluation.recognizability import write_section
 from facecore.evaluation.vectors import IdPortraits, embed_all
 from facecore.face.alignment import TEMPLATE, align
 from facecore.face.detection import Face
@@ -178,13 +178,13 @@ def main() -> None:
 def calibrate(folder: Path) -> list[str]:
     """Measure a pack's tables, put them into its manifest, and return them for people."""
     manifest = folder / "pack.toml"
-    # The tables of another embedder, whose weights these replaced, are refused: they go first.
+    # What was measured with another embedder, whose weights these replaced, is refused: it goes
+    # first.
     embedder = tomllib.loads(manifest.read_text("utf-8"))["embedder"]
     digest = embedder["sha256"]
-    if embedder.get("calibration", {}).get("embedder", digest) != digest:
-        replace_tables(manifest, [])
-    if embedder.get("recognizability", {}).get("embedder", digest) != digest:
-        write_section(manifest, None)
+    measured = (embedder.get(name, {}) for name in ("calibration", "recognizability"))
+    if any(one.get("embedder", digest) != digest for one in measured):
+        replace_tables(manifest, [], gate=False)
     # A pack that was pulled has its models in the cache: it is named, not pointed at.
     pack = folder if any(folder.glob("*.onnx")) else folder.name
     engine = FaceEngine(pack)
@@ -217,12 +217,15 @@ def calibrate(folder: Path) -> list[str]:
     return lines
 
 
-def replace_tables(manifest: Path, tables: list[str]) -> None:
+def replace_tables(manifest: Path, tables: list[str], gate: bool = True) -> None:
     """Put the lines of both tables where the old ones are, or last in the embedder's section.
 
-    All other sections stay.
+    All other sections stay; without `gate`, that of the recognisability goes too.
     """
-    lines = manifest.read_text(encoding="utf-8").splitlines()
+    text = manifest.read_text(encoding="utf-8")
+    if not gate:
+        text = re.sub(r"(?m)^ *\[embedder\.recognizability\]\n(?: *\S.*\n)*\n?", "", text)
+    lines = text.splitlines()
     first = lines.index("[embedder]") + 1
     # The next model's section, or the comment above it, begins in the first column.
     end = next((i for i in range(first, len(lines)) if lines[i][:1] in ("[", "#")), len(lines))
