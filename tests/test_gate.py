@@ -171,9 +171,12 @@ def strangers(engine: FaceEngine, paths: list[Path], row: str) -> tuple[float, f
     return passing, refused / len(paths), len(upper)
 
 
-# Most of London's pairs at 80; it has 0.6 % untouched.  Motion blur, covers, small faces and
-# negatives are made rarer and not yet rare: docs/calibration.md has the whole table.
-MOST = {"as they are": 0.03, "upside down": 0.03, "on their side": 0.03}
+# Most of London's pairs at 80; it has 0.13 % untouched.  Motion blur, covers and small faces are
+# rarer than with version 4 and not yet rare: docs/calibration.md has the whole table.
+MOST = {
+    "as they are": 0.01, "upside down": 0.01, "on their side": 0.01, "dark sunglasses drawn": 0.03,
+    "lower face covered": 0.08, "face of 16 pixels": 0.08, "blurred by motion": 0.25,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("row", list(ROWS))
@@ -184,4 +187,4 @@ def test_strangers_in_poor_pictures(engine: FaceEngine, london_folder: Path, row
     if row in MOST:
         assert refused <= 0.05
     else:
-        assert refused >= 0.04, (row, passing, pairs)
+        assert refused >= 0.2, (row, passing, pairs)
