@@ -315,12 +315,14 @@ class Pipeline:
         """One batch; if that fails, one by one, so that the error stays with its crop."""
         if not cuts:
             return []
+        vectors: NDArray[np.float32] | None = None
         try:
             with translate_errors(Picture.of(cuts[0][1])):
                 vectors = self.embedder.embed(np.stack([crop for _, crop in cuts]))
         except FacecoreError as error:
             if len(cuts) == 1:
                 return [_without_frames(error)]
+        if vectors is None:  # outside the handler, so that this error is no context of the next
             return [answer for cut in cuts for answer in self._embed_each([cut])]
         if self.gate is None:
             return list(vectors)
@@ -400,7 +402,9 @@ def translate_errors(picture: Picture) -> Iterator[None]:
 def _without_frames(error: FacecoreError) -> FacecoreError:
     """The error and its causes without their frames, which hold the decoded image."""
     link: BaseException | None = error
-    while link is not None:
+    seen: set[int] = set()  # an error that is raised again can be in the chain of its own causes
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
         link.__traceback__ = None
         link = link.__cause__ or link.__context__
     return error
