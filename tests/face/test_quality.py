@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from facecore import FaceEngine, NoFaceDetected
+from facecore import FaceEngine, NoFaceDetected, UnrecognizableFace
 from facecore.evaluation.degradations import DEGRADATIONS, turn_head
 from facecore.evaluation.quality import error_versus_discard
 from facecore.face.alignment import TEMPLATE
@@ -374,9 +374,9 @@ def test_discarding_the_worst_helps(engine: FaceEngine, astronaut: Array, hopper
             for degree in kind.degrees:
                 try:
                     seen = engine.sample(kind.apply(picture, sample.face, degree))
-                except NoFaceDetected:
+                    similarities.append(float(vector @ engine.embed(seen)))
+                except (NoFaceDetected, UnrecognizableFace):
                     continue
-                similarities.append(float(vector @ engine.embed(seen)))
                 scores.append(engine.quality(seen).score)
     threshold = float(np.quantile(similarities, 0.2))
     curve = error_versus_discard(similarities, scores, scores, threshold)
