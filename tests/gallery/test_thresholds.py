@@ -70,4 +70,5 @@ def test_strangers_of_lfw(engine: FaceEngine, lfw_folder: Path, folder: Path) ->
             hits = [gallery._matches(v, None, 1, None, far, table) for v in vectors[200:]]
             rate = np.mean([bool(matches) for matches in hits])
             assert all(match.score >= least for matches in hits for match in matches)
-            assert far / 2.5 <= rate <= far * 1.6, (far, rate)
+            # Strangers of LFW are less alike than those of the sets that the table was measured on.
+            assert far / 15 <= rate <= far * 1.6, (far, rate)

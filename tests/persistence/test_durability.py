@@ -259,7 +259,6 @@ def test_what_a_killed_export_left_is_removed(folder: Path, templates_engine: An
         import os
         from pathlib import Path
         from facecore.gallery.archive import export_groups
-from facecore.gallery.sqlite.connection import changing
         gallery.templates = lambda *_: os._exit(0)
         export_groups(gallery, Path({str(archive)!r}))
 """
