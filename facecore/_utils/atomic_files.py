@@ -25,6 +25,7 @@ __all__ = [
     "make_folder",
     "make_private",
     "publish",
+    "read_private",
     "remove",
     "remove_leftovers",
     "staged",
@@ -51,6 +52,40 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     with written_whole(path) as stream:
         stream.write(data)
+
+
+def read_private(path: Path, most: int, name: str, hint: str) -> bytes:
+    """Read a file of secrets that nobody else may read.
+
+    Its group may: service managers hand out such files.
+
+    Parameters
+    ----------
+    path : Path
+    most : int
+        Bytes to read; what is behind them is left out.
+    name : str
+        Of the content, for the message.
+    hint : str
+        What to do if the file cannot be read.
+
+    Raises
+    ------
+    InvalidParameter
+        The file cannot be read, or others on this machine can read or change it.
+    """
+    try:
+        with path.open("rb") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            data = stream.read(most)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidParameter(f"{name} in {path} cannot be read: {reason}", hint) from error
+    if os.name == "posix" and mode & (stat.S_IRWXO | stat.S_IWGRP):
+        raise InvalidParameter(
+            f"{path} has mode {stat.S_IMODE(mode):04o}: others can read {name}", f"chmod 600 {path}"
+        )
+    return data
 
 
 @contextlib.contextmanager

@@ -16,11 +16,11 @@ from facecore.engine import FaceEngine
 from facecore.errors import FacecoreError, InvalidParameter
 from facecore.evaluation.attacks import AttackErrors, attack_errors, auc, bpcer_at_apcer
 from facecore.evaluation.report import Report, report_paths
+from facecore.images.folders import pictures_below
 
 __all__ = ["GENUINE", "OwnAttacks", "evaluate_liveness", "read_folder", "write_liveness_report"]
 
 GENUINE = "genuine"
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,8 @@ def read_folder(folder: Path) -> Iterator[tuple[str, Path]]:
         species = part.name.removeprefix("attack-")
         if part.name != GENUINE and species == part.name:
             continue
-        for path in sorted(part.rglob("*")):
-            if path.suffix.lower() in _SUFFIXES:
-                yield species, path
+        for path in pictures_below(part):
+            yield species, path
 
 
 def evaluate_liveness(engine: FaceEngine, folder: Path) -> OwnAttacks:

@@ -39,6 +39,7 @@ __all__ = [
     "measure",
     "measure_vectors",
     "spoiled_crops",
+    "without_section",
     "write_section",
 ]
 
@@ -272,30 +273,35 @@ def _fit_all(
     return first, (bias - centre @ first).astype(np.float32), last, offset
 
 
-def write_section(manifest: Path, spec: RecognizabilitySpec | None) -> None:
-    """Put the section into a ``pack.toml``, or take it out; all other lines stay.
-
-    Raises
-    ------
-    PackCorrupt
-        The manifest would be invalid; the file is unchanged.
-    """
+def without_section(lines: Iterable[str]) -> list[str]:
+    """The lines of a manifest without the section of the recognisability."""
     kept, inside = [], False
-    for line in manifest.read_text(encoding="utf-8").splitlines():
+    for line in lines:
         if line.strip() == "[embedder.recognizability]":
             inside = True
         elif not inside:
             kept.append(line)
         elif not line.strip():  # the blank line after the section goes with it
             inside = False
-    if spec is not None:
-        output = next(i for i, line in enumerate(kept) if line.strip() == "[embedder.output]")
-        after = range(output + 1, len(kept))
-        at = next((i for i in after if kept[i].lstrip()[:1] in ("[", "#")), len(kept))
-        fields = [f"{name} = {json.dumps(value)}" for name, value in asdict(spec).items()]
-        indent = kept[output][: -len(kept[output].lstrip())]
-        block = [f"{indent}{line}" for line in ("[embedder.recognizability]", *fields)]
-        kept[at:at] = [*block, ""] if at < len(kept) else ["", *block, ""]
+    return kept
+
+
+def write_section(manifest: Path, spec: RecognizabilitySpec) -> None:
+    """Put the section into a ``pack.toml``, in the place of an old one; all other lines stay.
+
+    Raises
+    ------
+    PackCorrupt
+        The manifest would be invalid; the file is unchanged.
+    """
+    kept = without_section(manifest.read_text(encoding="utf-8").splitlines())
+    output = next(i for i, line in enumerate(kept) if line.strip() == "[embedder.output]")
+    after = range(output + 1, len(kept))
+    at = next((i for i in after if kept[i].lstrip()[:1] in ("[", "#")), len(kept))
+    fields = [f"{name} = {json.dumps(value)}" for name, value in asdict(spec).items()]
+    indent = kept[output][: -len(kept[output].lstrip())]
+    block = [f"{indent}{line}" for line in ("[embedder.recognizability]", *fields)]
+    kept[at:at] = [*block, ""] if at < len(kept) else ["", *block, ""]
     partial = manifest.with_suffix(".new")
     partial.write_text("\n".join(kept) + "\n", encoding="utf-8")
     try:

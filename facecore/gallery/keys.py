@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from facecore._utils.atomic_files import read_private
 from facecore.errors import InvalidParameter
 
 __all__ = ["KEY_BYTES", "GalleryKey", "as_key", "read_key"]
@@ -17,8 +16,6 @@ GalleryKey = bytes | str | Callable[[], bytes | str]
 """32 bytes, or 64 hexadecimal digits as text or bytes, or a function that returns one of these."""
 
 _LONGEST_FILE = 256
-# As for the server's keys: service managers hand out files that their group may read.
-_FORBIDDEN_MODE = stat.S_IRWXO | stat.S_IWGRP
 _MAKE = "make one with: openssl rand -hex 32"
 
 
@@ -53,16 +50,4 @@ def read_key(path: Path) -> bytes:
     InvalidParameter
         The file cannot be read, holds no key, or others on this machine can read it.
     """
-    try:
-        with path.open("rb") as stream:
-            mode = os.fstat(stream.fileno()).st_mode
-            data = stream.read(_LONGEST_FILE)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidParameter(f"{path} cannot be read: {reason}", _MAKE) from error
-    if os.name == "posix" and mode & _FORBIDDEN_MODE:
-        raise InvalidParameter(
-            f"{path} has mode {stat.S_IMODE(mode):04o}: others can read the key",
-            f"chmod 600 {path}",
-        )
-    return as_key(data)
+    return as_key(read_private(path, _LONGEST_FILE, "the key", _MAKE))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from facecore._utils.atomic_files import read_private
 from facecore.errors import FacecoreError, InvalidParameter
 from facecore.gallery.records import check_name
 from facecore.operations import DOCUMENTED
@@ -18,8 +18,6 @@ __all__ = ["Key", "read_keys"]
 
 FILE_BYTES = 1 << 20
 SECRET_LENGTH = 16  # characters at least: a signature that was overheard can be tried offline
-# Others must not read the secrets; the group may, because service managers hand out such files.
-FORBIDDEN_MODE = stat.S_IRWXO | stat.S_IWGRP
 
 HINT = "write one key per line: id, secret, options, separated by spaces; see docs/serving.md"
 
@@ -78,18 +76,7 @@ def read_keys(path: str | os.PathLike[str]) -> Mapping[str, Key]:
         The file cannot be read, others on this machine can read it, or a line is malformed.
     """
     file = Path(path)
-    try:
-        with file.open("rb") as stream:
-            state = os.fstat(stream.fileno())
-            data = stream.read(FILE_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidParameter(f"the keys in {file} cannot be read: {reason}", HINT) from error
-    if os.name == "posix" and state.st_mode & FORBIDDEN_MODE:
-        raise InvalidParameter(
-            f"{file} has mode {stat.S_IMODE(state.st_mode):04o}: others can read the keys",
-            f"chmod 600 {file}",
-        )
+    data = read_private(file, FILE_BYTES + 1, "the keys", HINT)
     if len(data) > FILE_BYTES:
         raise InvalidParameter(f"{file} has more than {FILE_BYTES} bytes", HINT)
     keys: dict[str, Key] = {}

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from data import data_root, person_of, photographs
 from numpy.typing import NDArray
 
 from facecore import FaceEngine
+from facecore.evaluation.recognizability import without_section
 from facecore.evaluation.vectors import IdPortraits, embed_all
 from facecore.face.alignment import TEMPLATE, align
 from facecore.face.detection import Face
@@ -222,10 +222,9 @@ def replace_tables(manifest: Path, tables: list[str], gate: bool = True) -> None
 
     All other sections stay; without `gate`, that of the recognisability goes too.
     """
-    text = manifest.read_text(encoding="utf-8")
+    lines = manifest.read_text(encoding="utf-8").splitlines()
     if not gate:
-        text = re.sub(r"(?m)^ *\[embedder\.recognizability\]\n(?: *\S.*\n)*\n?", "", text)
-    lines = text.splitlines()
+        lines = without_section(lines)
     first = lines.index("[embedder]") + 1
     # The next model's section, or the comment above it, begins in the first column.
     end = next((i for i in range(first, len(lines)) if lines[i][:1] in ("[", "#")), len(lines))
