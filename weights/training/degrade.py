@@ -13,8 +13,8 @@ RAMP = np.arange(256, dtype=np.float32) / 255
 
 
 def line_blur(image: Image, rng: np.random.Generator) -> Image:
-    """Motion blur of 3 to 13 pixels along any line."""
-    length, angle = rng.uniform(3, 13), rng.uniform(0, math.pi)
+    """Motion blur of 3 to 18 pixels along any line."""
+    length, angle = rng.uniform(3, 18), rng.uniform(0, math.pi)
     size = int(length) | 1
     kernel = np.zeros((size, size), np.float32)
     half, centre = length / 2, (size - 1) / 2
@@ -84,7 +84,7 @@ def degrade(image: Image, rng: np.random.Generator) -> tuple[Image, bool]:
     moved = False
     if rng.random() < 0.08:
         image, moved = misalign(image, rng), True
-    if rng.random() < 0.15:
+    if rng.random() < 0.22:
         image = cover(image, rng)
     if rng.random() < 0.12:
         image = side_light(image, rng)
@@ -97,15 +97,15 @@ def degrade(image: Image, rng: np.random.Generator) -> tuple[Image, bool]:
         table = np.clip(ramp[:, None] * tint.astype(np.float32) * 255, 0, 255).astype(np.uint8)
         image = np.asarray(cv2.LUT(image, table[:, None, :].transpose(1, 0, 2)), np.uint8)
     if rng.random() < 0.22:
-        side = round(math.exp(rng.uniform(math.log(18), math.log(90))))
+        side = round(math.exp(rng.uniform(math.log(15), math.log(90))))
         small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
         image = np.asarray(
             cv2.resize(small, (112, 112), interpolation=int(rng.choice([1, 2]))), np.uint8
         )
     blur = rng.random()
-    if blur < 0.1:
+    if blur < 0.18:
         image = line_blur(image, rng)
-    elif blur < 0.22:
+    elif blur < 0.3:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 2.2)), np.uint8)
     if dark or rng.random() < 0.12:
         image = noise(image, rng.uniform(2, 14), rng)

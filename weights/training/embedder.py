@@ -376,6 +376,31 @@ def keep(run: Path, path: Path) -> None:
     np.savez_compressed(path, directions=state["directions"].numpy(), **small)
 
 
+def wished(stored: Tensor, gain: Tensor) -> Tensor:
+    """A map from the disk, int8 (N, H, W, C), in deviations (N, C, H, W)."""
+    return (stored * gain).permute(0, 3, 1, 2)
+
+
+def map_errors(
+    outputs: Sequence[Tensor], wishes: Sequence[Tensor], unmoved: Tensor
+) -> list[Tensor]:
+    """Mean squared error of each map over the faces that kept their place."""
+    errors = []
+    for guess, wish in zip(outputs, wishes, strict=True):
+        per_face = (guess.float() - wish).square().mean((1, 2, 3))
+        errors.append((per_face * unmoved).sum() / unmoved.sum().clamp(1))
+    return errors
+
+
+def chained(
+    student: Embedder, x: Tensor, stored: list[Tensor], gains: list[Tensor], unmoved: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The head's answer, as a list of one, and the errors of the maps before it."""
+    *outputs, answer = student.chain(x)[FRONT - 1 :]
+    wishes = [wished(m, g) for m, g in zip(stored, gains, strict=False)]
+    return [answer], map_errors(outputs[: len(wishes)], wishes, unmoved)
+
+
 def train(args: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(args.seed)
@@ -384,7 +409,7 @@ def train(args: argparse.Namespace) -> None:
     taught = Taught(args.taught, maps=args.maps > 0, pull=args.pull, clean=args.clean)
     development = Development(args.teacher)
     torch.set_num_threads(args.threads)
-    gains = {name: torch.from_numpy(gain).to(device) for name, gain in taught.gain.items()}
+    gains = [torch.from_numpy(gain).to(device) for gain in taught.gain.values()]
 
     student = Embedder().to(device, memory_format=torch.channels_last)
     ramp = args.average
@@ -420,6 +445,8 @@ def train(args: argparse.Namespace) -> None:
         early_taps = ask.blocks["map28"][: FRONT - 1]
         sample = ask(np.ascontiguousarray(taught.images[0][:256]), early_taps)[1:]
         early_gains = [1 / m.std(dim=(0, 2, 3), keepdim=True).clamp(1e-3) for m in sample]
+    # Fuses batch norm, ReLU and the errors of the maps: a third less time for a step.
+    answers_of_chain = torch.compile(chained, dynamic=False) if args.compile else chained
     batches = taught.batches(args.batch, args.seed, skip=step)
     started, first, told = time.time(), step, time.time()
     while step < steps:
@@ -431,36 +458,32 @@ def train(args: argparse.Namespace) -> None:
         images, vectors, still, *maps = next(batches)
         x = to_input(images, device)
         target = torch.from_numpy(vectors).to(device)
-        wishes = [
-            (torch.from_numpy(m).to(device) * gain).permute(0, 3, 1, 2)
-            for m, gain in zip(maps, gains.values(), strict=True)
-        ]
-        unmoved = torch.from_numpy(still).to(device)
+        unmoved = torch.from_numpy(still).to(device, torch.float32)
+        stored = [torch.from_numpy(m).to(device) for m in maps]
         loss = torch.zeros((), device=device)
-        of_maps, record = {}, {}
+        record = {}
         with torch.autocast(device.type, torch.bfloat16):
             if args.stage == "front":  # the teacher's maps before 28x28 are many: asked, not kept
                 answers = ask(images, early_taps)[1:]
                 early = [(m * g).to(device) for m, g in zip(answers, early_gains, strict=True)]
-                inputs, wishes = [x, *early], [*early, wishes[0]]
-                outputs = [p(i) for p, i in zip(student.parts[:FRONT], inputs, strict=True)]
+                wishes = [*early, wished(stored[0], gains[0])]
+                pairs = zip(student.parts[:FRONT], [x, *early], strict=True)
+                errors = map_errors([p(i) for p, i in pairs], wishes, unmoved)
             elif args.stage == "back":
-                inputs = wishes
-                wishes = wishes[1:]
+                inputs = [wished(m, g) for m, g in zip(stored, gains, strict=True)]
                 outputs = [p(i) for p, i in zip(student.parts[FRONT:], inputs, strict=True)]
+                errors = map_errors(outputs[:-1], inputs[1:], unmoved)
             else:
-                outputs = student.chain(x)[FRONT - 1 :]
+                outputs, errors = answers_of_chain(student, x, stored, gains, unmoved)
         if args.stage != "front":
             answer = functional.normalize(outputs.pop().float())
             angle = 1 - (answer * functional.normalize(target @ directions)).sum(1).mean()
             relation = (answer @ answer.T - target @ target.T).square().mean()
             loss = loss + 2 * angle + args.relation * relation
             record = {"angle": angle.item(), "relation": relation.item()}
-        for place, (guess, wish) in enumerate(zip(outputs, wishes, strict=False)):
-            of_maps[f"map{place}"] = (guess.float() - wish)[unmoved].square().mean()
-        if of_maps:  # the maps teach fast at first; the vector is what will be used
+        if errors:  # the maps teach fast at first; the vector is what will be used
             weight = args.maps * max(0.1, 1 - (seen + len(images)) / args.maps_until)
-            loss = loss + weight * torch.stack(list(of_maps.values())).mean()
+            loss = loss + weight * torch.stack(errors).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 5.0)
@@ -470,7 +493,8 @@ def train(args: argparse.Namespace) -> None:
         seen += len(images)
         if step % 50 == 0 or step == steps:
             record |= {
-                "step": step, "images": seen, **{k: v.item() for k, v in of_maps.items()},
+                "step": step, "images": seen,
+                **{f"map{place}": error.item() for place, error in enumerate(errors)},
                 "lr": rate, "images_per_s": (step - first) * args.batch / (time.time() - started),
             }  # fmt: skip
             if step % 250 == 0 or step == steps:
@@ -533,6 +557,7 @@ def main() -> None:
     parser.add_argument("--pull", type=float, default=0.0, help="0..1, towards a person's mean")
     parser.add_argument("--clean", type=float, default=0.2, help="share that is not degraded")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compile", action="store_true", help="needs a C++ compiler on a CPU")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     keep(args.out, args.keep) if args.keep else train(args)
