@@ -229,10 +229,10 @@ class FaceEngine:
         face = Face(np.array([148, 168, 332, 368], np.float32), points.astype(np.float32), 1.0)
         self.detect(picture)
         sample = FaceSample(picture, face, align(picture, face.landmarks))
+        if self.pack.liveness is not None:
+            self.liveness(sample)  # before it is embedded: then the gate would refuse it
         self._pipeline.embed([sample])
         self.quality(sample)
-        if self.pack.liveness is not None:
-            self.liveness(sample)
         if self.pack.attributes is not None:
             self._optional("attributes", "").estimate(sample.crop[None])
 
@@ -657,7 +657,10 @@ class FaceEngine:
         FaceTooSmall
             The face is smaller than 48 pixels.
         FaceTurned
-            The head is turned by more than 60 degrees.
+            The head is turned sideways by more than 60 degrees, or tilted by more than 45.
+        UnrecognizableFace
+            `image` is a FaceSample that has been embedded, and `embed` refuses it.  An image
+            is not embedded for this: that would double the cost.
         InvalidParameter
             The pack has no model for it, or an argument is invalid.
         NoFaceDetected, UnreadableImage, ImageTooLarge
@@ -666,6 +669,7 @@ class FaceEngine:
         limit = None if threshold is None else _check_score(threshold, "threshold")
         classifier: AttackClassifier = self._optional("liveness", "liveness model")
         sample = self.sample(image, face=face)
+        self._pipeline.check(sample)
         with translate_errors(sample.picture):
             found = classifier.assess(sample.pixels, sample.face)
         return found if limit is None else replace(found, threshold=limit)

@@ -25,13 +25,23 @@ if TYPE_CHECKING:
     from facecore.models.manifest import LivenessSpec
     from facecore.models.specs import CueModel
 
-__all__ = ["LARGEST_TURN", "SMALLEST_FACE", "AttackClassifier", "Liveness", "contributions"]
+__all__ = [
+    "LARGEST_ROLL",
+    "LARGEST_YAW",
+    "SMALLEST_FACE",
+    "AttackClassifier",
+    "Liveness",
+    "contributions",
+]
 
 SMALLEST_FACE = 48.0
 """Size in pixels of the smallest face box that is judged."""
 
-LARGEST_TURN = 60.0
+LARGEST_YAW = 60.0
 """Largest yaw in degrees, either way, that is judged."""
+
+LARGEST_ROLL = 45.0
+"""Largest `Face.roll` in degrees, either way, that is judged."""
 
 _LIMIT = 4.0  # scaled cues are clipped to this
 _SPOKEN = 0.5  # log odds from which a contribution is a reason
@@ -125,7 +135,8 @@ class AttackClassifier:
         FaceTooSmall
             The box is smaller than `SMALLEST_FACE`.
         FaceTurned
-            The head is turned further than `LARGEST_TURN`.
+            The head is turned sideways further than `LARGEST_YAW`, or tilted further than
+            `LARGEST_ROLL`.
         FacecoreError
             The network failed, or its output is not finite.
         """
@@ -135,11 +146,14 @@ class AttackClassifier:
                 f"liveness needs at least {SMALLEST_FACE:.0f}"
             )
         yaw, _, _ = head_pose(face.landmarks)
-        if abs(yaw) > LARGEST_TURN:
-            raise FaceTurned(
-                f"the head is turned by {abs(yaw):.0f} degrees, "
-                f"liveness judges up to {LARGEST_TURN:.0f}"
-            )
+        for how, angle, limit in (
+            ("tilted", abs(face.roll), LARGEST_ROLL),
+            ("turned", abs(yaw), LARGEST_YAW),
+        ):
+            if angle > limit:
+                raise FaceTurned(
+                    f"the head is {how} by {angle:.0f} degrees, liveness judges up to {limit:.0f}"
+                )
         cues, model = self.evidence(pixels, face.box), self._spec.cues
         added = contributions(cues, model)
         z = model.bias + math.fsum(added.values())

@@ -22,6 +22,7 @@ from facecore import (
     FaceTurned,
     InvalidParameter,
     NoFaceDetected,
+    UnrecognizableFace,
 )
 from facecore.errors import FacecoreError
 from facecore.evaluation.attacks import auc
@@ -268,6 +269,23 @@ def test_a_turned_head_is_told(compact: FaceEngine, hopper: Image) -> None:
     with pytest.raises(FaceTurned, match=r"turned by \d+ degrees") as caught:
         compact.liveness(FaceSample(sample.picture, face, sample.crop))
     assert caught.value.hint
+
+
+def test_a_tilted_head_is_told(compact: FaceEngine, hopper: Image) -> None:
+    lying = np.ascontiguousarray(np.rot90(hopper))
+    assert abs(compact.largest_face(lying).roll) > 45
+    with pytest.raises(FaceTurned, match=r"tilted by \d+ degrees"):
+        compact.liveness(lying)
+
+
+def test_an_embedded_face_passes_the_gate_first(compact: FaceEngine, hopper: Image) -> None:
+    picky = FaceEngine("compact", min_recognizability=100)
+    sample = picky.sample(hopper)
+    assert picky.liveness(sample) == compact.liveness(hopper)  # not embedded: the gate is not asked
+    with pytest.raises(UnrecognizableFace):
+        picky.embed(sample)
+    with pytest.raises(UnrecognizableFace):
+        picky.liveness(sample)
 
 
 def test_an_older_model_is_refused(compact: FaceEngine) -> None:
