@@ -205,6 +205,11 @@ class FaceEngine:
         gate = self._pipeline.gate
         return None if gate is None else gate.limit
 
+    @property
+    def _allowance(self) -> float:
+        gate = self._pipeline.gate
+        return 0.0 if gate is None else gate.allowance
+
     def _limit(self, threshold: float | None) -> float | None:
         """The threshold of a comparison; None where there are no scores to hold against it."""
         given = None if threshold is None else _check_score(threshold, "threshold")
@@ -540,7 +545,7 @@ class FaceEngine:
         _check_if_many(if_many)
         table = self.calibration_for(id_portrait)
         first, second = self._templates(face, if_many, a=a, b=b)
-        return comparison.compare(first, second, table, limit)
+        return comparison.compare(first, second, table, limit, self._allowance)
 
     def compare_all(
         self,
@@ -579,10 +584,10 @@ class FaceEngine:
         table = self.calibration_for(id_portrait)
         (first,) = self._templates("largest", "largest", reference=reference)
         found = [
-            comparison.compare(first, self._as_template(sample), table, limit)
+            comparison.compare(first, self._as_template(sample), table, limit, self._allowance)
             for sample in self.samples(image)
         ]
-        return sorted(found, key=lambda one: one.similarity, reverse=True)
+        return sorted(found, key=lambda one: one.similarity - one.allowance, reverse=True)
 
     def cross_compare(
         self,
@@ -615,7 +620,7 @@ class FaceEngine:
         limit = self._limit(threshold)
         table = self.calibration_for(id_portrait)
         first, second, third = self._templates(face, "largest", a=a, b=b, c=c)
-        return comparison.cross_compare(first, second, third, table, limit, mode)
+        return comparison.cross_compare(first, second, third, table, limit, mode, self._allowance)
 
     def calibration_for(self, id_portrait: bool = False) -> Calibration:
         """The table of photographs, or that of ID portraits against photographs.
@@ -696,7 +701,8 @@ class FaceEngine:
 
     def _as_template(self, sample: FaceSample) -> Template:
         (vector,) = self._pipeline.embed([sample])
-        return Template(sample.face, vector, len(sample.others))
+        clear = sample.scores.get(self.contract_id, 100.0)
+        return Template(sample.face, vector, len(sample.others), clear)
 
     def _optional(self, role: Literal["liveness", "attributes"], what: str) -> Any:
         """A model that not every pack has, opened at the first use: few pay for it."""

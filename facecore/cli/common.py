@@ -52,6 +52,12 @@ MODELS.add_argument(
     metavar="NAME",
     help="CPU, CUDA, TensorRT, OpenVINO or CoreML, by precedence; may be repeated (default: CPU)",
 )
+MODELS.add_argument(
+    "--min-recognizability",
+    metavar="N",
+    type=float,
+    help="refuse faces below, 0..100; 0 accepts all (default: the pack's limit)",
+)
 
 PASSING = argparse.ArgumentParser(add_help=False)
 PASSING.add_argument("--threshold", type=float, help="lowest score that passes (default: 80)")
@@ -133,6 +139,7 @@ def engine(args: argparse.Namespace, *, isolate_decoding: bool = False) -> FaceE
         threshold=threshold,
         calibration=getattr(args, "calibration", None),
         isolate_decoding=isolate_decoding,
+        min_recognizability=getattr(args, "min_recognizability", None),
     )
 
 

@@ -195,7 +195,7 @@ def draw(rng: np.random.Generator, kinds: int = 2) -> Spoiling:
         elif name == "tilt":
             values["tilt"] = float(rng.uniform(-180, 180))
         elif name == "cover":
-            values["cover"] = str(rng.choice(list(COVERS)))
+            values["cover"] = str(rng.choice([*COVERS, "glasses", "mask"]))  # what people wear
             values["shade"] = float(rng.uniform(0, 255) if rng.random() < 0.6 else 15)
         elif name == "light":
             values["gain"] = float(rng.uniform(1.2, 4))

@@ -10,6 +10,7 @@ motion blur and covers badly.  `facecore.evaluation.recognizability` fits it.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,15 @@ if TYPE_CHECKING:
     from facecore.face.detection import Face
     from facecore.models.specs import RecognizabilitySpec
 
-__all__ = ["Gate", "encode_weights", "features", "likely_reason", "read_weights", "recognizability"]
+__all__ = [
+    "Gate",
+    "allowance",
+    "encode_weights",
+    "features",
+    "likely_reason",
+    "read_weights",
+    "recognizability",
+]
 
 Weights = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
@@ -94,6 +103,33 @@ def recognizability(inputs: NDArray[np.float32], weights: Weights) -> NDArray[np
     return np.asarray(50 + 50 * np.tanh(z / 2), np.float32)
 
 
+def allowance(better: float | NDArray[np.floating], largest: float) -> NDArray[np.float64]:
+    """What is taken off the similarity of two faces, by the recognisability of the better one.
+
+    Strangers are taken for each other where both pictures are poor in the same way; one good
+    picture is enough to tell them apart.  Below the limit of the gate there is no sharp edge, so
+    two faces that are both hard to read must be more alike: by `largest` up to a recognisability
+    of 50, by less above, in proportion to ``ln(r / (100 - r))``, and by nothing from 99 on.
+
+    Parameters
+    ----------
+    better : float or ndarray
+        The higher recognisability of each two faces, 0..100.
+    largest : float
+        Cosine.
+
+    Returns
+    -------
+    ndarray of the same shape, float64
+    """
+    r = np.clip(better, 50.0, _CLEAR)
+    logit = np.log(r / (100 - r)) / math.log(_CLEAR / (100 - _CLEAR))
+    return np.asarray(largest * (1 - logit), np.float64)
+
+
+_CLEAR = 99.0
+
+
 class Gate:
     """Refuses faces that the embedder cannot read.
 
@@ -103,10 +139,17 @@ class Gate:
         The embedder's section of the manifest.
     limit : float, optional
         Least recognisability, 0..100; by default the pack's.
+
+    Attributes
+    ----------
+    limit : float
+    allowance : float
+        Of `allowance`, the largest; 0 where the limit is 0, which switches the gate off.
     """
 
     def __init__(self, spec: RecognizabilitySpec, limit: float | None = None) -> None:
         self.limit = spec.limit if limit is None else limit
+        self.allowance = spec.allowance if self.limit > 0 else 0.0
         self._weights = read_weights(spec)
 
     def scores(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from facecore.errors import NotCalibrated
 from facecore.face.detection import Face
+from facecore.face.recognizability import allowance
 from facecore.matching.calibration import Calibration
 from facecore.matching.similarity import cosine
 
@@ -28,11 +29,14 @@ class Template:
         Of unit length.
     others : int
         Number of other faces in the picture.
+    recognizability : float
+        0..100; 100 where the pack was not measured.
     """
 
     face: Face
     vector: NDArray[np.float32]
     others: int = 0
+    recognizability: float = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Comparison:
     ----------
     score : float
         0..100 on the calibrated scale: 70, 80 and 90 are the scores that 1 %, 0.1 % and
-        0.01 % of pairs of different people reach.
+        0.01 % of pairs of different people reach.  That of ``similarity - allowance``.
     similarity : float
         Cosine, -1..1.
     passed : bool
@@ -56,6 +60,9 @@ class Comparison:
         The compared face of each image.
     others : tuple of int
         Number of other faces in each image; see `FaceSample.others`.
+    allowance : float
+        Cosine that two faces, both hard to read, must be more alike; 0 if one of them is clear.
+        See `facecore.face.recognizability.allowance`.
 
     Raises
     ------
@@ -71,6 +78,7 @@ class Comparison:
     far_thresholds: Mapping[float, float]
     faces: tuple[Face, Face]
     others: tuple[int, int] = (0, 0)
+    allowance: float = 0.0
 
 
 class _Unscored(Comparison):
@@ -90,6 +98,7 @@ class _Unscored(Comparison):
             ("similarity", similarity),
             ("faces", faces),
             ("others", others),
+            ("allowance", 0.0),
             ("_calibration", calibration),
         ):
             object.__setattr__(self, name, value)
@@ -139,16 +148,22 @@ class CrossComparison:
 
 
 def compare(
-    a: Template, b: Template, calibration: Calibration, threshold: float | None
+    a: Template,
+    b: Template,
+    calibration: Calibration,
+    threshold: float | None,
+    largest: float = 0.0,
 ) -> Comparison:
     """Compare two templates of the same contract; swapping them swaps only the faces.
 
-    `threshold` may be None only if the calibration is missing.
+    `threshold` may be None only if the calibration is missing.  `largest` is that of
+    `facecore.face.recognizability.allowance`.
     """
     similarity = float(cosine(a.vector, b.vector))
     if calibration.is_missing or threshold is None:
         return _Unscored(similarity, (a.face, b.face), (a.others, b.others), calibration)
-    score = float(calibration.score(similarity))
+    less = float(allowance(max(a.recognizability, b.recognizability), largest)) if largest else 0.0
+    score = float(calibration.score(max(-1.0, similarity - less)))
     return Comparison(
         score=score,
         similarity=similarity,
@@ -157,6 +172,7 @@ def compare(
         far_thresholds=calibration.far_thresholds,
         faces=(a.face, b.face),
         others=(a.others, b.others),
+        allowance=less,
     )
 
 
@@ -167,10 +183,11 @@ def cross_compare(
     calibration: Calibration,
     threshold: float | None,
     mode: Literal["chain", "loop"] = "chain",
+    largest: float = 0.0,
 ) -> CrossComparison:
     """Compare A with B, B with C and, in loop mode, C with A."""
     return CrossComparison(
-        compare(a, b, calibration, threshold),
-        compare(b, c, calibration, threshold),
-        compare(c, a, calibration, threshold) if mode == "loop" else None,
+        compare(a, b, calibration, threshold, largest),
+        compare(b, c, calibration, threshold, largest),
+        compare(c, a, calibration, threshold, largest) if mode == "loop" else None,
     )

@@ -307,6 +307,9 @@ class RecognizabilitySpec:
         Weights and biases as float16 in base64; see `facecore.face.recognizability`.
     embedder : str
         SHA-256 of the measured embedder; a pack with another embedder rejects the section.
+    allowance : float
+        Largest cosine that is taken off the similarity of two faces that are both hard to read,
+        0–1.
     """
 
     dataset: str
@@ -315,12 +318,14 @@ class RecognizabilitySpec:
     hidden: int
     weights: str
     embedder: str
+    allowance: float = 0.0
 
     def __post_init__(self) -> None:
         require(bool(self.dataset.strip()), "dataset", "must not be empty")
         require(0 < self.limit < 100, "limit", "must lie between 0 and 100")
         require(0 <= self.refused <= 1, "refused", "must be within 0..1")
         require(1 <= self.hidden <= 256, "hidden", "must be within 1..256")
+        require(0 <= self.allowance <= 1, "allowance", "must be within 0..1")
         try:
             finite = bool(np.isfinite(self.numbers()).all())
         except ValueError:

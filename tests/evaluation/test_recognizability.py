@@ -13,16 +13,23 @@ from facecore.errors import PackCorrupt
 from facecore.evaluation.recognizability import (
     ORIGINAL,
     SpoiledCrops,
+    _gathering,
     fit,
     measure_vectors,
-    spoiled_crops,
+    spoiled_alike,
     without_section,
     write_section,
 )
 from facecore.evaluation.spoiling import ROWS, Spoiling, draw
 from facecore.face.alignment import TEMPLATE
 from facecore.face.detection import Face
-from facecore.face.recognizability import encode_weights, features, read_weights, recognizability
+from facecore.face.recognizability import (
+    allowance,
+    encode_weights,
+    features,
+    read_weights,
+    recognizability,
+)
 from facecore.models.manifest import read_manifest
 from facecore.models.registry import shipped_root
 from facecore.models.schema import FieldError
@@ -37,18 +44,22 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def population(dimension: int) -> tuple[np.ndarray, SpoiledCrops]:
-    """Vectors of 300 people, each also spoiled: then they lie around one of three places."""
+    """Vectors of 300 people, each also spoiled: then they lie around one of three places.
+
+    Groups of a source are spoiled alike.
+    """
     rng = np.random.default_rng(3)
     places, people = rng.normal(size=(3, dimension)), 300
     clear = unit(rng.normal(size=(people, dimension)))
-    which = np.arange(people) % 3
+    which, held_out = np.arange(people) % 3, np.arange(people) % 4 == 0
     poor = unit(unit(places)[which] + 0.4 * clear)
     return np.concatenate([clear, poor]), SpoiledCrops(
         np.empty((2 * people, 0, 0, 3), np.uint8),
         np.array([f"p{i}" for i in range(people)] * 2),
         np.tile(np.arange(people), 2),
         np.array([ORIGINAL] * people + [f"kind {k}" for k in which]),
-        np.tile(np.arange(people) % 4 == 0, 2),
+        np.concatenate([np.zeros(people, int), 1 + which]) * 2 + np.tile(held_out, 2),
+        np.tile(held_out, 2),
     )
 
 
@@ -63,7 +74,7 @@ def test_gathering_vectors_are_refused_and_ordinary_ones_are_not() -> None:
     assert (scores[unseen & poor] < made.spec.limit).mean() > 0.95
     assert (scores[unseen & ~poor] < made.spec.limit).mean() <= 0.05
     assert made.spec.embedder == spec.sha256
-    assert len(made.lines) == 5  # a heading and four kinds
+    assert len(made.lines) == 6  # a heading of two lines and four kinds
 
 
 def test_what_is_fitted_survives_its_text() -> None:
@@ -124,6 +135,28 @@ def test_a_spoiling_repeats_and_changes_the_picture() -> None:
 
 def test_crops_of_spoilings_are_aligned() -> None:
     picture = np.full((240, 240, 3), 128, np.uint8)
-    made = list(spoiled_crops(picture, FACE, np.random.default_rng(4), 20))
-    assert len(made) == 20
-    assert all(crop.shape == (112, 112, 3) for _, crop in made)
+    for seed in range(20):
+        kind, made = spoiled_alike([(picture, FACE)] * 3, np.random.default_rng(seed))
+        assert kind in ("turned", "covered", "small", "blurred", "dark", "poor")
+        assert [crop.shape for crop in made] == [(112, 112, 3)] * 3
+
+
+def test_strangers_spoiled_alike_gather_only_in_their_group() -> None:
+    spec = read_manifest(COMPACT).embedder
+    vectors, spoiled = population(spec.output.dimension)
+    before = np.concatenate([vectors[:300]] * 2)
+    of_group, own = _gathering(vectors, before, spoiled, 0.5)
+    for shares in (of_group, own):
+        assert shares[spoiled.kind == ORIGINAL].max() < 0.01
+        assert shares[spoiled.kind != ORIGINAL].min() > 0.5
+    one = replace(spoiled, group=np.arange(len(vectors)))
+    assert not np.any(_gathering(vectors, before, one, 0.5))  # nobody to pass as
+
+
+def test_two_poor_faces_must_be_more_alike() -> None:
+    r = np.linspace(0, 100, 201)
+    taken = allowance(r, 0.2)
+    assert np.all(np.diff(taken) <= 0)
+    assert taken[r <= 50] == pytest.approx(0.2)
+    assert not taken[r >= 99].any()
+    assert not allowance(r, 0.0).any()

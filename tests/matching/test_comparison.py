@@ -46,6 +46,20 @@ def test_a_swap_changes_only_the_order_of_the_faces(seed: int, threshold: float)
     assert one.score == CALIBRATION.score(one.similarity)
 
 
+def test_two_poor_faces_need_more_similarity_than_one() -> None:
+    a, b = (dataclasses.replace(at(angle), recognizability=40.0) for angle in (0, 60))
+    poor, one_clear = (
+        compare(a, other, CALIBRATION, 80.0, 0.25)
+        for other in (b, dataclasses.replace(b, recognizability=99.5))
+    )
+    assert poor.similarity == one_clear.similarity
+    assert (poor.allowance, one_clear.allowance) == (0.25, 0.0)
+    assert poor.score == CALIBRATION.score(poor.similarity - 0.25) < one_clear.score
+    assert one_clear.passed
+    far = compare(a, dataclasses.replace(at(180), recognizability=0.0), CALIBRATION, 80.0, 0.25)
+    assert far.score >= 0  # the scale ends at a cosine of -1
+
+
 def test_a_score_on_the_threshold_passes() -> None:
     result = compare(at(0), at(60), CALIBRATION, 80.0)  # cosine 0.5
     assert result.similarity == pytest.approx(0.5, abs=1e-6)

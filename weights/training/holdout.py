@@ -8,6 +8,7 @@ pictures, are also paired as they are.  Pairs that the teacher takes for one per
 and above) are no impostors: an archive can show a person twice under two names.
 
     python weights/training/holdout.py weights/compact/embedder.onnx [--pack weights/compact]
+    python weights/training/holdout.py --populations compact mobilefacenet
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ from degrade import degrade
 from numpy.typing import NDArray
 from teach import bend
 from teacher import Teacher
+
+from facecore.face.embedding import Embedder
+from facecore.models.packs import load_pack
+from facecore.models.session import create_session
 
 ONE_PERSON = 0.5  # teacher's cosine
 Vectors = NDArray[np.float32]
@@ -84,13 +89,49 @@ def tar(genuine: Vectors, impostor: Vectors, far: float = 1e-3) -> float:
     return float((genuine > np.quantile(impostor, 1 - far)).mean())
 
 
+def populations(pack: str) -> Iterator[str]:
+    """Strangers at the scores 70, 80 and 90 of a pack, among people who look less or more alike.
+
+    Adults of UTKFace, whose file names tell age, sex and origin (labels of the data set).
+    """
+    loaded = load_pack(pack)
+    embedder = Embedder(create_session(loaded.embedder, threads=1, name="e"), loaded.pack.embedder)
+    knots = [k for k in loaded.pack.embedder.calibration.knots if k.score in (70, 80, 90)]
+    faces, labels = [], []
+    for archive, pictures, names in held_out_sets():
+        if archive.startswith("utkface"):
+            fields = [name.partition("/")[2].split("_")[:3] for name in names]
+            told = [all(f.isdigit() for f in some) and int(some[0]) >= 16 for some in fields]
+            faces.append(pictures[told][:, 8:120, 8:120])
+            labels += [[int(f) for f in some] for some, t in zip(fields, told, strict=True) if t]
+    crops = np.ascontiguousarray(np.concatenate(faces))
+    vectors = np.concatenate([embedder.embed(crops[i : i + 32]) for i in range(0, len(crops), 32)])
+    alike = Judge()(crops)
+    apart = np.triu(alike @ alike.T < ONE_PERSON, 1)
+    age, sex, origin = np.array(labels).T
+    near = (age[:, None] // 10 == age[None] // 10) & (sex[:, None] == sex[None])
+    for title, pairs in (
+        ("any two", apart),
+        ("same sex and decade of age", apart & near),
+        ("and same origin", apart & near & (origin[:, None] == origin[None])),
+    ):
+        similarity = (vectors @ vectors.T)[pairs]
+        rates = "  ".join(f"{(similarity >= k.similarity).mean():.3%}" for k in knots)
+        yield f"{pack:<16}{title:<30}{len(similarity):>9} pairs  {rates}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("embedder", type=Path, nargs="+")
+    parser.add_argument("embedder", type=Path, nargs="*")
     parser.add_argument("--pack", type=Path, help="folder of the pack whose table is judged")
+    parser.add_argument("--populations", nargs="+", metavar="PACK", help="print only these rates")
     args = parser.parse_args()
+    for pack in args.populations or ():
+        print("\n".join(populations(pack)), flush=True)
+    if not args.embedder:
+        return
     judge, students = Judge(), [Student(path) for path in args.embedder]
     knots = []
     if args.pack:

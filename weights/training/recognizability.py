@@ -38,6 +38,7 @@ def main() -> None:
     columns["held_out"] &= [
         int(sha256(p.encode()).hexdigest(), 16) % 2 == 0 for p in columns["person"]
     ]
+    columns["group"] = 2 * columns["group"] + columns["held_out"]
     spoiled = SpoiledCrops(crops, **columns)
     for folder in args.packs:
         # A pack that was pulled has its models in the cache: it is named, not pointed at.
