@@ -5,6 +5,10 @@ milliseconds per single probe, medians of interleaved rounds: wall clock, and in
 processor time of all threads, which other load disturbs less. hnswlib uses the same graph and
 parameters with one thread; the exact index uses all processors. "opened" is the time from the
 files to the first result: SHA-256 of every byte, checks of every link, and one search.
+
+`--crossing 0.999` grows one index through all sizes instead.  At each size it finds the smallest
+search width with that recall@1, and prints the time of such a search beside the exact scan's, both
+on one thread.  The vectors have the statistics of compact's (`benchmarks/_faces.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +42,16 @@ def main() -> None:
     parser.add_argument("--ef-search", type=int, nargs="+", default=[400])
     parser.add_argument("--threads", type=int, help="of the build; all processors by default")
     parser.add_argument("--keep", type=Path, help="folder of built indexes, to be used again")
+    parser.add_argument("--crossing", type=float, metavar="RECALL", help="see above")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
     facts = machine(["hnswlib", "numba"])
     print(describe(facts))
     warmup(options.dimension)
+    if options.crossing:
+        write_json(options.json, facts, results=list(crossing(options)))
+        return
     with tempfile.TemporaryDirectory() as folder:
         root = options.keep or Path(folder)
         results = [row for count in options.count for row in measure(count, root, options)]
@@ -90,6 +99,60 @@ def measure(count: int, root: Path, options: argparse.Namespace) -> list[dict[st
         )
         del index
     return rows
+
+
+def crossing(options: argparse.Namespace) -> Iterator[dict[str, float]]:
+    """Yield and print, for each size, what a search with the wanted recall@1 costs."""
+    sizes = sorted(options.count)
+    gallery, probes = faces(sizes[-1], options.probes, options.dimension, like_compact=True)
+    index = HnswIndex(
+        options.dimension, m=options.m, ef_construction=options.ef_construction, threads=1
+    )
+    exact = ExactIndex(options.dimension, keep_vectors=False, threads=1)
+    print(f"m {options.m}, ef_construction {options.ef_construction}, one thread")
+    print(", ".join(f"{name} {value:.3f}" for name, value in spread(gallery, probes).items()))
+
+    def scan(some: Array) -> Array:
+        return exact.search(some, 1, fetch=gallery.__getitem__)[0][..., 0]
+
+    def walk(some: Array) -> Array:
+        return index.search(some, 1)[0][..., 0]
+
+    half = len(probes) // 2  # never the same probe twice in a row: its rows would be cached
+    runs = {
+        "hnsw": lambda turn: walk(probes[turn % half]),
+        "exact": lambda turn: scan(probes[half + turn % half]),
+    }
+    width, building, memory = 50, 0.0, 0.0
+    for before, count in zip([0, *sizes], sizes, strict=False):
+        start, held = time.process_time(), resident()
+        index.add(np.arange(before, count), gallery[before:count])
+        building, memory = building + time.process_time() - start, memory + resident() - held
+        exact.add(np.arange(before, count), gallery[before:count])
+        truth = scan(probes)
+        while (recall := _recall(index, width, probes, truth)) < options.crossing:
+            width = round(1.25 * width)
+        times = {name: 1e3 * busy for name, (_, busy) in both_clocks(runs, options.rounds).items()}
+        print(
+            f"{count:9,}: ef_search {width:5}, recall@1 {recall:.4f}; HNSW {times['hnsw']:.2f} ms, "
+            f"exact {times['exact']:.2f} ms of processor time; "
+            f"built in {building:.0f} s, {memory / 1e6:.0f} MB",
+            flush=True,
+        )
+        yield {
+            "count": count,
+            "ef_search": width,
+            "recall@1": recall,
+            **{f"{name}_ms": value for name, value in times.items()},
+            "build_s": building,
+            "hnsw_bytes": memory,
+        }
+
+
+def _recall(index: HnswIndex, width: int, probes: Array, truth: Array) -> float:
+    index._ef_search = width
+    index._widen()
+    return float((index.search(probes, 1)[0][:, 0] == truth).mean())
 
 
 def built(gallery: Array, root: Path, options: argparse.Namespace) -> Generation:

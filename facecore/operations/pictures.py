@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import binascii
 import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import pybase64
 
 from facecore._utils.threads import at_once
 from facecore.errors import (
@@ -317,13 +318,13 @@ def decode_base64(text: str) -> bytes:
     True
     """
     try:
-        data = binascii.a2b_base64(text, strict_mode=True)
+        data = pybase64.b64decode(text, validate=True)
     except ValueError:
         text = re.sub(r"[\r\n]+", "", text).replace(" ", "+")
         core = text.rstrip("=")
         if len(text) - len(core) > 2:
             raise ValueError("too much padding") from None
-        data = binascii.a2b_base64(core + "=" * (-len(core) % 4), strict_mode=True)
+        data = pybase64.b64decode(core + "=" * (-len(core) % 4), validate=True)
     if not data:
         raise ValueError("no data")
     return data

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import os
 import re
 import urllib.parse
@@ -10,6 +9,8 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO, Literal, TypeAlias, cast
+
+import pybase64
 
 from facecore.operations.add_face_record import AddFaceRecordResult
 from facecore.operations.compare_faces import CompareFacesResult
@@ -261,6 +262,6 @@ def _decoded(text: str) -> str | bytes:
         return text
     packed = b"".join(packed.split()).translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
     try:
-        return binascii.a2b_base64(packed + b"=" * (-len(packed) % 4), strict_mode=True)
+        return pybase64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
     except ValueError:
         return text  # answered as a file that cannot be read
