@@ -1,16 +1,20 @@
 """Clustering of labelled pictures against DBSCAN and HDBSCAN, and all pairs against faiss.
 
     python -m benchmarks clusters DIR        # one folder per person, such as lfw/images
-    python -m benchmarks clusters --pairs 30000
+    python -m benchmarks clusters DIR --keep lfw.npz --pairs 100000   # all pairs beside faiss
+    python -m benchmarks clusters DIR --keep lfw.npz --drawn 10000 100000 1000000
 
 One face of each picture: the one nearest to the centre.  The peers use their best settings, tuned
-on the same labels; facecore uses its defaults.
+on the same labels; facecore uses its defaults.  Vectors are drawn with the mean and covariances
+of those of DIR; the threshold is the one that `cluster` chooses for as many faces.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from facecore import FaceEngine
 from facecore.collections import FoundFace, cluster, folder_duplicates
 from facecore.evaluation.vectors import embed_all
 from facecore.face.detection import Face
+from facecore.gallery.thresholds import score_threshold
 from facecore.images.folders import pictures_of_people
 from facecore.matching.calibration import Calibration
 from facecore.matching.pairs import pairs_above
@@ -47,6 +52,26 @@ def judge(truth: Array, answer: Array) -> dict[str, float]:
         "pair_precision": pairs(shared) / max(1, pairs(of_answer)),
         "pair_recall": pairs(shared) / max(1, pairs(of_truth)),
     }
+
+
+def labelled(engine: FaceEngine, folder: Path, keep: Path | None) -> tuple[Array, Array]:
+    """Vectors and names of the people below a folder, from the file of an earlier run if any."""
+    if keep is not None and keep.exists():
+        kept = np.load(keep)
+        return kept["vectors"], kept["truth"]
+    people, paths = zip(*pictures_of_people(folder), strict=True)
+    embedded = embed_all(engine, paths, "central", True)
+    rows = np.flatnonzero(embedded.found)
+    vectors, truth = embedded.vectors[rows], np.array(people)[rows]
+    if keep is not None:
+        np.savez(keep, vectors=vectors, truth=truth)
+    return vectors, truth
+
+
+def as_faces(vectors: Array) -> list[FoundFace]:
+    return [
+        FoundFace(Path(f"{i}.jpg"), str(i), 0, NO_FACE, vector) for i, vector in enumerate(vectors)
+    ]
 
 
 def own(faces: list[FoundFace], table: Calibration, far: float) -> Array:
@@ -92,58 +117,114 @@ def line(name: str, result: dict[str, float], seconds: float) -> dict[str, Any]:
     return {"name": name, **result, "cpu_seconds": seconds}
 
 
-def all_pairs(count: int, dimension: int, least: float) -> dict[str, float]:
+def drawn(vectors: Array, truth: Array, count: int) -> Array:
+    """Draw vectors like real ones: the same mean and covariances, five pictures a person."""
+    random = np.random.default_rng(0)
+    people, number, sizes = np.unique(truth, return_inverse=True, return_counts=True)
+    means = np.zeros((len(people), vectors.shape[1]))
+    np.add.at(means, number, vectors)
+    means /= sizes[:, None]
+    several = sizes > 1
+    inside = (vectors - means[number])[several[number]]
+    within = inside.T @ inside / (sizes[several] - 1).sum()
+    between = np.cov(vectors.T) - within
+
+    def sample(covariance: Array, number: int) -> Array:
+        values, axes = np.linalg.eigh(covariance)
+        values = np.sqrt(np.clip(values, 0, None))
+        return (random.normal(size=(number, len(values))) * values @ axes.T).astype(np.float32)
+
+    centres = sample(between, count // 5) + vectors.mean(axis=0)
+    found = centres[random.integers(0, len(centres), count)]
+    for start in range(0, count, 1 << 16):  # a million vectors: no copy in float64
+        block = found[start : start + (1 << 16)]
+        block += sample(within, len(block))
+        block /= np.linalg.norm(block, axis=1, keepdims=True)
+    return found
+
+
+def all_pairs(vectors: Array, least: float, rounds: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Time all pairs against faiss, with each number of processors in `rounds`."""
     import faiss
 
-    random = np.random.default_rng(0)
-    # Like embeddings: a falling spectrum, and several pictures per person.
-    spread = np.linspace(1.6, 0.2, dimension)
-    people = random.normal(size=(count // 5, dimension)) * spread
-    vectors = people[random.integers(0, len(people), count)]
-    vectors = vectors + 0.45 * random.normal(size=vectors.shape) * spread
-    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     pairs_above(vectors[:6000], least)  # compiled
-    wall, start = time.perf_counter(), time.process_time()
-    found = pairs_above(vectors, least)
-    own_times = time.perf_counter() - wall, time.process_time() - start
-    index = faiss.IndexFlatIP(dimension)
+    index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
-    wall, start, hits = time.perf_counter(), time.process_time(), 0
-    for block in range(0, count, 4096):
-        hits += len(index.range_search(vectors[block : block + 4096], least)[2])
-    theirs = time.perf_counter() - wall, time.process_time() - start
-    print(
-        f"{count:,} x {dimension}, {least:.2f}: {len(found):,} pairs; faiss {(hits - count) // 2:,}"
-    )
-    print(f"facecore {own_times[0]:.1f} s wall, {own_times[1]:.1f} s processor")
-    print(f"faiss    {theirs[0]:.1f} s wall, {theirs[1]:.1f} s processor")
-    return {"pairs": len(found), "own_cpu": own_times[1], "faiss_cpu": theirs[1]}
+    results = []
+    for threads in rounds:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+        faiss.omp_set_num_threads(threads)
+
+        def own() -> int:
+            return len(pairs_above(vectors, least))
+
+        def theirs() -> int:
+            hits = sum(
+                len(index.range_search(vectors[start : start + 4096], least)[2])
+                for start in range(0, len(vectors), 4096)
+            )
+            return (hits - len(vectors)) // 2
+
+        for name, run in (("facecore", own), ("faiss", theirs)):
+            wall, start = time.perf_counter(), time.process_time()
+            found = run()
+            result = {
+                "name": f"{name}, {threads} threads",
+                "pairs": found,
+                "cpu_seconds": time.process_time() - start,
+                "seconds": time.perf_counter() - wall,
+            }
+            results.append(result)
+            print(
+                f"{result['name']:22} {len(vectors):,} x {vectors.shape[1]} at {least:.3f}:"
+                f" {found:,} pairs, {result['cpu_seconds']:.1f} s of processor,"
+                f" {result['seconds']:.1f} s",
+                flush=True,
+            )
+    return results
+
+
+def cluster_drawn(vectors: Array, table: Calibration) -> dict[str, Any]:
+    """Time and memory of clustering; the memory is that beyond what the vectors take."""
+    faces = as_faces(vectors)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    wall, start = time.perf_counter(), time.process_time()
+    answer = cluster(faces, table)
+    result = {
+        "name": f"cluster {len(faces):,} drawn",
+        "groups": len(answer.people),
+        "cpu_seconds": time.process_time() - start,
+        "seconds": time.perf_counter() - wall,
+        "megabytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+    }
+    print(*(f"{key} {value}" for key, value in result.items()), sep=", ", flush=True)
+    return result
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", help="one folder per person")
+    parser.add_argument("folder", type=Path, help="one folder per person")
     parser.add_argument("--pack", default="compact")
+    parser.add_argument("--keep", type=Path, help="keep the vectors in this .npz for the next run")
     parser.add_argument("--far", type=float, nargs="*", default=[0.15])
     parser.add_argument("--duplicates", type=int, default=1000, help="pictures of that table")
     parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--pairs", type=int, default=0, help="vectors drawn, beside faiss")
+    parser.add_argument("--pairs", type=int, help="compare so many vectors drawn beside faiss")
+    parser.add_argument("--drawn", type=int, nargs="*", help="cluster so many vectors drawn")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(arguments)
-    if not (args.folder or args.pairs):
-        parser.error("give a folder, --pairs, or both")
     results: list[dict[str, Any]] = []
-    if args.folder:
-        engine = FaceEngine(args.pack)
-        people, paths = zip(*pictures_of_people(args.folder), strict=True)
-        embedded = embed_all(engine, paths, "central", True)
-        rows = np.flatnonzero(embedded.found)
-        vectors, truth = embedded.vectors[rows], np.array(people)[rows]
-        table = engine.calibration
-        faces = [
-            FoundFace(paths[row], str(i), 0, NO_FACE, vector)
-            for i, (row, vector) in enumerate(zip(rows, vectors, strict=True))
-        ]
+    engine = FaceEngine(args.pack)
+    table = engine.calibration
+    vectors, truth = labelled(engine, args.folder, args.keep)
+    if args.pairs:
+        least = float(table.similarity(score_threshold(table, 0.15, args.pairs - 1)))
+        processors = len(os.sched_getaffinity(0))
+        results += all_pairs(drawn(vectors, truth, args.pairs), least, (processors, 1))
+    for count in args.drawn or ():
+        results.append(cluster_drawn(drawn(vectors, truth, count), table))
+    if not (args.pairs or args.drawn):
+        faces = as_faces(vectors)
         half = np.isin(truth, np.unique(truth)[::2])
         for name, chosen in (("", half | True), (" half 1", half), (" half 2", ~half)):
             some = [face for face, yes in zip(faces, chosen, strict=True) if yes]
@@ -171,8 +252,6 @@ def main(arguments: list[str] | None = None) -> None:
         for name, labels in () if args.no_peers else peers(vectors):
             results.append(line(name, judge(truth, alone(labels)), time.process_time() - start))
             start = time.process_time()
-    if args.pairs:
-        results.append(all_pairs(args.pairs, 160, 0.55))
     if args.json:
         args.json.write_text(json.dumps(results, indent=1))
 

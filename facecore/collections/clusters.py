@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from facecore.collections.faces import FoundFace
 from facecore.gallery.thresholds import check_far, score_threshold
 from facecore.matching.calibration import Calibration
-from facecore.matching.grouping import average_linkage
+from facecore.matching.grouping import average_linkage, by_label
 from facecore.matching.pairs import Pairs, pairs_above
 
 __all__ = ["Clusters", "Doubt", "Person", "cluster"]
@@ -124,7 +124,7 @@ def cluster(
     groups = average_linkage(vectors, pairs, least)
     sums = np.zeros_like(vectors)
     np.add.at(sums, groups, vectors)
-    members = [np.flatnonzero(groups == root) for root in np.unique(groups)]
+    members = by_label(groups)
     members.sort(key=lambda some: (-len(some), some[0]))
     named: dict[str, list[int]] = {}
     if known:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from facecore._utils.extras import require_extra
 from facecore.matching.pairs import Pairs
 
-__all__ = ["assign", "average_linkage", "connected"]
+__all__ = ["assign", "average_linkage", "by_label", "connected"]
 
 # Largest component with all similarities in memory: 8 bytes a pair, 400 MB.
 MOST_DENSE = 10_000
@@ -79,10 +79,7 @@ def average_linkage(vectors: NDArray[np.float32], pairs: Pairs, least: float) ->
     waiting = [(np.arange(len(vectors)), pairs, least)]
     while waiting:
         members, among, limit = waiting.pop()
-        joined = connected(len(members), among)
-        order = np.argsort(joined, kind="stable")
-        starts = np.flatnonzero(np.diff(joined[order], prepend=-1))
-        for part in np.split(order, starts[1:]):
+        for part in by_label(connected(len(members), among)):
             some = members[part]
             if len(some) > MOST_DENSE:
                 waiting.append((some, _within(part, among, limit + _STEP), limit + _STEP))
@@ -94,6 +91,14 @@ def average_linkage(vectors: NDArray[np.float32], pairs: Pairs, least: float) ->
                 first = {label: i for i, label in reversed(list(zip(some, labels, strict=True)))}
                 groups[some] = [first[label] for label in labels]
     return groups
+
+
+def by_label(labels: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """List the indices of each label, in increasing order of label and index."""
+    if not len(labels):
+        return []
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
 
 def assign(similarity: NDArray[np.floating], least: float, *, once: bool) -> list[int | None]:

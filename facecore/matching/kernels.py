@@ -1,6 +1,6 @@
-"""Numba kernels that scan 8-bit codes; importing this module imports Numba.
+"""Numba kernels that scan codes; importing this module imports Numba.
 
-Each width gets its own kernel: with a constant number of columns, LLVM compiles the product of
+Each width gets its own scan kernel: with a constant number of columns, LLVM compiles the product of
 8-bit codes and 16-bit probes to vector multiply-add instructions on x86 (``vpmaddwd``,
 ``vpdpwssd``).  The casts of products to 32 bits are needed: unlike C, Numba widens products to
 64 bits, which makes the loop three times slower.
@@ -23,9 +23,11 @@ import numba
 from numba import float32, int32, njit, uintp
 from numba.core.registry import cpu_target
 
+from facecore.matching import tiles
+from facecore.matching.tiles import PROBES, ROWS, multiply_tile
 from facecore.models.registry import cache_root
 
-__all__ = ["PAIRS_HEAD", "cache_folder", "compile_kernel"]
+__all__ = ["cache_folder", "compile_kernel"]
 
 log = logging.getLogger("facecore.matching")
 
@@ -36,11 +38,9 @@ _SCAN_SIGNATURE = (
     "float32[:,::1], int64[:,::1], float32[:,::1], float32[:,::1], int64[::1])"
 )
 _PAIRS_SIGNATURE = (
-    "int64(int8[:,::1], float32[::1], float32[::1], float32[::1], "
-    "int16[:,::1], float32[::1], float32[::1], float32[::1], "
-    "int64, int64, float32, int32[::1], int32[::1])"
+    "int64(int16[:,:,::1], int32[:,::1], int64, int64, int64, int32, "
+    "int32[:,::1], int32[::1], int32[::1])"
 )
-PAIRS_HEAD = 64  # columns that the pair kernel checks first
 
 
 @njit(nogil=True)
@@ -78,7 +78,8 @@ def cache_folder() -> Path | None:
     own folder: machines that share a home directory never load each other's code.  Who can write
     to the folder can run code in this process, so it must belong to this user alone.
     """
-    source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    code = b"".join(Path(file).read_bytes() for file in (__file__, tiles.__file__))
+    source = hashlib.sha256(code).hexdigest()[:12]
     python = "".join(map(str, sys.version_info[:2]))
     processor = str(cpu_target.target_context.codegen().magic_tuple())  # as Numba compiles for
     name = (
@@ -96,13 +97,14 @@ def cache_folder() -> Path | None:
     return folder if os.access(folder, os.W_OK) else None
 
 
-def compile_kernel(name: str, width: int, cache: Path | None = None) -> Callable[..., int]:
-    """Compile a kernel for codes of `width` columns.
+def compile_kernel(name: str, width: int = 0, cache: Path | None = None) -> Callable[..., int]:
+    """Compile a kernel.
 
     Parameters
     ----------
     name : {"scan", "pairs"}
     width : int
+        Columns of the codes that the kernel "scan" takes; "pairs" takes any.
     cache : Path, optional
         Folder that keeps the machine code for the next process.  Without effect where it cannot
         be read or written.
@@ -176,49 +178,38 @@ def _build_scan(width: int, cache: bool) -> Callable[..., int]:
     return scan
 
 
-def _build_pairs(width: int, cache: bool) -> Callable[..., int]:
-    head = min(PAIRS_HEAD, width)
-
+def _build_pairs(_: int, cache: bool) -> Callable[..., int]:
     @njit(_PAIRS_SIGNATURE, nogil=True, cache=cache)
     def pairs(
-        values: Any,
-        scales: Any,
-        margins: Any,
-        tails: Any,
+        rows: Any,
         probes: Any,
-        probe_scales: Any,
-        probe_margins: Any,
-        probe_tails: Any,
         row: int,
         probe: int,
-        least: float,
-        rows: Any,
-        others: Any,
+        head: int,
+        least: int,
+        sums: Any,
+        first: Any,
+        second: Any,
     ) -> int:
-        """List the pairs of a tile that may reach `least`; see `facecore.matching.pairs`.
+        """List the pairs of rows and probes that may reach `least`; see `facecore.matching.pairs`.
 
-        Row indices start at `row`, probe indices at `probe`; only pairs whose row index is below
-        the probe index count.
+        `rows` and `probes` are those of `multiply_tile`.  Row indices start at `row`, probe
+        indices at `probe`; only pairs whose row index is below the probe index count.  The first
+        `head` steps bound the product, all steps but the first one compute it.
         """
-        count = 0
-        for start in range(0, len(values), _CHUNK):
-            for j in range(len(probes)):
-                scale, wanted, tail = probe_scales[j], least - probe_margins[j], probe_tails[j]
-                stop = min(start + _CHUNK, len(values), probe + j - row)
-                for i in range(uintp(start), uintp(max(start, stop))):
-                    total = int32(0)
-                    for d in range(head):
-                        product = int32(int32(values[i, d]) * int32(probes[j, d]))
-                        total = int32(total + product)
-                    factor = scales[i] * scale
-                    if float32(total) * factor + margins[i] + tails[i] * tail < wanted:
-                        continue
-                    for d in range(head, width):
-                        product = int32(int32(values[i, d]) * int32(probes[j, d]))
-                        total = int32(total + product)
-                    if float32(total) * factor + margins[i] >= wanted:
-                        rows[count], others[count] = row + i, probe + j
-                        count += 1
+        count, steps = 0, rows.shape[1]
+        for block in range(len(rows)):
+            for p in range(0, len(probes), PROBES):
+                if not multiply_tile(rows, block, probes, p, 0, head, least, sums):
+                    continue
+                if not multiply_tile(rows, block, probes, p, 1, steps, least, sums):
+                    continue
+                for i in range(ROWS):
+                    for j in range(PROBES):
+                        a, b = row + block * ROWS + i, probe + p + j
+                        if sums[j, i] >= least and a < b:
+                            first[count], second[count] = a, b
+                            count += 1
         return count
 
     return pairs

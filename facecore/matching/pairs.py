@@ -6,18 +6,20 @@ others, the Cauchy-Schwarz inequality gives
 
 .. math:: x \cdot y \le h_x \cdot h_y + \lVert t_x \rVert \lVert t_y \rVert
 
-which rules out most pairs after 64 columns of their 8-bit codes.  With e the norm of the
-quantisation error, the codes of the remaining pairs bound the cosine:
+which is a dot product as well: of h with the norm of t as one more column.  Both this bound and
+the full product are computed from integers, :math:`\hat x = \mathrm{round}(S x)`.  The norms are
+rounded up, which never lowers the bound; no other column is off by more than 1/2, so with W of
+them
 
-.. math:: |x \cdot y - \hat x \cdot \hat y|
-          \le \lVert x \rVert e_y + \lVert y \rVert e_x + e_x e_y
+.. math:: |S^2 \, x \cdot y - \hat x \cdot \hat y| \le S \sqrt W (1 + 10^{-3}) + W / 4
 
-Only pairs whose bound reaches the threshold are computed from the float32 vectors.  No N x N
-matrix is allocated.
+Pairs that both tests let pass are computed from the float32 vectors.  No N x N matrix is
+allocated.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -29,15 +31,17 @@ from facecore._utils.cpus import usable_cpus
 from facecore._utils.threads import at_once
 from facecore.errors import InvalidParameter
 from facecore.matching.scanning import afford_numpy, kernel
-from facecore.matching.similarity import NORM_TOLERANCE, Codes, cosine, encode
+from facecore.matching.similarity import NORM_TOLERANCE, cosine
 
 __all__ = ["MAX_PAIRS", "Pairs", "iterate_pairs", "pairs_above"]
 
 MAX_PAIRS = 100_000_000  # 1.6 GB
 
-_PROBES, _ROWS = 256, 2048  # size of a tile
+_PROBES, _ROWS = 256, 8192  # size of a tile
 _SAMPLE = 5_000  # approximate number of vectors for computing the axes
-_SLACK = np.float32(2e-6)  # exceeds the float32 error of rotating and summing
+_SCALE = 32_000  # of the integers: 16 bits, and no sum of products exceeds 32 bits
+_HEADS = (8, 16, 24, 32, 48, 64)  # widths of the first test, in steps of two columns
+_TRIED = 1024  # rows and probes that choose among them
 _EXACT = 1 << 15  # pairs per block of exact computation
 
 
@@ -120,10 +124,7 @@ def iterate_pairs(vectors: NDArray[np.float32], least: float) -> Iterator[tuple[
             row, column = np.nonzero(np.tril(near, start - 1))
             yield start + len(block), _exact(vectors, column, row + start, least)
         return
-    step = max(1, count // _SAMPLE)
-    sample = vectors[::step].astype(np.float64)
-    axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1]  # the longest first
-    table = _Table(vectors, axes.astype(np.float32), limit)
+    table = _Table(vectors, least)
     starts = range(0, count, _PROBES)
     threads = usable_cpus()
     for i in range(0, len(starts), threads):
@@ -135,43 +136,69 @@ def iterate_pairs(vectors: NDArray[np.float32], least: float) -> Iterator[tuple[
 
 
 class _Table:
-    """Rotated vectors as 8-bit codes, compared tile by tile over the lower triangle."""
+    """Rotated vectors as 16-bit integers, compared tile by tile over the lower triangle."""
 
-    def __init__(
-        self, vectors: NDArray[np.float32], axes: NDArray[np.float32], limit: np.float32
-    ) -> None:
-        from facecore.matching.kernels import PAIRS_HEAD
+    def __init__(self, vectors: NDArray[np.float32], least: float) -> None:
+        from facecore.matching.tiles import PROBES, ROWS
 
-        count, width = len(vectors), Codes.width(vectors.shape[1])
-        self.run, self.limit = kernel("pairs", width), limit
-        self.values = np.empty((count, width), np.int8)
-        self.scales, self.margins, self.tails = np.empty((3, count), np.float32)
-        for start in range(0, count, _EXACT):
-            cut = slice(start, start + _EXACT)
-            turned = vectors[cut] @ axes
-            codes = encode(turned)
-            self.values[cut], self.scales[cut] = codes.values, codes.scales
-            # The product of two errors is at most half the sum of their squares.
-            error = codes.errors
-            self.margins[cut] = error * (1 + NORM_TOLERANCE) + error * error / 2 + _SLACK
-            self.tails[cut] = np.linalg.norm(turned[:, PAIRS_HEAD:], axis=1)
+        self.count, dimension = vectors.shape
+        sample = vectors[:: max(1, self.count // _SAMPLE)].astype(np.float64)
+        axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1]  # the longest first
+        self.head = _choose_head(sample @ axes, least, ROWS, PROBES)
+        # Column 0 holds the norm of the columns that the first test leaves out, column 1 is zero.
+        width = 2 + dimension + dimension % 2
+        error = _SCALE * np.sqrt(width) * (1 + NORM_TOLERANCE) + width / 4
+        least = least if least > -1 else -1.01  # similarities are clipped to -1
+        self.limit = math.floor(least * _SCALE**2 - error) - 1
+        self.run = kernel("pairs")
+        self.sums = (PROBES, ROWS)
+        padded = -(-self.count // _PROBES) * _PROBES
+        # Layout of `tiles.multiply_tile`: blocks of rows, and in them step by step.
+        self.rows = np.zeros((padded // ROWS, width // 2, ROWS, 2), np.int16)
+        for start in range(0, self.count, _EXACT):
+            turned = vectors[start : start + _EXACT].astype(np.float64) @ axes * _SCALE
+            codes = np.zeros((-(-len(turned) // ROWS) * ROWS, width), np.int16)
+            codes[: len(turned), 2 : 2 + dimension] = np.rint(turned)
+            tail = np.linalg.norm(turned[:, 2 * self.head - 2 :], axis=1)
+            codes[: len(turned), 0] = np.ceil(tail)
+            blocks = codes.reshape(-1, ROWS, width // 2, 2).swapaxes(1, 2)
+            self.rows[start // ROWS :][: len(blocks)] = blocks
 
     def find(self, start: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Find candidate pairs of 256 vectors with all earlier vectors."""
-        cut = slice(start, min(start + _PROBES, len(self.values)))
-        probes = self.values[cut].astype(np.int16)
-        rows, others = np.empty((2, _ROWS * _PROBES), np.int32)
+        _, steps, size, _ = self.rows.shape
+        blocks = self.rows[start // size : (start + _PROBES) // size]
+        probes = blocks.swapaxes(1, 2).reshape(_PROBES, 2 * steps).view(np.int32)
+        sums = np.empty(self.sums, np.int32)
+        first, second = np.empty((2, _ROWS * _PROBES), np.int32)
         found: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
-        for row in range(0, cut.stop, _ROWS):
-            tile = slice(row, min(row + _ROWS, cut.stop))
-            count = self.run(
-                self.values[tile], self.scales[tile], self.margins[tile], self.tails[tile],
-                probes, self.scales[cut], self.margins[cut], self.tails[cut],
-                row, start, self.limit, rows, others,
-            )  # fmt: skip
-            found.append((rows[:count].copy(), others[:count].copy()))
-        first, second = (np.concatenate(part) for part in zip(*found, strict=True))
-        return first, second
+        for row in range(0, start + _PROBES, _ROWS):
+            stop = min(row + _ROWS, start + _PROBES)
+            rows = self.rows[row // size : stop // size].reshape(-1, steps, 2 * size)
+            count = self.run(rows, probes, row, start, self.head, self.limit, sums, first, second)
+            found.append((first[:count].copy(), second[:count].copy()))
+        pairs = np.concatenate(found, axis=1)
+        pairs = pairs[:, pairs[1] < self.count]  # not those with padding
+        return pairs[0], pairs[1]
+
+
+def _choose_head(turned: NDArray[np.float64], least: float, rows: int, probes: int) -> int:
+    """Choose the width of the first test, in steps: the least work on a sample of pairs.
+
+    The first test costs its own steps, and all steps for each tile that passes.
+    """
+    one, other = turned[::2][:_TRIED], turned[1::2][:_TRIED]
+    one, other = one[: len(one) // rows * rows], other[: len(other) // probes * probes]
+    steps = turned.shape[1] // 2 + 1
+    costs = {}
+    for head in (head for head in _HEADS if head <= steps):
+        cut = 2 * head - 2
+        bound = one[:, :cut] @ other[:, :cut].T
+        bound += np.outer(*(np.linalg.norm(some[:, cut:], axis=1) for some in (one, other)))
+        shape = len(one) // rows, rows, len(other) // probes, probes
+        tiles = (bound >= least).reshape(shape).any(axis=(1, 3))
+        costs[head] = head + steps * tiles.sum() / max(1, tiles.size)
+    return min(costs, key=costs.__getitem__, default=steps)
 
 
 def _exact(

@@ -119,9 +119,9 @@ def warmup(*dimensions: int, cache: bool | None = None) -> None:
 
 
 def kernel(
-    name: Literal["scan", "pairs"], width: int, cache: bool | None = None
+    name: Literal["scan", "pairs"], width: int = 0, cache: bool | None = None
 ) -> Callable[..., int]:
-    """Return the kernel for codes of `width` columns; compile it on the first call."""
+    """Return a kernel of `compile_kernel`; compile it on the first call."""
     if cache is None:
         cache = os.environ.get(CACHE_SWITCH, "") != "0"
     if (name, width) not in _kernels:
