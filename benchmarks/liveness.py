@@ -6,7 +6,7 @@ Four kinds of pictures, each with MiniFASNet and Silent-Face-Anti-Spoofing's pai
         real attacks, source by source.  The shipped model was fitted to these sources, so its own
         column flatters it; with what weights/training/presentations.py wrote there is a column of
         answers by models that did not see the source.
-    python -m benchmarks liveness --genuine
+    python -m benchmarks liveness --genuine [--every 8]
         all LFW pictures of the test pairs, and the London set: genuine pictures called attacks.
     python -m benchmarks liveness --lfw 150 --london 25
         simulated attacks (weights/training/recapture.py) with held-out parameters, of LFW
@@ -34,7 +34,6 @@ from numpy.typing import NDArray
 from facecore import FacecoreError, FaceEngine, FaceSample, NoFaceDetected, images
 from facecore.evaluation.attacks import AttackErrors, attack_errors, auc, bpcer_at_apcer
 from facecore.evaluation.intervals import rate
-from facecore.face.liveness import contributions
 
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO / "weights" / "training"))
@@ -206,7 +205,7 @@ def sources(root: Path, engine: FaceEngine, presentations: Path | None) -> None:
     rows: dict[str, list[tuple[bool, float, float, float]]] = defaultdict(list)
     for p in real(root):
         odds = teachers.odds(p.pixels, p.box)
-        added = contributions(classifier.evidence(p.pixels, p.box), spec.cues)
+        _, added = classifier.evidence(p.pixels, p.box)
         ours = spec.cues.bias + sum(added.values())
         rows[p.source].append((p.species != GENUINE, ours, pair_score(odds), float(odds[2])))
     left_out: dict[str, tuple[float, int]] = {}
@@ -233,10 +232,13 @@ def sources(root: Path, engine: FaceEngine, presentations: Path | None) -> None:
     print(f"{'worst, n >= 30':14}{len(large):5}" + "".join(f"{v:12.3f}" for v in large.min(axis=0)))
 
 
-def genuine(root: Path, engine: FaceEngine) -> None:
-    """Print how many genuine test pictures are called attacks."""
+def genuine(root: Path, engine: FaceEngine, every: int) -> None:
+    """Print how many genuine test pictures are called attacks; one of `every` LFW pictures."""
     sets = {
-        "LFW": ([root / "lfw/images" / n for n in sorted(tested_pictures(root))], "central"),
+        "LFW": (
+            [root / "lfw/images" / n for n in sorted(tested_pictures(root))[::every]],
+            "central",
+        ),
         "London": (sorted((root / "faces/london").glob("*.jpg")), "largest"),
     }
     for name, (paths, face) in sets.items():
@@ -261,6 +263,7 @@ def main() -> None:
     parser.add_argument("--sources", type=Path, help="reference data with liveness/*.tar.gz")
     parser.add_argument("--left-out", type=Path, metavar="FILE", help="what presentations.py wrote")
     parser.add_argument("--genuine", action="store_true", help="genuine test pictures alone")
+    parser.add_argument("--every", type=int, default=1, help="take one of so many LFW pictures")
     parser.add_argument("--pack", default="compact")
     parser.add_argument("--json", type=Path, help="write every score")
     args = parser.parse_args()
@@ -268,11 +271,11 @@ def main() -> None:
     root = Path(os.environ.get("FACECORE_DATA", REPO.parent / "shared"))
     if not (root / "lfw").is_dir():
         raise SystemExit(f"{root}/lfw is not there; set FACECORE_DATA")
-    engine = FaceEngine(args.pack, threads=1)
+    engine = FaceEngine(args.pack, threads=1, min_recognizability=0)
     if args.sources:
         return sources(args.sources, engine, args.left_out)
     if args.genuine:
-        return genuine(root, engine)
+        return genuine(root, engine, args.every)
     judges: dict[str, Callable[[FaceSample], float]] = {
         args.pack: lambda sample: engine.liveness(sample).attack_score,
         **peers(root),

@@ -77,14 +77,23 @@ class Liveness:
         return self.attack_score >= self.threshold
 
 
-def contributions(cues: dict[str, float], model: CueModel) -> dict[str, float]:
+def contributions(
+    cues: dict[str, float], model: CueModel, given: NDArray[np.floating]
+) -> dict[str, float]:
     """Log odds that the network and each cue add to the score.
 
     Their sum with ``model.bias`` is z in `facecore.models.specs.CueModel`.
+
+    Parameters
+    ----------
+    cues : dict of str to float
+    model : CueModel
+    given : ndarray, shape (len(model.names),)
+        What the network adds to the cues' weights for this picture.
     """
     values = np.array([cues[name] for name in model.names])
     scaled = np.clip((values - np.array(model.mean)) / np.array(model.scale), -_LIMIT, _LIMIT)
-    added = scaled * np.array(model.weight)
+    added = scaled * (np.array(model.weight) + given)
     return {_NETWORK: model.network * cues[_NETWORK]} | {
         name: float(part) for name, part in zip(model.names, added, strict=True)
     }
@@ -108,7 +117,7 @@ class AttackClassifier:
     ----------
     session : Session
         Network that maps what `facecore.face.pad_features.views` cuts out to the log odds of an
-        attack.
+        attack, and to what it adds to the weight of each cue.
     spec : LivenessSpec
         The liveness section of the manifest.
 
@@ -154,21 +163,29 @@ class AttackClassifier:
                 raise FaceTurned(
                     f"the head is {how} by {angle:.0f} degrees, liveness judges up to {limit:.0f}"
                 )
-        cues, model = self.evidence(pixels, face.box), self._spec.cues
-        added = contributions(cues, model)
+        (cues, added), model = self.evidence(pixels, face.box), self._spec.cues
         z = model.bias + math.fsum(added.values())
         score = 50.0 * (1.0 + math.tanh(z / 2))
         return Liveness(score, self._spec.threshold, cues, _in_words(added, cues, model))
 
-    def evidence(self, pixels: NDArray[np.uint8], box: NDArray[np.floating]) -> dict[str, float]:
-        """Measure the cues of a face, and ``network``, the network's log odds of an attack."""
+    def evidence(
+        self, pixels: NDArray[np.uint8], box: NDArray[np.floating]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Measure the cues of a face and ``network``, the network's log odds of an attack.
+
+        Returns
+        -------
+        cues : dict of str to float
+        added : dict of str to float
+            What each adds to the log odds, see `contributions`.
+        """
         spec, found = self._spec, region(pixels, box)
         feed = {spec.input.name: to_tensor(views(pixels, box, found)[None], spec.input)}
         (answer,) = run(self._session, [spec.output.name], feed, spec.file)
-        logit = float(answer[0, 0])
-        if not math.isfinite(logit):
+        if not np.isfinite(answer).all():
             raise FacecoreError(
                 "the output of the liveness network is not finite",
                 "check the pack: facecore weights verify",
             )
-        return {**measure(found), _NETWORK: logit}
+        cues = {**measure(found), _NETWORK: float(answer[0, 0])}
+        return cues, contributions(cues, spec.cues, answer[0, 1:])

@@ -173,6 +173,29 @@ def clipping(face: Pixels) -> float:
     return float((cv2.max(cv2.max(blue, green), red) >= 250).mean())
 
 
+def detail(face: Pixels) -> float:
+    """Logarithm of the mean magnitude of the Laplacian, in grey levels: sharpness lifts it."""
+    import cv2
+
+    edges = cv2.Laplacian(cv2.cvtColor(face, cv2.COLOR_BGR2GRAY), cv2.CV_16S)
+    return float(np.log(cv2.norm(edges, cv2.NORM_L1) / edges.size + 0.3))
+
+
+def lightness(face: Pixels) -> float:
+    """Mean luma, 0..1."""
+    import cv2
+
+    return float(cv2.mean(cv2.cvtColor(face, cv2.COLOR_BGR2GRAY))[0] / 255)
+
+
+def contrast(face: Pixels) -> float:
+    """Logarithm of the standard deviation of luma, in grey levels: glare and veil lower it."""
+    import cv2
+
+    _, deviation = cv2.meanStdDev(cv2.cvtColor(face, cv2.COLOR_BGR2GRAY))
+    return float(np.log(deviation[0, 0] + 1.0))
+
+
 class Cue(NamedTuple):
     """How a cue is measured, and what to say where it speaks for an attack."""
 
@@ -186,6 +209,9 @@ CUES: dict[str, Cue] = {
     "blue_cast": Cue(blue_cast, "a bluish cast", "a yellowish cast"),
     "gamut": Cue(gamut, "an unusually wide range of colours", "few colours"),
     "clipping": Cue(clipping, "blown-out light", "no full light"),
+    "detail": Cue(detail, "hard edges", "little fine detail"),
+    "lightness": Cue(lightness, "a light face", "a dark face"),
+    "contrast": Cue(contrast, "strong contrast", "low contrast, as through a veil"),
 }
 """The cues by name."""
 

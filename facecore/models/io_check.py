@@ -37,7 +37,9 @@ def expected_outputs(
     if isinstance(model, EmbedderSpec):
         return {model.output.name: (None, model.output.dimension)}
     if isinstance(model, LivenessSpec):
-        return {model.output.name: (None, 1)}
+        # The oldest kind is read, but no longer run.
+        cues = 0 if model.architecture == "native-patches-112" else len(model.cues.names)
+        return {model.output.name: (None, 1 + cues)}
     if isinstance(model, AttributesSpec):
         return {model.output.age: (None, model.output.ages), model.output.gender: (None,)}
     numbers = numbers_per_output(model.architecture, len(model.output.strides))

@@ -116,7 +116,8 @@ class LivenessOutput:
     Parameters
     ----------
     name : str
-        Name in the ONNX graph.  The output holds the log odds of an attack, one per face.
+        Name in the ONNX graph.  For each face, the output holds the log odds of an attack and
+        what is added to the weight of each cue.
     """
 
     name: str
@@ -129,8 +130,9 @@ class LivenessOutput:
 class CueModel:
     """Logistic regression over the recapture cues and the network's log odds.
 
-    ``z = bias + network * logit + sum(weight * clip((cue - mean) / scale, -4, 4))``, and the
-    attack score is ``100 / (1 + exp(-z))``.
+    ``z = bias + network * logit + sum((weight + given) * clip((cue - mean) / scale, -4, 4))``,
+    where the network gives ``logit`` and ``given``, one value per cue.  The attack score is
+    ``100 / (1 + exp(-z))``.
 
     Parameters
     ----------

@@ -85,6 +85,9 @@ CAUSES: dict[str, tuple[Callable[[Image], Image], int, list[Callable[[Image], Im
     "blue_cast": (bluish, 1, [blurred, noisy]),
     "gamut": (saturated, 1, [blurred, noisy]),
     "clipping": (overexposed, 1, [blurred, noisy, veiled]),
+    "detail": (blurred, -1, [bluish, saturated]),
+    "lightness": (overexposed, 1, [blurred, noisy, saturated]),
+    "contrast": (veiled, -1, [bluish, noisy]),
 }
 
 
@@ -160,9 +163,12 @@ def model(**changes: Any) -> CueModel:
 
 def test_cues_and_network_add_log_odds() -> None:
     cues = {"gamut": 3.0, "clipping": 1e9, "blue_cast": 5.0, "network": 2.0}
-    added = contributions(cues, model(weight=(0.5, -1.0), mean=(1.0, 0.0), network=0.75))
+    plain = model(weight=(0.5, -1.0), mean=(1.0, 0.0), network=0.75)
+    added = contributions(cues, plain, np.zeros(2))
     # No cue is believed beyond four scales; blue_cast is measured, but not in this model.
     assert added == {"network": 1.5, "gamut": 1.0, "clipping": -4.0}
+    given = contributions(cues, plain, np.array([1.0, 0.5]))  # by the network, for this picture
+    assert given == {"network": 1.5, "gamut": 3.0, "clipping": -2.0}
 
 
 def test_the_score_is_the_logistic_function_of_their_sum(
@@ -170,19 +176,22 @@ def test_the_score_is_the_logistic_function_of_their_sum(
 ) -> None:
     spec = compact.pack.liveness
     assert spec is not None
-    found = compact.liveness(hopper)
-    z = spec.cues.bias + sum(contributions(found.cues, spec.cues).values())
+    sample = compact.sample(hopper)
+    found = compact.liveness(sample)
+    classifier = compact._optional("liveness", "")
+    cues, added = classifier.evidence(sample.pixels, sample.face.box)
+    assert cues == found.cues
+    z = spec.cues.bias + sum(added.values())
     assert found.attack_score == pytest.approx(100 / (1 + np.exp(-z)))
 
 
 def test_reasons_are_in_words_and_the_strongest_first() -> None:
     cues = {"gamut": 5.0, "clipping": -3.0, "network": 1.0}
-    found = _in_words(
-        contributions(cues, model(weight=(0.2, -1.0))), cues, model(weight=(0.2, -1.0))
-    )
+    plain = model(weight=(0.2, -1.0))
+    found = _in_words(contributions(cues, plain, np.zeros(2)), cues, plain)
     assert found == (CUES["clipping"].low, "the network sees a recapture", CUES["gamut"].high)
     cues = {"gamut": 0.0, "clipping": 0.0, "network": -5.0}
-    assert _in_words(contributions(cues, model()), cues, model()) == ()
+    assert _in_words(contributions(cues, model(), np.zeros(2)), cues, model()) == ()
 
 
 class Broken:
