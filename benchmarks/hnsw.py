@@ -7,8 +7,9 @@ parameters with one thread; the exact index uses all processors. "opened" is the
 files to the first result: SHA-256 of every byte, checks of every link, and one search.
 
 `--crossing 0.999` grows one index through all sizes instead.  At each size it finds the smallest
-search width with that recall@1, and prints the time of such a search beside the exact scan's, both
-on one thread.  The vectors have the statistics of compact's (`benchmarks/_faces.py`).
+search width with that recall@1, for probes of people in the gallery, and prints the time of such a
+search beside the exact scan's, both on one thread.  The vectors have the statistics of compact's
+(`benchmarks/_faces.py`).
 """
 
 from __future__ import annotations
@@ -104,13 +105,19 @@ def measure(count: int, root: Path, options: argparse.Namespace) -> list[dict[st
 def crossing(options: argparse.Namespace) -> Iterator[dict[str, float]]:
     """Yield and print, for each size, what a search with the wanted recall@1 costs."""
     sizes = sorted(options.count)
-    gallery, probes = faces(sizes[-1], options.probes, options.dimension, like_compact=True)
+    # All templates of a person are in one part, so every probe has a match.
+    drawn = [
+        faces(part, options.probes, options.dimension, seed, like_compact=True)
+        for seed, part in enumerate(np.diff([0, *sizes]).tolist())
+    ]
+    gallery = np.concatenate([rows for rows, _ in drawn])
     index = HnswIndex(
         options.dimension, m=options.m, ef_construction=options.ef_construction, threads=1
     )
     exact = ExactIndex(options.dimension, keep_vectors=False, threads=1)
     print(f"m {options.m}, ef_construction {options.ef_construction}, one thread")
-    print(", ".join(f"{name} {value:.3f}" for name, value in spread(gallery, probes).items()))
+    probes = drawn[0][1]
+    print(", ".join(f"{name} {value:.3f}" for name, value in spread(*drawn[0]).items()))
 
     def scan(some: Array) -> Array:
         return exact.search(some, 1, fetch=gallery.__getitem__)[0][..., 0]
@@ -118,13 +125,15 @@ def crossing(options: argparse.Namespace) -> Iterator[dict[str, float]]:
     def walk(some: Array) -> Array:
         return index.search(some, 1)[0][..., 0]
 
-    half = len(probes) // 2  # never the same probe twice in a row: its rows would be cached
     runs = {
         "hnsw": lambda turn: walk(probes[turn % half]),
         "exact": lambda turn: scan(probes[half + turn % half]),
     }
     width, building, memory = 50, 0.0, 0.0
-    for before, count in zip([0, *sizes], sizes, strict=False):
+    for i, (before, count) in enumerate(zip([0, *sizes], sizes, strict=False)):
+        shares = [round(options.probes * len(rows) / count) for rows, _ in drawn[: i + 1]]
+        probes = np.concatenate([some[:n] for (_, some), n in zip(drawn, shares, strict=False)])
+        half = len(probes) // 2  # never the same probe twice in a row: its rows would be cached
         start, held = time.process_time(), resident()
         index.add(np.arange(before, count), gallery[before:count])
         building, memory = building + time.process_time() - start, memory + resident() - held

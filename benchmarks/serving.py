@@ -5,9 +5,9 @@
 
 One client sends one request at a time, signed in advance with ACS3-HMAC-SHA256, on one connection
 to `facecore serve` in a separate process.  All candidates take turns; all figures are medians of
-the rounds.  Prints wall time and the processor time of client and server together, which other
-load disturbs less (Linux).  The last row is the vendor's own client, including its signing and
-connecting.  Needs the extra `dev`.
+the rounds.  Prints wall time and the processor time of client, server and its decoding processes
+together, which other load disturbs less (Linux).  The last row is the vendor's own client,
+including its signing and connecting.  Needs the extra `dev`.
 """
 
 from __future__ import annotations
@@ -79,6 +79,12 @@ def on_processor(*processes: int) -> float:
             with contextlib.suppress(OSError):  # the thread has ended
                 nanoseconds += int(file.read_text().split()[0])
     return nanoseconds / 1e9
+
+
+def children(process: int) -> list[int]:
+    """Return the processes that a process has started: the server's decoders."""
+    files = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]
 
 
 def sign(port: int, operation: str, body: bytes) -> dict[str, str]:
@@ -154,7 +160,7 @@ def main() -> None:
         }
         expected = engine.compare(a, b).score
         assert signed(0)["Result"]["FaceComparisonScore"] == expected
-        both = (os.getpid(), server)
+        both = (os.getpid(), server, *children(server))
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
         for turn in range(1, WARM + args.rounds):
             for name, run in runs.items():
