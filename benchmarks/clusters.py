@@ -3,6 +3,7 @@
     python -m benchmarks clusters DIR        # one folder per person, such as lfw/images
     python -m benchmarks clusters DIR --keep lfw.npz --pairs 100000   # all pairs beside faiss
     python -m benchmarks clusters DIR --keep lfw.npz --drawn 10000 100000 1000000
+    python -m benchmarks clusters DIR --keep lfw.npz --switch 10000 50000   # exact and HNSW
 
 One face of each picture: the one nearest to the centre.  The peers use their best settings, tuned
 on the same labels; facecore uses its defaults.  Vectors are drawn with the mean and covariances
@@ -25,6 +26,7 @@ from facecore import FaceEngine
 from facecore.collections import FoundFace, cluster, folder_duplicates
 from facecore.evaluation.vectors import embed_all
 from facecore.face.detection import Face
+from facecore.gallery import neighbours
 from facecore.gallery.thresholds import score_threshold
 from facecore.images.folders import pictures_of_people
 from facecore.matching.calibration import Calibration
@@ -117,6 +119,20 @@ def line(name: str, result: dict[str, float], seconds: float) -> dict[str, Any]:
     return {"name": name, **result, "cpu_seconds": seconds}
 
 
+def listed(
+    name: str, sets: list[Any], numbers: dict[int, int], truth: Array, true: int
+) -> dict[str, Any]:
+    """Count the pairs of different people and of one person that the sets list."""
+    same = [
+        truth[numbers[id(one.members[pair.first])]] == truth[numbers[id(one.members[pair.second])]]
+        for one in sets
+        for pair in one.pairs
+    ]
+    result = {"name": name, "wrong": same.count(False), "found": sum(same), "true": true}
+    print(f"{name:34} {result['wrong']} wrong, {result['found']} of {true} found", flush=True)
+    return result
+
+
 def drawn(vectors: Array, truth: Array, count: int) -> Array:
     """Draw vectors like real ones: the same mean and covariances, five pictures a person."""
     random = np.random.default_rng(0)
@@ -184,12 +200,28 @@ def all_pairs(vectors: Array, least: float, rounds: tuple[int, ...]) -> list[dic
     return results
 
 
-def cluster_drawn(vectors: Array, table: Calibration) -> dict[str, Any]:
+def exact_and_graph(vectors: Array, least: float) -> dict[str, Any]:
+    """Processor time of all pairs, exactly and through the graph; the graph's share of them."""
+    found, times = [], []
+    pairs_above(vectors[:6000], least)  # compiled
+    most = neighbours.MOST_EXACT
+    for neighbours.MOST_EXACT in (len(vectors), 0):
+        start = time.process_time()
+        found.append(len(neighbours.near_pairs(vectors, least)))
+        times.append(time.process_time() - start)
+    neighbours.MOST_EXACT = most
+    result = {"name": f"{len(vectors):,} drawn", "exact": times[0], "graph": times[1]}
+    result["share"] = found[1] / max(1, found[0])
+    print(*(f"{key} {value}" for key, value in result.items()), sep=", ", flush=True)
+    return result
+
+
+def cluster_drawn(vectors: Array, table: Calibration, far: float) -> dict[str, Any]:
     """Time and memory of clustering; the memory is that beyond what the vectors take."""
     faces = as_faces(vectors)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, start = time.perf_counter(), time.process_time()
-    answer = cluster(faces, table)
+    answer = cluster(faces, table, far)
     result = {
         "name": f"cluster {len(faces):,} drawn",
         "groups": len(answer.people),
@@ -206,11 +238,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="one folder per person")
     parser.add_argument("--pack", default="compact")
     parser.add_argument("--keep", type=Path, help="keep the vectors in this .npz for the next run")
-    parser.add_argument("--far", type=float, nargs="*", default=[0.15])
+    parser.add_argument("--far", type=float, nargs="*", default=[0.9])
     parser.add_argument("--duplicates", type=int, default=1000, help="pictures of that table")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--pairs", type=int, help="compare so many vectors drawn beside faiss")
     parser.add_argument("--drawn", type=int, nargs="*", help="cluster so many vectors drawn")
+    parser.add_argument("--switch", type=int, nargs="*", help="all pairs beside an HNSW graph")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(arguments)
     results: list[dict[str, Any]] = []
@@ -218,12 +251,14 @@ def main(arguments: list[str] | None = None) -> None:
     table = engine.calibration
     vectors, truth = labelled(engine, args.folder, args.keep)
     if args.pairs:
-        least = float(table.similarity(score_threshold(table, 0.15, args.pairs - 1)))
+        least = float(table.similarity(score_threshold(table, args.far[0], args.pairs - 1)))
         processors = len(os.sched_getaffinity(0))
         results += all_pairs(drawn(vectors, truth, args.pairs), least, (processors, 1))
+    for count in args.switch or ():
+        results.append(exact_and_graph(drawn(vectors, truth, count), 0.62))
     for count in args.drawn or ():
-        results.append(cluster_drawn(drawn(vectors, truth, count), table))
-    if not (args.pairs or args.drawn):
+        results.append(cluster_drawn(drawn(vectors, truth, count), table, args.far[0]))
+    if not (args.pairs or args.drawn or args.switch):
         faces = as_faces(vectors)
         half = np.isin(truth, np.unique(truth)[::2])
         for name, chosen in (("", half | True), (" half 1", half), (" half 2", ~half)):
@@ -237,17 +272,15 @@ def main(arguments: list[str] | None = None) -> None:
                 )
         pick = np.random.default_rng(0).permutation(len(faces))[: args.duplicates]
         numbers = {id(faces[i]): i for i in pick}
-        sets = folder_duplicates([faces[i] for i in pick], table, 0.001)
-        listed = [
-            truth[numbers[id(s.members[p.first])]] == truth[numbers[id(s.members[p.second])]]
-            for s in sets
-            for p in s.pairs
-        ]
         sizes = np.unique(truth[pick], return_counts=True)[1]
         true = int((sizes * (sizes - 1) // 2).sum())
-        print(f"duplicates of {len(pick):,}: {listed.count(False)} wrong, {sum(listed)} of {true}")
-        found = {"wrong": listed.count(False), "found": sum(listed), "true": true}
-        results.append({"name": "duplicates", **found})
+        some = [faces[i] for i in pick]
+        for far in (0.001, 0.01, 0.1):
+            sets = folder_duplicates(some, table, far)
+            results.append(listed(f"duplicates, far {far:g}", sets, numbers, truth, true))
+        for threshold in (90, 92, 94, 96):
+            sets = folder_duplicates(some, table, threshold=threshold)
+            results.append(listed(f"duplicates, score {threshold}", sets, numbers, truth, true))
         start = time.process_time()
         for name, labels in () if args.no_peers else peers(vectors):
             results.append(line(name, judge(truth, alone(labels)), time.process_time() - start))

@@ -105,6 +105,9 @@ def add_commands(commands: Commands) -> None:
         default=0.001,
         help="chance of any wrong pair (default: %(default)s)",
     )
+    duplicates.add_argument(
+        "--threshold", type=float, help="lowest score of a pair, instead of --far"
+    )
 
     cluster = commands.add("cluster", _cluster, _CLUSTER, MODELS)
     cluster.add_argument("folder", metavar="DIR", type=Path, help="folder of pictures")
@@ -114,7 +117,7 @@ def add_commands(commands: Commands) -> None:
     cluster.add_argument(
         "--far",
         type=float,
-        default=0.15,
+        default=0.9,
         help="chance that a face matches a stranger's (default: %(default)s)",
     )
     for command in (duplicates, cluster):
@@ -233,6 +236,7 @@ def _duplicates(args: argparse.Namespace) -> Answer:
             records = gallery.duplicates(
                 args.group,
                 args.far,
+                threshold=args.threshold,
                 different_users=args.different_users,
                 progress=sys.stderr.isatty(),
             )
@@ -242,7 +246,13 @@ def _duplicates(args: argparse.Namespace) -> Answer:
 
     engine = engine_of(args)
     faces, refused = _read(args, engine, args.folder)
-    sets = folder_duplicates(faces, engine.calibration, args.far, progress=sys.stderr.isatty())
+    sets = folder_duplicates(
+        faces,
+        engine.calibration,
+        args.far,
+        threshold=args.threshold,
+        progress=sys.stderr.isatty(),
+    )
     return _sets(sets, found_fields, lambda face: str(face.path), refused)
 
 

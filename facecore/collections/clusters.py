@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.collections.faces import FoundFace
+from facecore.gallery.neighbours import near_pairs
 from facecore.gallery.thresholds import check_far, score_threshold
 from facecore.matching.calibration import Calibration
 from facecore.matching.grouping import average_linkage, by_label
-from facecore.matching.pairs import Pairs, pairs_above
+from facecore.matching.pairs import Pairs
 
 __all__ = ["Clusters", "Doubt", "Person", "cluster"]
 
@@ -80,7 +81,7 @@ class Clusters:
 def cluster(
     faces: Sequence[FoundFace],
     table: Calibration,
-    far: float = 0.15,
+    far: float = 0.9,
     *,
     known: Mapping[str, Sequence[FoundFace]] | None = None,
     progress: bool = False,
@@ -97,9 +98,10 @@ def cluster(
         From `read_folder`.
     table : Calibration
         Calibration of the engine that embedded the faces.
-    far : float, default 0.15
+    far : float, default 0.9
         Probability that a face matches any stranger's face in the collection.  Fewer groups are
         joined wrongly, because their mean decides; docs/collections.md lists measured rates.
+        The threshold is never below that of one comparison at a rate of 0.1 %.
     known : mapping of str to faces, optional
         Named people.  A group gets the name of the most similar known person if their mean
         similarity reaches the threshold; the known faces are not part of the result.
@@ -116,11 +118,12 @@ def cluster(
     check_far(far)
     old = [] if known is None else [face for some in known.values() for face in some]
     threshold = score_threshold(table, far, max(1, len(faces) + len(old) - 1))
+    threshold = max(threshold, table.threshold())  # few faces: not lower than for a single pair
     if not faces:
         return Clusters((), (), threshold)
     least = float(table.similarity(threshold))
     vectors = np.stack([face.vector for face in faces])
-    pairs = pairs_above(vectors, least, progress=progress)
+    pairs = near_pairs(vectors, least, progress=progress)
     groups = average_linkage(vectors, pairs, least)
     sums = np.zeros_like(vectors)
     np.add.at(sums, groups, vectors)

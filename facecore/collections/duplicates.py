@@ -14,7 +14,12 @@ __all__ = ["folder_duplicates"]
 
 
 def folder_duplicates(
-    faces: Sequence[FoundFace], table: Calibration, far: float = 0.001, *, progress: bool = False
+    faces: Sequence[FoundFace],
+    table: Calibration,
+    far: float = 0.001,
+    *,
+    threshold: float | None = None,
+    progress: bool = False,
 ) -> list[DuplicateSet[FoundFace]]:
     """Find faces of the same person in different pictures.
 
@@ -26,16 +31,20 @@ def folder_duplicates(
         Calibration of the engine that embedded the faces.
     far : float, default 0.001
         Probability that any pair of different people in the collection passes.
+    threshold : float, optional
+        Lowest score of a pair, 0..100, instead of the one that follows from `far`.
     progress : bool, default False
         Show a progress bar on standard error.
 
     Raises
     ------
     InvalidParameter
-        The rate for one pair is lower than the calibration supports.
+        An argument is invalid, or the rate for one pair is lower than the calibration supports.
     """
     if not faces:
         return []
     vectors = np.stack([face.vector for face in faces])
     apart = [[face.path for face in faces]]
-    return duplicate_sets(faces, vectors, table, far, apart=apart, progress=progress)
+    return duplicate_sets(
+        faces, vectors, table, far, threshold=threshold, apart=apart, progress=progress
+    )

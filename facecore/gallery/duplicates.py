@@ -9,10 +9,12 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from facecore.gallery.thresholds import score_threshold
+from facecore.gallery.neighbours import near_pairs
+from facecore.gallery.records import check_number
+from facecore.gallery.thresholds import check_far, score_threshold
 from facecore.matching.calibration import Calibration
 from facecore.matching.grouping import connected
-from facecore.matching.pairs import Pairs, pairs_above
+from facecore.matching.pairs import Pairs
 
 __all__ = ["DuplicatePair", "DuplicateSet", "duplicate_sets"]
 
@@ -61,6 +63,7 @@ def duplicate_sets(
     table: Calibration,
     far: float,
     *,
+    threshold: float | None = None,
     apart: Sequence[Sequence[Hashable]] = (),
     progress: bool = False,
 ) -> list[DuplicateSet[T]]:
@@ -76,6 +79,8 @@ def duplicate_sets(
     far : float
         Probability, above 0 and below 1, that any pair of different people passes, over all pairs
         together; the threshold follows from it and the number of pairs.
+    threshold : float, optional
+        Lowest score of a pair, 0..100, instead of the one that follows from `far`.
     apart : sequence of sequences, N, optional
         Labels of the faces: two faces with an equal label are not compared, such as those of one
         picture.
@@ -90,8 +95,11 @@ def duplicate_sets(
     Raises
     ------
     InvalidParameter
-        The rate for one pair is lower than the calibration supports.
+        An argument is invalid, or the rate for one pair is lower than the calibration supports.
     """
+    check_far(far)
+    if threshold is not None:
+        check_number(threshold, "threshold", 0, 100)
     count = len(members)
     labels = [_numbers(some) for some in apart]
     comparisons = count * (count - 1) // 2
@@ -101,8 +109,8 @@ def duplicate_sets(
         comparisons += (-1) ** len(chosen) * int((same * (same - 1) // 2).sum())
     if not comparisons:
         return []
-    least = score_threshold(table, far, comparisons)
-    found = pairs_above(vectors, float(table.similarity(least)), progress=progress)
+    least = score_threshold(table, far, comparisons) if threshold is None else threshold
+    found = near_pairs(vectors, float(table.similarity(least)), progress=progress)
     for label in labels:
         kept = label[found.first] != label[found.second]
         found = Pairs(found.first[kept], found.second[kept], found.similarity[kept])

@@ -564,6 +564,7 @@ class Gallery:
         groups: str | Sequence[str],
         far: float = 0.001,
         *,
+        threshold: float | None = None,
         different_users: bool = False,
         progress: bool = False,
     ) -> list[DuplicateSet[FaceRecord]]:
@@ -576,6 +577,8 @@ class Gallery:
         far : float, default 0.001
             Probability, above 0 and below 1, of finding any pair of different people, over all
             pairs together.
+        threshold : float, optional
+            Lowest score of a pair, 0..100, instead of the one that follows from `far`.
         different_users : bool, default False
             Skip pairs of faces of one user.
         progress : bool, default False
@@ -587,7 +590,6 @@ class Gallery:
         InvalidParameter
             An argument is invalid, or the rate per pair is below the calibration's range.
         """
-        check_far(far)
         names = _group_names(groups)
         records, templates = self._stored(*map(Filter, names))
         labels: list[list[str]] = []
@@ -600,6 +602,7 @@ class Gallery:
             templates,
             self.engine.calibration,
             far,
+            threshold=threshold,
             apart=labels,
             progress=progress,
         )

@@ -61,6 +61,9 @@ def check_far(far: object) -> None:
 def score_threshold(table: Calibration, far: float, comparisons: int) -> float:
     """Minimum score of a match at which the share `far` of strangers matches anyone.
 
+    For all pairs of a collection, `comparisons` is their number, and `far` the probability that
+    any pair of different people passes.
+
     Raises
     ------
     InvalidParameter
@@ -74,6 +77,6 @@ def score_threshold(table: Calibration, far: float, comparisons: int) -> float:
         return table.threshold(rate)
     except InvalidParameter as error:
         raise InvalidParameter(
-            f"far {far:g} over {comparisons:,} faces is {rate:.2g} per comparison: {error.message}",
-            "search fewer groups, allow a higher far, or give a threshold",
+            f"far {far:g} over {comparisons:,} comparisons is {rate:.2g} for each: {error.message}",
+            "give a threshold, allow a higher far, or compare fewer faces",
         ) from error

@@ -33,7 +33,7 @@ from facecore.errors import InvalidParameter
 from facecore.matching.scanning import afford_numpy, kernel
 from facecore.matching.similarity import NORM_TOLERANCE, cosine
 
-__all__ = ["MAX_PAIRS", "Pairs", "iterate_pairs", "pairs_above"]
+__all__ = ["MAX_PAIRS", "Pairs", "iterate_pairs", "pairs_above", "too_many_pairs"]
 
 MAX_PAIRS = 100_000_000  # 1.6 GB
 
@@ -93,15 +93,20 @@ def pairs_above(vectors: NDArray[np.float32], least: float, *, progress: bool = 
             bar.update(done - bar.n)
             count += len(part)
             if count > MAX_PAIRS:
-                raise InvalidParameter(
-                    f"more than {MAX_PAIRS:,} pairs have a similarity of {least:.3f} or more",
-                    "use a lower far, or fewer pictures of one person",
-                )
+                raise too_many_pairs(least)
             parts.append(part)
     return Pairs(
         np.concatenate([part.first for part in parts]),
         np.concatenate([part.second for part in parts]),
         np.concatenate([part.similarity for part in parts]),
+    )
+
+
+def too_many_pairs(least: float) -> InvalidParameter:
+    """Make the error of `pairs_above`."""
+    return InvalidParameter(
+        f"more than {MAX_PAIRS:,} pairs have a similarity of {least:.3f} or more",
+        "use a lower far, or fewer pictures of one person",
     )
 
 

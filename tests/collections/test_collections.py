@@ -140,6 +140,14 @@ def test_duplicates_are_faces_on_different_pictures(compact: FaceEngine, folder:
     (one,) = folder_duplicates(faces, compact.calibration, 0.01)
     assert names(one.members) == ["a.png", "b.png", "both.png"]
     assert one.pairs[0].score == max(pair.score for pair in one.pairs)
+    score = one.pairs[0].score
+    assert folder_duplicates(faces, compact.calibration, threshold=score - 0.01)
+    assert not folder_duplicates(faces, compact.calibration, threshold=score + 0.01)
+    with pytest.raises(InvalidParameter, match="threshold"):
+        folder_duplicates(faces, compact.calibration, threshold=101)
+    with pytest.raises(InvalidParameter, match="comparisons") as raised:
+        folder_duplicates(faces, compact.calibration, 1e-12)
+    assert "threshold" in (raised.value.hint or "")
     alone = [face for face in faces if face.path.name == "both.png"]
     assert folder_duplicates(alone, compact.calibration) == []
     assert folder_duplicates([], compact.calibration) == []
