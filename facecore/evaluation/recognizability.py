@@ -289,6 +289,8 @@ def measure_vectors(
     # is spoiled and still readable is no example of either.
     used = ~spoiled.held_out & (original | lost)
     weights = _fit_all(vectors, seen, original, used)
+    judged = spoiled.held_out & (original | lost)
+    weights = _tempered(weights, np.hstack([vectors, seen])[judged], original[judged])
     scores = recognizability(np.hstack([vectors, seen]), weights)
     ordinary = scores[original & spoiled.held_out]
     limit = round(float(np.clip(np.quantile(ordinary, REFUSED), 0.1, 99.9)), 2)
@@ -315,6 +317,27 @@ def _fit_all(
     first, bias, last, offset = fit(inputs[used], readable[used])
     first = (first / scale[:, None]).astype(np.float32)
     return first, (bias - centre @ first).astype(np.float32), last, offset
+
+
+def _tempered(
+    weights: Weights, inputs: NDArray[np.float32], readable: NDArray[np.bool_]
+) -> Weights:
+    """Weights whose answers are as sure as they are right on faces that they were not fitted on.
+
+    Temperature scaling (Guo et al. 2017, arXiv:1706.04599), both classes weighing the same.
+    """
+    from scipy.optimize import minimize_scalar
+
+    first, bias, last, offset = weights
+    answer = (np.maximum(inputs @ first + bias, 0) @ last + offset).astype(np.float64)
+    margin = np.where(readable, answer, -answer)
+
+    def loss(log_temperature: float) -> float:
+        costs = np.logaddexp(0, -margin * np.exp(-log_temperature))
+        return float(costs[readable].mean() + costs[~readable].mean())
+
+    cooler = np.float32(np.exp(-minimize_scalar(loss, bounds=(-2, 4), method="bounded").x))
+    return first, bias, last * cooler, offset * cooler
 
 
 def without_section(lines: Iterable[str]) -> list[str]:
