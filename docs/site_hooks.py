@@ -28,7 +28,6 @@ OUTSIDE = {
     "benchmarks/growth.png": "growth.png",
     "weights/README.md": "models.md",
     "weights/training/README.md": "training.md",
-    "weights/training/curve.png": "curve.png",
     "weights/training/curve2.png": "curve2.png",
 }
 SOURCES = {site: repository for repository, site in OUTSIDE.items()}

@@ -286,7 +286,8 @@ def find_turned(detector: Detector, picture: Picture, found: Sequence[Face] = ()
         return list(found)
     rolls, certainty = estimate_rolls([picture] * len(best), [face.box for face in best])
     agree = (np.abs((rolls - roll + 180) % 360 - 180) < 60) & (certainty >= CERTAIN)
-    sure = detector.upright_confidence or 1.0
+    upright = detector.upright_confidence
+    sure = upright - (0.0 if found else DOUBT) if upright else 1.0
     kept = [f for f, true in zip(best, agree, strict=True) if true or f.confidence > sure]
     return kept or list(found)
 

@@ -92,3 +92,70 @@ def test_faces_that_do_not_count_are_not_asked() -> None:
     assert not (targets[:, 0] > 0).any()
     assert (targets[:, 0] == -1).sum() > 60
     assert not assignment.targets_of(rows[:0]).any()
+
+
+def answers(rows: Array, logit: float) -> Array:
+    """A teacher's answers that show every face of `rows` with a probability of `logit`."""
+    said = np.zeros((assignment.CELLS, 16), np.float32)
+    said[:, :2] = -9.0
+    targets = assignment.targets_of(rows)
+    here = targets[:, 0] > 0
+    said[here, :2], said[here, 2:] = logit, targets[here, 2:]
+    return said
+
+
+def asked_of(said: Array, rows: Array) -> dict[str, Array]:
+    """The `Targets` of one scene, without the axis of the batch."""
+    wanted = assignment.targets(said[None], [rows.astype(np.float32)])
+    return {name: value[0] for name, value in vars(wanted).items()}
+
+
+def test_what_teacher_and_label_both_see_keeps_its_probability_and_takes_the_label() -> None:
+    rows = label(128, 128, 60, 80)[None].astype(np.float32)
+    moved = rows.copy()
+    moved[0, 1:] += 5.0
+    wanted = asked_of(answers(moved, 1.0), rows)
+    here = wanted["face"] > 0
+    assert here.sum() > 3
+    np.testing.assert_allclose(wanted["odds"][here], 1 / (1 + np.exp(-1)), atol=1e-5)
+    heads = np.column_stack([here, wanted["scale"][:, 0], wanted["place"]])
+    for found in decoded(heads)[0].reshape(-1, 14):
+        np.testing.assert_allclose(found, rows[0, 1:], atol=0.05)
+
+
+def test_what_only_the_teacher_sees_is_no_face() -> None:
+    rows = label(128, 128, 60, 80)[None].astype(np.float32)
+    wanted = asked_of(answers(rows, 2.0), rows[:0])
+    assert (wanted["odds"] < 0.01).all()
+    assert not wanted["face"].any()
+    assert (wanted["notice"] > 0.8).sum() > 3  # and it is not to be overlooked
+    assert wanted["asked"].all()
+
+
+def test_what_only_the_label_sees_is_a_face() -> None:
+    rows = label(128, 128, 60, 80)[None].astype(np.float32)
+    rows[0, 5:] = np.nan  # labelled by eye
+    wanted = asked_of(answers(rows[:0], 0.0), rows)
+    here = wanted["face"] > 0
+    assert here.sum() > 3
+    assert (wanted["odds"][here] == np.float32(assignment.SURE)).all()
+    assert not wanted["scale"][here, 4:].any()
+    assert (wanted["scale"][here, :4] > 0).all()
+    assert all(np.isfinite(value).all() for value in wanted.values())
+
+
+def test_what_does_not_count_is_not_asked_even_where_the_teacher_sees_it() -> None:
+    rows = label(128, 128, 60, 80)[None].astype(np.float32)
+    rows[0, 0] = assignment.IGNORED
+    shown = rows.copy()
+    shown[0, 0] = assignment.FACE
+    wanted = asked_of(answers(shown, 2.0), rows)
+    assert not wanted["asked"][answers(shown, 2.0)[:, 0] > 0].any()
+    assert wanted["asked"].sum() > 500
+
+
+def test_without_labels_the_teacher_is_right() -> None:
+    rows = label(128, 128, 60, 80)[None].astype(np.float32)
+    wanted = assignment.targets(answers(rows, 2.0)[None], None)
+    assert wanted.asked.all()
+    assert (wanted.face > 0.8).sum() > 3

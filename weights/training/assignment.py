@@ -1,4 +1,4 @@
-"""What each cell of the detector's heads is to answer for a scene's labels, in YuNet's format.
+"""What each cell of the detector's heads is to answer for a scene, in YuNet's format.
 
 Labels are rows of 15 numbers: kind (`FACE`, `IGNORED`, 0 for none), box, five landmarks, which are
 NaN where they are unknown.
@@ -6,22 +6,30 @@ NaN where they are unknown.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 SIDE = 256  # pixels of a scene
 OUTPUTS = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32)]
-CELLS = sum((SIDE // stride) ** 2 for stride in (8, 16, 32))
+STRIDES = np.repeat([8, 16, 32], [(SIDE // stride) ** 2 for stride in (8, 16, 32)])
+CELLS = len(STRIDES)
 FACE, IGNORED = 1, 2
 SMALLEST = 12.0  # pixels; smaller faces are not asked for
-FRAMED = 0.12  # of the scenes, as the wide pass of a detector sees a picture
+FRAMED = 0.08  # of the scenes, as the wide pass of a detector sees a picture
+MEETS = 0.25  # intersection over union from which a teacher's answer is about a labelled face
+SEEN = 0.5  # the teacher's least score for a face that it sees
+BELIEVED = 0.1  # the teacher's least score for what it may mistake for a face
+SURE = 0.9  # probability that is asked for faces which the teacher does not see
 
 
 def placed(
     image: NDArray[np.uint8], labels: NDArray[np.float32], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The scene mirrored or not, with none to three quarter turns (half of them none).
+    """The scene mirrored or not.
 
     Now and then it is half as large in a black frame, as the wide pass shows a picture.
     """
@@ -33,15 +41,10 @@ def placed(
         rows[:, 1:] = rows[:, 1:] / 2 + SIDE // 4
         rows[(rows[:, 3:5] - rows[:, 1:3]).prod(axis=1) < SMALLEST**2, 0] = IGNORED
     if rng.random() < 0.5:
-        image = image[:, ::-1]
+        image = np.ascontiguousarray(image[:, ::-1])
         rows[:, [1, 3]] = SIDE - 1 - rows[:, [3, 1]]
         rows[:, 5::2] = SIDE - 1 - rows[:, 5::2]
         rows[:, 5:] = rows[:, 5:].reshape(-1, 5, 2)[:, [1, 0, 2, 4, 3]].reshape(-1, 10)
-    for _ in range(rng.choice(4, p=[0.5, 0.17, 0.16, 0.17])):
-        image = np.rot90(image)
-        rows = rows[:, [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13]]
-        rows[:, [2, 4]] = SIDE - 1 - rows[:, [4, 2]]
-        rows[:, 6::2] = SIDE - 1 - rows[:, 6::2]
     return image, rows
 
 
@@ -78,3 +81,105 @@ def targets_of(rows: NDArray[np.float32]) -> NDArray[np.float32]:
             part[here, 4:6] = np.log(sides / stride)
             part[here, 6:] = row[5:] / stride - np.tile(grid[here], 5)
     return answer
+
+
+@dataclass
+class Targets:
+    """What a batch of N scenes asks of each cell; float32.
+
+    Attributes
+    ----------
+    asked : ndarray, shape (N, CELLS)
+        1, or 0 where any answer is right.
+    odds : ndarray, shape (N, CELLS, 2)
+        Probabilities of class and objectness.
+    notice : ndarray, shape (N, CELLS)
+        0..1, how much the probabilities matter: the score that is asked, or the teacher's.
+    face : ndarray, shape (N, CELLS)
+        0..1, how much box and landmarks matter.
+    place : ndarray, shape (N, CELLS, 14)
+        Box and landmarks.
+    scale : ndarray, shape (N, CELLS, 14)
+        What makes errors of `place` relative to the face's size; 0 for unknown landmarks.
+    """
+
+    asked: NDArray[np.float32]
+    odds: NDArray[np.float32]
+    notice: NDArray[np.float32]
+    face: NDArray[np.float32]
+    place: NDArray[np.float32]
+    scale: NDArray[np.float32]
+
+
+def _grid() -> NDArray[np.float32]:
+    """Column and row of every cell, (CELLS, 2)."""
+    cells = [np.mgrid[: SIDE // stride, : SIDE // stride] for stride in (8, 16, 32)]
+    pairs = [cell[::-1].reshape(2, -1).T for cell in cells]
+    return np.concatenate(pairs).astype(np.float32)
+
+
+def targets(said: NDArray[np.float32], rows: Sequence[NDArray[np.float32]] | None) -> Targets:
+    """The teacher's answers where the labels agree with them, and the labels elsewhere.
+
+    Parameters
+    ----------
+    said : ndarray, shape (N, CELLS, 16)
+        The teacher's answers: logits of class and objectness, four box and ten landmark numbers.
+    rows : sequence of N arrays, or None
+        The labels; None takes every answer of the teacher as right.
+    """
+    odds = 1 / (1 + np.exp(-said[..., :2].clip(-30, 30)))
+    score = np.sqrt(odds.prod(-1))
+    place = said[..., 2:].copy()
+    place[..., 2:4] = place[..., 2:4].clip(-6, 6)
+    size = np.exp((place[..., 2] + place[..., 3]) / 2)  # in strides
+    scale = np.broadcast_to(4 / size.clip(1)[..., None], place.shape)
+    wanted = Targets(
+        np.ones_like(score),
+        odds,
+        score.copy(),
+        np.where(score > 0.3, score, 0),
+        place,
+        scale.copy(),
+    )
+    for k, labels in enumerate(rows if rows is not None else ()):
+        _correct(wanted, k, labels)
+    return wanted
+
+
+def _correct(wanted: Targets, k: int, rows: NDArray[np.float32]) -> None:
+    """Let the labels decide on scene `k`, where `wanted` holds the teacher's answers."""
+    grid, stride = _grid(), STRIDES[:, None].astype(np.float32)
+    score, place = wanted.notice[k], wanted.place[k]
+    middle, half = (place[:, :2] + grid) * stride, np.exp(place[:, 2:4]) * stride / 2
+    low = np.maximum((middle - half)[:, None], rows[:, 1:3])
+    high = np.minimum((middle + half)[:, None], rows[:, 3:5])
+    shared = np.maximum(high - low, 0).prod(-1)
+    own = 4 * half.prod(-1)[:, None]
+    meets = shared / (own + (rows[:, 3:5] - rows[:, 1:3]).prod(-1) - shared)
+    meets, faces = meets * (rows[:, 0] == FACE), rows[:, 0] == FACE
+    seen = (faces & ((meets >= MEETS) & (score >= SEEN)[:, None])).any(axis=0)
+    agrees = (meets * seen).max(axis=1, initial=0) >= MEETS
+    aside = ((shared / own)[:, rows[:, 0] == IGNORED].max(axis=1, initial=0) > 0.4) & ~agrees
+    told = targets_of(rows[~seen])
+    # What the teacher does not see, and what it sees and is not there.
+    other = (told[:, 0] > 0) & ~(agrees & (score > 0.3))
+    wanted.asked[k] = np.where((aside | (told[:, 0] < 0)) & ~agrees & ~other, 0, 1)
+    false = ~agrees & (score > BELIEVED)
+    wanted.odds[k] = np.where(other[:, None], SURE, wanted.odds[k] * ~false[:, None])
+    wanted.notice[k] = np.where(other, 1, score)
+    wanted.face[k] = np.where(other, 1, wanted.face[k] * agrees) * wanted.asked[k]
+    place[other] = np.nan_to_num(told[other, 2:])
+    scale = 4 / told[other, 1].clip(1)[:, None] * np.isfinite(told[other, 2:])
+    wanted.scale[k][other] = scale
+    if not seen.any():
+        return
+    # What it sees: its probabilities, with the label's box and landmarks.
+    row = rows[(meets * seen).argmax(axis=1)]
+    centre, sides = (row[:, 1:3] + row[:, 3:5]) / 2, row[:, 3:5] - row[:, 1:3]
+    labelled = np.concatenate(
+        [centre / stride - grid, np.log(sides.clip(1) / stride), row[:, 5:] / stride], axis=1
+    )
+    labelled[:, 4:] -= np.tile(grid, 5)
+    right = (agrees & ~other)[:, None] & np.isfinite(labelled)
+    place[right] = labelled[right]

@@ -1,6 +1,6 @@
-"""Plot training logs: one panel for the detector's rounds, one for each of the embedder's.
+"""Plot training logs of the embedder, one panel a run.
 
-python weights/training/curve.py --detector RUN [RUN ...] --embedder RUN --out curve.png
+python weights/training/curve.py --embedder RUN [RUN ...] --out curve2.png
 """
 
 from __future__ import annotations
@@ -21,36 +21,16 @@ def read(run: Path) -> dict[int, dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--detector", type=Path, nargs="+", default=[])
-    parser.add_argument("--embedder", type=Path, nargs="*", default=[])
+    parser.add_argument("--embedder", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    panels = [*([None] if args.detector else []), *args.embedder]
+    count = len(args.embedder)
     figure, all_axes = plt.subplots(
-        1, len(panels), figsize=(5.5 * len(panels), 4), layout="constrained", squeeze=False
+        1, count, figsize=(5.5 * count, 4), layout="constrained", squeeze=False
     )
-    for axes, run in zip(all_axes[0], panels, strict=True):
-        if run is None:
-            plot_detector(axes, args.detector)
-        else:
-            plot_embedder(axes, run)
+    for axes, run in zip(all_axes[0], args.embedder, strict=True):
+        plot_embedder(axes, run)
     figure.savefig(args.out, dpi=110)
-
-
-def plot_detector(axes: Axes, runs: list[Path]) -> None:
-    before = 0.0
-    for run in runs:
-        records = [record for _, record in sorted(read(run).items())]
-        seen = [(before + record["images"]) / 1000 for record in records]
-        for name, colour in (("held_box", "C0"), ("held_points", "C1")):
-            label = {"held_box": "boxes", "held_points": "landmarks"}[name] if not before else None
-            axes.plot(seen, [record[name] for record in records], colour, label=label)
-        before += records[-1]["images"]
-    axes.set(
-        title="Detector", xlabel="thousand scenes seen", ylabel="smooth L1, held-out scenes",
-        yscale="log",
-    )  # fmt: skip
-    axes.legend()
 
 
 def plot_embedder(axes: Axes, run: Path) -> None:

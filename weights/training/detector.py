@@ -1,84 +1,129 @@
-"""Step 2 of the detector: a dense network learns the labels of scenes.py, in YuNet's format.
+"""Step 2 of the detector: a student of YuNet-n's structure learns its maps, then better answers.
 
-The network answers in YuNet's own format, so one decoder serves both.  For each face, the cells
-near its middle at the stride of its size are to say so; cells around these, and those of faces
-that do not count, are not asked; all others are to say no.  Boxes and landmarks are learnt with a
-smooth L1 loss relative to the face's size.  Scenes are mirrored and given whole quarter turns when
-they are read, so that every roll occurs.
+The student begins with random weights and answers in YuNet's format, so one decoder serves both.
+It has YuNet's units of a pointwise and a depthwise convolution (Wu et al. 2023,
+doi:10.1007/s11633-023-1423-y), one head per stride where YuNet has four, and with the time which
+that saves two residual blocks more.
 
-    python weights/training/detector.py --scenes DIR --out RUN \\
-        --begin-with weights/compact/detector.onnx
-    python weights/training/detector.py --out RUN --export detector.onnx
+In the first stage, ``parts``, each unit learns alone, fed by the teacher's map before it, to give
+the teacher's map after it (blockwise distillation, Li et al. 2020, arXiv:1911.13053).  Then the
+chain learns as a whole: the teacher's answers where the labels of scenes.py agree with them, and
+the labels elsewhere (`assignment.targets`).
+
+    python detector.py --scenes DIR [DIR ...] --out PARTS --stage parts --images N --decay N
+    python detector.py --scenes DIR [DIR ...] --out RUN --begin-with PARTS
+    python detector.py --out RUN --export detector.onnx
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import cv2
 import numpy as np
 import onnx
 import torch
-from assignment import FACE, OUTPUTS, placed, targets_of
+from assignment import OUTPUTS, SIDE, Targets, placed, targets
+from data import data_root
+from embedder import Depthwise
 from numpy.typing import NDArray
-from onnx import numpy_helper
-from onnxfile import load_widened, save_half
+from onnxfile import save_half
+from teacher import YuNet
 from torch import Tensor, nn
 from torch.nn import functional
 
+CHANNELS = [16, 16, *[64] * 15]  # of the units, in the order of YuNet's graph
+MATCHED = (6, 8, 10, 14, 15, 16)  # units whose maps the chain is held to: one a stage
+RANGE = 64.0  # grey levels per unit of the student's input
 
-def unit(inner: int, outer: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inner, outer, 3, stride, 1), nn.ReLU(inplace=True))
+
+class Unit(nn.Module):
+    """Pointwise and depthwise convolution and batch norm; no activation."""
+
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.pointwise = nn.Conv2d(inner, outer, 1)
+        self.depthwise = Depthwise(outer, 1)
+        self.norm = nn.BatchNorm2d(outer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.depthwise(self.pointwise(x)))
+        return y
 
 
 class Residual(nn.Module):
-    """Two convolutions; begins as the identity, so that a trained network may get one more."""
+    """Begins as the identity, so that a chain of taught parts may have one more."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, wide: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(unit(channels, channels), nn.Conv2d(channels, channels, 3, 1, 1))
-        nn.init.zeros_(self.body[1].weight)
-        nn.init.zeros_(self.body[1].bias)
+        self.unit, self.last = Unit(channels, wide), nn.Conv2d(wide, channels, 1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(x + self.body(x))
+        return functional.relu(x + self.last(functional.relu(self.unit(x))))
 
 
 class Detector(nn.Module):
-    """BGR 0..255 -> cls, obj (after sigmoid), bbox and kps for the strides 8, 16 and 32.
-
-    There is no batch norm: the network goes on from exported weights, in which it was folded.
-    """
+    """BGR 0..255 -> per cell two logits, four box and ten landmark numbers, strides 8, 16, 32."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stage8 = nn.Sequential(unit(3, 16, 2), unit(16, 24, 2), unit(24, 32, 2), Residual(32))
-        self.stage16 = nn.Sequential(unit(32, 48, 2), Residual(48), Residual(48))
-        self.stage32 = nn.Sequential(unit(48, 64, 2), Residual(64), Residual(64))
-        # Top-down path (Lin et al. 2017, doi:10.1109/CVPR.2017.106).
-        self.lateral = nn.ModuleList(nn.Conv2d(c, 32, 1) for c in (32, 48, 64))
-        self.heads = nn.ModuleList(
-            nn.Sequential(unit(32, 32), nn.Conv2d(32, 16, 1)) for _ in range(3)
+        self.scale = 1 / RANGE
+        self.stem = nn.Conv2d(3, 16, 3, 2, 1)
+        self.units = nn.ModuleList(
+            Unit(a, b) for a, b in zip([16, *CHANNELS[:-1]], CHANNELS, strict=True)
         )
-        for head in self.heads:  # faces are rare: begin with a low probability
-            nn.init.constant_(head[1].bias[:1], -4.0)
+        self.extra = nn.ModuleList([Residual(64, 64), Residual(64, 128)])
+        self.heads = nn.ModuleList(Unit(64, 16) for _ in range(3))
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Per stride (N, cells, 16): two logits, four box and ten landmark numbers."""
-        c8 = self.stage8((x - 127.5) / 64)
-        c16 = self.stage16(c8)
-        c32 = self.stage32(c16)
-        p32 = self.lateral[2](c32)
-        p16 = self.lateral[1](c16) + functional.interpolate(p32, scale_factor=2.0)
-        p8 = self.lateral[0](c8) + functional.interpolate(p16, scale_factor=2.0)
-        answers = [head(p) for head, p in zip(self.heads, (p8, p16, p32), strict=True)]
-        return [a.flatten(2).transpose(1, 2) for a in answers]
+    def chain(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """What the three heads see, and the units' maps before their activation."""
+        maps: list[Tensor] = []
+
+        def on(x: Tensor, count: int = 1) -> Tensor:
+            for _ in range(count):
+                maps.append(self.units[len(maps)](x))
+                x = functional.relu(maps[-1])
+            return x
+
+        def half(x: Tensor) -> Tensor:
+            return functional.max_pool2d(x, 2)
+
+        def twice(x: Tensor) -> Tensor:
+            return functional.interpolate(x, scale_factor=2.0)
+
+        c4 = on(half(on(functional.relu(self.stem(x * self.scale)))), 4)
+        c8 = on(half(c4), 2)
+        c16 = self.extra[0](on(half(c8), 2))
+        c32 = self.extra[1](on(half(c16), 2))
+        # Top-down path (Lin et al. 2017, doi:10.1109/CVPR.2017.106).
+        p32 = on(c32)
+        p16 = on(c16 + twice(p32))
+        p8 = on(c8 + twice(p16))
+        return [on(p) for p in (p8, p16, p32)], maps
+
+    def answers(self, shown: Sequence[Tensor]) -> list[Tensor]:
+        """Per stride (N, cells, 16)."""
+        return [
+            head(p).flatten(2).transpose(1, 2) for head, p in zip(self.heads, shown, strict=True)
+        ]
+
+    def train(self, mode: bool = True, *, norms: bool = False) -> Detector:
+        """Batch norm uses and learns a batch's statistics with `norms` only."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.train(mode and norms)
+        return self
 
 
 class Deployed(nn.Module):
@@ -86,10 +131,13 @@ class Deployed(nn.Module):
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
-        self.detector = detector
+        self.detector = copy.deepcopy(detector).eval()
+        with torch.no_grad():
+            self.detector.stem.weight.mul_(self.detector.scale)
+        self.detector.scale = 1
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        answers = self.detector(x)
+        answers = self.detector.answers(self.detector.chain(x)[0])
         parts = [(0, 1), (1, 2), (2, 6), (6, 16)]
         return tuple(
             a[..., start:end].sigmoid() if end <= 2 else a[..., start:end]
@@ -100,13 +148,13 @@ class Deployed(nn.Module):
 
 def degrade(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Light, colour, blur, noise and JPEG; geometry is the scene's own."""
-    if rng.random() < 0.6:
-        gamma, contrast = np.exp(rng.normal(0, (0.35, 0.25)))
-        ramp = (np.arange(256) / 255) ** gamma * contrast + rng.normal(0, 0.08)
+    if rng.random() < 0.5:
+        gamma, contrast = np.exp(rng.normal(0, (0.3, 0.2)))
+        ramp = (np.arange(256) / 255) ** gamma * contrast + rng.normal(0, 0.06)
         image = cv2.LUT(image, np.clip(ramp * 255, 0, 255).astype(np.uint8))
-    if rng.random() < 0.15:
+    if rng.random() < 0.12:
         image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    if rng.random() < 0.15:
+    if rng.random() < 0.12:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.5))
     if rng.random() < 0.2:
         quality = int(rng.integers(20, 80))
@@ -115,166 +163,188 @@ def degrade(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
     return np.asarray(image, np.uint8)
 
 
-Batch = tuple[NDArray[np.uint8], NDArray[np.float32]]
+Batch = tuple[NDArray[np.uint8], list[NDArray[np.float32]]]
 
 
-def batch_of(
-    images: NDArray[np.uint8], labels: NDArray[np.float32], rng: np.random.Generator
-) -> Batch:
-    drawn = [placed(degrade(a, rng), b, rng) for a, b in zip(images, labels, strict=True)]
-    return np.stack([image for image, _ in drawn]), np.stack([targets_of(r) for _, r in drawn])
-
-
-def batches(folder: Path, size: int, seed: int, skip: int) -> Iterator[Batch]:
-    """Endless random batches of what scenes.py has written so far, but for the first 256.
-
-    Scenes without a face come twice as often as they were drawn, and those with a face that the
-    teacher did not see half as often again.
-    """
-    images = np.load(folder / "images.npy", mmap_mode="r")
-    labels = np.load(folder / "labels.npy", mmap_mode="r")
-    box: queue.Queue[Batch] = queue.Queue(maxsize=6)
+def batches(folders: Sequence[Path], size: int, seed: int, skip: int) -> Iterator[Batch]:
+    """Endless random batches of what scenes.py has written so far, as much of each folder."""
+    box: queue.Queue[Batch | Exception] = queue.Queue(maxsize=6)
+    scenes = [
+        [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels")]
+        for folder in folders
+    ]
 
     def fill() -> None:
-        share = np.empty(0)
         for at in range(skip, 10**9):
             rng = np.random.default_rng([seed, at])
-            count = int((folder / "done").read_text())
-            if count != len(share):
-                kinds = labels[:count, :, 0]
-                unseen = ((kinds == FACE) & np.isnan(labels[:count, :, 5])).any(axis=1)
-                share = np.where((kinds == 0).all(axis=1), 2.0, np.where(unseen, 1.5, 1.0))
-                share[:256] = 0
-            rows = np.sort(rng.choice(count, size, replace=False, p=share / share.sum()))
-            box.put(batch_of(images[rows], labels[rows], rng))
+            drawn = []
+            for k in rng.integers(len(folders), size=size):
+                images, labels = scenes[k]
+                row = rng.integers(int((folders[k] / "done").read_text()))
+                drawn.append(placed(degrade(images[row], rng), labels[row], rng))
+            box.put((np.stack([image for image, _ in drawn]), [rows for _, rows in drawn]))
 
-    threading.Thread(target=fill, daemon=True).start()
+    def work() -> None:
+        try:
+            fill()
+        except Exception as error:
+            box.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
     while True:
-        yield box.get()
+        batch = box.get()
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
 
 
-def losses(answers: list[Tensor], target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy of the probabilities, smooth L1 of boxes and of landmarks."""
-    answer = torch.cat(answers, dim=1).float()
-    asked, face = (target[..., 0] >= 0).float(), (target[..., 0] > 0).float()
-    mass = face.sum() + 1
-    entropy = functional.binary_cross_entropy_with_logits
-    # Cells without a face are many and easy: they weigh a tenth, unless the network sees one.
-    believed = (answer[..., 0].sigmoid() * answer[..., 1].sigmoid()).sqrt().detach()
-    weight = asked * (0.1 + torch.maximum(face, believed))
-    found = (weight * entropy(answer[..., 0], face, reduction="none")).sum() / mass
-    found = found + (weight * entropy(answer[..., 1], face, reduction="none")).sum() / mass
-    known = face * target[..., 6].isfinite()
-    scale = (4 / target[..., 1].clamp(min=1))[..., None]
-    wanted = target[..., 2:].nan_to_num()
+def losses(answer: Tensor, wanted: Targets) -> tuple[Tensor, Tensor, Tensor]:
+    """Divergence of the probabilities, smooth L1 of boxes and of landmarks."""
+    answer = answer.float()
+    asked, odds, notice, face, place, scale = (
+        torch.from_numpy(getattr(wanted, field.name)) for field in fields(wanted)
+    )
+    # Cells without a face are many and easy: they weigh little, unless someone sees one.
+    believed = answer[..., :2].detach().sigmoid().prod(-1).sqrt()
+    weight = asked * (0.05 + torch.maximum(notice, believed))
+    mass = face.sum() + 2 * len(answer)  # steady in batches without a face
+    entropy = functional.binary_cross_entropy_with_logits(answer[..., :2], odds, reduction="none")
+    entropy = entropy - functional.binary_cross_entropy(odds, odds, reduction="none")
+    found = (weight[..., None] * entropy).sum() / mass
     error = functional.smooth_l1_loss(
-        answer[..., 2:] * scale, wanted * scale, beta=0.05, reduction="none"
+        answer[..., 2:] * scale, place * scale, beta=0.05, reduction="none"
     )
     box = (error[..., :4].mean(-1) * face).sum() / mass
-    points = (error[..., 4:].mean(-1) * known).sum() / (known.sum() + 1)
+    points = (error[..., 4:].mean(-1) * face).sum() / mass
     return found, box, points
 
 
-def to_input(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
+def to_input(images: NDArray[np.uint8]) -> Tensor:
+    """BGR uint8 (N, H, W, 3) -> float (N, 3, H, W), channels last."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float()
 
 
-def load_exported(path: Path) -> dict[str, Tensor]:
-    """The weights of an exported network, by the names of its convolutions.
+class Guide:
+    """The teacher's answers and maps, and how far a student is from the maps."""
 
-    ``/detector/stage8/stage8.0/stage8.0.0/Conv`` is the module ``stage8.0.0``.
-    """
-    model = load_widened(path)
-    stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    state = {}
-    for node in model.graph.node:
-        if node.op_type == "Conv":
-            parts = node.name.strip("/").split("/")[1:-1]
-            kept = [a for a, b in zip(parts, [*parts[1:], ""], strict=True) if not b.startswith(a)]
-            for kind, name in zip(("weight", "bias"), node.input[1:], strict=True):
-                state[".".join([*kept, kind])] = torch.tensor(stored[name])
-    return state
+    def __init__(self, path: Path, sample: Tensor) -> None:
+        self.teacher = YuNet(path)
+        self.ends = [self.teacher.stem, *(end for _, end in self.teacher.units)]
+        _, maps = self.teacher(sample, self.ends)
+        deviations = [maps[end].std(dim=(0, 2, 3)) for end in self.ends]
+        self.gain = [1 / d.clamp(min=0.1 * d.mean().item())[:, None, None] for d in deviations]
+        self.means = [maps[end].mean(dim=(0, 2, 3)) for end in self.ends]
 
+    @torch.no_grad()
+    def fit(self, student: Detector) -> None:
+        """Give the answers of untaught units the teacher's means and deviations."""
+        for unit, mean, gain in zip(student.units, self.means[1:], self.gain[1:], strict=True):
+            unit.norm.weight.copy_(1 / gain.ravel())
+            unit.norm.bias.copy_(mean)
 
-def begin(student: Detector, start: Path) -> None:
-    """Take over an exported network, or a run's average; blocks that it lacks stay as they are."""
-    if start.suffix == ".onnx":
-        state = load_exported(start)
-    else:
-        saved = torch.load(start / "checkpoint.pt", map_location="cpu")["average"]
-        state = {k.removeprefix("module."): v for k, v in saved.items() if k != "n_averaged"}
-    missing, unknown = student.load_state_dict(state, strict=False)
-    if unknown:
-        raise SystemExit(f"{start}: no place for {unknown}")
-    print(f"begins with {start}; new: {missing}", flush=True)
+    def parts(self, student: Detector, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The teacher's answers, those of the student's heads to its maps, the parts' error."""
+        begins = [begin for begin, _ in self.teacher.units]
+        shown = [end for _, end in self.teacher.units[-3:]]
+        answers, maps = self.teacher(x, sorted({*begins, *self.ends}))
+        guesses = [student.stem(x * student.scale)]
+        guesses += [unit(maps[begin]) for unit, begin in zip(student.units, begins, strict=True)]
+        said = student.answers([functional.relu(maps[name]) for name in shown])
+        return answers, torch.cat(said, dim=1), self.error(guesses, maps)
+
+    def chain(self, student: Detector, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same for the chain, of which only some maps are compared."""
+        answers, maps = self.teacher(x, [self.ends[k + 1] for k in MATCHED])
+        shown, guesses = student.chain(x)
+        return answers, torch.cat(student.answers(shown), dim=1), self.error([None, *guesses], maps)
+
+    def error(self, guesses: Sequence[Tensor | None], maps: dict[str, Tensor]) -> Tensor:
+        """Mean squared error of maps whose channels have a deviation of one."""
+        wrong = [
+            ((guess.float() - maps[end]) * gain).square().mean()
+            for guess, end, gain in zip(guesses, self.ends, self.gain, strict=True)
+            if guess is not None and end in maps
+        ]
+        return torch.stack(wrong)
 
 
 def train(args: argparse.Namespace) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     args.out.mkdir(parents=True, exist_ok=True)
-    student = Detector()
+    student, parts = Detector(), args.stage == "parts"
     if args.begin_with:
-        begin(student, args.begin_with)
-    student = student.to(device, memory_format=torch.channels_last)
+        saved = torch.load(args.begin_with / "checkpoint.pt", map_location="cpu")["average"]
+        student.load_state_dict(
+            {k.removeprefix("module."): v for k, v in saved.items() if k != "n_averaged"}
+        )
+    sample = np.load(args.scenes[0] / "images.npy", mmap_mode="r")[:128].copy()
+    guide = Guide(args.teacher, to_input(sample))
+    if parts:
+        guide.fit(student)
+    student = student.to(memory_format=torch.channels_last).train(norms=parts)
     average = torch.optim.swa_utils.AveragedModel(
-        student, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
-    )
-    optimizer = torch.optim.AdamW(student.parameters(), lr=args.lr, weight_decay=0.01)
+        student, use_buffers=True,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(args.average),
+    )  # fmt: skip
+    plain = [p for p in student.parameters() if p.ndim <= 1]
+    decayed = [p for p in student.parameters() if p.ndim > 1]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=args.lr, fused=True)
     steps, warmup, step = args.images // args.batch, 200, 0
     checkpoint = args.out / "checkpoint.pt"
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device)
+        state = torch.load(checkpoint)
         student.load_state_dict(state["student"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
-    held = [
-        np.load(args.scenes / f"{name}.npy", mmap_mode="r")[:256] for name in ("images", "labels")
-    ]
-    held_images, held_answers = batch_of(held[0], held[1], np.random.default_rng(0))
-    held_targets = torch.from_numpy(held_answers).to(device)
     source = batches(args.scenes, args.batch, args.seed, skip=step)
-    started, first = time.time(), step
+    started, first, told = time.time(), step, time.time()
+    mean: dict[str, float] = {}
     while step < steps:
         # Constant, then falling to nothing: the end may be put off while a run goes on.
-        falling = min(1.0, (steps - step) * args.batch / args.decay)
+        falling = min(1.0, (steps - step) / max(1, args.decay // args.batch))
         rate = args.lr * min(1.0, (step + 1) / warmup) * falling
         for group in optimizer.param_groups:
-            group["lr"] = max(rate, args.lr * 1e-3)
-        images, target = next(source)
-        with torch.autocast(device.type, torch.bfloat16):
-            answers = student(to_input(images, device).to(memory_format=torch.channels_last))
-        found, box, points = losses(answers, torch.from_numpy(target).to(device))
+            group["lr"] = rate
+        if parts and falling < 1:  # a batch's own statistics are noise, more than the parts err
+            student.train()
+        images, rows = next(source)
+        if parts:  # a unit sees little: quarters of the scenes teach it as much
+            half = SIDE // 2
+            images = np.concatenate(
+                [images[:, y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
+            )
+        x = to_input(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            said, answer, errors = guide.parts(student, x) if parts else guide.chain(student, x)
+        found, box, points = losses(answer, targets(said.numpy(), None if parts else rows))
+        loss = found + 5 * box + args.points * points + args.maps * errors.mean()
         optimizer.zero_grad(set_to_none=True)
-        (found + 5 * box + 10 * points).backward()
+        loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 5.0)
         optimizer.step()
         average.update_parameters(student)
         step += 1
-        if step % 125 == 0 or step == steps:
-            average.eval()
-            with torch.inference_mode():
-                parts = [
-                    average.module(to_input(held_images[i : i + 64], device))
-                    for i in range(0, 256, 64)
-                ]
-                joined = [torch.cat([h[k] for h in parts]) for k in range(3)]
-                check = losses(joined, held_targets)
-            record = {
-                "step": step, "images": step * args.batch, "found": found.item(), "box": box.item(),
-                "points": points.item(), "held_found": check[0].item(), "held_box": check[1].item(),
-                "held_points": check[2].item(), "lr": rate,
-                "images_per_s": (step - first) * args.batch / (time.time() - started),
-            }  # fmt: skip
+        now = {"found": found, "box": box, "points": points, "maps": errors.mean()}
+        now |= {f"map{k}": error for k, error in enumerate(errors.detach())}
+        for name, value in now.items():
+            mean[name] = 0.98 * mean.get(name, value.item()) + 0.02 * value.item()
+        if step % 250 == 0 or step == steps or time.time() - told > 60:
             state = {
                 "student": student.state_dict(), "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(), "step": step,
             }  # fmt: skip
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").replace(checkpoint)
+        if step == steps or time.time() - told > 60:
+            told = time.time()
+            record = {
+                "step": step, "images": step * args.batch, **mean, "lr": rate,
+                "images_per_s": (step - first) * args.batch / (time.time() - started),
+            }  # fmt: skip
             with (args.out / "log.jsonl").open("a") as file:
                 file.write(json.dumps(record) + "\n")
             left = (steps - step) * args.batch / record["images_per_s"] / 60
@@ -284,7 +354,7 @@ def train(args: argparse.Namespace) -> None:
 
 def export(run: Path, path: Path) -> None:
     """Write the averaged network with free batch, height and width."""
-    average = torch.optim.swa_utils.AveragedModel(Detector())
+    average = torch.optim.swa_utils.AveragedModel(Detector(), use_buffers=True)
     average.load_state_dict(torch.load(run / "checkpoint.pt", map_location="cpu")["average"])
     temporary = path.with_suffix(".float32.onnx")
     free = {0: "N", 2: "H", 3: "W"}
@@ -301,14 +371,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scenes", type=Path, help="what scenes.py wrote")
+    parser.add_argument("--scenes", type=Path, nargs="+", help="what scenes.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and log")
-    parser.add_argument("--begin-with", type=Path, help="run, or exported network, to go on from")
-    parser.add_argument("--images", type=int, default=320_000, help="images seen in all")
-    parser.add_argument("--decay", type=int, default=80_000, help="images of the falling rate")
+    parser.add_argument(
+        "--teacher", type=Path, default=data_root() / "weights/yunet/yunet_n_dynamic.onnx"
+    )
+    parser.add_argument("--stage", choices=("parts", "chain"), default="chain")
+    parser.add_argument("--begin-with", type=Path, help="run to go on from")
+    parser.add_argument("--images", type=int, default=1_000_000, help="images seen in this run")
+    parser.add_argument("--decay", type=int, default=0, help="last images: the rate falls to zero")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--average", type=float, default=0.995, help="of the weights, per step")
+    parser.add_argument("--points", type=float, default=10.0, help="weight of the landmarks")
+    parser.add_argument("--maps", type=float, default=1.0, help="weight of the teacher's maps")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--export", type=Path, help="write the ONNX file and stop")
     args = parser.parse_args()

@@ -3,7 +3,8 @@
 ``$FACECORE_DATA/scenes`` holds ``scenes_train.tar.gz`` (``labels.csv``: file, x1, y1, x2, y2, kind;
 `face`, `ignore`, or `none` for a scene in which no face is known) and ``negatives_train.tar.gz``
 (``negatives.csv``: file, kind).  A quarter of both, by a hash of the file name, is held out: the
-detector is trained on the rest, and ``python -m benchmarks detection`` measures the quarter.
+detector is trained on the rest, and ``python -m benchmarks detection`` measures the quarter.  A
+seventh of the rest is for development: choices are made on it, and no label of it is learnt.
 """
 
 from __future__ import annotations
@@ -33,14 +34,24 @@ class Scene:
     ignored: NDArray[np.float32]
 
 
-def held_out(name: str) -> bool:
-    """Whether this file is of the quarter that nothing is trained on.
+def _drawn(name: str) -> int:
+    """A number by which files are drawn.
 
     Windows cut out of one picture, ``parts_X_0.jpg`` and ``parts_X_1.jpg``, stay together.
     """
     if name.startswith("parts_"):
         name = re.sub(r"_\d+\.jpg$", "", name)
-    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 4 == 0
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16)
+
+
+def held_out(name: str) -> bool:
+    """Whether this file is of the quarter that nothing is trained on."""
+    return _drawn(name) % 4 == 0
+
+
+def development(name: str) -> bool:
+    """Whether this file is one on which a choice may be made, and not trained on."""
+    return not held_out(name) and _drawn(name) // 4 % 7 == 0
 
 
 def scenes(root: Path, *, held: bool | None = None) -> Iterator[Scene]:

@@ -24,7 +24,7 @@ import numpy as np
 import skimage.data
 from assignment import FACE, IGNORED, SIDE, SMALLEST
 from data import ARCHIVES, crops, data_root, photographs
-from labelled import blanks, scenes
+from labelled import blanks, development, scenes
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -119,25 +119,31 @@ class Painter:
     """Draws scenes from the training pictures."""
 
     def __init__(self, rng: np.random.Generator, pack: str, crops_of_archive: int) -> None:
-        self.rng = rng
+        self.rng, self.real = rng, not crops_of_archive
         root, teacher = data_root(), Teacher(pack)
         self.photographs = []
-        for _, path in photographs(root):
+        for _, path in photographs(root) if crops_of_archive else ():
             pixels = np.asarray(cv2.imread(str(path)), np.uint8)
             self.photographs.append(Source(pixels, teacher.labels(pixels, 0.75)))
         self.crops = [
             found
-            for archive in ARCHIVES
+            for archive in (ARCHIVES if crops_of_archive else ())
             for found in self.some_crops(teacher, archive, crops_of_archive)
         ]
         self.scenes = []
         for scene in scenes(root, held=False):
+            if development(scene.name):
+                continue
             labels = [
                 rows_of(scene.ignored, IGNORED),
                 self.taught(teacher, scene.pixels, scene.faces),
             ]
             self.scenes.append(Source(scene.pixels, np.concatenate(labels)))
-        self.blanks = [Source(scene.pixels) for scene in blanks(root, held=False)]
+        self.blanks = [
+            Source(scene.pixels)
+            for scene in blanks(root, held=False)
+            if not development(scene.name)
+        ]
         for name in TEXTURES:
             picture = getattr(skimage.data, name)()
             colour = cv2.COLOR_GRAY2BGR if picture.ndim == 2 else cv2.COLOR_RGB2BGR
@@ -285,12 +291,12 @@ class Painter:
 
     def zoomed(self) -> tuple[Image, Labels]:
         """One picture; one of its faces spans 14 to 330 pixels."""
-        of = self.rng.choice(3, p=[0.4, 0.2, 0.4])
+        of = 2 if self.real else self.rng.choice(3, p=[0.4, 0.2, 0.4])
         source = self.pick([self.photographs, self.crops, self.scenes][of])
         faces = source.faces
         if not len(faces):
             return self.blank(source)
-        if of < 2 or self.rng.random() < 0.3:
+        if of < 2 or self.rng.random() < 0.15:
             source = self.dressed(source)
         row = faces[self.rng.integers(len(faces))]
         own = float(np.sqrt((row[3:5] - row[1:3]).prod()))
@@ -300,6 +306,15 @@ class Painter:
         at = SIDE / 2 + self.rng.uniform(-1, 1, 2) * wander
         border = int(self.rng.choice((cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE)))
         return self.warp(source, size / own, (row[1:3] + row[3:5]) / 2, at, border, self.roll())
+
+    def whole(self) -> tuple[Image, Labels]:
+        """A labelled scene, from a window of it to all of it and a margin, as passes show it."""
+        source = self.pick(self.scenes)
+        sides = np.array(source.pixels.shape[1::-1])
+        scale = np.exp(self.rng.uniform(np.log(0.6), np.log(3))) * SIDE / float(sides.max())
+        point = self.rng.uniform(0.2, 0.8, 2) * sides
+        border, angle = cv2.BORDER_CONSTANT, float(self.rng.normal(0, 5))
+        return self.warp(source, scale, point, np.full(2, SIDE / 2), border, angle)
 
     def inside(self) -> tuple[Image, Labels]:
         """A part of a face of 350 to 1,000 pixels."""
@@ -400,8 +415,9 @@ class Painter:
 
     def scene(self) -> tuple[Image, Labels]:
         """A picture (256, 256, 3) and its labels (N, 15)."""
-        kinds = [self.zoomed, self.pasted, self.crowd, self.inside, self.blank]
-        picture, labels = kinds[self.rng.choice(5, p=[0.5, 0.13, 0.12, 0.07, 0.18])]()
+        kinds = [self.zoomed, self.whole, self.blank, self.pasted, self.crowd, self.inside]
+        shares = [0.35, 0.35, 0.3, 0, 0, 0] if self.real else [0.4, 0.15, 0.2, 0.08, 0.1, 0.07]
+        picture, labels = kinds[self.rng.choice(6, p=shares)]()
         labels = judged(labels)
         order = np.argsort(-(labels[:, 3:5] - labels[:, 1:3]).prod(axis=1))
         return picture, labels[order[:MOST]]
@@ -414,7 +430,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--teacher", default="mobilefacenet", help="the pack with YuNet-n")
     parser.add_argument("--count", type=int, default=16_000)
-    parser.add_argument("--crops", type=int, default=500, help="of each archive")
+    parser.add_argument(
+        "--crops", type=int, default=500, help="of each archive; 0: only labelled scenes and blanks"
+    )
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
