@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from facecore.models.specs import RecognizabilitySpec
 
 __all__ = [
+    "CLEAR",
     "Gate",
     "allowance",
     "encode_weights",
@@ -33,6 +34,8 @@ __all__ = [
     "read_weights",
     "recognizability",
 ]
+
+CLEAR = 95.0  # recognisability from which one of two faces is enough to tell strangers apart
 
 Weights = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
@@ -109,7 +112,7 @@ def allowance(better: float | NDArray[np.floating], largest: float) -> NDArray[n
     Strangers are taken for each other where both pictures are poor in the same way; one good
     picture is enough to tell them apart.  Below the limit of the gate there is no sharp edge, so
     two faces that are both hard to read must be more alike: by `largest` up to a recognisability
-    of 50, by less above, in proportion to ``ln(r / (100 - r))``, and by nothing from 99 on.
+    of 50, by less above, in proportion to ``ln(r / (100 - r))``, and by nothing from 95 on.
 
     Parameters
     ----------
@@ -122,12 +125,9 @@ def allowance(better: float | NDArray[np.floating], largest: float) -> NDArray[n
     -------
     ndarray of the same shape, float64
     """
-    r = np.clip(better, 50.0, _CLEAR)
-    logit = np.log(r / (100 - r)) / math.log(_CLEAR / (100 - _CLEAR))
+    r = np.clip(better, 50.0, CLEAR)
+    logit = np.log(r / (100 - r)) / math.log(CLEAR / (100 - CLEAR))
     return np.asarray(largest * (1 - logit), np.float64)
-
-
-_CLEAR = 99.0
 
 
 class Gate:
