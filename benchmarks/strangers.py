@@ -101,6 +101,8 @@ class Row:
 
 def row(engine: FaceEngine, some: Sequence[Person], spoiling: Spoiling, limit: float) -> Row:
     samples = [s for s in spoiled(engine, some, spoiling) if s is not None]
+    if not samples:  # no face was found in any picture
+        return Row(1.0, 0.0, 0.0, 0.0, 0.0)
     contract = engine.contract_id
     vectors = np.stack([sample.vectors[contract] for sample in samples])
     kept = np.array([(sample.recognizability or 0.0) >= limit for sample in samples])

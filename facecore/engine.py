@@ -466,7 +466,7 @@ class FaceEngine:
         --------
         >>> import facecore, facecore.demo
         >>> engine = facecore.FaceEngine()
-        >>> engine.quality(facecore.demo.read("astronaut")).level
+        >>> engine.quality(facecore.demo.read("hopper")).level
         'HIGH'
         """
         from facecore.face.quality import assess

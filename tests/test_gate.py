@@ -14,6 +14,7 @@ from facecore import FaceEngine, FaceSample, Gallery, demo
 from facecore.errors import FacecoreError, InvalidParameter, UnrecognizableFace
 from facecore.evaluation.spoiling import ROWS, Spoiling
 from facecore.face.quality import assess
+from facecore.face.recognizability import allowance
 from facecore.operations import FaceService, ServiceConfig
 
 Pixels = NDArray[np.uint8]
@@ -35,7 +36,7 @@ def astronaut() -> Pixels:
 def unreadable(compact: FaceEngine, astronaut: Pixels) -> Pixels:
     """A picture in which the detector finds a face and the embedder cannot read it."""
     face = compact.largest_face(astronaut)
-    return Spoiling(line=0.3, gain=0.3, noise=10.0).apply(astronaut, face)
+    return Spoiling(line=0.2, gain=0.4, noise=6.0).apply(astronaut, face)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,8 @@ def test_ordinary_pictures_pass(compact: FaceEngine) -> None:
         assert sample.recognizability is None
         compact.embed(sample)
         assert sample.recognizability is not None
-        assert sample.recognizability > 80
-        assert compact.quality(sample).level == "HIGH"
+        assert sample.recognizability > 50
+        assert compact.quality(sample).level != "LOW"
 
 
 def test_every_call_of_the_engine_refuses(
@@ -166,16 +167,20 @@ def strangers(engine: FaceEngine, paths: list[Path], row: str) -> tuple[float, f
         except FacecoreError:  # no face, or none that can be read
             refused += 1
     vectors = np.stack([sample.vectors[engine.contract_id] for sample in samples] or [np.zeros(2)])
-    upper = (vectors @ vectors.T)[np.triu_indices(len(samples), 1)]
+    clear = np.array([sample.recognizability for sample in samples])
+    spec = engine.pack.embedder.recognizability
+    assert spec is not None
+    taken = allowance(np.maximum(clear, clear[:, None]), spec.allowance)
+    upper = (vectors @ vectors.T - taken)[np.triu_indices(len(samples), 1)]
     passing = float((upper >= engine.calibration.similarity(80)).mean()) if len(upper) else 0.0
     return passing, refused / len(paths), len(upper)
 
 
-# Most of London's pairs at 80; it has 0.13 % untouched.  Motion blur, covers and small faces are
-# rarer than with version 4 and not yet rare: docs/calibration.md has the whole table.
+# Most of London's pairs at 80; it has 0.12 % untouched.  Motion blur is not yet rare:
+# docs/calibration.md has the whole table.
 MOST = {
-    "as they are": 0.01, "upside down": 0.01, "on their side": 0.01, "dark sunglasses drawn": 0.03,
-    "lower face covered": 0.08, "face of 16 pixels": 0.08, "blurred by motion": 0.25,
+    "as they are": 0.01, "upside down": 0.01, "on their side": 0.01, "dark sunglasses drawn": 0.02,
+    "lower face covered": 0.02, "face of 16 pixels": 0.01, "blurred by motion": 0.12,
 }  # fmt: skip
 
 
@@ -184,7 +189,7 @@ def test_strangers_in_poor_pictures(engine: FaceEngine, london_folder: Path, row
     paths = sorted(london_folder.glob("*_neutral.jpg"))[::4]
     passing, refused, pairs = strangers(engine, paths, row)
     assert passing <= MOST.get(row, 1.0), (row, passing, refused, pairs)
-    if row in MOST:
+    if row in ("as they are", "upside down", "on their side"):
         assert refused <= 0.05
-    else:
+    elif row not in MOST:
         assert refused >= 0.2, (row, passing, pairs)
