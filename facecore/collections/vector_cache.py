@@ -46,8 +46,9 @@ class VectorCache:
 
     def __init__(self, engine: FaceEngine, path: Path | None = None) -> None:
         self.path = cache_root().parent / "faces.db" if path is None else path
-        detector = engine.pack.detector.sha256[:16]
-        self._space = f"{engine.contract_id} {detector} {__version__}"
+        # A variant has the contract of its pack, but vectors of its own.
+        models = (engine.pack.detector.sha256[:16], engine.pack.embedder.sha256[:16])
+        self._space = " ".join([engine.contract_id, *models, __version__])
         with self._typed_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._database = self._open()
