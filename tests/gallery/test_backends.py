@@ -84,7 +84,7 @@ def test_a_search_is_the_same_as_a_comparison(
     gallery.add(ODD, hopper, "grace", origin="AUTO")
     best, other = gallery.search(astronaut, limit=10)
     assert (best.face_id, best.user_id, best.group) == (first.face_id, ODD, "staff")
-    assert best.score == compact.compare(astronaut, astronaut).score
+    assert best.similarity == compact.compare(astronaut, astronaut).similarity
     assert other.score == compact.compare(astronaut, hopper).score
     assert [m.user_id for m in gallery.search(astronaut, [ODD])] == ["grace"]
     assert gallery.search(astronaut, []) == []

@@ -28,7 +28,7 @@ def test_who_was_added_is_found_with_the_score_of_a_comparison(
     gallery.add("staff", hopper, "grace")
     best, other = gallery.search(astronaut, "staff")
     assert (best.face_id, best.user_id, other.user_id) == (record.face_id, "eileen", "grace")
-    assert best.score == engine.compare(astronaut, astronaut).score
+    assert best.similarity == engine.compare(astronaut, astronaut).similarity
     assert other.score == engine.compare(astronaut, hopper).score
     assert [m.user_id for m in gallery.search(astronaut, far=0.001)] == ["eileen"]
 

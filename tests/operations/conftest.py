@@ -58,7 +58,7 @@ def _recaptured(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         patch.syspath_prepend(str(TRAINING))
         import recapture
 
-    made: NDArray[np.uint8] = recapture.recapture(picture, "lcd", 4, held_out=True)
+    made: NDArray[np.uint8] = recapture.recapture(picture, "lcd", 6, held_out=True)
     return made
 
 
