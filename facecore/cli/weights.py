@@ -32,7 +32,7 @@ Measure which faces the embedder of an adopted pack cannot read, and refuse them
 
 Strangers' pictures that are spoiled alike look alike to an embedder.  The pictures of DIR are
 blurred, darkened, covered and turned at random; a small network learns to tell the vectors of
-unreadable faces, and the limit refuses 0.5 % of ordinary pictures.  It is written into the
+unreadable faces, and the limit refuses 0.4 % of ordinary pictures.  It is written into the
 pack's manifest.
 """
 

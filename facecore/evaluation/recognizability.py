@@ -461,11 +461,13 @@ class _Pairs:
 def _least_allowance(pairs: _Pairs, limit: float, threshold: float) -> float:
     """The least allowance with which few strangers of any kind of spoiling pass the gate."""
     left = pairs.worse >= limit
-    kinds = [left & (pairs.kind == kind) for kind in np.unique(pairs.kind) if kind != ORIGINAL]
-    kinds = [kind for kind in kinds if kind.sum() * PASSING >= 1]
+    spoiled = left & (pairs.kind != ORIGINAL)
+    kinds = [spoiled & (pairs.kind == kind) for kind in np.unique(pairs.kind)]
+    # A kind of fewer pairs shows no such share: few people are judged by all kinds together.
+    kinds = [kind for kind in kinds if kind.sum() * PASSING >= 1] or [spoiled]
     for largest in np.arange(0, MOST, 0.01):
         passing = pairs.passing(threshold, largest)
-        if all(passing[kind].mean() <= PASSING for kind in kinds):
+        if all(passing[kind].sum() <= PASSING * kind.sum() for kind in kinds):
             return round(float(largest), 2)
     return MOST
 

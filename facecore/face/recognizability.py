@@ -174,8 +174,8 @@ class Gate:
         if score < self.limit:
             reason, hint = likely_reason(crop, face)
             raise UnrecognizableFace(
-                f"the face cannot be recognised (recognisability {score:.0f}, limit "
-                f"{self.limit:.0f}): {reason}",
+                f"the face cannot be recognised (recognisability {score:.3g}, limit "
+                f"{self.limit:.3g}): {reason}",
                 hint,
             )
 

@@ -22,21 +22,17 @@ def near_pairs(vectors: NDArray[np.float32], least: float, *, progress: bool = F
 
     Up to five million vectors, the result is that of `facecore.matching.pairs.pairs_above`.
     Beyond, each vector is paired with its 32 nearest ones in an HNSW graph: a few pairs are
-    missing, but the vectors of one person stay connected.
+    missing, and of a large group of alike vectors many.
 
     Parameters
     ----------
-    vectors : ndarray, shape (N, D), float32
-        Of unit length.
-    least : float
-        -1..1.
-    progress : bool, default False
-        Show a progress bar on standard error.
+    vectors, least, progress
+        As in `pairs_above`.
 
     Raises
     ------
     InvalidParameter
-        More than 100 million pairs reach `least`.
+        As in `pairs_above`.
     MissingExtra
         A graph is needed, and hnswlib is not installed.
     """

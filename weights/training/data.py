@@ -13,16 +13,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import queue
 import re
 import tarfile
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from facecore.evaluation.readers import read_lfw_pairs
+
+T = TypeVar("T")
 
 # Archive -> what its file names tell of the person, as a pattern with one group, or None: then
 # nearly every crop shows another person, and a file counts as a person.
@@ -108,6 +113,25 @@ def photographs(root: Path, *, calibration: bool = False) -> Iterator[tuple[str,
         person = path.parent.name
         if f"{person}/{path.name}" not in pictures and (person not in tested) == calibration:
             yield person, path
+
+
+def ahead(batches: Iterator[T], most: int = 4) -> Iterator[T]:
+    """Yield what a thread draws from `batches`, up to `most` of them ahead; its error is raised."""
+    box: queue.Queue[T | Exception] = queue.Queue(maxsize=most)
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                box.put(batch)
+        except Exception as error:
+            box.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        batch = box.get()
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
 
 
 def utkface_part(name: str) -> str:

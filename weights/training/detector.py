@@ -20,8 +20,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import queue
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -32,7 +30,7 @@ import numpy as np
 import onnx
 import torch
 from assignment import OUTPUTS, SIDE, Targets, placed, targets
-from data import data_root
+from data import ahead, data_root
 from embedder import Depthwise
 from numpy.typing import NDArray
 from onnxfile import save_half
@@ -168,34 +166,19 @@ Batch = tuple[NDArray[np.uint8], list[NDArray[np.float32]]]
 
 def batches(folders: Sequence[Path], size: int, seed: int, skip: int) -> Iterator[Batch]:
     """Endless random batches of what scenes.py has written so far, as much of each folder."""
-    box: queue.Queue[Batch | Exception] = queue.Queue(maxsize=6)
     scenes = [
         [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels")]
         for folder in folders
     ]
 
-    def fill() -> None:
-        for at in range(skip, 10**9):
-            rng = np.random.default_rng([seed, at])
-            drawn = []
-            for k in rng.integers(len(folders), size=size):
-                images, labels = scenes[k]
-                row = rng.integers(int((folders[k] / "done").read_text()))
-                drawn.append(placed(degrade(images[row], rng), labels[row], rng))
-            box.put((np.stack([image for image, _ in drawn]), [rows for _, rows in drawn]))
-
-    def work() -> None:
-        try:
-            fill()
-        except Exception as error:
-            box.put(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    while True:
-        batch = box.get()
-        if isinstance(batch, Exception):
-            raise batch
-        yield batch
+    for at in range(skip, 10**9):
+        rng = np.random.default_rng([seed, at])
+        drawn = []
+        for k in rng.integers(len(folders), size=size):
+            images, labels = scenes[k]
+            row = rng.integers(int((folders[k] / "done").read_text()))
+            drawn.append(placed(degrade(images[row], rng), labels[row], rng))
+        yield np.stack([image for image, _ in drawn]), [rows for _, rows in drawn]
 
 
 def losses(answer: Tensor, wanted: Targets) -> tuple[Tensor, Tensor, Tensor]:
@@ -300,7 +283,7 @@ def train(args: argparse.Namespace) -> None:
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
-    source = batches(args.scenes, args.batch, args.seed, skip=step)
+    source = ahead(batches(args.scenes, args.batch, args.seed, skip=step), 6)
     started, first, told = time.time(), step, time.time()
     mean: dict[str, float] = {}
     while step < steps:

@@ -26,8 +26,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import queue
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,7 +35,7 @@ import cv2
 import numpy as np
 import onnx
 import torch
-from data import data_root, person_of
+from data import ahead, data_root, person_of
 from degrade import degrade
 from holdout import Judge, held_out_sets, tar, unit
 from numpy.typing import NDArray
@@ -253,33 +251,17 @@ class Taught:
 
     def batches(self, size: int, seed: int, skip: int) -> Iterator[tuple[NDArray[Any], ...]]:
         """Endless batches; `skip` of them are passed over, so that a resumed run goes on."""
-        box: queue.Queue[tuple[NDArray[Any], ...] | Exception] = queue.Queue(maxsize=4)
-
-        def fill() -> None:
-            at = 0
-            for epoch in range(10**6):
-                order = np.random.default_rng([seed, epoch]).permutation(len(self.runs))
-                for start in range(0, len(order) - size // RUN + 1, size // RUN):
-                    at += 1
-                    if at <= skip:
-                        continue
-                    rng = np.random.default_rng([seed, epoch, start])
-                    runs = self.runs[order[start : start + size // RUN]]
-                    rows = [(i, r + k) for i, r in runs for k in range(RUN)]
-                    box.put(self.batch(np.array(rows, np.int32), rng))
-
-        def work() -> None:
-            try:
-                fill()
-            except Exception as error:
-                box.put(error)
-
-        threading.Thread(target=work, daemon=True).start()
-        while True:
-            batch = box.get()
-            if isinstance(batch, Exception):
-                raise batch
-            yield batch
+        at = 0
+        for epoch in range(10**6):
+            order = np.random.default_rng([seed, epoch]).permutation(len(self.runs))
+            for start in range(0, len(order) - size // RUN + 1, size // RUN):
+                at += 1
+                if at <= skip:
+                    continue
+                rng = np.random.default_rng([seed, epoch, start])
+                runs = self.runs[order[start : start + size // RUN]]
+                rows = [(i, r + k) for i, r in runs for k in range(RUN)]
+                yield self.batch(np.array(rows, np.int32), rng)
 
 
 def to_input(images: NDArray[np.uint8], device: torch.device) -> Tensor:
@@ -447,7 +429,7 @@ def train(args: argparse.Namespace) -> None:
         early_gains = [1 / m.std(dim=(0, 2, 3), keepdim=True).clamp(1e-3) for m in sample]
     # Fuses batch norm, ReLU and the errors of the maps: a third less time for a step.
     answers_of_chain = torch.compile(chained, dynamic=False) if args.compile else chained
-    batches = taught.batches(args.batch, args.seed, skip=step)
+    batches = ahead(taught.batches(args.batch, args.seed, skip=step))
     started, first, told = time.time(), step, time.time()
     while step < steps:
         rate = args.lr * min(1.0, (step + 1) / warmup)
