@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -19,7 +20,11 @@ from facecore.face.quality import HIGH_FROM, LOW_BELOW, Quality
 
 __all__ = ["AMBER", "GREEN", "RED", "draw_faces", "draw_quality", "write_image"]
 
+_log = logging.getLogger(__name__)
+
 GREEN, AMBER, RED = (96, 200, 64), (48, 170, 240), (64, 64, 230)  # BGR
+
+_Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def draw_faces(
@@ -30,7 +35,8 @@ def draw_faces(
 ) -> NDArray[np.uint8]:
     """Draw the box, the landmarks and a label of each face on a copy of a picture.
 
-    Labels stay inside the picture; long ones are truncated with an ellipsis.
+    Labels stay inside the picture; long ones are truncated with an ellipsis.  A label that would
+    cover an earlier one is written below its box.
 
     Parameters
     ----------
@@ -42,9 +48,16 @@ def draw_faces(
     labels : sequence of str, optional
         One for each face, in any script that an installed font supports; the detector's
         confidence by default.
+
+    Raises
+    ------
+    InvalidParameter
+        The number of labels differs from that of the faces.
     """
     import cv2
 
+    if labels is not None and len(labels) != len(faces):
+        raise InvalidParameter(f"{len(labels)} labels were given for {len(faces)} faces")
     drawn = np.ascontiguousarray(image).copy()
     thickness = max(1, round(max(drawn.shape[:2]) / 400))
     for face in faces:
@@ -64,15 +77,16 @@ def _write_labels(
     colour: tuple[int, int, int],
     size: int,
 ) -> NDArray[np.uint8]:
-    """Write white labels on `colour` above each box, or inside it at the upper edge."""
+    """Write white labels on `colour`, each above or below its box, inside the picture."""
     from PIL import Image, ImageDraw
 
     height, width = image.shape[:2]
     canvas = Image.fromarray(image[..., ::-1])
     pen = ImageDraw.Draw(canvas)
     pad = max(1, size // 6)
+    taken: list[_Box] = []
     for face, text in zip(faces, texts, strict=True):
-        font, text = _font(text, size)
+        font, text = _font(" ".join(text.split()), size)
         full = text
         while len(full) > 1 and pen.textlength(text, font) + 2 * pad > width:
             full = full[:-1]
@@ -80,10 +94,20 @@ def _write_labels(
         left, top, right, bottom = pen.textbbox((0, 0), text, font)
         wide, high = right - left + 2 * pad, bottom - top + 2 * pad
         x = min(max(float(face.box[0]), 0), max(width - wide, 0))
-        y = min(max(float(face.box[1]) - high, 0), max(height - high, 0))
+        places = [
+            min(max(edge, 0), max(height - high, 0))
+            for edge in (float(face.box[1]) - high, float(face.box[3]))
+        ]
+        y = next((y for y in places if not _meets((x, y, x + wide, y + high), taken)), places[0])
+        taken.append((x, y, x + wide, y + high))
         pen.rectangle((x, y, x + wide, y + high), fill=colour[::-1])
         pen.text((x + pad - left, y + pad - top), text, (255, 255, 255), font)
     return np.ascontiguousarray(np.asarray(canvas)[..., ::-1])
+
+
+def _meets(box: _Box, others: Sequence[_Box]) -> bool:
+    x1, y1, x2, y2 = box
+    return any(x1 < o[2] and o[0] < x2 and y1 < o[3] and o[1] < y2 for o in others)
 
 
 def _font(text: str, size: int) -> tuple[Any, str]:
@@ -100,7 +124,9 @@ def _font(text: str, size: int) -> tuple[Any, str]:
             continue
         if _has(other, text):
             return other, text
-    return font, text.encode("ascii", "backslashreplace").decode()
+    escaped = text.encode("ascii", "backslashreplace").decode()
+    _log.warning("no installed font can write %s: install one, such as Noto", escaped)
+    return font, escaped
 
 
 def _has(font: Any, text: str) -> bool:
@@ -123,8 +149,9 @@ def _system_fonts() -> tuple[str, ...]:
         for path in sorted(Path(folder).expanduser().rglob("*"))
         if path.suffix.lower() in (".ttf", ".otf", ".ttc")
     ]
-    # Upright, regular faces first.
-    return tuple(sorted(found, key=lambda p: any(w in p for w in ("Bold", "Italic", "Oblique"))))
+    # Upright faces of regular weight and width first, of these the plainest.
+    special = ("Bold", "Italic", "Oblique", "Light", "Thin", "Condensed", "Narrow", "Mono")
+    return tuple(sorted(found, key=lambda p: (any(w in p for w in special), "Sans" not in p)))
 
 
 def draw_quality(image: NDArray[np.uint8], face: Face, quality: Quality) -> NDArray[np.uint8]:

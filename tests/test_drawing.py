@@ -9,6 +9,7 @@ import pytest
 
 from facecore import Face, drawing
 from facecore.drawing import GREEN, draw_faces
+from facecore.errors import InvalidParameter
 
 Array = np.ndarray[Any, Any]
 
@@ -45,18 +46,40 @@ def test_long_labels_stay_inside(box: tuple[int, int, int, int]) -> None:
     np.testing.assert_array_equal(draw_faces(image, [face(*box)], labels=["x" * 600]), drawn)
 
 
+def test_no_label_hides_another() -> None:
+    image = np.zeros((200, 300, 3), np.uint8)
+    first, second = face(20, 60, 80, 120), face(50, 64, 110, 124)
+    alone = box_pixels(draw_faces(image, [first], labels=["Bartholomew"]))[:58]
+    both = box_pixels(draw_faces(image, [first, second], labels=["Bartholomew", "Ann"]))
+    np.testing.assert_array_equal(both[:58], alone)
+    assert both[126:].any()  # the second label, below its box
+
+
+def test_labels_are_one_line_each() -> None:
+    image = np.zeros((200, 300, 3), np.uint8)
+    faces = [face(20, 60, 80, 120)]
+    spaced = draw_faces(image, faces, labels=["Ann Lee"])
+    np.testing.assert_array_equal(draw_faces(image, faces, labels=["Ann\n Lee "]), spaced)
+    with pytest.raises(InvalidParameter, match="2 labels"):
+        draw_faces(image, faces, labels=["Ann", "Lee"])
+
+
 def test_the_label_without_a_word_is_the_confidence() -> None:
     image = np.zeros((200, 300, 3), np.uint8)
     given = draw_faces(image, [face(20, 60, 80, 120)], labels=["0.90"])
     np.testing.assert_array_equal(draw_faces(image, [face(20, 60, 80, 120)]), given)
 
 
-def test_other_scripts_are_written_or_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_scripts_are_written_or_escaped(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     font, text = drawing._font("Zoë", 20)
     assert (text, drawing._has(font, text)) == ("Zoë", True)
     font, text = drawing._font("Эйлин", 20)
     assert drawing._has(font, text)
+    assert not caplog.messages
     monkeypatch.setattr(drawing, "_system_fonts", lambda: ())
     font, text = drawing._font("김", 20)
     assert text == "\\uae40"
+    assert "no installed font" in caplog.text
     assert drawing._has(font, text)
