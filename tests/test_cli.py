@@ -421,6 +421,10 @@ def test_compare_with_every_face(
     assert status == 0
     assert "same person" in out.splitlines()[0]
     assert "NOT" in out.splitlines()[1]
+    status, out, _ = run(capsys, "compare", party, face, "--all")
+    assert f"2 faces in {party}; the largest was used" in out
+    status, out, _ = run(capsys, "cross-compare", face, party, face)
+    assert out.count("2 faces in ") == 1
     status, out, _ = run(capsys, "compare", face, party, "--all", "--json")
     assert [c["passed"] for c in json.loads(out)["comparisons"]] == [True, False]
     status, _, err = run(capsys, "compare", face, party, "--if-many", "refuse")

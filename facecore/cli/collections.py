@@ -161,7 +161,7 @@ def _who(args: argparse.Namespace) -> Answer:
             once=not args.twice,
             progress=sys.stderr.isatty(),
         )
-    lines = [f"{place(one.face)}: {_name(one)}" for one in answer.faces]
+    lines = [f"{place(one.face)}: {_name(one)}" for one in answer.faces] or [_nobody(args)]
     lines += [f"{path}: several faces; the largest was used" for path in answer.crowded]
     lines += _refused(answer.refused)
     lines += _draw(args, [(one.face, one.name) for one in answer.faces])
@@ -182,7 +182,11 @@ def _who(args: argparse.Namespace) -> Answer:
         "refused": _refused_fields(answer.refused),
     }
     known = any(one.name is not None for one in answer.faces)
-    return fields, OK if known else NO, lines or [f"no face in {args.photo}"]
+    return fields, OK if known else NO, lines
+
+
+def _nobody(args: argparse.Namespace) -> str:
+    return f"no face that can be recognised in {args.photo}"
 
 
 def _name(one: NamedFace) -> str:
@@ -223,9 +227,10 @@ def _identify(args: argparse.Namespace) -> Answer:
             }
         )
     names = [None if one.match is None else one.match.user_id for one in found]
+    lines = lines or [_nobody(args)]
     lines += _draw(args, list(zip((one.face for one in found), names, strict=True)))
     known = any(one.match for one in found)
-    return {"faces": fields}, OK if known else NO, lines or [f"no face in {args.photo}"]
+    return {"faces": fields}, OK if known else NO, lines
 
 
 def _duplicates(args: argparse.Namespace) -> Answer:
@@ -240,7 +245,9 @@ def _duplicates(args: argparse.Namespace) -> Answer:
                 different_users=args.different_users,
                 progress=sys.stderr.isatty(),
             )
-        return _sets(records, record_fields, lambda r: f"{r.user_id}  {r.group}  {r.face_id}", [])
+        return _sets(
+            args, records, record_fields, lambda r: f"{r.user_id}  {r.group}  {r.face_id}", []
+        )
     from facecore.collections import folder_duplicates
     from facecore.collections.folder import face_fields as found_fields
 
@@ -253,10 +260,11 @@ def _duplicates(args: argparse.Namespace) -> Answer:
         threshold=args.threshold,
         progress=sys.stderr.isatty(),
     )
-    return _sets(sets, found_fields, lambda face: str(face.path), refused)
+    return _sets(args, sets, found_fields, lambda face: str(face.path), refused)
 
 
 def _sets(
+    args: argparse.Namespace,
     sets: Sequence[DuplicateSet[T]],
     fields: Callable[[T], dict[str, Any]],
     line: Callable[[T], str],
@@ -280,7 +288,12 @@ def _sets(
         ],
         "refused": _refused_fields(refused),
     }
-    return answer, OK if sets else NO, (lines or ["no duplicates"]) + _refused(refused)
+    lines = lines or ["no duplicates"]
+    if args.threshold is None:
+        lines.append(
+            f"the chance of any wrong pair is {args.far:g}; --threshold lists less certain ones too"
+        )
+    return answer, OK if sets else NO, lines + _refused(refused)
 
 
 def _cluster(args: argparse.Namespace) -> Answer:

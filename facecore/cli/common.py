@@ -23,6 +23,12 @@ def count_faces(count: int) -> str:
     return f"{count:,} face{'s' * (count != 1)}"
 
 
+def crowd(path: object, others: int, hint: str = "") -> list[str]:
+    """Return a line if a picture shows other faces beside the largest."""
+    text = f"{others + 1} faces in {path}; the largest was used"
+    return [f"{text} ({hint})" if hint else text] if others else []
+
+
 def complain(code: str, text: str) -> None:
     """Print an error to standard error, in one line."""
     print(f"facecore: {code}: {' '.join(text.split())}", file=sys.stderr)

@@ -6,7 +6,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facecore.cli.common import MODELS, NO, OK, PASSING, Answer, Commands, add_if_many, count_faces
+from facecore.cli.common import (
+    MODELS,
+    NO,
+    OK,
+    PASSING,
+    Answer,
+    Commands,
+    add_if_many,
+    count_faces,
+    crowd,
+)
 from facecore.cli.common import engine as engine_of
 
 if TYPE_CHECKING:
@@ -109,13 +119,14 @@ def _compare(args: argparse.Namespace) -> Answer:
             f"{place(result.faces[1])}: {_verdict(result, table or engine.calibration)}"
             for result in results
         ]
+        lines = lines or [f"no face that can be recognised in {args.b}"]
+        lines += crowd(args.a, results[0].others[0]) if results else []
         answer = {"passed": passed, "comparisons": [_comparison(result) for result in results]}
-        return answer, OK if passed else NO, lines or [f"no face in {args.b}"]
+        return answer, OK if passed else NO, lines
     result = engine.compare(args.a, args.b, id_portrait=args.id_portrait, if_many=args.if_many)
     lines = [_verdict(result, table or engine.calibration)]
     for path, others in zip((args.a, args.b), result.others, strict=True):
-        if others:
-            lines.append(f"{others + 1} faces in {path}; the largest was used (--all uses each)")
+        lines += crowd(path, others, "--all uses each")
     return _comparison(result), OK if result.passed else NO, lines
 
 
@@ -132,6 +143,10 @@ def _cross_compare(args: argparse.Namespace) -> Answer:
         f"{name[0].upper()}-{name[1].upper()}  {_verdict(pair, engine.calibration)}"
         for name, pair in made.items()
     ]
+    for path, others in zip(
+        (args.a, args.b, args.c), (*result.ab.others, result.bc.others[1]), strict=True
+    ):
+        lines += crowd(path, others)
     return answer, OK if result.passed else NO, lines
 
 

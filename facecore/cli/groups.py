@@ -16,10 +16,12 @@ from facecore.cli.common import (
     Commands,
     add_if_many,
     count_faces,
+    crowd,
     gallery_key,
     place_of,
 )
 from facecore.cli.common import gallery as open_gallery
+from facecore.errors import GroupExists
 
 if TYPE_CHECKING:
     from facecore import FaceRecord, Group, Match
@@ -146,11 +148,15 @@ def add_commands(commands: Commands) -> None:
 
 
 def _create(args: argparse.Namespace) -> Answer:
+    done = "created"
     with open_gallery(args) as gallery:
-        made = gallery.create_group(
-            args.name, title=args.title, description=args.description, exist_ok=args.exist_ok
-        )
-    return _group(made), OK, [f"{made.name}: created, id {made.id}"]
+        try:
+            made = gallery.create_group(args.name, title=args.title, description=args.description)
+        except GroupExists:
+            if not args.exist_ok:
+                raise
+            made, done = gallery.group(args.name), "exists"
+    return _group(made), OK, [f"{made.name}: {done}, id {made.id}"]
 
 
 def _list(args: argparse.Namespace) -> Answer:
@@ -198,14 +204,18 @@ def _add(args: argparse.Namespace) -> Answer:
 
 
 def _far(text: str) -> float | None:
-    return None if text == "none" else float(text)
+    try:
+        return None if text == "none" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor none") from None
 
 
 def _search(args: argparse.Namespace) -> Answer:
     far: float | None = args.far if args.threshold is None else None
     with open_gallery(args, read_only=True) as gallery:
+        sample = gallery.engine.sample(args.image)
         matches = gallery.search(
-            args.image,
+            sample,
             args.group,
             args.limit,
             threshold=args.threshold,
@@ -216,8 +226,11 @@ def _search(args: argparse.Namespace) -> Answer:
     lines = [f"{m.score:5.1f}  {m.user_id}  {m.group}  {m.face_id}" for m in matches] or ["nobody"]
     where = f"{count_faces(faces)} compared"
     lines.append(f"{where}; a stranger gets a match in {far:.2%} of searches" if far else where)
+    others = len(sample.others)
+    lines += crowd(args.image, others, "facecore identify searches for each")
     found = [match_fields(match) for match in matches]
-    return {"matches": found, "faces": faces, "far": far}, OK if matches else NO, lines
+    answer = {"matches": found, "faces": faces, "far": far, "others": others}
+    return answer, OK if matches else NO, lines
 
 
 def _remove(args: argparse.Namespace) -> Answer:

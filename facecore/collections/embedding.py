@@ -187,8 +187,6 @@ def _rows(picture: PictureFaces) -> Iterator[dict[str, Any]]:
         }
     if picture.error is not None:
         yield common | {"code": picture.error.code, "message": str(picture.error)}
-    elif not picture.faces:
-        yield common | {"code": "NoFaceDetected", "message": "no face was found"}
 
 
 def _writer(pq: Any, stream: Any, schema: Any) -> Any:

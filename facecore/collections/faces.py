@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from facecore import images
 from facecore.collections.vector_cache import CachedFace, VectorCache
 from facecore.engine import FaceEngine
-from facecore.errors import FacecoreError, InvalidParameter
+from facecore.errors import FacecoreError, InvalidParameter, NoFaceDetected
 from facecore.face.detection import Face
 from facecore.images.folders import pictures_below
 
@@ -62,7 +62,7 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PictureFaces:
-    """All faces of a picture, largest first, or the error."""
+    """All faces of a picture that can be recognised, largest first, or the error."""
 
     path: Path
     sha256: str
@@ -137,12 +137,9 @@ def read_folder(
     found: list[FoundFace] = []
     refused: list[Unreadable] = []
     for picture in read_faces(engine, paths, cache, progress=progress):
+        large = [face for face in picture.faces if face.face.size >= smallest]
         if picture.error is not None:
             refused.append(Unreadable(picture.path, picture.error.code, str(picture.error)))
-            continue
-        large = [face for face in picture.faces if face.face.size >= smallest]
-        if not picture.faces:
-            refused.append(Unreadable(picture.path, "NoFaceDetected", "no face was found"))
         elif not large:
             size = picture.faces[0].face.size
             message = f"the largest face measures {size:.0f} pixels, {smallest:g} are needed"
@@ -188,4 +185,7 @@ def _window(
             FoundFace(path, name, number, face, vector, scores[digest][number] if quality else None)
             for number, (face, vector) in enumerate(known.get(digest, ()))
         )
-        yield PictureFaces(path, name, faces, failed.get(digest))
+        problem = failed.get(digest)
+        if problem is None and not faces:
+            problem = NoFaceDetected("no face that can be recognised was found")
+        yield PictureFaces(path, name, faces, problem)

@@ -139,11 +139,10 @@ def who(
     refused: list[Unreadable] = []
     pictures = read_faces(engine, [path for _, path in people], cache, progress=progress)
     for (name, path), picture in zip(people, pictures, strict=True):
-        if picture.faces:
-            templates.append((name, picture.faces[0]))
+        if picture.error is not None:
+            refused.append(Unreadable(path, picture.error.code, str(picture.error)))
         else:
-            code = "NoFaceDetected" if picture.error is None else picture.error.code
-            refused.append(Unreadable(path, code, str(picture.error or "no face was found")))
+            templates.append((name, picture.faces[0]))
         if len(picture.faces) > 1:
             crowded.append(path)
     if not templates:

@@ -165,13 +165,16 @@ def import_pictures(
     GroupNotFound
         The gallery has no such group.
     InvalidParameter
-        The source cannot be read, or the report cannot be written.
+        The source cannot be read or names no picture, or the report cannot be written.
     GalleryLocked, GalleryNotWritable, ContractMismatch
         As in `Gallery.add_templates`; faces committed before stay.
     """
     if report is not None:
         check_writable(report)
-    run = _Import(gallery, gallery.group(group).name, _sources(source), if_many)
+    sources = _sources(source)
+    if not sources:
+        raise InvalidParameter(f"{source} names no picture", "give a folder per person")
+    run = _Import(gallery, gallery.group(group).name, sources, if_many)
     start = time.perf_counter()
     try:
         run.work(progress)

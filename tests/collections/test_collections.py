@@ -202,7 +202,9 @@ def test_the_command_lists_duplicates(folder: Path, capsys: pytest.CaptureFixtur
     (one,) = json.loads(capsys.readouterr().out)["sets"]
     assert len(one["faces"]) == 3
     assert cli.main(["duplicates", str(folder / "deep"), "--no-cache"]) == 1
-    assert "no duplicates" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith(
+        "no duplicates\nthe chance of any wrong pair is 0.001"
+    )
 
 
 def test_names_of_files_and_of_folders(tmp_path: Path) -> None:
@@ -254,6 +256,13 @@ def test_the_command_who(
     assert before.shape == after.shape
     assert (before != after).any()
     assert cli.main(["who", str(folder / "a.png"), str(known)]) == 1
+    shutil.copy(photo, known / "Grace Hopper" / "both.png")
+    capsys.readouterr()
+    assert cli.main(["who", str(folder / "wall.png"), str(known)]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"no face that can be recognised in {folder / 'wall.png'}",
+        f"{known / 'Grace Hopper' / 'both.png'}: several faces; the largest was used",
+    ]
 
 
 def test_five_of_eight_on_a_collage(

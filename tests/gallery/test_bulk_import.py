@@ -121,6 +121,9 @@ def test_what_is_wrong_is_said_before_the_work(
         import_pictures(gallery, "nobody", people)
     with pytest.raises(facecore.InvalidParameter, match="neither"):
         import_pictures(gallery, "staff", tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(facecore.InvalidParameter, match="names no picture"):
+        import_pictures(gallery, "staff", tmp_path / "empty")
     with pytest.raises(facecore.InvalidParameter, match="cannot be written"):
         import_pictures(gallery, "staff", people, report=tmp_path / "none" / "r.csv")
     assert len(gallery) == 0

@@ -83,6 +83,7 @@ def test_errors(shell: Shell, pictures: tuple[str, str], compact: Any) -> None:
     assert shell("group", "list", status=2).startswith("facecore: InvalidParameter: there is no")
     shell("group", "create", "staff")
     assert "GroupExists" in shell("group", "create", "staff", status=2)
+    assert shell("group", "create", "staff", "--exist-ok").startswith("staff: exists, id ")
     assert "GroupNotFound" in shell("search", pictures[0], "--group", "x", status=2)
     shell("add", "staff", pictures[0], "eileen")
     refused = shell("add", "staff", pictures[0], "eileen", "--on-existing", "refuse", status=2)
@@ -96,6 +97,7 @@ def test_errors(shell: Shell, pictures: tuple[str, str], compact: Any) -> None:
     "arguments",
     [
         ["search", "x.jpg", "--far", "0.1", "--threshold", "80", "--gallery", "g"],
+        ["search", "x.jpg", "--far", "low", "--gallery", "g"],
         ["remove", "staff", "--gallery", "g"],
     ],
 )
@@ -103,7 +105,9 @@ def test_wrong_calls(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
     assert stop.value.code == 2
-    assert "InvalidParameter" in capsys.readouterr().err
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("facecore: InvalidParameter: ")
+    assert "_far" not in error
 
 
 def test_an_encrypted_gallery(

@@ -218,6 +218,14 @@ def test_the_commands_identify_and_duplicates(
     assert cli.main(["search", alone, "--far", "none", "--per", "user", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["matches"]) == 2
     assert cli.main(["search", alone, "--far", "0"]) == 2
+    assert cli.main(["search", picture]) == 1  # Grace is the largest
+    assert f"2 faces in {picture}; the largest was used" in capsys.readouterr().out
+    assert cli.main(["search", picture, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["others"] == 1
+    wall = str(tmp_path / "wall.png")
+    cv2.imwrite(wall, np.full((200, 200, 3), 90, np.uint8))
+    assert cli.main(["identify", wall, "--draw", str(drawn)]) == 1
+    assert capsys.readouterr().out.startswith("no face that can be recognised in ")
     monkeypatch.delenv("FACECORE_GALLERY")
     capsys.readouterr()
     assert cli.main(["search", alone]) == 2
