@@ -61,8 +61,9 @@ _CLUSTER = """\
 Group the faces of a folder by person.
 
 Writes to PEOPLE a folder per person with links to the pictures, people.csv and people.json.
-After an interruption, the same command resumes.  --known takes a folder per person: a
-group that shows one of them gets that name.
+After an interruption, the same command resumes.  --known takes a folder per person, such as
+PEOPLE with its folders renamed, or files named after people: a group that shows one of them
+gets that name.
 
 example:
   facecore cluster holiday --out people --report people.html
@@ -113,7 +114,7 @@ def add_commands(commands: Commands) -> None:
     cluster.add_argument("folder", metavar="DIR", type=Path, help="folder of pictures")
     cluster.add_argument("--out", metavar="PEOPLE", type=Path, help="folder to create")
     cluster.add_argument("--report", metavar="HTML", type=Path, help="HTML report to write")
-    cluster.add_argument("--known", metavar="DIR", type=Path, help="folder of named people")
+    cluster.add_argument("--known", metavar="DIR", type=Path, help="folder of known people")
     cluster.add_argument(
         "--far",
         type=float,
@@ -162,7 +163,7 @@ def _who(args: argparse.Namespace) -> Answer:
             progress=sys.stderr.isatty(),
         )
     lines = [f"{place(one.face)}: {_name(one)}" for one in answer.faces] or [_nobody(args)]
-    lines += [f"{path}: several faces; the largest was used" for path in answer.crowded]
+    lines += _largest(answer.crowded)
     lines += _refused(answer.refused)
     lines += _draw(args, [(one.face, one.name) for one in answer.faces])
     fields = {
@@ -298,10 +299,9 @@ def _sets(
 
 def _cluster(args: argparse.Namespace) -> Answer:
     from facecore._utils.atomic_files import check_writable
-    from facecore.collections import cluster, read_faces
+    from facecore.collections import cluster, read_known
     from facecore.collections.folder import as_dict, check_absent, write_people
     from facecore.collections.report import write_report
-    from facecore.images.folders import pictures_of_people
 
     if args.out:
         check_absent(args.out)
@@ -309,23 +309,18 @@ def _cluster(args: argparse.Namespace) -> Answer:
         check_writable(args.report)
     engine = engine_of(args)
     known: dict[str, list[FoundFace]] = {}
+    lines = []
     if args.known:
-        people = [(name, path) for name, path in pictures_of_people(args.known) if name]
-        if not people:
-            raise InvalidParameter(f"{args.known} contains no folder of a person")
         with _cache(args, engine) as cache:
-            read = read_faces(engine, [path for _, path in people], cache)
-            for (name, _), picture in zip(people, read, strict=True):
-                known.setdefault(name, []).extend(picture.faces[:1])
-        known = {name: faces for name, faces in known.items() if faces}
+            read = read_known(engine, args.known, cache, progress=sys.stderr.isatty())
+        for name, face in read.faces:
+            known.setdefault(name, []).append(face)
+        lines = _largest(read.crowded) + _refused(read.refused)
     faces, refused = _read(args, engine, args.folder)
     answer = cluster(faces, engine.calibration, args.far, known=known, progress=sys.stderr.isatty())
-    lines = [
-        f"{person.name}  {count_faces(len(person.faces))}"
-        for person in answer.people
-        if len(person.faces) > 1 or person.known
-    ]
-    alone = len(answer.people) - len(lines)
+    groups = [person for person in answer.people if len(person.faces) > 1 or person.known]
+    lines += [f"{person.name}  {count_faces(len(person.faces))}" for person in groups]
+    alone = len(answer.people) - len(groups)
     lines.append(f"{count_faces(alone)} without another of the same person")
     if args.out:
         write_people(answer, args.out)
@@ -351,6 +346,10 @@ def _read(
             smallest=args.smallest,
             progress=sys.stderr.isatty(),
         )
+
+
+def _largest(crowded: Sequence[Path]) -> list[str]:
+    return [f"{path}: several faces; the largest was used" for path in crowded]
 
 
 def _refused(refused: Sequence[Unreadable]) -> list[str]:

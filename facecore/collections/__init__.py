@@ -11,13 +11,14 @@ from facecore.collections.faces import (
     read_folder,
 )
 from facecore.collections.vector_cache import VectorCache
-from facecore.collections.who import NamedFace, Who, known_people, who
+from facecore.collections.who import KnownFaces, NamedFace, Who, known_people, read_known, who
 
 __all__ = [
     "Clusters",
     "Doubt",
     "Embedded",
     "FoundFace",
+    "KnownFaces",
     "NamedFace",
     "Person",
     "PictureFaces",
@@ -30,5 +31,6 @@ __all__ = [
     "known_people",
     "read_faces",
     "read_folder",
+    "read_known",
     "who",
 ]

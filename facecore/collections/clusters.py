@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ class Person:
     Attributes
     ----------
     name : str
-        ``person_0001`` and so on, or the name of a known person.
+        ``person_0001`` and so on, without names in `known`; or the name of a known person.
     faces : tuple of FoundFace
         In input order.
     known : bool
@@ -146,9 +147,10 @@ def cluster(
     people = [
         Person(name, tuple(faces[i] for i in sorted(some)), True) for name, some in named.items()
     ]
+    free = (name for i in count(1) if (name := f"person_{i:04}") not in (known or {}))
     people += [
-        Person(f"person_{number:04}", tuple(faces[i] for i in some.tolist()))
-        for number, some in enumerate(members, 1)
+        Person(name, tuple(faces[i] for i in some.tolist()))
+        for name, some in zip(free, members, strict=False)
     ]
     return Clusters(tuple(people), tuple(_doubts(faces, vectors, groups, pairs, table)), threshold)
 

@@ -50,6 +50,11 @@ class FoundFace:
     vector: NDArray[np.float32] = field(repr=False)
     quality: float | None = None
 
+    @property
+    def link_ending(self) -> str:
+        """End of the name of a link to the picture that tells which face is meant."""
+        return f"_{self.sha256[:8]}_{self.number}"
+
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:

@@ -96,7 +96,7 @@ def check_absent(out: Path) -> None:
 
 def _link(face: FoundFace, folder: Path, final: Path) -> None:
     # A person may appear twice in a picture, and two pictures may have the same name.
-    name = f"{face.path.stem[:80]}_{face.sha256[:8]}_{face.number}{face.path.suffix}"
+    name = f"{face.path.stem[:50]}{face.link_ending}{face.path.suffix}"  # at most 255 bytes
     if (folder / name).is_symlink() or (folder / name).exists():
         return  # duplicate of a linked file
     picture = face.path.absolute()

@@ -18,7 +18,26 @@ from facecore.images import ImageInput
 from facecore.images.folders import pictures_of_people
 from facecore.matching.grouping import assign
 
-__all__ = ["NamedFace", "Who", "known_people", "who"]
+__all__ = ["KnownFaces", "NamedFace", "Who", "known_people", "read_known", "who"]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFaces:
+    """Result of `read_known`.
+
+    Attributes
+    ----------
+    faces : tuple of (str, FoundFace)
+        Name and face, one for each picture that shows a usable face.
+    crowded : tuple of Path
+        Pictures with several faces, of which the largest is used.
+    refused : tuple of Unreadable
+        Pictures without a usable face.
+    """
+
+    faces: tuple[tuple[str, FoundFace], ...]
+    crowded: tuple[Path, ...]
+    refused: tuple[Unreadable, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +113,36 @@ def known_people(root: Path) -> list[tuple[str, Path]]:
     return people
 
 
+def read_known(
+    engine: FaceEngine, root: Path, cache: VectorCache | None = None, *, progress: bool = False
+) -> KnownFaces:
+    """Read one face of each picture of `known_people`.
+
+    It is the largest face, but for a link of ``facecore cluster`` the face that the link names.
+
+    Raises
+    ------
+    InvalidParameter
+        As in `known_people`, or no picture shows a usable face.
+    """
+    people = known_people(root)
+    faces: list[tuple[str, FoundFace]] = []
+    crowded: list[Path] = []
+    refused: list[Unreadable] = []
+    pictures = read_faces(engine, [path for _, path in people], cache, progress=progress)
+    for (name, path), picture in zip(people, pictures, strict=True):
+        if picture.error is not None:
+            refused.append(Unreadable(path, picture.error.code, str(picture.error)))
+            continue
+        linked = [face for face in picture.faces if path.stem.endswith(face.link_ending)]
+        faces.append((name, (linked or picture.faces)[0]))
+        if len(picture.faces) > 1 and not linked:
+            crowded.append(path)
+    if not faces:
+        raise InvalidParameter(f"no picture in {root} shows a face", refused[0].message)
+    return KnownFaces(tuple(faces), tuple(crowded), tuple(refused))
+
+
 def who(
     engine: FaceEngine,
     photo: ImageInput,
@@ -133,20 +182,8 @@ def who(
     """
     check_far(far)
     found = engine.samples(photo)
-    people = known_people(known)
-    templates: list[tuple[str, FoundFace]] = []
-    crowded: list[Path] = []
-    refused: list[Unreadable] = []
-    pictures = read_faces(engine, [path for _, path in people], cache, progress=progress)
-    for (name, path), picture in zip(people, pictures, strict=True):
-        if picture.error is not None:
-            refused.append(Unreadable(path, picture.error.code, str(picture.error)))
-        else:
-            templates.append((name, picture.faces[0]))
-        if len(picture.faces) > 1:
-            crowded.append(path)
-    if not templates:
-        raise InvalidParameter(f"no picture in {known} shows a face", str(refused[0].message))
+    read = read_known(engine, known, cache, progress=progress)
+    templates = read.faces
     threshold = score_threshold(engine.calibration, far, len(templates))
     names = list(dict.fromkeys(name for name, _ in templates))
     owners = np.array([names.index(name) for name, _ in templates])
@@ -169,4 +206,4 @@ def who(
                 templates[nearest][1].path,
             )
         )
-    return Who(tuple(named), threshold, len(names), len(templates), tuple(crowded), tuple(refused))
+    return Who(tuple(named), threshold, len(names), len(templates), read.crowded, read.refused)

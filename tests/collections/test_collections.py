@@ -27,6 +27,7 @@ from facecore.collections import (
     read_folder,
     who,
 )
+from facecore.collections.folder import write_people
 from facecore.collections.report import render_report, write_report
 from facecore.errors import InvalidParameter, UnreadableImage
 
@@ -176,6 +177,49 @@ def test_new_pictures_get_the_names_that_are_there(
         ("grace", True, 1),
         ("person_0001", False, 3),
     ]
+
+
+def test_links_to_long_names(compact: FaceEngine, folder: Path, tmp_path: Path) -> None:
+    long = tmp_path / "long" / f"{'𠮷' * 62}.png"  # 252 bytes
+    long.parent.mkdir()
+    shutil.copy(folder / "a.png", long)
+    faces, _ = read_folder(compact, long.parent)
+    write_people(cluster(faces, compact.calibration), tmp_path / "people")
+    (link,) = (tmp_path / "people" / "person_0001").iterdir()
+    assert link.resolve() == long.resolve()
+
+
+def test_people_of_one_run_are_known_to_the_next(
+    folder: Path, tmp_path: Path, hopper: Array, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, new = tmp_path / "people", tmp_path / "more", tmp_path / "new"
+    assert cli.main(["cluster", str(folder), "--out", str(first)]) == 0
+    (first / "person_0001").rename(first / "Eileen")  # person_0002 is Grace, on a picture of both
+    new.mkdir()
+    shutil.copy(folder / "a.png", new)
+    cv2.imwrite(str(new / "grace.png"), hopper)
+    cv2.imwrite(str(new / "small.png"), cv2.resize(hopper[40:420, 100:420], None, fx=0.7, fy=0.7))
+    (first / "nobody").mkdir()
+    shutil.copy(folder / "wall.png", first / "nobody")
+    capsys.readouterr()
+    assert cli.main(["cluster", str(new), "--known", str(first), "--out", str(second)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{first / 'nobody' / 'wall.png'}: NoFaceDetected")
+    assert lines[1:3] == ["person_0002  2 faces", "Eileen  1 face"]
+    # A new person gets no name that is taken.
+    (tmp_path / "other").mkdir()
+    shutil.copy(folder / "a.png", tmp_path / "other" / "person_0001.png")
+    assert cli.main(["cluster", str(new), "--known", str(tmp_path / "other"), "--json"]) == 0
+    people = json.loads(capsys.readouterr().out)["people"]
+    assert [(p["name"], p["known"]) for p in people] == [
+        ("person", True),
+        ("person_0001", False),
+    ]
+    (tmp_path / "third" / "person_0001").mkdir(parents=True)
+    shutil.copy(folder / "a.png", tmp_path / "third" / "person_0001")
+    assert cli.main(["cluster", str(new), "--known", str(tmp_path / "third"), "--json"]) == 0
+    people = json.loads(capsys.readouterr().out)["people"]
+    assert [p["name"] for p in people] == ["person_0001", "person_0002"]
 
 
 def test_the_command_divides_a_folder(
