@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands, add_if_many
+from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands, add_if_many, count_faces
 from facecore.cli.common import gallery as open_gallery
 from facecore.errors import InvalidParameter
 
@@ -129,8 +129,11 @@ def _load(args: argparse.Namespace) -> Answer:
             result = load_vectors(gallery, args.file, args.group, user=user, progress=shown)
         else:
             result = load_groups(gallery, args.file, progress=shown, key=key)
-    there = f", {result.present:,} already present" if result.present else ""
-    lines = [f"{result.faces:,} faces of {result.groups:,} groups loaded{there}"]
+    groups = f"{result.groups:,} group{'s' * (result.groups != 1)}"
+    lines = [
+        f"{count_faces(result.faces)} of {groups}: {result.faces - result.present:,} added, "
+        f"{result.present:,} already present"
+    ]
     return result.as_dict(), OK, lines
 
 

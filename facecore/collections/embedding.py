@@ -175,7 +175,9 @@ def _write(engine: FaceEngine, part: _Part, quality: bool) -> int:
 
 
 def _rows(picture: PictureFaces) -> Iterator[dict[str, Any]]:
-    common = {"path": str(picture.path), "sha256": picture.sha256 or None}
+    # Arrow takes UTF-8 only; file names of Linux may be anything.
+    path = str(picture.path).encode("utf-8", "backslashreplace").decode()
+    common = {"path": path, "sha256": picture.sha256 or None}
     for one in picture.faces:
         yield common | {
             "face": one.number,
@@ -253,12 +255,7 @@ def _on_ray(
     ours = not ray.is_initialized()
     try:
         if ours:
-            ray.init(
-                address=None if address == "auto" else address,
-                include_dashboard=False if address == "auto" else None,
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
+            _start(ray, address)
         context = data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -285,12 +282,30 @@ def _on_ray(
         for row in done.iter_rows():
             yield int(row["written"])
     except (ray.exceptions.RayError, ConnectionError, ValueError) as error:
+        if isinstance(error, FacecoreError):
+            raise
         if isinstance(cause := getattr(error, "cause", None), FacecoreError):
             raise cause from error
-        line = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise InvalidParameter(
-            f"Ray at {address}: {line[0]:.300}", "see the logs of the cluster; finished parts stay"
-        ) from error
+        raise _failed(address, error) from error
     finally:
         if ours:
             ray.shutdown()
+
+
+def _start(ray: Any, address: str) -> None:
+    try:
+        ray.init(
+            address=None if address == "auto" else address,
+            include_dashboard=False if address == "auto" else None,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except Exception as error:  # a plain Exception on a machine that is too slow for its 30 s
+        raise _failed(address, error) from error
+
+
+def _failed(address: str, error: Exception) -> InvalidParameter:
+    line = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+    return InvalidParameter(
+        f"Ray at {address}: {line[0]:.300}", "see the logs of the cluster; finished parts stay"
+    )

@@ -54,7 +54,7 @@ def test_import_export_load(
     text = run(capsys, 0, "group", "export", file, "--gallery", door, "--group", "staff")
     assert text == f"2 faces of 1 groups written to {file}\n"
     load = ("group", "load", file, "--gallery", other)
-    assert run(capsys, 0, *load) == "2 faces of 1 groups loaded\n"
+    assert run(capsys, 0, *load) == "2 faces of 1 group: 2 added, 0 already present\n"
     answer = json.loads(run(capsys, 0, *load, "--json"))
     assert answer == {"groups": 1, "faces": 2, "present": 2}
     file.write_bytes(file.read_bytes()[:-1])
