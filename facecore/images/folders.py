@@ -11,7 +11,11 @@ from facecore.errors import InvalidParameter
 
 __all__ = ["listed_paths", "listed_pictures", "pictures_below", "pictures_of_people"]
 
-_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+# HEIC and AVIF too, without the extra that reads them: the error of each names it.
+_PICTURES = {
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".j2k",
+    ".heic", ".heif", ".avif",
+}  # fmt: skip
 
 
 def pictures_of_people(root: Path) -> list[tuple[str | None, Path]]:

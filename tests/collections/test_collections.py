@@ -76,6 +76,10 @@ def test_a_folder_is_read_whole(compact: FaceEngine, folder: Path) -> None:
     some, left_out = read_folder(compact, folder, smallest=150)
     assert [face.path.name for face in some] == ["both.png"]
     assert [r.code for r in left_out].count("FaceTooSmall") == 2
+    (folder / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(500))
+    _, left_out = read_folder(compact, folder)
+    assert left_out[1].path.name == "phone.HEIC"  # it is told, not passed over
+    assert left_out[1].code == "UnreadableImage"
     empty = folder.parent / "empty"
     empty.mkdir()
     with pytest.raises(InvalidParameter, match="holds no picture"):
