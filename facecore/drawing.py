@@ -206,7 +206,7 @@ def _traffic_light(score: float) -> tuple[int, int, int]:
     return GREEN if score >= HIGH_FROM else RED if score < LOW_BELOW else AMBER
 
 
-def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+def write_image(path: Path | str, image: NDArray[np.uint8]) -> None:
     """Write a picture atomically, in the format of its file extension.
 
     Raises
@@ -216,6 +216,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     """
     import cv2
 
+    path = Path(path)
     try:
         written, coded = cv2.imencode(path.suffix, image)
     except cv2.error:

@@ -48,7 +48,7 @@ _DUPLICATES = """\
 Find pictures of a folder, or faces of a gallery, that show the same person.
 
 --far is the chance, over all pairs together, that any pair of different people is listed.
-With several --group, faces are also compared across groups.
+With several --group, faces of different groups are compared.
 
 exit status: 0 duplicates found, 1 none, 2 error
 

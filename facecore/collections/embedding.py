@@ -66,8 +66,8 @@ class _Part:
 
 def embed_pictures(
     engine: FaceEngine,
-    source: Path,
-    out: Path,
+    source: Path | str,
+    out: Path | str,
     *,
     quality: bool = False,
     ray: str | None = None,
@@ -85,9 +85,9 @@ def embed_pictures(
     Parameters
     ----------
     engine : FaceEngine
-    source : Path
+    source : Path or str
         Folder of pictures at any depth; or a text file with one path per line.
-    out : Path
+    out : Path or str
         Replaced if it exists.
     quality : bool, default False
         Measure the quality of each face.
@@ -114,6 +114,7 @@ def embed_pictures(
     from tqdm import tqdm
 
     start = time.perf_counter()
+    source, out = Path(source), Path(out)
     schema = vector_schema(engine)
     found = pictures_below(source) if source.is_dir() else listed_paths(source)
     paths = [path.absolute() for path in found]  # the same on every machine

@@ -77,7 +77,7 @@ class PictureFaces:
 
 def read_faces(
     engine: FaceEngine,
-    paths: Iterable[Path],
+    paths: Iterable[Path | str],
     cache: VectorCache | None = None,
     *,
     quality: bool = False,
@@ -88,7 +88,7 @@ def read_faces(
     Parameters
     ----------
     engine : FaceEngine
-    paths : iterable of Path
+    paths : iterable of Path or str
     cache : VectorCache, optional
         Supplies the faces of cached pictures and stores the others; an interrupted run loses at
         most 128 pictures.
@@ -100,7 +100,7 @@ def read_faces(
     from tqdm import tqdm
 
     total = length_hint(paths) or None
-    remaining = iter(paths)
+    remaining = map(Path, paths)
     with tqdm(total=total, unit="image", desc="embedding", disable=not progress) as bar:
         while window := list(islice(remaining, _WINDOW)):
             for answer in _window(engine, window, cache, quality):
@@ -110,7 +110,7 @@ def read_faces(
 
 def read_folder(
     engine: FaceEngine,
-    root: Path,
+    root: Path | str,
     cache: VectorCache | None = None,
     *,
     all_faces: bool = True,
@@ -125,7 +125,7 @@ def read_folder(
     ----------
     engine, cache, progress
         As in `read_faces`.
-    root : Path
+    root : Path or str
     all_faces : bool, default True
         Whether to return every face, or only the largest of each picture.
     smallest : float, default 48

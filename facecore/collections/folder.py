@@ -48,7 +48,7 @@ def as_dict(clusters: Clusters) -> dict[str, Any]:
     }
 
 
-def write_people(clusters: Clusters, out: Path) -> None:
+def write_people(clusters: Clusters, out: Path | str) -> None:
     """Write a folder per person with links to the pictures, ``people.csv`` and ``people.json``.
 
     Pictures are copied if the system refuses symbolic links.
@@ -56,7 +56,7 @@ def write_people(clusters: Clusters, out: Path) -> None:
     Parameters
     ----------
     clusters : Clusters
-    out : Path
+    out : Path or str
         Must not exist; created atomically.
 
     Raises
@@ -64,6 +64,7 @@ def write_people(clusters: Clusters, out: Path) -> None:
     InvalidParameter
         `out` exists or cannot be written.
     """
+    out = Path(out)
     check_absent(out)
     try:
         with staged(out) as folder:

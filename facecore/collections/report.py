@@ -24,7 +24,7 @@ _GROUPS = 1000
 _ALONE = 60
 
 
-def write_report(clusters: Clusters, path: Path) -> None:
+def write_report(clusters: Clusters, path: Path | str) -> None:
     """Write the page of `render_report` atomically.
 
     Raises
@@ -32,7 +32,7 @@ def write_report(clusters: Clusters, path: Path) -> None:
     InvalidParameter
         The file cannot be written.
     """
-    write_whole(path, render_report(clusters).encode("utf-8", "xmlcharrefreplace"))
+    write_whole(Path(path), render_report(clusters).encode("utf-8", "xmlcharrefreplace"))
 
 
 def render_report(clusters: Clusters) -> str:

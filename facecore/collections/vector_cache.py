@@ -35,7 +35,7 @@ class VectorCache:
     ----------
     engine : FaceEngine
         Entries of another pack or facecore version are ignored.
-    path : Path, optional
+    path : Path or str, optional
         By default ``faces.db`` in the user's cache folder.
 
     Raises
@@ -44,8 +44,8 @@ class VectorCache:
         The file cannot be read or written; so in all methods.
     """
 
-    def __init__(self, engine: FaceEngine, path: Path | None = None) -> None:
-        self.path = cache_root().parent / "faces.db" if path is None else path
+    def __init__(self, engine: FaceEngine, path: Path | str | None = None) -> None:
+        self.path = cache_root().parent / "faces.db" if path is None else Path(path)
         # A variant has the contract of its pack, but vectors of its own.
         models = (engine.pack.detector.sha256[:16], engine.pack.embedder.sha256[:16])
         self._space = " ".join([engine.contract_id, *models, __version__])

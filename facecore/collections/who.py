@@ -90,7 +90,7 @@ class Who:
     refused: tuple[Unreadable, ...]
 
 
-def known_people(root: Path) -> list[tuple[str, Path]]:
+def known_people(root: Path | str) -> list[tuple[str, Path]]:
     """List (name, picture) below a folder: a folder per person, or files named after people.
 
     A number at the end of a file name is not part of the person's name: ``eileen.jpg``,
@@ -114,7 +114,11 @@ def known_people(root: Path) -> list[tuple[str, Path]]:
 
 
 def read_known(
-    engine: FaceEngine, root: Path, cache: VectorCache | None = None, *, progress: bool = False
+    engine: FaceEngine,
+    root: Path | str,
+    cache: VectorCache | None = None,
+    *,
+    progress: bool = False,
 ) -> KnownFaces:
     """Read one face of each picture of `known_people`.
 
@@ -146,7 +150,7 @@ def read_known(
 def who(
     engine: FaceEngine,
     photo: ImageInput,
-    known: Path,
+    known: Path | str,
     cache: VectorCache | None = None,
     *,
     far: float = 0.01,
@@ -160,7 +164,7 @@ def who(
     engine : FaceEngine
     photo : image
         As in `facecore.FaceEngine.detect`.
-    known : Path
+    known : Path or str
         As in `known_people`.
     cache : VectorCache, optional
         Keeps the vectors of the known pictures for the next call.

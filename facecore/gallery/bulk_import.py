@@ -131,9 +131,9 @@ def face_id_of(group: str, user_id: str, picture: str, face: int = 0) -> str:
 def import_pictures(
     gallery: Gallery,
     group: str,
-    source: Path,
+    source: Path | str,
     *,
-    report: Path | None = None,
+    report: Path | str | None = None,
     progress: bool = False,
     if_many: IfMany = "largest",
 ) -> ImportResult:
@@ -148,11 +148,11 @@ def import_pictures(
     gallery : Gallery
     group : str
         Name of an existing group.
-    source : Path
+    source : Path or str
         A folder with one subfolder per person, named by the ``user_id``
         (`facecore.images.folders.pictures_of_people`); or a CSV file of ``image,user_id``
         (`facecore.images.folders.listed_pictures`).
-    report : Path, optional
+    report : Path or str, optional
         CSV file for the refused pictures, one line ``image,user_id,code,message`` each; also
         written if the import is interrupted.
     progress : bool, default False
@@ -169,7 +169,9 @@ def import_pictures(
     GalleryLocked, GalleryNotWritable, ContractMismatch
         As in `Gallery.add_templates`; faces committed before stay.
     """
+    source = Path(source)
     if report is not None:
+        report = Path(report)
         check_writable(report)
     sources = _sources(source)
     if not sources:

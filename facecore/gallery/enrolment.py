@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from operator import length_hint
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from facecore.engine import FaceInput
     from facecore.gallery.backend import Backend
 
-__all__ = ["Pairs", "new_faces", "pack_of", "stored"]
+__all__ = ["SAME_PICTURE", "Pairs", "new_faces", "pack_of", "stored"]
+
+# Cosine: one picture's vectors differ by the rounding of other batches or providers only.
+SAME_PICTURE = 0.9999
 
 
 def new_faces(
@@ -111,24 +115,46 @@ def stored(
     pairs: Pairs,
     vectors: Iterator[NDArray[np.float32] | FacecoreError],
     batch_size: int,
+    known: Callable[[str, str, NDArray[np.float32]], FaceRecord | None] | None,
 ) -> Iterator[FaceRecord | FacecoreError]:
-    """Store vectors, one transaction per batch; yield a record or an error for each."""
+    """Store vectors, one transaction per batch; yield a record or an error for each.
+
+    `known` finds the record of a picture that the user already has in the group; without it,
+    every picture is stored.
+    """
     while answers := list(islice(vectors, batch_size)):
-        outcomes: list[FacecoreError | None] = []
-        faces, matrix = [], []
-        for answer in answers:
+        # A place in `faces`, and whether an earlier picture of the batch has it.
+        outcomes: list[FacecoreError | FaceRecord | tuple[int, bool]] = []
+        faces: list[NewFace] = []
+        matrix: list[NDArray[np.float32]] = []
+        for vector in answers:
             user_id = pairs.users.popleft()
             try:
-                if isinstance(answer, FacecoreError):
-                    raise answer
-                faces += new_faces([check_user_id(user_id)])
-                matrix.append(answer)
-                outcomes.append(None)
+                if isinstance(vector, FacecoreError):
+                    raise vector
+                (face,) = new_faces([check_user_id(user_id)])
+                there = known and known(group, face.user_id, vector)
+                same = (
+                    i
+                    for i, (other, its) in enumerate(zip(faces, matrix, strict=True))
+                    if known and other.user_id == face.user_id and its @ vector > SAME_PICTURE
+                )
+                if there:
+                    outcomes.append(replace(there, present=True))
+                elif (place := next(same, None)) is not None:
+                    outcomes.append((place, True))
+                else:
+                    outcomes.append((len(faces), False))
+                    faces.append(face)
+                    matrix.append(vector)
             except FacecoreError as error:
                 outcomes.append(error.with_traceback(None))
-        records = iter(backend.add(group, faces, np.stack(matrix)) if faces else ())
+        records = backend.add(group, faces, np.stack(matrix)) if faces else []
         for outcome in outcomes:
-            yield next(records) if outcome is None else outcome
+            if isinstance(outcome, tuple):
+                yield replace(records[outcome[0]], present=outcome[1])
+            else:
+                yield outcome
 
 
 def _quality(value: float | None) -> float | None:

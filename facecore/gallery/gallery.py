@@ -61,9 +61,6 @@ __all__ = ["Gallery"]
 IndexChoice = Literal["auto", "exact", "hnsw"]
 Per = Literal["face", "user"]
 
-# Cosine: one picture's vectors differ by the rounding of other batches or providers only.
-_SAME_PICTURE = 0.9999
-
 
 class Gallery:
     """Store faces in named groups on this machine, and search them.
@@ -309,6 +306,7 @@ class Gallery:
         batch_size: int = 32,
         progress: bool = False,
         if_many: IfMany = "largest",
+        twice: bool = False,
     ) -> Iterator[FaceRecord | FacecoreError]:
         """Store the faces of many images in order, while images are still being read.
 
@@ -327,6 +325,7 @@ class Gallery:
         progress : bool, default False
             Show a progress bar on standard error.
         if_many : {"largest", "refuse"}
+        twice : bool, default False
             As in `add`.
 
         Yields
@@ -346,7 +345,8 @@ class Gallery:
         self._backend.group(check_name(group))
         pairs = enrolment.Pairs(items)
         vectors = self.engine.embed_many(pairs, batch_size, progress, face=face, if_many=if_many)
-        return enrolment.stored(self._backend, group, pairs, vectors, batch_size)
+        known = None if twice else self._same_picture
+        return enrolment.stored(self._backend, group, pairs, vectors, batch_size, known)
 
     def add_templates(
         self,
@@ -736,7 +736,7 @@ class Gallery:
         records, templates = self._stored(Filter(group, user_id))
         if not records:
             return None
-        same = np.flatnonzero(cosine(templates, vector[None]) > _SAME_PICTURE)
+        same = np.flatnonzero(cosine(templates, vector[None]) > enrolment.SAME_PICTURE)
         return records[same[0]] if len(same) else None
 
     def _stored(self, *which: Filter) -> tuple[list[FaceRecord], NDArray[np.float32]]:

@@ -117,7 +117,7 @@ class FaceRecord:
     others : int or None
         Number of other faces in the picture, in an answer of `Gallery.add`; not stored.
     present : bool
-        True in an answer of `Gallery.add` that found the picture stored and added nothing.
+        True in an answer of `Gallery.add` or `add_many` if the picture was stored already.
     """
 
     id: int

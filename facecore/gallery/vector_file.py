@@ -78,7 +78,7 @@ def is_vector_file(path: Path) -> bool:
 
 def load_vectors(
     gallery: Gallery,
-    path: Path,
+    path: Path | str,
     group: str,
     *,
     user: UserFrom = "folder",
@@ -92,7 +92,7 @@ def load_vectors(
     Parameters
     ----------
     gallery : Gallery
-    path : Path
+    path : Path or str
     group : str
         Created if missing.
     user : {"folder", "picture"}

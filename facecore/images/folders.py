@@ -18,7 +18,7 @@ _PICTURES = {
 }  # fmt: skip
 
 
-def pictures_of_people(root: Path) -> list[tuple[str | None, Path]]:
+def pictures_of_people(root: Path | str) -> list[tuple[str | None, Path]]:
     """Return the sorted (person, file) pairs below a folder that holds a folder per person.
 
     Includes every file in a person's folder at any depth, with any name; a file that is not a
@@ -30,6 +30,7 @@ def pictures_of_people(root: Path) -> list[tuple[str | None, Path]]:
     InvalidParameter
         `root` is not a folder, or cannot be read.
     """
+    root = Path(root)
     if not root.is_dir():
         raise InvalidParameter(f"{root} is not a folder", "give a folder with one per person")
     found: list[tuple[str | None, Path]] = []
@@ -47,7 +48,7 @@ def pictures_of_people(root: Path) -> list[tuple[str | None, Path]]:
     return found
 
 
-def pictures_below(root: Path) -> list[Path]:
+def pictures_below(root: Path | str) -> list[Path]:
     """Return the sorted, non-hidden files with a picture's extension at any depth below `root`.
 
     Raises
@@ -55,6 +56,7 @@ def pictures_below(root: Path) -> list[Path]:
     InvalidParameter
         `root` is not a folder, or cannot be read.
     """
+    root = Path(root)
     if not root.is_dir():
         raise InvalidParameter(f"{root} is not a folder", "give a folder of pictures")
     try:

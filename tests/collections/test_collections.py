@@ -255,6 +255,21 @@ def test_the_command_lists_duplicates(folder: Path, capsys: pytest.CaptureFixtur
     )
 
 
+def test_paths_may_be_strings(compact: FaceEngine, folder: Path, tmp_path: Path) -> None:
+    known = tmp_path / "known"
+    known.mkdir()
+    shutil.copy(folder / "a.png", known / "eileen.png")
+    with VectorCache(compact, str(tmp_path / "faces.db")) as cache:
+        assert who(compact, str(folder / "a.png"), str(known), cache).faces[0].name == "eileen"
+        faces, _ = read_folder(compact, str(known), cache)
+    people = cluster(faces, compact.calibration)
+    write_people(people, str(tmp_path / "people"))
+    write_report(people, str(tmp_path / "people.html"))
+    assert (tmp_path / "people" / "person_0001").is_dir()
+    (picture,) = read_faces(compact, [str(known / "eileen.png")])
+    assert picture.faces[0].path == known / "eileen.png"
+
+
 def test_names_of_files_and_of_folders(tmp_path: Path) -> None:
     for name in ("eileen.jpg", "eileen_2.jpg", "eileen (3).jpg", "2.jpg", "grace/any.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

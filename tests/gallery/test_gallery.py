@@ -41,7 +41,7 @@ def test_the_quality_is_kept_of_one_picture_that_is_added(
         record = gallery.add("staff", image, "eileen")
         assert record.quality == score
         assert gallery.record(record.face_id) == record
-    (many,) = gallery.add_many("staff", [(astronaut, "eileen")])
+    (many,) = gallery.add_many("staff", [(astronaut, "eileen")], twice=True)
     assert isinstance(many, FaceRecord)
     assert many.quality is None
 

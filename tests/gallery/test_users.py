@@ -71,6 +71,20 @@ def test_a_picture_that_is_there_is_told(people: Gallery) -> None:
     assert people.records("staff")[-1] == replaced
 
 
+def test_many_pictures_of_which_some_are_there(people: Gallery) -> None:
+    bob, new = template("bob"), template("new")
+    items = [(bob, "bob"), (new, "ann"), (new, "ann"), (bob, "ann"), (new, "carol")]
+    answers = list(people.add_many("staff", items))
+    assert [not isinstance(a, Exception) and a.present for a in answers] == [
+        True, False, True, False, False,
+    ]  # fmt: skip
+    assert answers[1] == answers[2]
+    assert people.count("staff") == 4 + 3
+    assert [getattr(a, "present", None) for a in people.add_many("staff", items)] == [True] * 5
+    assert not any(getattr(a, "present", 1) for a in people.add_many("staff", items, twice=True))
+    assert people.count("staff") == 4 + 3 + 5
+
+
 def test_a_user_with_very_many_faces_hides_nobody(filled: Gallery) -> None:
     rows = np.stack([like("ann", 0.8, f"n{i}") for i in range(50)] + [template("bob")])
     filled.add_templates("staff", rows, ["ann"] * 50 + ["bob"], contract=filled.contract_id)
