@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -241,7 +242,9 @@ class FaceEngine:
         if self.pack.attributes is not None:
             self._optional("attributes", "").estimate(sample.crop[None])
 
-    def open(self, image: ImageInput, *, limits: images.Limits | None = None) -> Picture:
+    def open(
+        self, image: ImageInput, *, limits: images.Limits | None = None, decode: bool = True
+    ) -> Picture:
         """Read and check an image, and decode it in the resolution that face detection needs.
 
         Every method that takes an image also takes the result; `sample` finds the face too.
@@ -252,13 +255,37 @@ class FaceEngine:
             As in `detect`.
         limits : Limits, optional
             Stricter ones than the engine's own.
+        decode : bool, default True
+            False: check what the header says, and leave the pixels for later.
 
         Raises
         ------
         UnreadableImage, ImageTooLarge, InvalidParameter
             See `facecore.images.load`.
         """
+        if not decode:
+            return self._pipeline.read(image, limits)
         return self._pipeline.open(image, limits=limits)
+
+    @contextlib.contextmanager
+    def decoding(self, pictures: Sequence[Picture]) -> Iterator[None]:
+        """Decode several pictures at the same time, each in another process.
+
+        The context begins; `open` then waits for one picture's pixels.  Without
+        ``isolate_decoding`` it begins nothing.
+
+        Parameters
+        ----------
+        pictures : sequence of Picture
+            From ``open(..., decode=False)``.
+        """
+        try:
+            for picture in pictures:
+                picture.begin(self._pipeline.first_scale(picture, "largest"))
+            yield
+        finally:
+            for picture in pictures:
+                picture.settle()
 
     def detect(self, image: ImageInput) -> list[Face]:
         """All faces of an image, largest first; empty where there is none.

@@ -92,7 +92,19 @@ class Pipeline:
         limits: images.Limits | None = None,
     ) -> Picture:
         """Checked, and decoded as finely as the search for that face, or for all, begins."""
-        picture = open_picture(image, limits or self.limits, self.decoder)
+        picture = self.read(image, limits)
+        with translate_errors(picture):
+            picture.reduced(self.first_scale(picture, choice))
+        if picture.height * picture.width >= malloc.LARGE:
+            malloc.trim_heap()  # what earlier ones left
+        return picture
+
+    def read(self, image: ImageInput, limits: images.Limits | None = None) -> Picture:
+        """A picture whose pixels are not decoded yet."""
+        return open_picture(image, limits or self.limits, self.decoder)
+
+    def first_scale(self, picture: Picture, choice: FaceChoice | None) -> float:
+        """The scale at which the search for that face, or for all, begins."""
         scale = self.detector.coarse_scale(picture)
         if choice != "largest":  # both passes
             scale = max(scale, self.detector.fine_scale(picture))
@@ -101,11 +113,7 @@ class Pipeline:
             # costs more than twice the pixels: at 1/8, 1/4 and 1/2, 12 megapixels take 18, 21
             # and 32 ms.
             scale *= 2
-        with translate_errors(picture):
-            picture.reduced(scale)
-        if picture.height * picture.width >= malloc.LARGE:
-            malloc.trim_heap()  # what earlier ones left
-        return picture
+        return scale
 
     def detect(self, image: ImageInput) -> list[Face]:
         """All faces, largest first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import signal
 import socket
@@ -10,6 +11,9 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -25,6 +29,7 @@ from facecore.images.limits import DEFAULT_LIMITS, Limits
 __all__ = ["IsolatedDecoder"]
 
 _HEADER = 8  # bytes that hold the length of the JSON text that follows
+_SHARED = 8 * 2**20  # memory shared with each process; what is larger goes through the socket
 _KEPT = 16 * 2**20  # free memory that a process keeps for the next picture
 _MEMORY_ASIDE = 128 * 2**20  # for the allocator and the libraries, beyond the pixels
 _PATIENCE = 3.0  # wall time limit / processor time limit; a sleeping decoder uses no processor time
@@ -42,6 +47,10 @@ class IsolatedDecoder:
     picture after the other.  A process that dies or hangs is replaced, and its picture raises
     `UnreadableImage`.  Thread-safe: each process decodes one picture at a time, further pictures
     wait.  A fork of this process starts new decoding processes.
+
+    On Linux, files and pixels pass through memory that both processes map.  The child cannot
+    resize it, the shape comes from the header that this process has parsed, and pixels are copied
+    before they are used: a hostile picture that takes the child over can only give wrong pixels.
 
     Parameters
     ----------
@@ -85,24 +94,56 @@ class IsolatedDecoder:
             The process cannot be started.
         """
         with self._free:
-            child = self._take()
-            try:
-                pixels = child.decode(still, reduction)
-            except BaseException as error:
-                # Reuse the child only after an error that it reported: after any other, an
-                # answer may still arrive.
-                if isinstance(error, FacecoreError) and not child.lost:
-                    self._idle.append(child)
-                else:
-                    child.end()
-                raise
-            self._idle.append(child)
-            return pixels
+            return self._receive(self._send(still, reduction), still, reduction)
+
+    def begin(self, still: Still, reduction: int) -> Callable[[], NDArray[np.uint8]]:
+        """Start to decode, and return a function that waits for the pixels; call it once.
+
+        Two pictures that one thread begins are decoded at the same time.  Where all processes are
+        busy, the returned function starts the decoding: it never waits for another picture that
+        was begun and not waited for.  All errors come from the function.
+        """
+        free = self._free
+        if not free.acquire(blocking=False):
+            return partial(self, still, reduction)
+        try:
+            child = self._send(still, reduction)
+        except BaseException as error:
+            free.release()
+            if isinstance(error, FacecoreError):
+                return partial(self, still, reduction)
+            raise
+        return _Begun(child, free, partial(self._receive, child, still, reduction))
 
     def close(self) -> None:
         """End the processes; the next picture starts a new one."""
         while self._idle:
             self._idle.pop().end()
+
+    def _send(self, still: Still, reduction: int) -> _Child:
+        child = self._take()
+        with self._given_back(child):
+            child.send(still, reduction)
+        return child
+
+    def _receive(self, child: _Child, still: Still, reduction: int) -> NDArray[np.uint8]:
+        with self._given_back(child):
+            pixels = child.receive(still, reduction)
+        self._idle.append(child)
+        return pixels
+
+    @contextmanager
+    def _given_back(self, child: _Child) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            # Reuse the child only after an error that it reported: after any other, an answer may
+            # still arrive.
+            if isinstance(error, FacecoreError) and not child.lost:
+                self._idle.append(child)
+            else:
+                child.end()
+            raise
 
     def _take(self) -> _Child:
         while self._idle:
@@ -130,6 +171,32 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)
 
 
+class _Begun:
+    """Waits for the pixels of a picture that a process decodes; holds one of the processes."""
+
+    def __init__(
+        self, child: _Child, free: threading.Semaphore, receive: Callable[[], NDArray[np.uint8]]
+    ) -> None:
+        self._receive = receive
+        # If nobody waits for the pixels, the next picture must not get this answer.
+        self._abandon = weakref.finalize(self, _abandon, child, free)
+
+    def __call__(self) -> NDArray[np.uint8]:
+        held = self._abandon.detach()
+        if held is None:
+            raise RuntimeError("the pixels were fetched already")
+        try:
+            return self._receive()
+        finally:
+            free: threading.Semaphore = held[2][1]
+            free.release()
+
+
+def _abandon(child: _Child, free: threading.Semaphore) -> None:
+    child.end()
+    free.release()
+
+
 class _Child:
     """A decoding process and its socket."""
 
@@ -137,11 +204,13 @@ class _Child:
         self.lost = False
         self._seconds = seconds
         self._socket, theirs = socket.socketpair()
+        file, self._shared = _share()
+        passed = [theirs.fileno()] if file is None else [theirs.fileno(), file]
         arguments = [
             json.dumps(sys.path),
-            str(theirs.fileno()),
             str(memory),
             str(-int(-seconds // 1)),
+            *map(str, passed),
         ]
         # One thread per process: each thread's stack and heap count towards the memory limit.
         alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -154,9 +223,11 @@ class _Child:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=passed,
                 env={**os.environ, **alone, **kept, "MALLOC_ARENA_MAX": "1"},
-                start_new_session=True,  # Ctrl-C goes to the parent, which ends the child
+                # Ctrl-C goes to the parent, which ends the child.  No session of its own: Linux
+                # gives each session an equal share of the processors.
+                process_group=0,
             )
         except (OSError, ValueError, TypeError) as error:  # TypeError: no interpreter
             self._socket.close()
@@ -166,6 +237,8 @@ class _Child:
             ) from error
         finally:
             theirs.close()
+            if file is not None:
+                os.close(file)
         self._end = weakref.finalize(self, _end, self._process, self._socket, os.getpid())
         try:
             self._socket.settimeout(60)  # importing from a slow disk
@@ -183,20 +256,34 @@ class _Child:
     def end(self) -> None:
         self._end()
 
-    def decode(self, still: Still, reduction: int) -> NDArray[np.uint8]:
+    def send(self, still: Still, reduction: int) -> None:
         self._socket.settimeout(_PATIENCE * self._seconds)
         names = [name for name in Still.__dataclass_fields__ if name != "data"]
         request = {name: getattr(still, name) for name in names} | {"reduction": reduction}
-        try:
-            _send(self._socket, request | {"size": len(still.data)}, still.data)
+        with self._losses():
+            size = len(still.data)
+            if place := _part(self._shared, size):
+                place[:] = still.data
+            _send(self._socket, request | {"size": size}, b"" if place else still.data)
+
+    def receive(self, still: Still, reduction: int) -> NDArray[np.uint8]:
+        with self._losses():
             answer = self._receive()
             if answer.get("error"):
                 kind = answer["error"] if answer["error"] in _RAISED else "UnreadableImage"
                 raise getattr(errors, kind)(str(answer["message"]), str(answer["hint"]))
             height, width = (-(-side // reduction) for side in still.upright_size)
             pixels = np.empty((height, width, 3), np.uint8)
-            _receive_into(self._socket, pixels.reshape(-1).data)
+            if place := _part(self._shared, pixels.nbytes):
+                pixels.reshape(-1)[:] = np.frombuffer(place, np.uint8)
+            else:
+                _receive_into(self._socket, pixels.reshape(-1).data)
             return pixels
+
+    @contextmanager
+    def _losses(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, ValueError) as error:  # closed, timeout or invalid answer
             self.lost = True
             raise UnreadableImage(f"the picture {self._fate(error)}") from error
@@ -231,6 +318,29 @@ def _end(process: subprocess.Popen[bytes], connection: socket.socket, owner: int
         process.wait()
 
 
+def _share() -> tuple[int | None, memoryview]:
+    """Return a file in memory and its mapping; None and nothing where the system has none."""
+    file = None
+    try:
+        import fcntl
+
+        file = os.memfd_create("facecore", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(file, _SHARED)
+        # To read beyond the end of a file that the child has cut would end this process (SIGBUS).
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, seals)
+        return file, memoryview(mmap.mmap(file, _SHARED))
+    except (AttributeError, OSError):
+        if file is not None:
+            os.close(file)
+        return None, memoryview(b"")
+
+
+def _part(shared: memoryview, size: int) -> memoryview | None:
+    """Return the first bytes of the shared memory, None if it is smaller."""
+    return shared[:size] if size <= len(shared) else None
+
+
 def _send(connection: socket.socket, head: dict[str, Any], data: bytes | memoryview = b"") -> None:
     text = json.dumps(head).encode()
     connection.sendall(len(text).to_bytes(_HEADER) + text)
@@ -246,11 +356,12 @@ def _receive_into(connection: socket.socket, place: memoryview) -> None:
         place = place[count:]
 
 
-def _serve(descriptor: int, memory: int, seconds: int) -> None:
+def _serve(memory: int, seconds: int, descriptor: int, file: int | None = None) -> None:
     """Run the main loop of a decoding process: decode one picture after the other."""
     import resource
 
     connection = socket.socket(fileno=descriptor)
+    shared = memoryview(b"" if file is None else mmap.mmap(file, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _warm_up()
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
@@ -267,21 +378,28 @@ def _serve(descriptor: int, memory: int, seconds: int) -> None:
         text = bytearray(int.from_bytes(length))
         _receive_into(connection, memoryview(text))
         request = json.loads(text)
-        data = bytearray(request.pop("size"))
-        _receive_into(connection, memoryview(data))
+        size = request.pop("size")
+        if place := _part(shared, size):
+            data = bytes(place)  # pixels take its place
+        else:
+            received = bytearray(size)
+            _receive_into(connection, memoryview(received))
+            data = bytes(received)
+            del received
         reduction = request.pop("reduction")
         used = resource.getrusage(resource.RUSAGE_SELF)
         soft = int(used.ru_utime + used.ru_stime) + 1 + seconds
         resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
         pixels: NDArray[np.uint8] | None = None
         try:
-            pixels = decode_still(Still(data=bytes(data), **request), reduction)
-            del data
-            _send(connection, {}, pixels.reshape(-1).data)
+            pixels = decode_still(Still(data=data, **request), reduction)
+            if place := _part(shared, pixels.nbytes):
+                place[:] = pixels.reshape(-1).data
+            _send(connection, {}, b"" if place else pixels.reshape(-1).data)
         except FacecoreError as error:
             answer = {"error": error.code, "message": error.message, "hint": error.hint}
             _send(connection, answer)
-        del pixels
+        del data, pixels
 
 
 def _warm_up() -> None:

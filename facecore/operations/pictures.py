@@ -178,8 +178,13 @@ def read_faces(
                 rules.too_large, f"{name} holds more than {rules.max_bytes:,} bytes."
             )
 
-    def face(name: str, data: bytes) -> FaceSample | OperationError:
-        picture = _decoded(name, data, rules, config, engine)
+    named = [(name, _checked(name, data or b"", rules, config, engine)) for name, data in files]
+
+    def face(name: str, picture: Picture) -> FaceSample | OperationError:
+        try:
+            engine.open(picture)
+        except (UnreadableImage, ImageTooLarge) as error:
+            raise OperationError(rules.unreadable, f"{name}: {error.message}.") from error
         try:
             sample = engine.sample(picture)
         except NoFaceDetected as error:
@@ -191,8 +196,10 @@ def read_faces(
             return OperationError(rules.unreadable, f"{name}: {error.message}.")
         return sample
 
+    with engine.decoding([picture for _, picture in named]):
+        answers = at_once([partial(face, name, picture) for name, picture in named])
     samples = []
-    for found in at_once([partial(face, name, data or b"") for name, data in files]):
+    for found in answers:
         if isinstance(found, OperationError):
             raise found
         samples.append(found)
@@ -263,7 +270,7 @@ def _stream(file: Any, most: int) -> bytes:
     return bytes(data)
 
 
-def _decoded(
+def _checked(
     name: str, data: bytes, rules: PictureRules, config: ServiceConfig, engine: FaceEngine
 ) -> Picture:
     if rules.formats and not any(data.startswith(_MAGIC[known]) for known in rules.formats):
@@ -273,7 +280,7 @@ def _decoded(
         most = min(most, rules.most[0] * rules.most[1])
     limits = Limits(rules.max_bytes, most, min(engine.limits.max_memory, _MEMORY))
     try:
-        picture = engine.open(data, limits=limits)
+        picture = engine.open(data, limits=limits, decode=False)
     except (UnreadableImage, ImageTooLarge) as error:
         raise OperationError(rules.unreadable, f"{name}: {error.message}.") from error
     height, width = picture.height, picture.width

@@ -18,7 +18,7 @@ FIELDS = 100  # the largest operation has 20
 # Longer values are pictures in base64.  In other text one character can make Python store four
 # bytes for each of the others.
 TEXT_BYTES = 1 << 16
-BLOCK = 1 << 16
+BLOCK = 1 << 18
 
 Field = tuple[memoryview, memoryview]
 
@@ -35,12 +35,13 @@ def split_form(data: bytes | bytearray) -> list[Field]:
     Refusal
         InvalidParameter: more than 100 fields.
     """
-    if data.count(b"&") >= FIELDS:
-        raise Refusal("InvalidParameter", f"There are more than {FIELDS} fields.")
     fields = []
     with memoryview(data) as view:
-        start = 0
+        start = count = 0
         while start < len(data):
+            count += 1  # empty ones too
+            if count > FIELDS:
+                raise Refusal("InvalidParameter", f"There are more than {FIELDS} fields.")
             end = data.find(b"&", start)
             end = len(data) if end < 0 else end
             equals = data.find(b"=", start, end)

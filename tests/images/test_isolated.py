@@ -124,6 +124,131 @@ def test_memory_of_the_process_is_limited() -> None:
     decoder.close()
 
 
+def shared_memory() -> tuple[int, int]:
+    """How many mappings and how many open files of shared memory this process has."""
+    found = [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()]
+    files = sum("memfd:facecore" in name for name in found)
+    return Path("/proc/self/maps").read_text().count("memfd:facecore"), files
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_pictures_larger_than_the_shared_memory(
+    shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large pixels, large files, and systems without such memory: through the socket."""
+    import cv2
+
+    if not shared:
+        monkeypatch.setattr(isolated, "_share", lambda: (None, memoryview(b"")))
+    decoder = IsolatedDecoder(1)
+    noise = np.random.default_rng(0).integers(0, 255, (1800, 1600, 3)).astype(np.uint8)
+    assert noise.nbytes > isolated._SHARED
+    for pixels in (noise, np.full_like(noise, 9), noise[:50, :50]):
+        data = cv2.imencode(".png", pixels)[1].tobytes()
+        assert np.array_equal(load(data, decoder=decoder), pixels)
+    decoder.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_processes_killed_while_they_decode_leave_no_shared_memory() -> None:
+    before = shared_memory()
+    decoder = IsolatedDecoder(2)
+    for _ in range(3):
+        pictures = [open_picture(data, decoder=decoder) for data in corpus()[:2]]
+        for picture in pictures:
+            picture.begin(1)
+        for picture in pictures:
+            picture.pixels()
+        assert shared_memory()[0] == before[0] + 2
+        children = [child._process for child in decoder._idle]
+        for process in children:
+            process.send_signal(signal.SIGSTOP)
+        pictures = [open_picture(data, decoder=decoder) for data in corpus()[:2]]
+        for picture in pictures:
+            picture.begin(1)
+        for process in children:
+            process.kill()
+        for picture in pictures:
+            with pytest.raises(UnreadableImage, match="ended the decoding process"):
+                picture.pixels()
+        assert shared_memory() == before
+    assert np.array_equal(load(corpus()[0], decoder=decoder), load(corpus()[0]))
+    decoder.close()
+    assert shared_memory() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no sealed files elsewhere")
+def test_a_hostile_process_cannot_do_more_than_give_wrong_pixels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It can neither resize the memory nor choose the shape, nor change pixels afterwards."""
+    code = """
+import json, mmap, os, socket, sys
+sys.path[:] = json.loads(sys.argv[1])
+from facecore.images import isolated
+connection, file = socket.socket(fileno=int(sys.argv[4])), int(sys.argv[5])
+for size in (0, 2**30):
+    try:
+        os.ftruncate(file, size)
+        sys.exit("resized")
+    except PermissionError:
+        pass
+memory = mmap.mmap(file, 0)
+isolated._send(connection, {"ready": True})
+connection.recv(1)
+memory[:] = bytes([7]) * len(memory)
+isolated._send(connection, {"shape": [9999, 9999, 3], "height": 1, "size": 10**12})
+while connection.recv(2**20):
+    memory[:] = bytes([8]) * len(memory)
+"""
+    monkeypatch.setattr(isolated, "_CODE", code)
+    decoder = IsolatedDecoder(1)
+    pixels = load(corpus()[0], decoder=decoder)
+    (child,) = decoder._idle
+    child._shared[:9] = bytes(9)
+    assert pixels.shape == load(corpus()[0]).shape
+    assert np.all(pixels == 7)
+    decoder.close()
+
+
+def test_pictures_that_were_begun_are_decoded_at_the_same_time() -> None:
+    decoder = IsolatedDecoder(2)
+    expected = [load(data) for data in corpus()[:3]]
+    for _ in range(3):
+        pictures = [open_picture(data, decoder=decoder) for data in corpus()[:3]]
+        for picture in pictures:
+            picture.begin(1)
+            picture.begin(1)
+        assert len(decoder._idle) == 0
+        # The third found no process free and waits for none.
+        for picture, pixels in reversed(list(zip(pictures[:2], expected[:2], strict=True))):
+            assert np.array_equal(picture.pixels(), pixels)
+        assert np.array_equal(pictures[2].pixels(), expected[2])
+        assert len(decoder._idle) == 2
+    decoder.close()
+
+
+def test_pictures_that_nobody_waits_for_free_their_process() -> None:
+    decoder = IsolatedDecoder(1)
+    picture = open_picture(corpus()[0], decoder=decoder)
+    picture.begin(1)
+    picture.settle()
+    (child,) = decoder._idle  # it goes on
+    picture = open_picture(corpus()[0][:-30], decoder=decoder)
+    picture.begin(1)
+    picture.settle()  # without an error
+    picture.begin(1)
+    del picture  # it is replaced: its answer would be taken for the next picture's
+    assert np.array_equal(load(corpus()[1], decoder=decoder), load(corpus()[1]))
+    assert decoder._idle != [child]
+    begun = decoder.begin(Still("BMP", corpus()[0], 9, 9, 0), 1)
+    with pytest.raises(UnreadableImage):
+        begun()
+    with pytest.raises(RuntimeError, match="already"):
+        begun()
+    decoder.close()
+
+
 def test_many_threads_share_the_processes() -> None:
     decoder, failures = IsolatedDecoder(2), []
 
@@ -145,7 +270,7 @@ def test_many_threads_share_the_processes() -> None:
 
 def test_a_fork_has_processes_of_its_own_and_they_end_with_their_parent() -> None:
     code = (
-        "import os\n"
+        "import gc, os\n"
         "from facecore.images import IsolatedDecoder, load\n"
         "from tests.images.fuzzing import corpus\n"
         "decoder = IsolatedDecoder(1)\n"
@@ -156,6 +281,9 @@ def test_a_fork_has_processes_of_its_own_and_they_end_with_their_parent() -> Non
         "if child == 0:\n"
         "    assert decoder._idle[0]._process.pid != first\n"
         "    decoder.close()\n"
+        "    gc.collect()\n"
+        "    maps = '/proc/self/maps'\n"
+        "    assert not os.path.exists(maps) or 'memfd:facecore' not in open(maps).read()\n"
         "    os._exit(7)\n"
         "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7\n"
         "assert decoder._idle[0]._process.pid == first\n"
