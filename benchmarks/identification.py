@@ -6,6 +6,11 @@ Uses one picture per person of Labeled Faces in the Wild: some form the gallery,
 it.  Each row is a gallery size and a rate, with the resulting threshold and the share of strangers
 with a match, with a 95 % interval (Wilson; strangers are distinct people, so the trials are
 independent given the gallery).
+
+    python -m benchmarks identification --verify 1 3 5
+
+Does `Gallery.verify` keep the threshold's rate for users with that many enrolled pictures?  Each
+user's next picture is a genuine probe; 1,500 people of a single picture are the strangers.
 """
 
 from __future__ import annotations
@@ -62,6 +67,41 @@ def strangers_who_find(
     return rows
 
 
+def verification(engine: FaceEngine, people: list[list[Path]], enrolled: list[int]) -> list[Any]:
+    """For users with n templates: rates at the engine's threshold, of strangers and of users."""
+    rng = np.random.default_rng(0)
+    alone = [some[0] for some in people if len(some) == 1]
+    strangers = [alone[i] for i in rng.permutation(len(alone))[:1500]]
+    needed = max(enrolled) + 1
+    paths = strangers + [path for some in people if len(some) > 1 for path in some[:needed]]
+    embedded = embed_all(engine, paths, "central")
+    vectors = dict(zip(paths, embedded.vectors, strict=True))
+    read = {path for path, found in zip(paths, embedded.found, strict=True) if found}
+    probes = np.stack([vectors[path] for path in strangers if path in read])
+    table, rows = engine.calibration, []
+    rate = float(table.far(engine.threshold))
+    print("  n  users  strangers, best at the threshold  strangers, verify  users missed")
+    for n in enrolled:
+        users = [
+            some[: n + 1] for some in people if len(some) > n and read.issuperset(some[: n + 1])
+        ]
+        one = float(table.similarity(engine.threshold))
+        several = float(table.similarity(score_threshold(table, rate, n)))  # as `best_of` counts
+        best, missed = [], 0
+        for *templates, probe in users:
+            matrix = np.stack([vectors[path] for path in templates])
+            best.append((probes @ matrix.T).max(axis=1))
+            missed += bool((matrix @ vectors[probe]).max() < several)
+        row = [
+            np.mean(np.stack(best) >= one),
+            np.mean(np.stack(best) >= several),
+            missed / len(users),
+        ]
+        rows.append({"n": n, "users": len(users), "rates": [float(value) for value in row]})
+        print(f"{n:3} {len(users):6,}  {row[0]:32.3%}  {row[1]:17.3%}  {row[2]:12.2%}")
+    return rows
+
+
 def main() -> int:
     from data import data_root
 
@@ -70,9 +110,16 @@ def main() -> int:
     parser.add_argument("--people", type=int, default=5749)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10, 100, 1000, 3000])
     parser.add_argument("--far", type=float, nargs="+", default=[0.3, 0.1, 0.01, 0.001])
+    parser.add_argument("--verify", metavar="N", type=int, nargs="+", help="enrolled pictures")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     folders = sorted(path for path in (data_root() / "lfw/images").iterdir() if path.is_dir())
+    if args.verify:
+        people = [sorted(folder.iterdir()) for folder in folders]
+        print(f"{args.pack}:")
+        measured = verification(FaceEngine(args.pack), people, args.verify)
+        write_json(args.json, machine(), pack=args.pack, rows=measured)
+        return 0
     paths = [sorted(folder.iterdir())[0] for folder in folders]
     order = np.random.default_rng(0).permutation(len(paths))[: args.people]
     embedded = embed_all(FaceEngine(args.pack), [paths[i] for i in order], "central")

@@ -309,17 +309,19 @@ def _cluster(args: argparse.Namespace) -> Answer:
         check_writable(args.report)
     engine = engine_of(args)
     known: dict[str, list[FoundFace]] = {}
-    lines = []
+    crowded: Sequence[Path] = ()
+    refused: list[Unreadable] = []
     if args.known:
         with _cache(args, engine) as cache:
             read = read_known(engine, args.known, cache, progress=sys.stderr.isatty())
         for name, face in read.faces:
             known.setdefault(name, []).append(face)
-        lines = _largest(read.crowded) + _refused(read.refused)
-    faces, refused = _read(args, engine, args.folder)
+        crowded, refused = read.crowded, list(read.refused)
+    faces, more = _read(args, engine, args.folder)
+    refused += more
     answer = cluster(faces, engine.calibration, args.far, known=known, progress=sys.stderr.isatty())
     groups = [person for person in answer.people if len(person.faces) > 1 or person.known]
-    lines += [f"{person.name}  {count_faces(len(person.faces))}" for person in groups]
+    lines = [f"{person.name}  {count_faces(len(person.faces))}" for person in groups]
     alone = len(answer.people) - len(groups)
     lines.append(f"{count_faces(alone)} without another of the same person")
     if args.out:
@@ -328,8 +330,12 @@ def _cluster(args: argparse.Namespace) -> Answer:
     if args.report:
         write_report(answer, args.report)
         lines.append(f"report written to {args.report}")
-    fields = {**as_dict(answer), "refused": _refused_fields(refused)}
-    return fields, OK, lines + _refused(refused)
+    fields = {
+        **as_dict(answer),
+        "crowded": [str(path) for path in crowded],
+        "refused": _refused_fields(refused),
+    }
+    return fields, OK, lines + _largest(crowded) + _refused(refused)
 
 
 def _read(

@@ -208,8 +208,11 @@ def test_people_of_one_run_are_known_to_the_next(
     capsys.readouterr()
     assert cli.main(["cluster", str(new), "--known", str(first), "--out", str(second)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"{first / 'nobody' / 'wall.png'}: NoFaceDetected")
-    assert lines[1:3] == ["person_0002  2 faces", "Eileen  1 face"]
+    assert lines[-1].startswith(f"{first / 'nobody' / 'wall.png'}: NoFaceDetected")
+    assert lines[:2] == ["person_0002  2 faces", "Eileen  1 face"]
+    shutil.rmtree(second)
+    assert cli.main(["cluster", str(new), "--known", str(first), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["refused"]) == 1
     # A new person gets no name that is taken.
     (tmp_path / "other").mkdir()
     shutil.copy(folder / "a.png", tmp_path / "other" / "person_0001.png")
