@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from facecore import Comparison, Face, cli, images
+from facecore import Comparison, Face, FaceEngine, cli, images
 from facecore.cli import compare
 from facecore.face.measures import MEASURES
 from facecore.matching.calibration import SCORE_AT, Calibration
@@ -410,7 +410,11 @@ def test_a_closed_pipe_and_a_full_disk_are_no_tracebacks() -> None:
 
 
 def test_compare_with_every_face(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, face: str, hopper: np.ndarray
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    face: str,
+    hopper: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     party = str(tmp_path / "party.png")
     cv2.imwrite(party, np.hstack([cv2.resize(cv2.imread(face), (512, 600)), hopper]))
@@ -430,3 +434,7 @@ def test_compare_with_every_face(
     status, _, err = run(capsys, "compare", face, party, "--if-many", "refuse")
     assert status == 2
     assert "SeveralFacesDetected" in err
+    samples = FaceEngine.samples  # as if the embedder could read only the largest
+    monkeypatch.setattr(FaceEngine, "samples", lambda *given: samples(*given)[:1])
+    status, out, _ = run(capsys, "compare", face, party, "--all")
+    assert out.splitlines()[1:] == ["1 face cannot be recognised"]

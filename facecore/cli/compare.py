@@ -120,7 +120,11 @@ def _compare(args: argparse.Namespace) -> Answer:
             for result in results
         ]
         lines = lines or [f"no face that can be recognised in {args.b}"]
-        lines += crowd(args.a, results[0].others[0]) if results else []
+        if results:
+            others, more = results[0].others
+            lines += crowd(args.a, others)
+            if more >= len(results):
+                lines.append(f"{count_faces(more + 1 - len(results))} cannot be recognised")
         answer = {"passed": passed, "comparisons": [_comparison(result) for result in results]}
         return answer, OK if passed else NO, lines
     result = engine.compare(args.a, args.b, id_portrait=args.id_portrait, if_many=args.if_many)
