@@ -73,7 +73,9 @@ def verification(engine: FaceEngine, people: list[list[Path]], enrolled: list[in
     alone = [some[0] for some in people if len(some) == 1]
     strangers = [alone[i] for i in rng.permutation(len(alone))[:1500]]
     needed = max(enrolled) + 1
-    paths = strangers + [path for some in people if len(some) > 1 for path in some[:needed]]
+    paths = strangers + [
+        path for some in people if len(some) > min(enrolled) for path in some[:needed]
+    ]
     embedded = embed_all(engine, paths, "central")
     vectors = dict(zip(paths, embedded.vectors, strict=True))
     read = {path for path, found in zip(paths, embedded.found, strict=True) if found}
