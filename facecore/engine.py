@@ -198,18 +198,13 @@ class FaceEngine:
         return default if self._threshold is None else self._threshold
 
     @property
-    def min_recognizability(self) -> float | None:
-        """Recognisability below which a face is refused, 0..100.
-
-        None where the pack was not measured: it refuses no face.
-        """
-        gate = self._pipeline.gate
-        return None if gate is None else gate.limit
+    def min_recognizability(self) -> float:
+        """Recognisability below which a face is refused, 0..100."""
+        return self._pipeline.gate.limit
 
     @property
     def _allowance(self) -> float:
-        gate = self._pipeline.gate
-        return 0.0 if gate is None else gate.allowance
+        return self._pipeline.gate.allowance
 
     def _limit(self, threshold: float | None) -> float | None:
         """The threshold of a comparison; None where there are no scores to hold against it."""

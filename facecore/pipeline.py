@@ -66,7 +66,7 @@ class Pipeline:
     decoder : Decoder, optional
         Where encoded images are decoded.
     gate : Gate, optional
-        Refuses faces that the embedder cannot read; without it all are embedded.
+        Refuses faces that the embedder cannot read; by default the one of unmeasured packs.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Pipeline:
         self.contract = contract
         self.limits = limits
         self.decoder = decoder
-        self.gate = gate
+        self.gate = gate or Gate()
 
     def open(
         self,
@@ -189,25 +189,21 @@ class Pipeline:
                         samples.append(FaceSample(picture, face, crop, others))
             picture.release_pixels()
         self.embed(samples)
-        least = 0.0 if self.gate is None else self.gate.limit
-        return [one for one in samples if one.scores.get(self.contract, 100.0) >= least]
+        return [one for one in samples if one.scores[self.contract] >= self.gate.limit]
 
     def embed(self, samples: Sequence[FaceSample]) -> list[NDArray[np.float32]]:
         """Vectors of samples, in one run for those that have none yet."""
         if new := [sample for sample in samples if self.contract not in sample.vectors]:
             made = self.embedder.embed(np.stack([sample.crop for sample in new]))
-            for sample, vector in zip(new, made, strict=True):
+            scores = self.gate.scores(made, [sample.crop for sample in new])
+            for sample, vector, score in zip(new, made, scores, strict=True):
                 vector.flags.writeable = False  # it is handed out again
-                sample.vectors[self.contract] = vector
-            if self.gate is not None:
-                scores = self.gate.scores(made, [sample.crop for sample in new])
-                for sample, score in zip(new, scores, strict=True):
-                    sample.scores[self.contract] = score
+                sample.vectors[self.contract], sample.scores[self.contract] = vector, score
         return [sample.vectors[self.contract] for sample in samples]
 
     def check(self, sample: FaceSample) -> None:
         """Raise UnrecognizableFace for an embedded sample that the embedder cannot read."""
-        if self.gate is not None and self.contract in sample.scores:
+        if self.contract in sample.scores:
             self.gate.check(sample.scores[self.contract], sample.crop, sample.face)
 
     def vectors_of(
@@ -332,8 +328,6 @@ class Pipeline:
                 return [_without_frames(error)]
         if vectors is None:  # outside the handler, so that this error is no context of the next
             return [answer for cut in cuts for answer in self._embed_each([cut])]
-        if self.gate is None:
-            return list(vectors)
         answers: list[NDArray[np.float32] | FacecoreError] = []
         scores = self.gate.scores(vectors, [crop for _, crop in cuts])
         for vector, score, (face, crop) in zip(vectors, scores, cuts, strict=True):
@@ -362,9 +356,7 @@ def open_pipeline(
     second = open_model(pack.embedder, loaded.embedder, threads=threads, **options)
     on_cpu = {*first.get_providers(), *second.get_providers()} == {CPU}
     detector, embedder = Detector(first, pack.detector), Embedder(second, pack.embedder)
-    gate, spec = None, pack.embedder.recognizability
-    if spec is not None:
-        gate = Gate(spec, least)
+    gate = Gate(pack.embedder.recognizability, least)
     return Pipeline(detector, embedder, pack.contract_id, limits, decoder, gate), on_cpu
 
 

@@ -26,6 +26,7 @@ from facecore.evaluation.spoiling import Spoiling, draw, kind_of
 from facecore.face.alignment import align
 from facecore.face.detection import Face
 from facecore.face.embedding import Embedder
+from facecore.face.measures.visibility import limits
 from facecore.face.recognizability import (
     CLEAR,
     Weights,
@@ -262,13 +263,19 @@ def measure(pack: str | Path, spoiled: SpoiledCrops, dataset: str) -> Measured:
     loaded = load_pack(pack)
     session = create_session(loaded.embedder, threads=1, name="embedder")
     embedder, crops = Embedder(session, loaded.pack.embedder), spoiled.crops
-    vectors, seen = [], []
+    vectors, seen, least = [], [], []
     for i in range(0, len(crops), 32):
         some = np.asarray(crops[i : i + 32])
         vectors.append(embedder.embed(some))
         seen += [features(crop) for crop in some]
+        least += [min(limits(crop).values()) for crop in some]
     return measure_vectors(
-        loaded.pack.embedder, np.concatenate(vectors), np.stack(seen), spoiled, dataset
+        loaded.pack.embedder,
+        np.concatenate(vectors),
+        np.stack(seen),
+        np.array(least, np.float32),
+        spoiled,
+        dataset,
     )
 
 
@@ -276,10 +283,11 @@ def measure_vectors(
     embedder: EmbedderSpec,
     vectors: NDArray[np.float32],
     seen: NDArray[np.float32],
+    least: NDArray[np.float32],
     spoiled: SpoiledCrops,
     dataset: str,
 ) -> Measured:
-    """`measure`, of vectors and features of the crops that exist already."""
+    """`measure`, of vectors, `features` and the least `limits` of the crops that exist already."""
     original = spoiled.kind == ORIGINAL
     threshold = _threshold(embedder, vectors[original], spoiled.person[original])
     numbers = {number: i for i, number in enumerate(spoiled.picture) if original[i]}
@@ -294,7 +302,7 @@ def measure_vectors(
     weights = _fit_all(vectors, seen, original, used)
     inputs, unseen = np.hstack([vectors, seen]), original & spoiled.held_out
     weights = _scaled(weights, inputs[unseen])
-    scores = recognizability(inputs, weights)
+    scores = np.minimum(recognizability(inputs, weights), least)
     ordinary = scores[unseen]
     limit = round(float(np.clip(np.quantile(ordinary, REFUSED), 0.1, 99.9)), 2)
     refused = float((ordinary < limit).mean())

@@ -11,6 +11,7 @@ from facecore.face.measures import MEASURES
 from facecore.face.measures.geometry import geometry, single_face
 from facecore.face.measures.occlusion import occlusion
 from facecore.face.measures.pixels import photometry, texture
+from facecore.face.measures.visibility import LIMITING, visibility
 from facecore.face.sample import FaceSample
 
 __all__ = [
@@ -97,8 +98,8 @@ class Quality:
 def assess(sample: FaceSample) -> Quality:
     """Return the quality of one face, which is measured once and kept on the sample.
 
-    The score is at most the recognisability, where the sample was embedded by a measured pack: a
-    face that the embedder cannot read is of no use, however good the picture looks.
+    The score is at most the recognisability, where the sample was embedded: a face that the
+    embedder cannot read is of no use, however good the picture looks.
 
     Parameters
     ----------
@@ -127,6 +128,7 @@ def _measured(sample: FaceSample) -> Quality:
         **photometry(sample.crop),
         **geometry(sample.face, sample.picture.height, sample.picture.width),
         **occlusion(sample.crop),
+        **visibility(sample.crop),
         "single_face": single_face(sample.face, sample.others),
     }
     measures = {name: measure(raw[name]) for name, measure in MEASURES.items()}
@@ -139,14 +141,17 @@ def unified_score(measures: Mapping[str, float]) -> float:
 
     ``score = 100 / (1 + exp(-(OFFSET - Σ weight · max(0, 1 - measure / cut))))``
 
-    A measure above its cut costs nothing.  No weight is negative, so a better measure never
-    lowers the score.  The weights come from a logistic regression that predicts whether a
-    comparison with an ordinary picture of the same person passes at FMR 0.1 %, averaged over
-    the packs; ``weights/training/quality.py`` collects the comparisons and prints the table.
+    and at most the least of `facecore.face.measures.visibility.LIMITING`: strangers look alike
+    where one of these is low.  A measure above its cut costs nothing.  No weight is negative, so
+    a better measure never lowers the score.  The weights come from a logistic regression that
+    predicts whether a comparison with an ordinary picture of the same person passes at FMR 0.1 %,
+    averaged over the packs; ``weights/training/quality.py`` collects the comparisons and prints
+    the table.
 
     The score ignores the layout of the picture, which does not affect a comparison; the mean
     luminance and the colour, which would penalise skin tones; and the eye distance, which
     the resolution already covers.
     """
     costs = sum(weight * max(0.0, 1 - measures[name] / cut) for name, cut, weight in HINGES)
-    return 50 + 50 * math.tanh((OFFSET - costs) / 2)
+    least = min(measures[name] for name in LIMITING)
+    return min(50 + 50 * math.tanh((OFFSET - costs) / 2), least)

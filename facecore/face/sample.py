@@ -53,7 +53,7 @@ class FaceSample:
     def recognizability(self) -> float | None:
         """How well the embedder can read the face, 0..100.
 
-        None before the face was embedded, and where the pack was not measured.  If several
-        packs embedded it, the lowest.
+        None before the face was embedded.  For a pack that was not measured, what the crop alone
+        tells.  If several packs embedded it, the lowest.
         """
         return min(self.scores.values(), default=None)

@@ -36,6 +36,7 @@ from facecore.models.schema import FieldError
 from facecore.models.specs import CROP_FEATURES, RecognizabilitySpec
 
 COMPACT = shipped_root() / "compact" / "pack.toml"
+ABLE = np.full(600, 100, np.float32)  # no limit by the crop
 FACE = Face(np.array([72, 64, 152, 180], np.float32), (TEMPLATE + 56).astype(np.float32), 1.0)
 
 
@@ -67,7 +68,7 @@ def test_gathering_vectors_are_refused_and_ordinary_ones_are_not() -> None:
     spec = read_manifest(COMPACT).embedder
     vectors, spoiled = population(spec.output.dimension)
     seen = np.random.default_rng(5).normal(size=(len(vectors), CROP_FEATURES)).astype(np.float32)
-    made = measure_vectors(spec, vectors, seen, spoiled, "a test")
+    made = measure_vectors(spec, vectors, seen, ABLE, spoiled, "a test")
     scores = recognizability(np.hstack([vectors, seen]), read_weights(made.spec))
     unseen = spoiled.held_out
     poor = spoiled.kind != ORIGINAL
@@ -101,7 +102,7 @@ def test_the_section_is_put_in_replaced_and_taken_out(tmp_path: Path) -> None:
     spec = read_manifest(path).embedder
     vectors, spoiled = population(spec.output.dimension)
     seen = np.zeros((len(vectors), CROP_FEATURES), np.float32)
-    made = measure_vectors(spec, vectors, seen, spoiled, "a test").spec
+    made = measure_vectors(spec, vectors, seen, ABLE, spoiled, "a test").spec
     for _ in range(2):
         write_section(path, made)
         assert read_manifest(path).embedder.recognizability == made

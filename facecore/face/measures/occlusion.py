@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from facecore.face.alignment import CROP_SIZE, TEMPLATE
 
-__all__ = ["CELLS", "coverage", "features", "occlusion"]
+__all__ = ["CELLS", "coverage", "features", "key_areas", "network", "occlusion"]
 
 CELLS = 7  # rows and columns of the map; each cell is 16x16 pixels
 _GREY, _CHROMA = 28, 14
@@ -33,33 +33,42 @@ def features(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
     small = cv2.resize(crop, (_GREY, _GREY), interpolation=cv2.INTER_AREA)
     ycc = cv2.cvtColor(small, cv2.COLOR_BGR2YCrCb)
     luma = ycc[..., 0].astype(np.float32)
-    luma = (luma - luma.mean()) / (luma.std() + 4)
+    mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(luma))
+    luma = (luma - mean) / (deviation + 4)
     chroma = cv2.resize(ycc[..., 1:], (_CHROMA, _CHROMA), interpolation=cv2.INTER_AREA)
     tint = (chroma.astype(np.float32) - 128) / 16
     return np.concatenate([luma.ravel(), tint.transpose(2, 0, 1).ravel()])
 
 
 @cache
-def _network() -> tuple[NDArray[np.float32], ...]:
-    with files("facecore.face.measures").joinpath("occlusion.npz").open("rb") as stream:
+def _weights(name: str) -> tuple[NDArray[np.float32], ...]:
+    with files("facecore.face.measures").joinpath(f"{name}.npz").open("rb") as stream:
         stored = np.load(stream, allow_pickle=False)
-        return tuple(stored[name].astype(np.float32) for name in ("w1", "b1", "w2", "b2"))
+        return tuple(stored[part].astype(np.float32) for part in ("w1", "b1", "w2", "b2"))
 
 
-def coverage(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+def network(name: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Answer of a network of one hidden ReLU layer, kept in ``<name>.npz``, to `features`."""
+    w1, b1, w2, b2 = _weights(name)
+    return np.asarray(np.maximum(inputs @ w1 + b1, 0) @ w2 + b2, np.float32)
+
+
+def coverage(
+    crop: NDArray[np.uint8], inputs: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Estimate the covered share of each cell of the aligned crop, (7, 7) float32, 0..1.
+
+    `inputs` are the `features` of the crop, where the caller has them.
 
     The network has one hidden ReLU layer.  ``weights/training/occlusion.py`` trains it on faces
     overlaid with shapes, glasses, masks and pieces of other pictures.
     """
-    w1, b1, w2, b2 = _network()
-    hidden = np.maximum(features(crop) @ w1 + b1, 0)
-    logits = np.clip(hidden @ w2 + b2, -30, 30)
+    logits = np.clip(network("occlusion", features(crop) if inputs is None else inputs), -30, 30)
     return np.asarray(1 / (1 + np.exp(-logits)), np.float32).reshape(CELLS, CELLS)
 
 
 @cache
-def _regions() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _areas() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cell weights, summing to 1, of the face (49,) and of its key areas (4, 49)."""
     side = CROP_SIZE * _OVERSAMPLING
     rows, columns = (np.mgrid[:side, :side] + 0.5) / _OVERSAMPLING
@@ -80,6 +89,11 @@ def _regions() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return face, np.stack([*eyes, box(TEMPLATE[2], 9, 9), box(TEMPLATE[3:].mean(0), 16, 8)])
 
 
+def key_areas() -> NDArray[np.float64]:
+    """Weights of the cells in right eye, left eye, nose and mouth: (4, 49), rows sum to 1."""
+    return _areas()[1]
+
+
 def occlusion(crop: NDArray[np.uint8]) -> dict[str, float]:
     """Compute the raw measures of occlusion.
 
@@ -96,5 +110,5 @@ def occlusion(crop: NDArray[np.uint8]) -> dict[str, float]:
         or mouth.
     """
     cells = coverage(crop).ravel()
-    face, keys = _regions()
+    face, keys = _areas()
     return {"occlusion": float(face @ cells), "key_occlusion": float((keys @ cells).max())}

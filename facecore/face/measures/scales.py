@@ -203,6 +203,34 @@ _LIST = (
         _OWN,
         lambda x: 100 * (1 - x),
     ),
+    Measure(
+        "detail",
+        "detail of the crop along the line that has least, ln, ordinary faces at 0",
+        "100 S(x, -0.87, 0.07)",
+        _OWN,
+        lambda x: 100 * sigmoid(x, -0.87, 0.07),
+    ),
+    Measure(
+        "eyes_visible",
+        "log-odds that both eyes are free, estimated",
+        "100 S(x, -0.3, 0.6)",
+        _OWN,
+        lambda x: 100 * sigmoid(x, -0.3, 0.6),
+    ),
+    Measure(
+        "mouth_visible",
+        "log-odds that the mouth is free, estimated",
+        "100 S(x, 0.2, 0.25)",
+        _OWN,
+        lambda x: 100 * sigmoid(x, 0.2, 0.25),
+    ),
+    Measure(
+        "tone",
+        "log-odds that light and dark are not exchanged, estimated",
+        "100 S(x, 5, 0.4)",
+        _OWN,
+        lambda x: 100 * sigmoid(x, 5, 0.4),
+    ),
 )
 
 MEASURES: dict[str, Measure] = {measure.name: measure for measure in _LIST}

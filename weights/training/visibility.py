@@ -1,0 +1,126 @@
+"""Whether eyes and mouth are covered and light and dark exchanged: a small network that tells.
+
+It learns from the training crops of ``data.py``, with things laid over them as in ``occlusion.py``
+and as negatives, and moved as a detector moves a face that it reads badly.  It is judged on the
+people who are held out there.
+
+    python weights/training/visibility.py --out facecore/face/measures/visibility.npz
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from data import crops, data_root
+from numpy.typing import NDArray
+from occlusion import fill, light, shape_mask
+from torch import nn
+from torch.nn import functional
+
+from facecore.face.measures.occlusion import features, key_areas
+from facecore.face.measures.visibility import LIMITING
+
+HIDDEN = 32
+BATCH = 256
+UNKNOWN = np.float32(-1)  # of a target: between covered and free
+
+
+def moved(
+    face: NDArray[np.uint8], rng: np.random.Generator, most: float = 1.0
+) -> NDArray[np.uint8]:
+    """The aligned part of a training crop, a little turned, scaled, shifted and mirrored."""
+    turn = cv2.getRotationMatrix2D(
+        (63.5, 63.5), rng.normal(0, 4 * most), np.exp(rng.normal(0, 0.05 * most))
+    )
+    turn[:, 2] += rng.normal(0, 2 * most, 2) - 8
+    image = cv2.warpAffine(face, turn, (112, 112), borderMode=cv2.BORDER_REPLICATE)
+    return image[:, ::-1] if rng.random() < 0.5 else image
+
+
+def example(
+    pool: NDArray[np.uint8], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Features of one crop; 1 for eyes covered, mouth covered, negative; else 0, or `UNKNOWN`."""
+    image, kind = pool[rng.integers(len(pool))], rng.random()
+    image, mask = moved(image, rng, 1.5 if kind > 0.35 else 1.0), np.zeros((112, 112), np.uint8)
+    if 0.35 < kind < 0.8:
+        mask = shape_mask(rng)
+        soft = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.3, 2))[..., None] / 255
+        surface = fill((112, 112), pool, rng)
+        if rng.random() < 0.4:  # dark glasses, black masks
+            surface *= rng.uniform(0, 0.4)
+            soft = soft * rng.uniform(0.75, 1)
+        image = (image * (1 - soft) + surface * soft).astype(np.uint8)
+    image = light(np.ascontiguousarray(image), rng)
+    if kind >= 0.8:
+        image = np.asarray(255 - image, np.uint8)
+    shares = key_areas() @ (mask.reshape(7, 16, 7, 16).mean((1, 3)) / 255).ravel()
+    covered = np.array([shares[:2].max(), shares[3]])
+    target = np.where(covered > 0.6, 1, np.where(covered < 0.2, 0, UNKNOWN))
+    return features(image), np.array([*target, kind >= 0.8], np.float32)
+
+
+def batch(
+    pool: NDArray[np.uint8], size: int, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    pairs = [example(pool, rng) for _ in range(size)]
+    x, y = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
+    return x, y
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=200_000)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng(args.seed)
+    pool = np.stack([image for _, image in crops(data_root()) if rng.random() < 0.4])
+    held_out = np.stack([image for _, image in crops(data_root(), development=True)])
+    test_x, test_y = batch(held_out, 4000, np.random.default_rng(99))
+    model = nn.Sequential(nn.Linear(test_x.shape[1], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 3))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=3e-2)
+    steps = args.images // BATCH
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for step in range(1, steps + 1):
+        x, y = batch(pool, BATCH, rng)
+        known = y != UNKNOWN
+        loss = functional.binary_cross_entropy_with_logits(model(x)[known], y[known])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 50 == 0 or step == steps:
+            with torch.inference_mode():
+                z = model(test_x)
+            found = []
+            for k, name in enumerate(LIMITING[1:]):
+                least = z[test_y[:, k] == 0, k].quantile(0.99)
+                found.append(f"{name} {(z[test_y[:, k] == 1, k] > least).float().mean():.1%}")
+            print(
+                f"{step * BATCH} images, loss {loss:.4f}; held out, found where 1 % of the others "
+                f"count as such: {', '.join(found)}",
+                flush=True,
+            )
+    first, second = model[0], model[2]
+    np.savez_compressed(
+        args.out,
+        w1=first.weight.detach().numpy().T.astype(np.float16),
+        b1=first.bias.detach().numpy().astype(np.float16),
+        w2=second.weight.detach().numpy().T.astype(np.float16),
+        b2=second.bias.detach().numpy().astype(np.float16),
+    )
+    print(f"{args.out}: {args.out.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
