@@ -97,6 +97,21 @@ def test_detail_falls_with_every_blur_and_with_no_contrast(
         assert np.all(np.diff([detail(crop), *blurred]) < 0), angle
 
 
+def test_dark_skin_before_a_bright_wall_is_no_negative(
+    engine: FaceEngine, portrait: Pixels
+) -> None:
+    crop = engine.sample(portrait).crop
+    rows, columns = np.mgrid[:112, :112]
+    outside = ((columns - 56) / 38) ** 2 + ((rows - 66) / 50) ** 2 > 1
+    untouched = visibility(crop)["tone"]
+    for wall in (0, 128, 250):
+        dark = np.asarray(255 * (crop / 255) ** 1.6, np.uint8)
+        dark[outside] = wall
+        assert limits(dark)["tone"] > HIGH_FROM, wall
+        crop[outside] = wall
+        assert visibility(crop)["tone"] == pytest.approx(untouched, abs=1.5), wall
+
+
 @given(hnp.arrays(np.uint8, (112, 112, 3), elements=st.integers(0, 255)))
 def test_any_crop_has_its_measures(crop: Pixels) -> None:
     found = visibility(crop)

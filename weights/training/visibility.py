@@ -1,10 +1,11 @@
-"""Whether eyes and mouth are covered and light and dark exchanged: a small network that tells.
+"""Whether eyes and mouth are covered and light and dark exchanged: two small networks tell.
 
-It learns from the training crops of ``data.py``, with things laid over them as in ``occlusion.py``
-and as negatives, and moved as a detector moves a face that it reads badly.  It is judged on the
-people who are held out there.
+They learn from the training crops of ``data.py``, with things laid over them as in ``occlusion.py``
+and as negatives, and moved as a detector moves a face that it reads badly.  They are judged on the
+people who are held out there.  That for negatives sees the inner face alone: dark skin before a
+bright wall is no negative.
 
-    python weights/training/visibility.py --out facecore/face/measures/visibility.npz
+    python weights/training/visibility.py --out facecore/face/measures
 """
 
 from __future__ import annotations
@@ -22,9 +23,8 @@ from torch import nn
 from torch.nn import functional
 
 from facecore.face.measures.occlusion import features, key_areas
-from facecore.face.measures.visibility import LIMITING
+from facecore.face.measures.visibility import LIMITING, inner_luma
 
-HIDDEN = 32
 BATCH = 256
 UNKNOWN = np.float32(-1)  # of a target: between covered and free
 
@@ -72,12 +72,29 @@ def batch(
     return x, y
 
 
+class Both(nn.Module):
+    """The network of eyes and mouth, and that of negatives."""
+
+    def __init__(self, x: torch.Tensor) -> None:
+        super().__init__()
+        inside = self.inside(x[:1]).shape[1]
+        self.visibility = nn.Sequential(nn.Linear(x.shape[1], 32), nn.ReLU(), nn.Linear(32, 2))
+        self.tone = nn.Sequential(nn.Linear(inside, 16), nn.ReLU(), nn.Linear(16, 1))
+
+    @staticmethod
+    def inside(x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.stack([inner_luma(one) for one in x.numpy()]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.hstack([self.visibility(x), self.tone(self.inside(x))])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=200_000)
+    parser.add_argument("--out", type=Path, required=True, help="folder")
+    parser.add_argument("--images", type=int, default=150_000)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
@@ -87,7 +104,7 @@ def main() -> None:
     pool = np.stack([image for _, image in crops(data_root()) if rng.random() < 0.4])
     held_out = np.stack([image for _, image in crops(data_root(), development=True)])
     test_x, test_y = batch(held_out, 4000, np.random.default_rng(99))
-    model = nn.Sequential(nn.Linear(test_x.shape[1], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 3))
+    model = Both(test_x)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=3e-2)
     steps = args.images // BATCH
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -111,15 +128,15 @@ def main() -> None:
                 f"count as such: {', '.join(found)}",
                 flush=True,
             )
-    first, second = model[0], model[2]
-    np.savez_compressed(
-        args.out,
-        w1=first.weight.detach().numpy().T.astype(np.float16),
-        b1=first.bias.detach().numpy().astype(np.float16),
-        w2=second.weight.detach().numpy().T.astype(np.float16),
-        b2=second.bias.detach().numpy().astype(np.float16),
-    )
-    print(f"{args.out}: {args.out.stat().st_size:,} bytes")
+    for name, part in (("visibility", model.visibility), ("tone", model.tone)):
+        first, second = part[0], part[2]
+        np.savez_compressed(
+            args.out / f"{name}.npz",
+            w1=first.weight.detach().numpy().T.astype(np.float16),
+            b1=first.bias.detach().numpy().astype(np.float16),
+            w2=second.weight.detach().numpy().T.astype(np.float16),
+            b2=second.bias.detach().numpy().astype(np.float16),
+        )
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from facecore.face.alignment import CROP_SIZE, TEMPLATE
 
-__all__ = ["CELLS", "coverage", "features", "key_areas", "network", "occlusion"]
+__all__ = ["CELLS", "GREY", "coverage", "features", "key_areas", "network", "occlusion"]
 
 CELLS = 7  # rows and columns of the map; each cell is 16x16 pixels
-_GREY, _CHROMA = 28, 14
+GREY, _CHROMA = 28, 14
 _OVERSAMPLING = 4
 
 
@@ -30,7 +30,7 @@ def features(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     import cv2
 
-    small = cv2.resize(crop, (_GREY, _GREY), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(crop, (GREY, GREY), interpolation=cv2.INTER_AREA)
     ycc = cv2.cvtColor(small, cv2.COLOR_BGR2YCrCb)
     luma = ycc[..., 0].astype(np.float32)
     mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(luma))

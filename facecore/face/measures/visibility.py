@@ -7,14 +7,16 @@ measures limits the unified score of quality and the recognisability, whatever t
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facecore.face.measures.occlusion import features, network
+from facecore.face.alignment import CROP_SIZE
+from facecore.face.measures.occlusion import GREY, features, network
 from facecore.face.measures.scales import MEASURES
 
-__all__ = ["LIMITING", "detail", "limits", "visibility"]
+__all__ = ["LIMITING", "detail", "inner_luma", "limits", "visibility"]
 
 LIMITING = ("detail", "eyes_visible", "mouth_visible", "tone")
 
@@ -55,6 +57,29 @@ def detail(crop: NDArray[np.uint8]) -> float:
     return least
 
 
+@cache
+def _inside() -> NDArray[np.intp]:
+    """The cells of the small luma inside the face: brows to mouth, no hair, nothing beside it."""
+    rows, columns = (np.mgrid[:GREY, :GREY] + 0.5) * (CROP_SIZE / GREY)
+    return np.flatnonzero((((columns - 56) / 30) ** 2 + ((rows - 70) / 38) ** 2).ravel() <= 1)
+
+
+def inner_luma(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Luma inside the face, of mean 0 and deviation 1.
+
+    Neither how dark the skin is nor what is behind the face may count as a negative.
+
+    Parameters
+    ----------
+    inputs : ndarray, shape (1176,), float32
+        `facecore.face.measures.occlusion.features` of a crop.
+    """
+    luma = inputs[_inside()]
+    luma = luma - luma.mean()
+    scale = math.sqrt(float(luma @ luma) / luma.size) + 0.05
+    return np.asarray(luma / np.float32(scale))
+
+
 def visibility(
     crop: NDArray[np.uint8], inputs: NDArray[np.float32] | None = None
 ) -> dict[str, float]:
@@ -72,11 +97,12 @@ def visibility(
     dict
         ``detail``: see `detail`.  ``eyes_visible``, ``mouth_visible``: logarithm of the odds that
         both eyes, and that the mouth, are free.  ``tone``: of the odds that light and dark are not
-        exchanged.  ``weights/training/visibility.py`` trains the network behind these three.
+        exchanged.  ``weights/training/visibility.py`` trains the networks behind these three.
     """
     inputs = features(crop) if inputs is None else inputs
-    odds = (-network("visibility", inputs)).tolist()
-    return {"detail": detail(crop), **dict(zip(LIMITING[1:], odds, strict=True))}
+    eyes, mouth = (-network("visibility", inputs)).tolist()
+    (tone,) = (-network("tone", inner_luma(inputs))).tolist()
+    return {"detail": detail(crop), "eyes_visible": eyes, "mouth_visible": mouth, "tone": tone}
 
 
 def limits(crop: NDArray[np.uint8], inputs: NDArray[np.float32] | None = None) -> dict[str, float]:
