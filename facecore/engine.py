@@ -440,7 +440,7 @@ class FaceEngine:
             Read lazily, at most two batches ahead.
         batch_size : int, default 32
             Images that the processors share out among themselves; each embeds the faces of its
-            share in one run.
+            share in one run, on a CPU at most 8 at a time.
         progress : bool, default False
             Show a progress bar on standard error.
         face : {"largest", "central"}

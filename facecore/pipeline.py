@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -50,6 +51,10 @@ _Cut: TypeAlias = tuple[Face, NDArray[np.uint8]]
 
 # Decoded bytes that `vectors_of` holds before it looks for their faces.
 _TOGETHER = 2**23
+# Images that a worker takes at a time on a CPU.  The embedder takes no less time for a face of a
+# larger run, and two workers with 16 images each took a fifth longer: their tensors come from
+# pages that the allocator maps and returns each time (``python -m benchmarks throughput``).
+_SHARE = 8
 
 
 class Pipeline:
@@ -67,6 +72,8 @@ class Pipeline:
         Where encoded images are decoded.
     gate : Gate, optional
         Refuses faces that the embedder cannot read; by default the one of unmeasured packs.
+    share : int, optional
+        Most images that a worker of `stream` takes at a time; no limit by default.
     """
 
     def __init__(
@@ -77,6 +84,7 @@ class Pipeline:
         limits: images.Limits,
         decoder: images.Decoder = images.decode_still,
         gate: Gate | None = None,
+        share: int = sys.maxsize,
     ) -> None:
         self.detector = detector
         self.embedder = embedder
@@ -84,6 +92,7 @@ class Pipeline:
         self.limits = limits
         self.decoder = decoder
         self.gate = gate or Gate()
+        self.share = share
 
     def open(
         self,
@@ -269,7 +278,7 @@ class Pipeline:
         (``python -m benchmarks importing``).
         """
         workers = usable_cpus()
-        share = -(-batch_size // workers)
+        share = min(-(-batch_size // workers), self.share)
         remaining = iter(sources)
         waiting: deque[Future[list[T]]] = deque()
         with ThreadPoolExecutor(workers) as pool:
@@ -357,7 +366,8 @@ def open_pipeline(
     on_cpu = {*first.get_providers(), *second.get_providers()} == {CPU}
     detector, embedder = Detector(first, pack.detector), Embedder(second, pack.embedder)
     gate = Gate(pack.embedder.recognizability, least)
-    return Pipeline(detector, embedder, pack.contract_id, limits, decoder, gate), on_cpu
+    share = _SHARE if on_cpu else sys.maxsize
+    return Pipeline(detector, embedder, pack.contract_id, limits, decoder, gate, share), on_cpu
 
 
 def check_alone(faces: Sequence[Face], if_many: IfMany) -> None:

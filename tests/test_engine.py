@@ -218,6 +218,19 @@ def test_embed_many_on_models_of_its_own(
             np.testing.assert_array_equal(first[i], second[i])
 
 
+def test_a_worker_takes_few_images_at_a_time_on_a_cpu(engine: FaceEngine, hopper: Array) -> None:
+    sizes = []
+
+    def work(images: list[Any]) -> list[int]:
+        sizes.append(len(images))
+        return [0] * len(images)
+
+    pipeline = engine._worker_pipeline()
+    answers = pipeline.stream([hopper] * 40, 1000, "largest", work)
+    assert len(list(answers)) == 40
+    assert max(sizes) == pipeline.share == 8
+
+
 def test_embed_many_of_nothing_and_of_errors_only(engine: FaceEngine) -> None:
     assert list(engine.embed_many([])) == []
     (error,) = engine.embed_many([NOISE])
