@@ -26,6 +26,7 @@ CERTAIN = 0.6  # least certainty that counts
 # Degrees.  The detectors find landmarks of faces turned further too close to upright ones.
 MOST_ROLL = 20.0
 
+_ALONE = 2**17  # multiplications, half of what OpenBLAS starts to share out
 _SOFTENING = 4.0  # grey levels, keeps flat patches finite
 
 # How far below the confidence of upright faces a face may be whose pixels say that it is upright.
@@ -104,9 +105,19 @@ def _halve(x: Plane, weight: Plane, bias: Plane) -> Plane:
     padded[:, 1:-1, 1:-1] = x
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2]
     flat = windows.reshape(count * height * width // 4, channels * 9)
-    return np.asarray(np.maximum(flat @ weight + bias, 0)).reshape(
+    return np.asarray(np.maximum(_multiply(flat, weight) + bias, 0)).reshape(
         count, height // 2, width // 2, -1
     )
+
+
+def _multiply(a: Plane, b: Plane) -> Plane:
+    """``a @ b``, a few rows at a time.
+
+    OpenBLAS shares larger products out among threads of its own, which then wait for more work in
+    a loop, for milliseconds, and take a processor away from other threads of the process.
+    """
+    step = max(1, _ALONE // b.size)
+    return np.concatenate([a[i : i + step] @ b for i in range(0, len(a), step)])
 
 
 def estimate_rolls(
