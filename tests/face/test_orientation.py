@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from facecore import FaceEngine, demo
+from facecore.face import orientation
 from facecore.face.detection import Face
 from facecore.face.orientation import estimate_rolls, find_turned, right
 from facecore.images.picture import Picture
@@ -96,3 +97,13 @@ def test_a_face_that_is_not_found_again_stays(engine: FaceEngine, astronaut: Pix
             return [[] for _ in pictures]
 
     assert right(Blind(), [Picture.of(upside_down)], [face]) == [face]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("most", [1, 5000, 2**17])
+def test_products_in_parts_are_those_of_the_whole(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=size).astype(np.float32) for size in ((70, 144), (144, 32)))
+    monkeypatch.setattr(orientation, "_ALONE", most)
+    np.testing.assert_allclose(orientation._multiply(a, b), a @ b, atol=1e-4)
