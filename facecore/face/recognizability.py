@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLEAR",
-    "LIMIT",
     "Gate",
     "allowance",
     "encode_weights",
@@ -38,9 +37,6 @@ __all__ = [
 ]
 
 CLEAR = 95.0  # recognisability from which one of two faces is enough to tell strangers apart
-
-# Limit of packs that were not measured: of 3,086 held-out training crops it refuses 0.3 %.
-LIMIT = 0.3
 
 Weights = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
@@ -145,9 +141,9 @@ class Gate:
     Parameters
     ----------
     spec : RecognizabilitySpec, optional
-        The embedder's section of the manifest; without it the crop alone decides.
+        The embedder's section of the manifest; without it the crop alone tells.
     limit : float, optional
-        Least recognisability, 0..100; by default the pack's, or `LIMIT`.
+        Least recognisability, 0..100; by default the pack's, or 0.
 
     Attributes
     ----------
@@ -157,7 +153,7 @@ class Gate:
     """
 
     def __init__(self, spec: RecognizabilitySpec | None = None, limit: float | None = None) -> None:
-        usual, largest = (LIMIT, 0.0) if spec is None else (spec.limit, spec.allowance)
+        usual, largest = (0.0, 0.0) if spec is None else (spec.limit, spec.allowance)
         self.limit = usual if limit is None else limit
         self.allowance = largest if self.limit > 0 else 0.0
         self._weights = None if spec is None else read_weights(spec)

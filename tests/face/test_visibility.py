@@ -72,7 +72,7 @@ def test_a_spoilt_portrait_is_never_high(engine: FaceEngine, portrait: Pixels, n
 
 
 def test_a_pack_that_was_not_measured_refuses_by_the_crop(portrait: Pixels) -> None:
-    gate, engine = Gate(), FaceEngine(threads=1)
+    gate, engine = Gate(limit=0.3), FaceEngine(threads=1)
     sample = engine.sample(portrait)
     negative = np.asarray(255 - sample.crop, np.uint8)
     fine, poor = gate.scores(np.zeros((2, 4), np.float32), [sample.crop, negative])
