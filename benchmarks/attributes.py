@@ -2,9 +2,10 @@
 
 Compares with SSR-Net, a public network, on the same crops, if h5py is installed (the extra
 `bench`) and its weights are in the reference data.  Also prints, by group, the quality measures
-that could depend on skin colour.
+that could depend on skin colour: their means on these crops, and on all crops of UTKFace how often
+one of the measures that limit the score is low.
 
-    python -m benchmarks attributes [--pack NAME]
+    python -m benchmarks attributes [--pack NAME] [--only quality]
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from benchmarks._ssrnet import SSRNet
 from facecore.face.alignment import TEMPLATE
 from facecore.face.attributes import AttributeEstimator
 from facecore.face.detection import Face
-from facecore.face.quality import assess
+from facecore.face.measures.visibility import LIMITING, limits
+from facecore.face.quality import HIGH_FROM, LOW_BELOW, assess
 from facecore.face.sample import FaceSample
 from facecore.images.picture import Picture
 from facecore.models.packs import load_pack
@@ -82,15 +84,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pack", default="compact")
+    parser.add_argument("--only", choices=("quality",), help="leave age and gender out")
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    loaded = load_pack(args.pack)
+    images, labels = utkface(data_root(), "test")
+    if not args.only:
+        age_and_gender(args.pack, images, labels)
+    quality_by_group(images, labels)
+    limits_by_group()
+
+
+def age_and_gender(pack: str, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+    loaded = load_pack(pack)
     spec, data = loaded.pack.attributes, loaded.attributes
     if spec is None or data is None:
-        raise SystemExit(f"the pack {args.pack} has no network for age and gender")
+        raise SystemExit(f"the pack {pack} has no network for age and gender")
     estimator = AttributeEstimator(open_model(spec, data, threads=1), spec)
-
-    images, labels = utkface(data_root(), "test")
     crops = np.ascontiguousarray(images[:, 8:120, 8:120])
     answers = [a for i in range(0, len(crops), 64) for a in estimator.estimate(crops[i : i + 64])]
     age, female, race = labels.T
@@ -98,7 +107,7 @@ def main() -> None:
     right = np.array([a.gender == "F" for a in answers]) == (female == 1)
     adult = age > 15
     print(f"{len(age)} held-out crops, {adult.sum()} of people above the age of 15")
-    rows = [(args.pack, off, right)]
+    rows = [(pack, off, right)]
     if (answered := reference(images)) is not None:
         years, woman = answered
         rows.append(("SSR-Net", years - age, woman == (female == 1)))
@@ -120,7 +129,7 @@ def main() -> None:
             f"{off[inside].mean():+.1f} | {gender} |"
         )
 
-    print(f"\nby group, {args.pack}")
+    print(f"\nby group, {pack}")
     print("| group | crops | mean absolute error | mean error | gender right above 15 |")
     print("|---|---|---|---|---|")
     everyone = np.ones(len(age), bool)
@@ -135,19 +144,47 @@ def main() -> None:
     for low, high in BANDS:
         row(f"{low}-{high} years", (age >= low) & (age <= high))
 
+
+def quality_by_group(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
     face = Face(np.array([28, 32, 100, 124], np.float32), (TEMPLATE + 8).astype(np.float32), 1.0)
+    age, _, race = labels.T
     seen = []
-    for image, crop in zip(images, crops, strict=True):
+    for image in images:
+        crop = np.ascontiguousarray(image[8:120, 8:120])
         quality = assess(FaceSample(Picture.of(image), face, crop))
         seen.append([quality.score] + [quality.measures[name] for name in WATCHED[1:]])
     values = np.array(seen)
-    print("\nmean quality of the same crops, people above 15")
-    print("| group | " + " | ".join(WATCHED) + " | LOW |")
-    print("|---" * (len(WATCHED) + 2) + "|")
+    print("\nmean quality of the held-out crops, people above 15")
+    print("| group | crops | " + " | ".join(WATCHED) + " | HIGH | LOW |")
+    print("|---" * (len(WATCHED) + 4) + "|")
     for number, name in enumerate(RACES):
-        inside = values[(race == number) & adult]
+        inside = values[(race == number) & (age > 15)]
         numbers = " | ".join(f"{value:.0f}" for value in inside.mean(0))
-        print(f"| {name} | {numbers} | {(inside[:, 0] < 50).mean():.1%} |")
+        score = inside[:, 0]
+        print(
+            f"| {name} | {len(inside)} | {numbers} | {(score >= HIGH_FROM).mean():.1%} | "
+            f"{(score < LOW_BELOW).mean():.1%} |"
+        )
+
+
+def limits_by_group() -> None:
+    parts = [utkface(data_root(), part) for part in ("train", "development", "test")]
+    values = np.array(
+        [
+            list(limits(np.ascontiguousarray(image[8:120, 8:120])).values())
+            for images, _ in parts
+            for image in images
+        ]
+    )
+    age, _, race = np.concatenate([labels for _, labels in parts]).T
+    print(f"\nbelow {HIGH_FROM:g}, all crops of people above 15")
+    print("| group | crops | " + " | ".join(LIMITING) + " | least of them below 1 |")
+    print("|---" * (len(LIMITING) + 3) + "|")
+    for number, name in enumerate(RACES):
+        inside = values[(race == number) & (age > 15)]
+        shares = " | ".join(f"{share:.1%}" for share in (inside < HIGH_FROM).mean(0))
+        refused = (inside.min(1) < 1).sum()
+        print(f"| {name} | {len(inside)} | {shares} | {refused} |")
 
 
 if __name__ == "__main__":
