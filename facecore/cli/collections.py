@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands, count_faces
+from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands, count_of
 from facecore.cli.common import engine as engine_of
 from facecore.cli.common import gallery as open_gallery
 from facecore.cli.compare import face_fields, place
@@ -292,7 +292,7 @@ def _sets(
     lines = lines or ["no duplicates"]
     if args.threshold is None:
         lines.append(
-            f"the chance of any wrong pair is {args.far:g}; --threshold lists less certain ones too"
+            f"the chance that any pair is wrong is {args.far:g}; a lower --threshold lists more"
         )
     return answer, OK if sets else NO, lines + _refused(refused)
 
@@ -321,9 +321,9 @@ def _cluster(args: argparse.Namespace) -> Answer:
     refused += more
     answer = cluster(faces, engine.calibration, args.far, known=known, progress=sys.stderr.isatty())
     groups = [person for person in answer.people if len(person.faces) > 1 or person.known]
-    lines = [f"{person.name}  {count_faces(len(person.faces))}" for person in groups]
+    lines = [f"{person.name}  {count_of(len(person.faces))}" for person in groups]
     alone = len(answer.people) - len(groups)
-    lines.append(f"{count_faces(alone)} without another of the same person")
+    lines.append(f"{count_of(alone)} without another of the same person")
     if args.out:
         write_people(answer, args.out)
         lines.append(f"links written to {args.out}")

@@ -18,9 +18,9 @@ Answer = tuple[Mapping[str, Any], int, Sequence[str]]
 """The ``--json`` object, the exit status, and the lines printed without ``--json``."""
 
 
-def count_faces(count: int) -> str:
-    """Format a number of faces: ``1 face``, ``1,234 faces``."""
-    return f"{count:,} face{'s' * (count != 1)}"
+def count_of(number: int, noun: str = "face") -> str:
+    """Format a number of things: ``1 face``, ``1,234 faces``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def crowd(path: object, others: int, hint: str = "") -> list[str]:

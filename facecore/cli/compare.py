@@ -14,7 +14,7 @@ from facecore.cli.common import (
     Answer,
     Commands,
     add_if_many,
-    count_faces,
+    count_of,
     crowd,
 )
 from facecore.cli.common import engine as engine_of
@@ -124,7 +124,7 @@ def _compare(args: argparse.Namespace) -> Answer:
             others, more = results[0].others
             lines += crowd(args.a, others)
             if more >= len(results):
-                lines.append(f"{count_faces(more + 1 - len(results))} cannot be recognised")
+                lines.append(f"{count_of(more + 1 - len(results))} cannot be recognised")
         answer = {"passed": passed, "comparisons": [_comparison(result) for result in results]}
         return answer, OK if passed else NO, lines
     result = engine.compare(args.a, args.b, id_portrait=args.id_portrait, if_many=args.if_many)
@@ -168,7 +168,7 @@ def _detect(args: argparse.Namespace) -> Answer:
 
         write_image(args.draw, draw_faces(pixels, faces))
         lines.append(f"picture written to {args.draw}")
-    lines.insert(0, count_faces(len(faces)))
+    lines.insert(0, count_of(len(faces)))
     height, width = pixels.shape[:2]
     return (
         {"width": width, "height": height, "faces": [face_fields(face) for face in faces]},

@@ -15,7 +15,7 @@ from facecore.cli.common import (
     Answer,
     Commands,
     add_if_many,
-    count_faces,
+    count_of,
     crowd,
     gallery_key,
     place_of,
@@ -164,7 +164,7 @@ def _list(args: argparse.Namespace) -> Answer:
         if args.name is None:
             groups = gallery.groups(offset=args.offset, limit=args.limit)
             lines = [
-                f"{group.name}  {count_faces(group.size)}"
+                f"{group.name}  {count_of(group.size)}"
                 + (f"  {group.title}" if group.title else "")
                 for group in groups
             ]
@@ -181,7 +181,7 @@ def _list(args: argparse.Namespace) -> Answer:
 def _delete(args: argparse.Namespace) -> Answer:
     with open_gallery(args) as gallery:
         count = gallery.delete_group(args.name)
-    lines = [f"{args.name}: deleted, with {count_faces(count)}"]
+    lines = [f"{args.name}: deleted, with {count_of(count)}"]
     return {"name": args.name, "faces": count}, OK, lines
 
 
@@ -224,7 +224,7 @@ def _search(args: argparse.Namespace) -> Answer:
         )
         faces = len(gallery) if args.group is None else sum(map(gallery.count, set(args.group)))
     lines = [f"{m.score:5.1f}  {m.user_id}  {m.group}  {m.face_id}" for m in matches] or ["nobody"]
-    where = f"{count_faces(faces)} compared"
+    where = f"{count_of(faces)} compared"
     lines.append(f"{where}; a stranger gets a match in {far:.2%} of searches" if far else where)
     others = len(sample.others)
     lines += crowd(args.image, others, "facecore identify searches for each")
@@ -236,7 +236,7 @@ def _search(args: argparse.Namespace) -> Answer:
 def _remove(args: argparse.Namespace) -> Answer:
     with open_gallery(args) as gallery:
         count = gallery.remove(args.group, user_id=args.user, face_id=args.face)
-    lines = [f"{count_faces(count)} removed from {args.group}"]
+    lines = [f"{count_of(count)} removed from {args.group}"]
     return {"group": args.group, "removed": count}, OK if count else NO, lines
 
 
@@ -248,7 +248,7 @@ def _rekey(args: argparse.Namespace) -> Answer:
     place = place_of(args)
     count = rekey(place, key=gallery_key(args), new_key=new)
     done = "not encrypted" if new is None else "encrypted under the new key"
-    lines = [f"{place}: {done}, {count:,} face{'s' * (count != 1)}"]
+    lines = [f"{place}: {done}, {count_of(count)}"]
     return {"gallery": place, "faces": count, "encrypted": new is not None}, OK, lines
 
 

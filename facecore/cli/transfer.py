@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands, add_if_many, count_faces
+from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands, add_if_many, count_of
 from facecore.cli.common import gallery as open_gallery
 from facecore.errors import InvalidParameter
 
@@ -86,8 +86,8 @@ def _import(args: argparse.Namespace) -> Answer:
         )
     rate = result.images / result.seconds if result.seconds else 0.0
     lines = [
-        f"{result.images:,} images in {result.seconds:.0f} s ({rate:.0f} a second)",
-        f"{result.added:,} faces added, {result.present:,} already present",
+        f"{count_of(result.images, 'image')} in {result.seconds:.0f} s ({rate:.0f} a second)",
+        f"{count_of(result.added)} added, {result.present:,} already present",
     ]
     lines += [f"{count:,} refused: {code}" for code, count in result.refused().items()]
     if args.report:
@@ -109,7 +109,9 @@ def _export(args: argparse.Namespace) -> Answer:
             key=key,
             plain=args.plain,
         )
-    lines = [f"{result.faces:,} faces of {result.groups:,} groups written to {args.file}"]
+    lines = [
+        f"{count_of(result.faces)} of {count_of(result.groups, 'group')} written to {args.file}"
+    ]
     return {"file": str(args.file), "groups": result.groups, "faces": result.faces}, OK, lines
 
 
@@ -129,10 +131,9 @@ def _load(args: argparse.Namespace) -> Answer:
             result = load_vectors(gallery, args.file, args.group, user=user, progress=shown)
         else:
             result = load_groups(gallery, args.file, progress=shown, key=key)
-    groups = f"{result.groups:,} group{'s' * (result.groups != 1)}"
     lines = [
-        f"{count_faces(result.faces)} of {groups}: {result.faces - result.present:,} added, "
-        f"{result.present:,} already present"
+        f"{count_of(result.faces)} of {count_of(result.groups, 'group')}: "
+        f"{result.faces - result.present:,} added, {result.present:,} already present"
     ]
     return result.as_dict(), OK, lines
 

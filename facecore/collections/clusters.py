@@ -28,7 +28,7 @@ class Person:
     Attributes
     ----------
     name : str
-        ``person_0001`` and so on, without names in `known`; or the name of a known person.
+        The name of a known person; else ``person_0001`` and so on, except names in `known`.
     faces : tuple of FoundFace
         In input order.
     known : bool

@@ -282,9 +282,9 @@ def _on_ray(
         )
         for row in done.iter_rows():
             yield int(row["written"])
+    except FacecoreError:  # of `_start`; some are ValueErrors
+        raise
     except (ray.exceptions.RayError, ConnectionError, ValueError) as error:
-        if isinstance(error, FacecoreError):
-            raise
         if isinstance(cause := getattr(error, "cause", None), FacecoreError):
             raise cause from error
         raise _failed(address, error) from error

@@ -143,7 +143,11 @@ def read_known(
         if len(picture.faces) > 1 and not linked:
             crowded.append(path)
     if not faces:
-        raise InvalidParameter(f"no picture in {root} shows a face", refused[0].message)
+        first = refused[0]
+        raise InvalidParameter(
+            f"no picture in {root} shows a face that can be recognised",
+            f"give a clear picture of each person; {first.path}: {first.message}",
+        )
     return KnownFaces(tuple(faces), tuple(crowded), tuple(refused))
 
 

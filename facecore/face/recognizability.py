@@ -163,18 +163,18 @@ class Gate:
     ) -> list[float]:
         """Recognisability of faces, 0..100: unit vectors (N, D) and their aligned crops.
 
-        The lower one of what the vectors and what the crops tell.
+        The network's answer, but at most the least of the crop's `limits`.
         """
-        from facecore.face.measures.occlusion import features as inputs_of
+        from facecore.face.measures import occlusion
         from facecore.face.measures.visibility import limits
 
-        inputs = [inputs_of(crop) for crop in crops]
-        least = [min(limits(*pair).values()) for pair in zip(crops, inputs, strict=True)]
+        seen = [(crop, occlusion.features(crop)) for crop in crops]
+        least = [min(limits(crop, small).values()) for crop, small in seen]
         if self._weights is None:
             return least
-        seen = np.stack([features(*pair) for pair in zip(crops, inputs, strict=True)])
-        found = recognizability(np.hstack([vectors, seen]), self._weights).tolist()
-        return [min(pair) for pair in zip(found, least, strict=True)]
+        inputs = np.hstack([vectors, np.stack([features(crop, small) for crop, small in seen])])
+        scores: list[float] = np.minimum(recognizability(inputs, self._weights), least).tolist()
+        return scores
 
     def check(self, score: float, crop: NDArray[np.uint8], face: Face) -> None:
         """Raise `UnrecognizableFace`, with the likely reason, where `score` is below the limit.

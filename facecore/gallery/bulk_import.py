@@ -165,7 +165,7 @@ def import_pictures(
     GroupNotFound
         The gallery has no such group.
     InvalidParameter
-        The source cannot be read or names no picture, or the report cannot be written.
+        The source cannot be read or holds no picture, or the report cannot be written.
     GalleryLocked, GalleryNotWritable, ContractMismatch
         As in `Gallery.add_templates`; faces committed before stay.
     """
@@ -173,10 +173,7 @@ def import_pictures(
     if report is not None:
         report = Path(report)
         check_writable(report)
-    sources = _sources(source)
-    if not sources:
-        raise InvalidParameter(f"{source} names no picture", "give a folder per person")
-    run = _Import(gallery, gallery.group(group).name, sources, if_many)
+    run = _Import(gallery, gallery.group(group).name, _sources(source), if_many)
     start = time.perf_counter()
     try:
         run.work(progress)
@@ -282,9 +279,9 @@ class _Import:
 def _sources(place: Path) -> list[_Source]:
     if place.is_dir():
         people = pictures_of_people(place)
-        if people and all(person is None for person, _ in people):
+        if all(person is None for person, _ in people):
             raise InvalidParameter(
-                f"{place} holds pictures but no folder of a person",
+                f"{place} holds {'pictures but no folder' if people else 'no picture'} of a person",
                 "make a folder per person, named by the user_id, or give a CSV of image,user_id",
             )
         return [
@@ -292,7 +289,10 @@ def _sources(place: Path) -> list[_Source]:
         ]
     if not place.is_file():
         raise InvalidParameter(f"{place} is neither a folder nor a file")
-    return [_Source(path, _relative(path, place), user) for user, path in listed_pictures(place)]
+    listed = listed_pictures(place)
+    if not listed:
+        raise InvalidParameter(f"{place} lists no picture", "write a line image,user_id for each")
+    return [_Source(path, _relative(path, place), user) for user, path in listed]
 
 
 def _relative(path: Path, file: Path) -> str:

@@ -254,7 +254,7 @@ def test_the_command_lists_duplicates(folder: Path, capsys: pytest.CaptureFixtur
     assert len(one["faces"]) == 3
     assert cli.main(["duplicates", str(folder / "deep"), "--no-cache"]) == 1
     assert capsys.readouterr().out.startswith(
-        "no duplicates\nthe chance of any wrong pair is 0.001"
+        "no duplicates\nthe chance that any pair is wrong is 0.001"
     )
 
 

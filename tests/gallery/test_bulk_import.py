@@ -122,8 +122,10 @@ def test_what_is_wrong_is_said_before_the_work(
     with pytest.raises(facecore.InvalidParameter, match="neither"):
         import_pictures(gallery, "staff", tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(facecore.InvalidParameter, match="names no picture"):
-        import_pictures(gallery, "staff", tmp_path / "empty")
+    (tmp_path / "empty.csv").write_text("image,user_id\n")
+    for source, message in (("empty", "holds no picture of a person"), ("empty.csv", "lists no")):
+        with pytest.raises(facecore.InvalidParameter, match=message):
+            import_pictures(gallery, "staff", tmp_path / source)
     with pytest.raises(facecore.InvalidParameter, match="cannot be written"):
         import_pictures(gallery, "staff", people, report=tmp_path / "none" / "r.csv")
     assert len(gallery) == 0

@@ -52,7 +52,7 @@ def test_import_export_load(
     assert [r["image"] for r in answer["refusals"]] == ["grace/bad.jpg"]
 
     text = run(capsys, 0, "group", "export", file, "--gallery", door, "--group", "staff")
-    assert text == f"2 faces of 1 groups written to {file}\n"
+    assert text == f"2 faces of 1 group written to {file}\n"
     load = ("group", "load", file, "--gallery", other)
     assert run(capsys, 0, *load) == "2 faces of 1 group: 2 added, 0 already present\n"
     answer = json.loads(run(capsys, 0, *load, "--json"))
