@@ -154,7 +154,7 @@ class EmbedderSpec(ModelFile):
     id_portrait_calibration : CalibrationSpec, optional
         Portraits from an identity card's chip against photos.
     recognizability : RecognizabilitySpec, optional
-        Tells unreadable faces from their vectors; without it the pack refuses none.
+        Tells unreadable faces by vector and crop; without it the pack refuses none by default.
     interchange : InterchangeSpec, optional
         For a variant: the contract of the pack whose vectors its own may replace, with the
         measurement.
