@@ -129,26 +129,29 @@ def stored(
         matrix: list[NDArray[np.float32]] = []
         for vector in answers:
             user_id = pairs.users.popleft()
+            if isinstance(vector, FacecoreError):
+                outcomes.append(vector)
+                continue
             try:
-                if isinstance(vector, FacecoreError):
-                    raise vector
                 (face,) = new_faces([check_user_id(user_id)])
-                there = known and known(group, face.user_id, vector)
-                same = (
-                    i
-                    for i, (other, its) in enumerate(zip(faces, matrix, strict=True))
-                    if known and other.user_id == face.user_id and its @ vector > SAME_PICTURE
-                )
-                if there:
-                    outcomes.append(replace(there, present=True))
-                elif (place := next(same, None)) is not None:
-                    outcomes.append((place, True))
-                else:
-                    outcomes.append((len(faces), False))
-                    faces.append(face)
-                    matrix.append(vector)
             except FacecoreError as error:
                 outcomes.append(error.with_traceback(None))
+                continue
+            if known:
+                if there := known(group, face.user_id, vector):
+                    outcomes.append(replace(there, present=True))
+                    continue
+                same = [
+                    place
+                    for place, (other, its) in enumerate(zip(faces, matrix, strict=True))
+                    if other.user_id == face.user_id and its @ vector > SAME_PICTURE
+                ]
+                if same:
+                    outcomes.append((same[0], True))
+                    continue
+            outcomes.append((len(faces), False))
+            faces.append(face)
+            matrix.append(vector)
         records = backend.add(group, faces, np.stack(matrix)) if faces else []
         for outcome in outcomes:
             if isinstance(outcome, tuple):

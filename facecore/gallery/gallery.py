@@ -331,8 +331,8 @@ class Gallery:
         Yields
         ------
         FaceRecord or FacecoreError
-            A record once it is durable; in place of a bad image (no face, for example) its
-            error.  A bad image never ends the run.
+            A record once it is durable, with `FaceRecord.present` as in `add`; in place of a bad
+            image (no face, for example) its error.  A bad image never ends the run.
 
         Raises
         ------

@@ -14,6 +14,7 @@ from templates import template, unit
 
 from facecore import FaceEngine, Gallery, cli
 from facecore.errors import (
+    GalleryCorrupt,
     GroupExists,
     GroupNotFound,
     InvalidParameter,
@@ -83,6 +84,17 @@ def test_many_pictures_of_which_some_are_there(people: Gallery) -> None:
     assert [getattr(a, "present", None) for a in people.add_many("staff", items)] == [True] * 5
     assert not any(getattr(a, "present", 1) for a in people.add_many("staff", items, twice=True))
     assert people.count("staff") == 4 + 3 + 5
+
+
+def test_a_gallery_that_cannot_be_read_ends_the_run(
+    people: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def corrupt(*_: object) -> None:
+        raise GalleryCorrupt("a test")
+
+    monkeypatch.setattr(people._backend, "templates", corrupt)
+    with pytest.raises(GalleryCorrupt):
+        list(people.add_many("staff", [(template("bob"), "bob")]))
 
 
 def test_a_user_with_very_many_faces_hides_nobody(filled: Gallery) -> None:

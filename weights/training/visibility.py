@@ -1,9 +1,9 @@
-"""Whether eyes and mouth are covered and light and dark exchanged: two small networks tell.
+"""Train two small networks: are eyes or mouth covered, and is the picture a negative?
 
-They learn from the training crops of ``data.py``, with things laid over them as in ``occlusion.py``
-and as negatives, and moved as a detector moves a face that it reads badly.  They are judged on the
-people who are held out there.  That for negatives sees the inner face alone: dark skin before a
-bright wall is no negative.
+They learn from the training crops of ``data.py``: some are covered as in ``occlusion.py``, some are
+turned into negatives, and all are shifted and turned, because a detector places a hidden face
+badly.  The held-out people of ``data.py`` judge them.  The network for negatives sees the inner
+face alone: dark skin before a bright wall is no negative.
 
     python weights/training/visibility.py --out facecore/face/measures
 """
