@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -262,25 +261,20 @@ class FaceEngine:
             return self._pipeline.read(image, limits)
         return self._pipeline.open(image, limits=limits)
 
-    @contextlib.contextmanager
-    def decoding(self, pictures: Sequence[Picture]) -> Iterator[None]:
+    def decode(self, pictures: Sequence[Picture]) -> None:
         """Decode several pictures at the same time, each in another process.
 
-        The context begins; `open` then waits for one picture's pixels.  Without
-        ``isolate_decoding`` it begins nothing.
+        Other methods decode a picture when they need its pixels, and raise its errors.  That
+        includes the pictures for which no process is free now; without ``isolate_decoding``, all.
 
         Parameters
         ----------
         pictures : sequence of Picture
             From ``open(..., decode=False)``.
         """
-        try:
-            for picture in pictures:
-                picture.begin(self._pipeline.first_scale(picture, "largest"))
-            yield
-        finally:
-            for picture in pictures:
-                picture.settle()
+        if isinstance(self._decoder, images.IsolatedDecoder):
+            scales = [self._pipeline.first_scale(picture, "largest") for picture in pictures]
+            self._decoder.decode_together(pictures, scales)
 
     def detect(self, image: ImageInput) -> list[Face]:
         """All faces of an image, largest first; empty where there is none.

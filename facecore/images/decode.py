@@ -155,12 +155,8 @@ def open_picture(
     data = read_bytes(image, limits)
     with _decoder_errors():
         still = read_still(data, limits)
-    begin = getattr(decoder, "begin", None)
     return Picture(
-        *still.upright_size,
-        partial(decoder, still),
-        reductions=still.reductions,
-        begin=None if begin is None else partial(begin, still),
+        *still.upright_size, partial(decoder, still), reductions=still.reductions, still=still
     )
 
 

@@ -10,10 +10,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -25,6 +25,7 @@ from facecore.errors import FacecoreError, InvalidParameter, UnreadableImage
 from facecore.images.decode import decode_still
 from facecore.images.formats import Still
 from facecore.images.limits import DEFAULT_LIMITS, Limits
+from facecore.images.picture import Picture
 
 __all__ = ["IsolatedDecoder"]
 
@@ -48,9 +49,10 @@ class IsolatedDecoder:
     `UnreadableImage`.  Thread-safe: each process decodes one picture at a time, further pictures
     wait.  A fork of this process starts new decoding processes.
 
-    On Linux, files and pixels pass through memory that both processes map.  The child cannot
-    resize it, the shape comes from the header that this process has parsed, and pixels are copied
-    before they are used: a hostile picture that takes the child over can only give wrong pixels.
+    On Linux, files and pixels pass through memory that both processes map.  Through it, a child
+    that a hostile picture has taken over can only give wrong pixels: it cannot resize the memory,
+    the shape comes from the header that this process has parsed, and pixels are copied before they
+    are used.  The child is no sandbox: it has the rights of this process.
 
     Parameters
     ----------
@@ -93,57 +95,58 @@ class IsolatedDecoder:
         FacecoreError
             The process cannot be started.
         """
-        with self._free:
-            return self._receive(self._send(still, reduction), still, reduction)
+        with self._free, self._borrowed() as child:
+            child.send(still, reduction)
+            return child.receive(still, reduction)
 
-    def begin(self, still: Still, reduction: int) -> Callable[[], NDArray[np.uint8]]:
-        """Start to decode, and return a function that waits for the pixels; call it once.
+    def decode_together(self, pictures: Sequence[Picture], scales: Sequence[float]) -> None:
+        """Decode pictures at the same time, the first ones for which processes are free.
 
-        Two pictures that one thread begins are decoded at the same time.  Where all processes are
-        busy, the returned function starts the decoding: it never waits for another picture that
-        was begun and not waited for.  All errors come from the function.
+        The others are decoded when their pixels are needed.  This call waits for no process: two
+        calls that each hold one and wait for another would wait forever.
+
+        Parameters
+        ----------
+        pictures : sequence of Picture
+            Each keeps its pixels, or the error that it raises when they are needed.
+        scales : sequence of float
+            As in `Picture.reduced`, one for each picture.
         """
-        free = self._free
-        if not free.acquire(blocking=False):
-            return partial(self, still, reduction)
-        try:
-            child = self._send(still, reduction)
-        except BaseException as error:
-            free.release()
-            if isinstance(error, FacecoreError):
-                return partial(self, still, reduction)
-            raise
-        return _Begun(child, free, partial(self._receive, child, still, reduction))
+        free, sent = self._free, []
+        with ExitStack() as stack:
+            # Where no process can be started, the error comes when the pixels are needed.
+            with suppress(FacecoreError):
+                for picture, scale in zip(pictures, scales, strict=True):
+                    missing = picture.missing(scale)
+                    if missing is None:
+                        continue
+                    if not free.acquire(blocking=False):
+                        break
+                    stack.callback(free.release)
+                    child = stack.enter_context(self._borrowed())
+                    child.send(*missing)
+                    sent.append((picture, child, *missing))
+            for picture, child, still, reduction in sent:
+                try:
+                    picture.keep(reduction, child.receive(still, reduction))
+                except FacecoreError as error:
+                    picture.fail(error)
 
     def close(self) -> None:
         """End the processes; the next picture starts a new one."""
         while self._idle:
             self._idle.pop().end()
 
-    def _send(self, still: Still, reduction: int) -> _Child:
-        child = self._take()
-        with self._given_back(child):
-            child.send(still, reduction)
-        return child
-
-    def _receive(self, child: _Child, still: Still, reduction: int) -> NDArray[np.uint8]:
-        with self._given_back(child):
-            pixels = child.receive(still, reduction)
-        self._idle.append(child)
-        return pixels
-
     @contextmanager
-    def _given_back(self, child: _Child) -> Iterator[None]:
+    def _borrowed(self) -> Iterator[_Child]:
+        child = self._take()
         try:
-            yield
-        except BaseException as error:
-            # Reuse the child only after an error that it reported: after any other, an answer may
-            # still arrive.
-            if isinstance(error, FacecoreError) and not child.lost:
-                self._idle.append(child)
-            else:
+            yield child
+        finally:
+            if child.busy:  # its answer may still arrive, and the next picture must not get it
                 child.end()
-            raise
+            else:
+                self._idle.append(child)
 
     def _take(self) -> _Child:
         while self._idle:
@@ -171,47 +174,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)
 
 
-class _Begun:
-    """Waits for the pixels of a picture that a process decodes; holds one of the processes."""
-
-    def __init__(
-        self, child: _Child, free: threading.Semaphore, receive: Callable[[], NDArray[np.uint8]]
-    ) -> None:
-        self._receive = receive
-        # If nobody waits for the pixels, the next picture must not get this answer.
-        self._abandon = weakref.finalize(self, _abandon, child, free)
-
-    def __call__(self) -> NDArray[np.uint8]:
-        held = self._abandon.detach()
-        if held is None:
-            raise RuntimeError("the pixels were fetched already")
-        try:
-            return self._receive()
-        finally:
-            free: threading.Semaphore = held[2][1]
-            free.release()
-
-
-def _abandon(child: _Child, free: threading.Semaphore) -> None:
-    child.end()
-    free.release()
-
-
 class _Child:
     """A decoding process and its socket."""
 
     def __init__(self, memory: int, seconds: float) -> None:
-        self.lost = False
+        self.busy = False  # with a picture whose answer has not arrived
         self._seconds = seconds
         self._socket, theirs = socket.socketpair()
         file, self._shared = _share()
         passed = [theirs.fileno()] if file is None else [theirs.fileno(), file]
-        arguments = [
-            json.dumps(sys.path),
-            str(memory),
-            str(-int(-seconds // 1)),
-            *map(str, passed),
-        ]
+        numbers = [memory, -int(-seconds // 1), *passed]
         # One thread per process: each thread's stack and heap count towards the memory limit.
         alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         # glibc returns the pixels' pages after each picture; to fault them in again takes as long
@@ -219,7 +191,8 @@ class _Child:
         kept = {"MALLOC_MMAP_THRESHOLD_": f"{_KEPT // 2}", "MALLOC_TRIM_THRESHOLD_": f"{_KEPT}"}
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-B", "-W", "ignore", "-c", _CODE, *arguments],
+                [sys.executable, "-B", "-W", "ignore", "-c", _CODE, json.dumps(sys.path)]
+                + [str(number) for number in numbers],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -229,7 +202,7 @@ class _Child:
                 # gives each session an equal share of the processors.
                 process_group=0,
             )
-        except (OSError, ValueError, TypeError) as error:  # TypeError: no interpreter
+        except (OSError, ValueError, TypeError) as error:  # TypeError: no interpreter, odd path
             self._socket.close()
             raise FacecoreError(
                 f"no decoding process can be started: {error}",
@@ -241,8 +214,7 @@ class _Child:
                 os.close(file)
         self._end = weakref.finalize(self, _end, self._process, self._socket, os.getpid())
         try:
-            self._socket.settimeout(60)  # importing from a slow disk
-            self._receive()
+            self._receive(time.monotonic() + 60)  # importing from a slow disk
         except (OSError, ValueError) as error:
             self.end()
             raise FacecoreError(
@@ -257,6 +229,7 @@ class _Child:
         self._end()
 
     def send(self, still: Still, reduction: int) -> None:
+        self.busy = True
         self._socket.settimeout(_PATIENCE * self._seconds)
         names = [name for name in Still.__dataclass_fields__ if name != "data"]
         request = {name: getattr(still, name) for name in names} | {"reduction": reduction}
@@ -267,32 +240,34 @@ class _Child:
             _send(self._socket, request | {"size": size}, b"" if place else still.data)
 
     def receive(self, still: Still, reduction: int) -> NDArray[np.uint8]:
+        until = time.monotonic() + _PATIENCE * self._seconds
         with self._losses():
-            answer = self._receive()
+            answer = self._receive(until)
             if answer.get("error"):
+                self.busy = False
                 kind = answer["error"] if answer["error"] in _RAISED else "UnreadableImage"
-                raise getattr(errors, kind)(str(answer["message"]), str(answer["hint"]))
+                raise getattr(errors, kind)(_text(answer, "message"), _text(answer, "hint"))
             height, width = (-(-side // reduction) for side in still.upright_size)
             pixels = np.empty((height, width, 3), np.uint8)
             if place := _part(self._shared, pixels.nbytes):
                 pixels.reshape(-1)[:] = np.frombuffer(place, np.uint8)
             else:
-                _receive_into(self._socket, pixels.reshape(-1).data)
+                _receive_into(self._socket, pixels.reshape(-1).data, until)
+            self.busy = False
             return pixels
 
     @contextmanager
     def _losses(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError) as error:  # closed, timeout or invalid answer
-            self.lost = True
+        except (OSError, ValueError, RecursionError) as error:  # closed, timeout, invalid answer
             raise UnreadableImage(f"the picture {self._fate(error)}") from error
 
-    def _receive(self) -> dict[str, Any]:
+    def _receive(self, until: float) -> dict[str, Any]:
         length = bytearray(_HEADER)
-        _receive_into(self._socket, memoryview(length))
+        _receive_into(self._socket, memoryview(length), until)
         text = bytearray(min(int.from_bytes(length), 2**16))
-        _receive_into(self._socket, memoryview(text))
+        _receive_into(self._socket, memoryview(text), until)
         answer = json.loads(text)
         if not isinstance(answer, dict):
             raise ValueError("no JSON object")
@@ -307,8 +282,8 @@ class _Child:
             return "made the decoding process send an invalid answer"
         if status == -signal.SIGXCPU:
             return f"was not decoded within {self._seconds:g} seconds of processor time"
-        name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        return f"ended the decoding process ({name})"
+        names = {-one: one.name for one in signal.Signals}
+        return f"ended the decoding process ({names.get(status, f'exit status {status}')})"
 
 
 def _end(process: subprocess.Popen[bytes], connection: socket.socket, owner: int) -> None:
@@ -348,8 +323,19 @@ def _send(connection: socket.socket, head: dict[str, Any], data: bytes | memoryv
         connection.sendall(data)
 
 
-def _receive_into(connection: socket.socket, place: memoryview) -> None:
+def _text(answer: dict[str, Any], name: str) -> str:
+    """Return a text of an answer, with half characters replaced: they cannot be written."""
+    return str(answer.get(name, "")).encode(errors="replace").decode()
+
+
+def _receive_into(connection: socket.socket, place: memoryview, until: float | None = None) -> None:
+    """Fill a place; raise TimeoutError after `until`, on the clock of `time.monotonic`."""
     while len(place):
+        if until is not None:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            connection.settimeout(left)
         count = connection.recv_into(place)
         if not count:
             raise ConnectionError("the connection was closed")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facecore.errors import FacecoreError
+if TYPE_CHECKING:
+    from facecore.errors import FacecoreError
+    from facecore.images.formats import Still
 
 __all__ = ["Picture"]
 
@@ -26,7 +28,7 @@ class Picture:
         Full size of the upright picture, in pixels.
     """
 
-    __slots__ = ("_begin", "_begun", "_decode", "_decoded", "_reductions", "height", "width")
+    __slots__ = ("_decode", "_decoded", "_failure", "_reductions", "_still", "height", "width")
 
     def __init__(
         self,
@@ -36,14 +38,14 @@ class Picture:
         *,
         pixels: NDArray[np.uint8] | None = None,
         reductions: Sequence[int] = (),
-        begin: Callable[[int], Callable[[], NDArray[np.uint8]]] | None = None,
+        still: Still | None = None,
     ) -> None:
         self.height, self.width = height, width
         self._decode = decode
         self._decoded = {} if pixels is None else {1: pixels}
         self._reductions = reductions
-        self._begin = begin
-        self._begun: dict[int, Callable[[], NDArray[np.uint8]]] = {}
+        self._still = still
+        self._failure: tuple[type[FacecoreError], str, str] | None = None
 
     @classmethod
     def of(cls, pixels: NDArray[np.uint8]) -> Picture:
@@ -77,17 +79,20 @@ class Picture:
         reduction = self._reduction(scale)
         return self._at(reduction), reduction
 
-    def begin(self, scale: float) -> None:
-        """Start to decode for `reduced`, if another process decodes; then `settle` is due."""
+    def missing(self, scale: float) -> tuple[Still, int] | None:
+        """What is to be decoded for `reduced`, and the reduction; None if the pixels are there."""
         reduction = self._reduction(scale)
-        if self._begin is not None and reduction not in self._decoded and not self._begun:
-            self._begun[reduction] = self._begin(reduction)
+        if self._still is None or reduction in self._decoded:
+            return None
+        return self._still, reduction
 
-    def settle(self) -> None:
-        """Wait for pixels that were begun and are no longer needed."""
-        while self._begun:
-            with contextlib.suppress(FacecoreError, KeyError):  # another thread may be faster
-                self._begun.popitem()[1]()
+    def keep(self, reduction: int, pixels: NDArray[np.uint8]) -> None:
+        """Add decoded pixels."""
+        self._decoded = {**self._decoded, reduction: pixels}
+
+    def fail(self, error: FacecoreError) -> None:
+        """Raise such an error instead of decoding."""
+        self._failure = type(error), error.message, error.hint  # not its frames, which hold pixels
 
     def release_pixels(self) -> None:
         """Free the pixels of a JPEG, which is fast to decode again."""
@@ -102,7 +107,9 @@ class Picture:
         decoded = self._decoded
         if reduction not in decoded:
             assert self._decode is not None
-            begun = self._begun.pop(reduction, None)
-            pixels = self._decode(reduction) if begun is None else begun()
-            decoded = self._decoded = {**decoded, reduction: pixels}
+            if self._failure is not None:
+                kind, message, hint = self._failure
+                raise kind(message, hint)
+            self.keep(reduction, self._decode(reduction))
+            decoded = self._decoded
         return decoded[reduction]

@@ -182,24 +182,20 @@ def read_faces(
 
     def face(name: str, picture: Picture) -> FaceSample | OperationError:
         try:
-            engine.open(picture)
+            sample = engine.sample(picture)
+            engine.embed(sample)  # in the same thread, while the others are looked at
         except (UnreadableImage, ImageTooLarge) as error:
             raise OperationError(rules.unreadable, f"{name}: {error.message}.") from error
-        try:
-            sample = engine.sample(picture)
+        # Returned: another picture that cannot be read comes first.
         except NoFaceDetected as error:
-            # Returned: another picture that cannot be read comes first.
             return OperationError(rules.no_face, f"{name}: {error.message}.")
-        try:
-            engine.embed(sample)  # in the same thread, while the others are looked at
         except UnrecognizableFace as error:
             return OperationError(rules.unreadable, f"{name}: {error.message}.")
         return sample
 
-    with engine.decoding([picture for _, picture in named]):
-        answers = at_once([partial(face, name, picture) for name, picture in named])
+    engine.decode([picture for _, picture in named])
     samples = []
-    for found in answers:
+    for found in at_once([partial(face, name, picture) for name, picture in named]):
         if isinstance(found, OperationError):
             raise found
         samples.append(found)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from facecore import FaceEngine
 from facecore.errors import FacecoreError, ImageTooLarge, InvalidParameter, UnreadableImage
 from facecore.images import IsolatedDecoder, Limits, isolated, load, open_picture
 from facecore.images.formats import Still
+from facecore.images.isolated import _Child
 from tests.images import hostile
 from tests.images.fuzzing import LIMITS, corpus
 
@@ -155,19 +159,16 @@ def test_processes_killed_while_they_decode_leave_no_shared_memory() -> None:
     decoder = IsolatedDecoder(2)
     for _ in range(3):
         pictures = [open_picture(data, decoder=decoder) for data in corpus()[:2]]
-        for picture in pictures:
-            picture.begin(1)
-        for picture in pictures:
-            picture.pixels()
+        decoder.decode_together(pictures, [1, 1])
         assert shared_memory()[0] == before[0] + 2
         children = [child._process for child in decoder._idle]
         for process in children:
             process.send_signal(signal.SIGSTOP)
         pictures = [open_picture(data, decoder=decoder) for data in corpus()[:2]]
-        for picture in pictures:
-            picture.begin(1)
-        for process in children:
-            process.kill()
+        killer = threading.Timer(0.3, list, [map(subprocess.Popen.kill, children)])
+        killer.start()
+        decoder.decode_together(pictures, [1, 1])
+        killer.join()
         for picture in pictures:
             with pytest.raises(UnreadableImage, match="ended the decoding process"):
                 picture.pixels()
@@ -211,41 +212,100 @@ while connection.recv(2**20):
     decoder.close()
 
 
-def test_pictures_that_were_begun_are_decoded_at_the_same_time() -> None:
+def test_pictures_are_decoded_together_where_processes_are_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps: list[str] = []
+    send, receive = _Child.send, _Child.receive
+
+    def noted(step: str, do: Any) -> Any:
+        return lambda *given: (steps.append(step), do(*given))[1]
+
+    monkeypatch.setattr(_Child, "send", noted("send", send))
+    monkeypatch.setattr(_Child, "receive", noted("receive", receive))
     decoder = IsolatedDecoder(2)
-    expected = [load(data) for data in corpus()[:3]]
-    for _ in range(3):
-        pictures = [open_picture(data, decoder=decoder) for data in corpus()[:3]]
-        for picture in pictures:
-            picture.begin(1)
-            picture.begin(1)
-        assert len(decoder._idle) == 0
-        # The third found no process free and waits for none.
-        for picture, pixels in reversed(list(zip(pictures[:2], expected[:2], strict=True))):
-            assert np.array_equal(picture.pixels(), pixels)
-        assert np.array_equal(pictures[2].pixels(), expected[2])
-        assert len(decoder._idle) == 2
+    data = corpus()[:3]
+    pictures = [open_picture(one, decoder=decoder) for one in data]
+    decoder.decode_together(pictures, [1] * 3)
+    assert steps == ["send", "send", "receive", "receive"]
+    assert [bool(picture.nbytes) for picture in pictures] == [True, True, False]
+    assert len(decoder._idle) == 2
+    for picture, one in zip(pictures, data, strict=True):
+        assert np.array_equal(picture.pixels(), load(one))
+    decoder.decode_together(pictures, [1] * 3)  # nothing is left to do
+    assert len(steps) == 6
     decoder.close()
 
 
-def test_pictures_that_nobody_waits_for_free_their_process() -> None:
+def test_decoding_together_waits_for_no_process() -> None:
+    """Calls that hold a process while they wait for another could wait for each other."""
     decoder = IsolatedDecoder(1)
-    picture = open_picture(corpus()[0], decoder=decoder)
-    picture.begin(1)
-    picture.settle()
-    (child,) = decoder._idle  # it goes on
-    picture = open_picture(corpus()[0][:-30], decoder=decoder)
-    picture.begin(1)
-    picture.settle()  # without an error
-    picture.begin(1)
-    del picture  # it is replaced: its answer would be taken for the next picture's
-    assert np.array_equal(load(corpus()[1], decoder=decoder), load(corpus()[1]))
-    assert decoder._idle != [child]
-    begun = decoder.begin(Still("BMP", corpus()[0], 9, 9, 0), 1)
-    with pytest.raises(UnreadableImage):
-        begun()
-    with pytest.raises(RuntimeError, match="already"):
-        begun()
+    pictures = [open_picture(data, decoder=decoder) for data in corpus()[:2]]
+    with decoder._borrowed(), decoder._free:
+        decoder.decode_together(pictures, [1, 1])
+    assert not any(picture.nbytes for picture in pictures)
+    decoder.decode_together(pictures, [1, 1])
+    assert pictures[0].nbytes
+    assert np.array_equal(pictures[1].pixels(), load(corpus()[1]))
+    decoder.close()
+
+
+def test_an_error_stays_with_its_picture_and_a_lost_answer_ends_its_process() -> None:
+    decoder = IsolatedDecoder(2)
+    data = [corpus()[0][:-30], corpus()[1]]
+    pictures = [open_picture(one, decoder=decoder) for one in data]
+    decoder.decode_together(pictures, [1, 1])
+    for _ in range(2):
+        with pytest.raises(UnreadableImage):
+            pictures[0].pixels()
+    assert np.array_equal(pictures[1].pixels(), load(data[1]))
+    children = list(decoder._idle)
+    assert len(children) == 2  # both go on
+    with contextlib.suppress(KeyboardInterrupt), decoder._borrowed() as child:
+        child.send(Still("BMP", corpus()[0], 9, 9, 0), 1)
+        raise KeyboardInterrupt
+    assert not child.alive()
+    assert child not in decoder._idle
+    assert np.array_equal(load(data[1], decoder=decoder), load(data[1]))
+    decoder.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("b'[' * 60000", "invalid answer"),
+        (r"""b'{"error": "UnreadableImage", "message": "\\ud800"}'""", r"^\?$"),
+        ("""b'{"error": ["no text"]}'""", "^$"),
+        ("None", r"exit status -40"),
+        ("''", "within 1.5 seconds"),
+    ],
+)
+def test_answers_of_a_hostile_process(
+    answer: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nested too deep; half a character; no message; a signal without a name; byte by byte."""
+    code = f"""
+import json, os, socket, sys, time
+sys.path[:] = json.loads(sys.argv[1])
+from facecore.images import isolated
+connection = socket.socket(fileno=int(sys.argv[4]))
+isolated._send(connection, {{"ready": True}})
+connection.recv(1)
+answer = {answer}
+if answer is None:
+    os.kill(os.getpid(), 40)
+if answer:
+    connection.sendall(len(answer).to_bytes(8) + answer)
+connection.sendall((2**16).to_bytes(8))
+while True:
+    connection.sendall(b" ")
+    time.sleep(0.1)
+"""
+    monkeypatch.setattr(isolated, "_CODE", code)
+    decoder = IsolatedDecoder(1, seconds=0.5)
+    with pytest.raises(UnreadableImage) as caught:
+        load(corpus()[0], decoder=decoder)
+    assert re.search(message, caught.value.message)
     decoder.close()
 
 
