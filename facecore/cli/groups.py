@@ -198,7 +198,7 @@ def _add(args: argparse.Namespace) -> Answer:
     done = "already has this picture in" if record.present else "added to"
     lines = [f"{record.user_id}: {done} {record.group}, {record.face_id}"]
     if record.others and not record.present:
-        lines.append(f"{record.others + 1} faces in {args.image}; the largest was stored")
+        lines += crowd(args.image, record.others)
     answer = {**record_fields(record), "others": record.others, "present": record.present}
     return answer, OK, lines
 

@@ -34,7 +34,7 @@ class VectorCache:
     Parameters
     ----------
     engine : FaceEngine
-        Entries of another pack or facecore version are ignored.
+        Entries of another pack, facecore version or `min_recognizability` are ignored.
     path : Path or str, optional
         By default ``faces.db`` in the user's cache folder.
 
@@ -48,7 +48,9 @@ class VectorCache:
         self.path = cache_root().parent / "faces.db" if path is None else Path(path)
         # A variant has the contract of its pack, but vectors of its own.
         models = (engine.pack.detector.sha256[:16], engine.pack.embedder.sha256[:16])
-        self._space = " ".join([engine.contract_id, *models, __version__])
+        # Only faces that pass the gate are stored.
+        gate = repr(engine.min_recognizability)
+        self._space = " ".join([engine.contract_id, *models, __version__, gate])
         with self._typed_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._database = self._open()

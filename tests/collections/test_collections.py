@@ -120,6 +120,14 @@ def test_vectors_of_another_pack_never_answer(compact: FaceEngine, folder: Path)
             assert not beside.get([digest])
 
 
+def test_a_stricter_engine_reads_again(compact: FaceEngine, folder: Path) -> None:
+    strict = FaceEngine("compact", threads=1, min_recognizability=100)
+    for engine, count in ((compact, 1), (strict, 0), (compact, 1)):
+        with VectorCache(engine) as cache:
+            (picture,) = read_faces(engine, [folder / "a.png"], cache)
+        assert len(picture.faces) == count
+
+
 def test_a_cache_with_a_damaged_page_is_refused(compact: FaceEngine, folder: Path) -> None:
     with VectorCache(compact) as cache:
         path = cache.path
