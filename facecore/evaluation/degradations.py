@@ -226,11 +226,11 @@ _LAYOUT = ("margin_above", "margin_below", "head_size")
 
 _LIST = (
     Degradation(
-        "blur", "σ in eye distances", ("sharpness",), (0.01, 0.02, 0.04, 0.06, 0.09, 0.13), _blur,
-        ("detection",),
+        "blur", "σ in eye distances", ("sharpness", "detail"),
+        (0.01, 0.02, 0.04, 0.06, 0.09, 0.13), _blur, ("detection",),
     ),
     Degradation(
-        "low resolution", "times smaller", ("eye_distance", "resolution", "sharpness"),
+        "low resolution", "times smaller", ("eye_distance", "resolution", "sharpness", "detail"),
         (1, 1.5, 2, 3, 4, 5), _shrink,
     ),
     Degradation("jpeg", "100 - quality", ("compression",), (40, 60, 75, 85, 90, 95), _jpeg),
@@ -264,10 +264,14 @@ _LIST = (
     ),
     Degradation("roll", "degrees", ("roll",), (0, 10, 20, 30, 40), _roll),
     Degradation(
-        "cover from below", "share of the face's height", ("occlusion", "key_occlusion"),
+        "cover from below", "share of the face's height",
+        ("occlusion", "key_occlusion", "mouth_visible"),
         (0.0, 0.15, 0.3, 0.45, 0.6), _cover, ("natural_colour", "detection", *_LAYOUT),
     ),
-    Degradation("covered mouth", "share", ("key_occlusion",), (0.2, 0.4, 0.6, 0.8, 1.0), _gag),
+    Degradation(
+        "covered mouth", "share", ("key_occlusion", "mouth_visible"), (0.2, 0.4, 0.6, 0.8, 1.0),
+        _gag,
+    ),
     Degradation("cut left", "eye distances", ("margin_left",), (1.0, 1.3, 1.6, 1.9), _cut("left")),
     Degradation(
         "cut right", "eye distances", ("margin_right",), (1.0, 1.3, 1.6, 1.9), _cut("right")

@@ -31,15 +31,16 @@ from facecore import FaceEngine, images
 from facecore.errors import FacecoreError
 from facecore.evaluation.degradations import DEGRADATIONS
 from facecore.face.measures import MEASURES
+from facecore.face.measures.visibility import LIMITING
 from facecore.face.quality import assess
 
 # Not the portrait's layout, which a comparison does not mind; not the mean luminance and the
-# colour, by which a score would judge the skin.
+# colour, by which a score would judge the skin; not what limits the score anyway.
 USED = tuple(
     name
     for name in MEASURES
     if not name.startswith("margin")
-    and name not in ("head_size", "eye_distance", "luminance_mean", "natural_colour")
+    and name not in ("head_size", "eye_distance", "luminance_mean", "natural_colour", *LIMITING)
 )
 CUTS = (30.0, 60.0, 90.0, 98.0)
 KINDS = tuple(
