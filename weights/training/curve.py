@@ -44,7 +44,7 @@ def plot_embedder(axes: Axes, run: Path) -> None:
         [record["images"] / 1e6 for record in checks],
         [record["tar_dev"] for record in checks],
         "C2o-",
-        label="TAR at FAR 1 %, held-out people",
+        label="TAR at FAR 0.1 %, held-out people",
     )
     other.axhline(checks[-1]["tar_dev_teacher"], color="C2", ls=":", label="the same, teacher")
     if "cosine_dev" in checks[-1]:
