@@ -717,7 +717,7 @@ class FaceEngine:
 
     def _as_template(self, sample: FaceSample) -> Template:
         (vector,) = self._pipeline.embed([sample])
-        clear = sample.scores.get(self.contract_id, 100.0)
+        clear = sample.scores[self.contract_id]
         return Template(sample.face, vector, len(sample.others), clear)
 
     def _optional(self, role: Literal["liveness", "attributes"], what: str) -> Any:

@@ -51,9 +51,9 @@ _Cut: TypeAlias = tuple[Face, NDArray[np.uint8]]
 
 # Decoded bytes that `vectors_of` holds before it looks for their faces.
 _TOGETHER = 2**23
-# Images that a worker takes at a time on a CPU.  The embedder takes no less time for a face of a
-# larger run, and two workers with 16 images each took a fifth longer: their tensors come from
-# pages that the allocator maps and returns each time (``python -m benchmarks throughput``).
+# Most images that a worker takes at a time on a CPU.  Larger runs save no time, and the allocator
+# maps and returns the pages of their tensors each time: with 16, two workers took a fifth longer
+# (``python -m benchmarks throughput``).
 _SHARE = 8
 
 

@@ -26,7 +26,7 @@ CERTAIN = 0.6  # least certainty that counts
 # Degrees.  The detectors find landmarks of faces turned further too close to upright ones.
 MOST_ROLL = 20.0
 
-_ALONE = 2**17  # multiplications, half of what OpenBLAS starts to share out
+_ALONE = 2**17  # multiplications: half of the most that OpenBLAS does in one thread
 _SOFTENING = 4.0  # grey levels, keeps flat patches finite
 
 # How far below the confidence of upright faces a face may be whose pixels say that it is upright.

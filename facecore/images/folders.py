@@ -11,7 +11,7 @@ from facecore.errors import InvalidParameter
 
 __all__ = ["listed_paths", "listed_pictures", "pictures_below", "pictures_of_people"]
 
-# HEIC and AVIF too, without the extra that reads them: the error of each names it.
+# HEIC and AVIF too: where the extra that reads them is missing, the error of each picture names it.
 _PICTURES = {
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".j2k",
     ".heic", ".heif", ".avif",
