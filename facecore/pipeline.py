@@ -207,7 +207,8 @@ class Pipeline:
             scores = self.gate.scores(made, [sample.crop for sample in new])
             for sample, vector, score in zip(new, made, scores, strict=True):
                 vector.flags.writeable = False  # it is handed out again
-                sample.vectors[self.contract], sample.scores[self.contract] = vector, score
+                # Other threads look for the vector, and then for the score.
+                sample.scores[self.contract], sample.vectors[self.contract] = score, vector
         return [sample.vectors[self.contract] for sample in samples]
 
     def check(self, sample: FaceSample) -> None:

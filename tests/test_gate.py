@@ -54,6 +54,21 @@ def test_ordinary_pictures_pass(compact: FaceEngine) -> None:
         assert compact.quality(sample).level != "LOW"
 
 
+def test_another_thread_that_sees_the_vector_sees_the_score(
+    compact: FaceEngine, astronaut: Pixels
+) -> None:
+    sample = compact.sample(astronaut)
+
+    class Watched(dict[str, NDArray[np.float32]]):
+        def __setitem__(self, contract: str, vector: NDArray[np.float32]) -> None:
+            assert contract in sample.scores
+            super().__setitem__(contract, vector)
+
+    object.__setattr__(sample, "vectors", Watched())
+    compact.embed(sample)
+    assert list(sample.vectors) == [compact.contract_id]
+
+
 def test_every_call_of_the_engine_refuses(
     compact: FaceEngine, astronaut: Pixels, unreadable: Pixels
 ) -> None:
