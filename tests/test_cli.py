@@ -304,7 +304,7 @@ def test_quality(capsys: pytest.CaptureFixture[str], face: str, tmp_path: Path) 
     drawn = tmp_path / "drawn.png"
     status, out, err = run(capsys, "quality", face, "--draw", str(drawn))
     assert (status, err) == (0, "")
-    assert out.startswith("MEDIUM: score ")
+    assert out.startswith("HIGH: score ")
     assert "sharpness" in out
     chart = images.load(drawn)
     bars = (chart[:, -140:-15].min(2) < 240).all(1)  # rows that a bar covers from end to end

@@ -67,8 +67,10 @@ REFUSED = 0.004
 OF_GROUP, OWN, ANYWHERE = 0.003, 0.005, 0.01
 
 # The allowance is as large as keeps the share of strangers of any kind of spoiling below this.  It
-# is at most `MOST`: beyond, it costs more genuine pairs than it stops strangers.
-PASSING, MOST = 0.001, 0.2
+# is at most `MOST`: beyond, it costs more genuine pairs than it stops strangers.  Turned crops do
+# not count, as the library turns faces back before it aligns them.
+PASSING, MOST = 0.001, 0.3
+_TURNED_BACK = ("turned", "upside down", "on their side")
 
 ALIKE = 24  # pictures of a group
 _LEAST_ALIKE = 8  # of which their similarities are counted
@@ -469,7 +471,7 @@ class _Pairs:
 def _least_allowance(pairs: _Pairs, limit: float, threshold: float) -> float:
     """The least allowance with which few strangers of any kind of spoiling pass the gate."""
     left = pairs.worse >= limit
-    spoiled = left & (pairs.kind != ORIGINAL)
+    spoiled = left & ~np.isin(pairs.kind, (ORIGINAL, *_TURNED_BACK))
     kinds = [spoiled & (pairs.kind == kind) for kind in np.unique(pairs.kind)]
     # A kind of fewer pairs shows no such share: few people are judged by all kinds together.
     kinds = [kind for kind in kinds if kind.sum() * PASSING >= 1] or [spoiled]
