@@ -46,7 +46,7 @@ class VectorCache:
 
     def __init__(self, engine: FaceEngine, path: Path | str | None = None) -> None:
         self.path = cache_root().parent / "faces.db" if path is None else Path(path)
-        # A variant has the contract of its pack, but vectors of its own.
+        # A variant has the contract of its pack, but other vectors.
         models = (engine.pack.detector.sha256[:16], engine.pack.embedder.sha256[:16])
         # Only faces that pass the gate are stored.
         gate = repr(engine.min_recognizability)

@@ -76,7 +76,7 @@ def _disc() -> NDArray[np.bool_]:
 def normalise(luma: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale the disc inside a square to mean 0 and deviation 1, with 0 outside.
 
-    The disc shows the same part of a face whatever its rotation.
+    The disc shows the same part of a face at any rotation.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def _halve(x: Plane, weight: Plane, bias: Plane) -> Plane:
 def _multiply(a: Plane, b: Plane) -> Plane:
     """``a @ b``, a few rows at a time.
 
-    OpenBLAS shares larger products out among threads of its own, which then wait for more work in
+    OpenBLAS shares larger products out among its threads, which then wait for more work in
     a loop, for milliseconds, and take a processor away from other threads of the process.
     """
     step = max(1, _ALONE // b.size)

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from facecore.face.measures import MEASURES
 from facecore.face.measures.geometry import geometry, single_face
-from facecore.face.measures.occlusion import occlusion
+from facecore.face.measures.occlusion import features, occlusion
 from facecore.face.measures.pixels import photometry, texture
 from facecore.face.measures.visibility import LIMITING, visibility
 from facecore.face.sample import FaceSample
@@ -123,12 +123,13 @@ def _level(score: float) -> Level:
 
 
 def _measured(sample: FaceSample) -> Quality:
+    inputs = features(sample.crop)
     raw = {
         **texture(sample.picture.pixels(), sample.face),
         **photometry(sample.crop),
         **geometry(sample.face, sample.picture.height, sample.picture.width),
-        **occlusion(sample.crop),
-        **visibility(sample.crop),
+        **occlusion(sample.crop, inputs),
+        **visibility(sample.crop, inputs),
         "single_face": single_face(sample.face, sample.others),
     }
     measures = {name: measure(raw[name]) for name, measure in MEASURES.items()}

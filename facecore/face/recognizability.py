@@ -5,7 +5,7 @@ or turned faces lie close together, so that strangers pass as one person (Deng e
 "Harnessing Unrecognizable Faces", arXiv:2106.04112).  A small network of one hidden layer tells
 such faces from readable ones, by the vector and by measures of the crop: a vector alone shows
 motion blur and covers badly.  `facecore.evaluation.recognizability` fits it.  What hides a face
-from every embedder (`facecore.face.measures.visibility`) limits the answer, whatever the vector.
+from every embedder (`facecore.face.measures.visibility`) limits the answer for every vector.
 """
 
 from __future__ import annotations

@@ -198,7 +198,7 @@ class _Child:
                 stderr=subprocess.DEVNULL,
                 pass_fds=passed,
                 env={**os.environ, **alone, **kept, "MALLOC_ARENA_MAX": "1"},
-                # Ctrl-C goes to the parent, which ends the child.  No session of its own: Linux
+                # Ctrl-C goes to the parent, which ends the child.  No new session: Linux
                 # gives each session an equal share of the processors.
                 process_group=0,
             )

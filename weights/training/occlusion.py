@@ -9,6 +9,7 @@ held out there, with the same kinds of covers.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,9 @@ from facecore.face.measures.occlusion import CELLS, features
 
 HIDDEN = 64
 BATCH = 256
+Example = Callable[
+    [NDArray[np.uint8], np.random.Generator], tuple[NDArray[np.float32], NDArray[np.float32]]
+]
 
 
 def fill(shape: tuple[int, int], pool: NDArray[np.uint8], rng: np.random.Generator) -> NDArray:
@@ -137,9 +141,10 @@ def example(
 
 
 def batch(
-    pool: NDArray[np.uint8], size: int, rng: np.random.Generator
+    pool: NDArray[np.uint8], size: int, rng: np.random.Generator, make: Example = example
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    pairs = [example(pool, rng) for _ in range(size)]
+    """What `make` gives `size` times, features and targets."""
+    pairs = [make(pool, rng) for _ in range(size)]
     x, y = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
     return x, y
 

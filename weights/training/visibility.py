@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from data import crops, data_root
 from numpy.typing import NDArray
-from occlusion import fill, light, shape_mask
+from occlusion import batch, fill, light, shape_mask
 from torch import nn
 from torch.nn import functional
 
@@ -64,14 +64,6 @@ def example(
     return features(image), np.array([*target, kind >= 0.8], np.float32)
 
 
-def batch(
-    pool: NDArray[np.uint8], size: int, rng: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    pairs = [example(pool, rng) for _ in range(size)]
-    x, y = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
-    return x, y
-
-
 class Both(nn.Module):
     """The network of eyes and mouth, and that of negatives."""
 
@@ -103,13 +95,13 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     pool = np.stack([image for _, image in crops(data_root()) if rng.random() < 0.4])
     held_out = np.stack([image for _, image in crops(data_root(), development=True)])
-    test_x, test_y = batch(held_out, 4000, np.random.default_rng(99))
+    test_x, test_y = batch(held_out, 4000, np.random.default_rng(99), example)
     model = Both(test_x)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=3e-2)
     steps = args.images // BATCH
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(1, steps + 1):
-        x, y = batch(pool, BATCH, rng)
+        x, y = batch(pool, BATCH, rng, example)
         known = y != UNKNOWN
         loss = functional.binary_cross_entropy_with_logits(model(x)[known], y[known])
         optimizer.zero_grad()

@@ -94,13 +94,17 @@ def key_areas() -> NDArray[np.float64]:
     return _areas()[1]
 
 
-def occlusion(crop: NDArray[np.uint8]) -> dict[str, float]:
+def occlusion(
+    crop: NDArray[np.uint8], inputs: NDArray[np.float32] | None = None
+) -> dict[str, float]:
     """Compute the raw measures of occlusion.
 
     Parameters
     ----------
     crop : ndarray, shape (112, 112, 3), uint8, BGR
         Aligned.
+    inputs : ndarray, optional
+        `features` of the crop, where the caller has them.
 
     Returns
     -------
@@ -109,6 +113,6 @@ def occlusion(crop: NDArray[np.uint8]) -> dict[str, float]:
         ``key_occlusion``: covered share of the most covered key area: right eye, left eye, nose
         or mouth.
     """
-    cells = coverage(crop).ravel()
+    cells = coverage(crop, inputs).ravel()
     face, keys = _areas()
     return {"occlusion": float(face @ cells), "key_occlusion": float((keys @ cells).max())}

@@ -1,7 +1,7 @@
 """What hides a face from every embedder, seen in the aligned crop: blur, covers, a negative.
 
 Strangers whose pictures are poor in one of these ways look alike to a network.  So each of the four
-measures limits the unified score of quality and the recognisability, whatever the others say.
+measures alone can lower the unified score of quality and the recognisability.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def _check_file(folder: Path) -> None:
     lite = require_extra("milvus_lite", "milvus")
     errors = require_extra("milvus_lite.exceptions", "milvus")
     try:
-        folder.mkdir(0o700, exist_ok=True)  # for its owner alone, whatever the umask
+        folder.mkdir(0o700, exist_ok=True)  # for its owner alone, under any umask
         lite.MilvusLite(str(folder)).close()
     except errors.DataDirLockedError as error:
         raise GalleryLocked(

@@ -32,7 +32,7 @@ _GARBAGE = 1 / 10
 
 
 class BackgroundHnswBuilder:
-    """Follows the store in a thread of its own, and answers when it is where the store is.
+    """Follows the store in its own thread, and answers when it is where the store is.
 
     Only the process that changes the store makes an HNSW index; others load what is saved.
 
