@@ -69,7 +69,7 @@ OF_GROUP, OWN, ANYWHERE = 0.003, 0.005, 0.01
 # The allowance is as large as keeps the share of strangers of any kind of spoiling below this.  It
 # is at most `MOST`: beyond, it costs more genuine pairs than it stops strangers.  Turned crops do
 # not count, as the library turns faces back before it aligns them.
-PASSING, MOST = 0.001, 0.3
+PASSING, MOST = 0.001, 0.35
 _TURNED_BACK = ("turned", "upside down", "on their side")
 
 ALIKE = 24  # pictures of a group

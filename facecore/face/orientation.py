@@ -29,7 +29,7 @@ MOST_ROLL = 20.0
 _ALONE = 2**17  # multiplications: half of the most that OpenBLAS does in one thread
 _SOFTENING = 4.0  # grey levels, keeps flat patches finite
 
-# How far below the confidence of upright faces a face may be whose pixels say that it is upright.
+# How far below the confidence of upright faces a face may be whose pixels certainly say that it is.
 DOUBT = 0.04
 
 # Rolls at which an unsure face is looked for.
@@ -211,17 +211,17 @@ def _upright(
     """The face with its true landmarks, from the network's estimate of its roll."""
     upright = detector.upright_confidence
     off = abs((roll - face.roll + 180) % 360 - 180)
-    agree = max(abs(roll), off) <= MOST_ROLL
-    enough = upright - DOUBT if agree else upright if certainty < CERTAIN else 1.0
-    if face.confidence > enough:
+    agree, certain = max(abs(roll), off) <= MOST_ROLL, certainty >= CERTAIN
+    if face.confidence > (upright if not certain else upright - DOUBT if agree else 1.0):
         return face
+    enough = upright - DOUBT if certain else upright
     # The detector is surest of a face that stands upright.
     best = face
     for turns in ((0.0,) if agree else (roll, 0.0), _TURNS):
         looks = [_look_again(detector, picture, face, turn) for turn in turns]
         shown = [one for one in (*looks, best) if one and one is not face]
         best = max(shown, key=lambda one: one.confidence, default=face)
-        if best.confidence > upright - DOUBT:
+        if best.confidence > enough:
             break
     as_found = abs((best.roll - face.roll + 180) % 360 - 180) <= MOST_ROLL / 2
     return face if as_found else best

@@ -99,6 +99,29 @@ def test_a_face_that_is_not_found_again_stays(engine: FaceEngine, astronaut: Pix
     assert right(Blind(), [Picture.of(upside_down)], [face]) == [face]  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("certainty", "roll"), [(0.2, 180.0), (0.9, 0.0)])
+def test_an_uncertain_look_at_the_pixels_does_not_confirm_a_doubtful_face(
+    monkeypatch: pytest.MonkeyPatch,
+    engine: FaceEngine,
+    astronaut: Pixels,
+    certainty: float,
+    roll: float,
+) -> None:
+    detector = engine._pipeline.detector
+    true = engine.largest_face(astronaut)
+    upside_down = np.ascontiguousarray(np.rot90(astronaut, 2))
+    box = np.tile(astronaut.shape[1::-1], 2).astype(np.float32) - true.box[[2, 3, 0, 1]]
+    # What detectors answer for a face upside down: landmarks as if it stood upright.
+    landmarks = true.landmarks - true.box.reshape(2, 2).mean(0) + box.reshape(2, 2).mean(0)
+    doubtful = detector.upright_confidence - orientation.DOUBT / 2
+    monkeypatch.setattr(
+        orientation, "estimate_rolls", lambda *_: (np.zeros(1), np.array([certainty]))
+    )
+    face = Face(box, landmarks.astype(np.float32), doubtful)
+    (found,) = right(detector, [Picture.of(upside_down)], [face])
+    assert off(found.roll, true.roll + roll) < 18
+
+
 @pytest.mark.parametrize("most", [1, 5000, 2**17])
 def test_products_in_parts_are_those_of_the_whole(
     most: int, monkeypatch: pytest.MonkeyPatch

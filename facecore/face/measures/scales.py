@@ -227,9 +227,9 @@ _LIST = (
     Measure(
         "tone",
         "log-odds that light and dark are not exchanged, estimated",
-        "100 S(x, 1.5, 0.5)",
+        "100 S(x, 1.5, 0.25)",
         _OWN,
-        lambda x: 100 * sigmoid(x, 1.5, 0.5),
+        lambda x: 100 * sigmoid(x, 1.5, 0.25),
     ),
 )
 
