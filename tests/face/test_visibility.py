@@ -120,3 +120,16 @@ def test_any_crop_has_its_measures(crop: Pixels) -> None:
     assert tuple(found) == LIMITING
     assert np.isfinite(list(found.values())).all()
     assert visibility(crop, features(crop)) == found
+
+
+def test_blue_skin_lowers_the_tone_and_ordinary_light_does_not(
+    engine: FaceEngine, portrait: Pixels
+) -> None:
+    crop = engine.sample(portrait).crop
+    untouched = visibility(crop)["tone"]
+    grey = np.repeat(crop.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
+    luma = visibility(grey)["tone"]
+    # Red and blue exchanged, as in the negative of a colour picture: the luma says nothing of it.
+    assert visibility(crop[..., ::-1].copy())["tone"] < min(untouched, luma) - 3
+    cool = np.clip(crop * np.array([1.15, 1.0, 0.9]), 0, 255).astype(np.uint8)
+    assert visibility(cool)["tone"] == pytest.approx(untouched, abs=1.5)

@@ -24,6 +24,11 @@ LIMITING = ("detail", "eyes_visible", "mouth_visible", "tone")
 # over 4,847 training crops and 300 pictures of LFW.
 _LINES = (((1, 0), -3.03), ((0, 1), -2.75), ((1, 1), -2.31), ((1, -1), -2.31))
 
+# ln(blue / red) of the inner face from which skin is too blue to be that of a photograph, and what
+# more of it takes off the log-odds.  Of 3,369 training crops 0.06 % are refused for their tone with
+# it (0.03 % without), and of their negatives 0.2 % are not (0.5 % without).
+_TOO_BLUE, _BLUE_WEIGHT = 0.15, 30.0
+
 # Variance that rounding to 8 bits adds to a flat picture, in squared grey levels.
 _ROUNDING = 0.01
 
@@ -80,6 +85,14 @@ def inner_luma(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(luma / np.float32(scale))
 
 
+def _blueness(crop: NDArray[np.uint8]) -> float:
+    """How far the skin is beyond `_TOO_BLUE`: a negative of a colour picture has blue skin."""
+    import cv2
+
+    blue, _, red, _ = cv2.mean(crop[32:100, 30:82])
+    return max(0.0, math.log((blue + 8) / (red + 8)) - _TOO_BLUE)
+
+
 def visibility(
     crop: NDArray[np.uint8], inputs: NDArray[np.float32] | None = None
 ) -> dict[str, float]:
@@ -97,11 +110,13 @@ def visibility(
     dict
         ``detail``: see `detail`.  ``eyes_visible``, ``mouth_visible``: logarithm of the odds that
         both eyes, and that the mouth, are free.  ``tone``: of the odds that light and dark are not
-        exchanged.  ``weights/training/visibility.py`` trains the networks behind these three.
+        exchanged, less for blue skin.  ``weights/training/visibility.py`` trains the networks
+        behind these three.
     """
     inputs = features(crop) if inputs is None else inputs
     eyes, mouth = (-network("visibility", inputs)).tolist()
     (tone,) = (-network("tone", inner_luma(inputs))).tolist()
+    tone -= _BLUE_WEIGHT * _blueness(crop)
     return {"detail": detail(crop), "eyes_visible": eyes, "mouth_visible": mouth, "tone": tone}
 
 
