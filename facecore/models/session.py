@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from facecore._utils.cpus import usable_cpus
 from facecore._utils.forks import FORK_LOCK, leak_in_children
+from facecore._utils.malloc import keep_pages
 from facecore.errors import InvalidParameter, PackCorrupt, ProviderUnavailable
 from facecore.models.inference import ProcessSession, Session
 from facecore.models.io_check import check_io, expected_outputs
@@ -128,6 +129,7 @@ def create_session(
     """
     requested = resolve(providers, _known())
     threads = _thread_count(threads)
+    keep_pages()  # a run allocates its memory anew: facecore's sessions have no arena
     available = available_providers()
     usable = {
         key: with_defaults(key, options, threads)
