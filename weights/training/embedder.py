@@ -479,19 +479,18 @@ def train(args: argparse.Namespace) -> None:
                 **{f"map{place}": error.item() for place, error in enumerate(errors)},
                 "lr": rate, "images_per_s": (step - first) * args.batch / (time.time() - started),
             }  # fmt: skip
-            if step % 250 == 0 or step == steps:
-                if (args.stage == "chain" and step % 500 == 0) or step == steps:
-                    record["tar_dev"], record["cosine_dev"] = development(
-                        average.module, device, directions
-                    )
-                    record["tar_dev_teacher"] = development.teacher_says
-                state = {
-                    "student": student.state_dict(), "average": average.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "directions": directions, "step": step, "seen": seen, "stage": args.stage,
-                }  # fmt: skip
-                torch.save(state, checkpoint.with_suffix(".tmp"))
-                checkpoint.with_suffix(".tmp").replace(checkpoint)
+            if (args.stage == "chain" and step % 500 == 0) or step == steps:
+                record["tar_dev"], record["cosine_dev"] = development(
+                    average.module, device, directions
+                )
+                record["tar_dev_teacher"] = development.teacher_says
+            state = {
+                "student": student.state_dict(), "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "directions": directions, "step": step, "seen": seen, "stage": args.stage,
+            }  # fmt: skip
+            torch.save(state, checkpoint.with_suffix(".tmp"))
+            checkpoint.with_suffix(".tmp").replace(checkpoint)
             with log.open("a") as file:
                 file.write(json.dumps(record) + "\n")
             if "tar_dev" in record or time.time() - told > 60:
