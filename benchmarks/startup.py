@@ -8,7 +8,8 @@ Every process first imports `cv2, onnxruntime, numpy`.  The steps after that are
 second; or the first search in a gallery.  "imported first" is a process that imports facecore
 before anything else.  Whole processes are also timed from outside.  Times are wall clock and, where
 other load disturbs it, processor time.  Memory is the resident set and its anonymous part, next to
-a process that only imports `cv2, onnxruntime` (Linux).  All figures are medians.
+a process that only imports `cv2, onnxruntime` (Linux), with the pages that each comparison faulted
+in.  All figures are medians.
 """
 
 from __future__ import annotations
@@ -38,10 +39,12 @@ def mark(name):
     times[name + ", processor"] = time.process_time() - busy
     start, busy = time.perf_counter(), time.process_time()
 def memory(name):
+    import resource
     with open("/proc/self/status") as file:
         lines = [line.split() for line in file if line.startswith(("VmRSS", "RssAnon"))]
     for key, value, _ in lines:
         marks[name + " " + key.rstrip(":")] = int(value) * 1024
+    marks[name + " faults"] = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 """
 BASE = """
 import cv2, onnxruntime, numpy
@@ -172,9 +175,10 @@ def main() -> None:
     for title, seconds in rows.items():
         print(f"  {title:42} {seconds * 1e3:9.1f} {seconds / base['base']:7.2f}")
     marks = {
-        name: float(np.median([run["marks"][name] for run in runs])) / 1e6
-        for name in runs[0]["marks"]
+        name: float(np.median([run["marks"][name] for run in runs])) for name in runs[0]["marks"]
     }
+    faults = (marks.pop("last faults") - marks.pop("first faults")) / (args.comparisons - 1)
+    marks = {name: size / 1e6 for name, size in marks.items() if name != "base faults"}
     print(f"{'megabytes':44} {'resident':>9} {'anonymous':>10}")
     titles = {
         "base": "import cv2, onnxruntime",
@@ -183,7 +187,9 @@ def main() -> None:
     }
     for key, title in titles.items():
         print(f"  {title:42} {marks[f'{key} VmRSS']:9.1f} {marks[f'{key} RssAnon']:10.1f}")
-    write_json(args.json, facts, pack=args.pack, medians=medians, seconds=rows, megabytes=marks)
+    print(f"  pages faulted in by a comparison: {faults:.0f}")
+    results = {"medians": medians, "seconds": rows, "megabytes": marks, "faults": faults}
+    write_json(args.json, facts, pack=args.pack, **results)
 
 
 if __name__ == "__main__":
