@@ -173,14 +173,15 @@ def frozen(student: Path | None) -> onnx.ModelProto:
     """One graph: `views` -> ``view``, numbers of the view, and ``dots`` of the patch.
 
     The view's network is the one that `views.py` exported to `student`, or else the one in the
-    pack.  The patch's network is that of version 4, trained on simulated recaptures: it answers
-    with the log odds that the dots of a medium are seen.
+    pack.  The patch's network is ``dots.onnx``, from `dots.py`: it answers with the log odds that
+    the dots of a medium are seen.
     """
+    compose, tensor = onnx.compose, helper.make_tensor_value_info
     if student is None:
         pack = onnx.shape_inference.infer_shapes(load_widened(COMPACT / "liveness.onnx"))
-        return onnx.utils.Extractor(pack).extract_model(["input"], ["view", "dots"])
-    compose, tensor = onnx.compose, helper.make_tensor_value_info
-    view = compose.add_prefix(onnx.load(student), "view/").graph
+        view = onnx.utils.Extractor(pack).extract_model(["view/input"], ["view/view"]).graph
+    else:
+        view = compose.add_prefix(onnx.load(student), "view/").graph
     dots = compose.add_prefix(onnx.load(Path(__file__).with_name("dots.onnx")), "dots/").graph
     integers = {"from_view": [0, PATCH], "to_view": [VIEW, PATCH + VIEW], "from_patch": [0, 0],
                 "to_patch": [PATCH, PATCH], "axes": [2, 3]}  # fmt: skip
