@@ -26,6 +26,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import onnx
+import skimage.data
 import torch
 from camera import Image, jpeg, to_srgb
 from data import data_root, photographs
@@ -44,9 +45,11 @@ from facecore.face.pad_features import PATCH
 HERE = Path(__file__).parent
 WINDOW = 192  # side of what is kept of a picture: patches are drawn from it
 CLASSES = (GENUINE, *SPECIES)
+TEXTURES = ("coffee", "chelsea", "brick", "grass", "gravel", "camera", "rocket", "retina")
 # Shares of a batch.  "source" is every real picture of the sources, whatever its label.
 SHARES = {
-    "attack": 0.42, "camera": 0.11, "crisp": 0.12, "source": 0.22, "lfw": 0.09, "scenes": 0.04,
+    "attack": 0.39, "camera": 0.13, "crisp": 0.13, "source": 0.2, "lfw": 0.07, "scenes": 0.02,
+    "texture": 0.06,
 }  # fmt: skip
 
 
@@ -81,6 +84,14 @@ def as_they_are(root: Path) -> Iterator[Picture]:
             if row["kind"] == "face" and min(box[2:] - box[:2]) >= 40:
                 name = Path(row["file"]).name
                 yield Picture(scenes.picture(name), box, "scenes", "scenes", GENUINE)
+    for name in TEXTURES:  # sharp large photographs, of no face
+        picture = getattr(skimage.data, name)()
+        code = cv2.COLOR_GRAY2BGR if picture.ndim == 2 else cv2.COLOR_RGB2BGR
+        picture = np.asarray(cv2.cvtColor(picture, code), np.uint8)
+        height, width = picture.shape[:2]
+        for y in range(WINDOW // 2, height - WINDOW // 2 + 1, WINDOW // 2):
+            for x in range(WINDOW // 2, width - WINDOW // 2 + 1, WINDOW // 2):
+                yield Picture(picture, np.array([x, y, x, y], float), "texture", name, GENUINE)
 
 
 def simulated(known: list[Picture], count: int, rng: np.random.Generator) -> Iterator[Picture]:
@@ -89,8 +100,8 @@ def simulated(known: list[Picture], count: int, rng: np.random.Generator) -> Ite
     for number in range(count):
         group = groups["source" if number % 3 == 0 else "lfw"]
         p = group[rng.integers(len(group))]
-        face = float(np.exp(rng.uniform(np.log(56), np.log(360))))  # pixels across, as taken
-        scale = min(face / max(float((p.box[2:] - p.box[:2]).mean()), 1.0), 5.0)
+        face = float(np.exp(rng.uniform(np.log(56), np.log(600))))  # pixels across, as taken
+        scale = min(face / max(float((p.box[2:] - p.box[:2]).mean()), 1.0), 6.0)
         width, height = (max(24, round(side * scale)) for side in p.pixels.shape[1::-1])
         w, h = min(width, WINDOW), min(height, WINDOW)
         x, y = (p.box[:2] + p.box[2:]) / 2 * scale - (w / 2, h / 2)

@@ -36,7 +36,7 @@ THRESHOLD_SET = "lfw threshold"
 # Log odds of dots at which they begin to count, by which at most, and their weight: chosen on
 # simulated recaptures of LFW people on whom `dots.py` was not trained.  The sources, whose pictures
 # are reduced and compressed again, cannot tell it: dots are lost there.
-DOTS_FROM, DOTS_MOST, DOTS_WEIGHT = -0.5, 8.0, 2.0
+DOTS_FROM, DOTS_MOST, DOTS_WEIGHT = 0.0, 8.0, 2.0
 # What the kinds and labels of presentations weigh; in each, a source weighs by its root.  More of
 # the simulated ones lets more real attacks pass, and simulated ones too.
 SHARES = {
