@@ -1,4 +1,4 @@
-"""The network that sees the dots of a display or a print, trained again on worn pictures.
+"""Step 2 of the liveness classifier: the network that sees dots is trained on worn pictures too.
 
 It sees 112x112 pixels as the camera sampled them.  Simulated recaptures show dots.  Everything
 else is called "no dots": genuine pictures, the simulated camera without a medium, and all real
@@ -8,7 +8,7 @@ resized and compressed again, which leaves patterns that are no dots.
     python weights/training/dots.py collect --out dots.npz
     python weights/training/dots.py train --data dots.npz --out RUN     # RUN/dots.onnx
 
-Training goes on from ``dots.onnx`` beside this file.
+Training goes on from ``dots.onnx`` beside this file, or from another (``--begin-with``).
 """
 
 from __future__ import annotations
@@ -317,6 +317,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def export(network: nn.Module, path: Path) -> None:
+    """Write the network with a free batch, with float16 weights."""
     temporary = path.with_suffix(".float32.onnx")
     training = network.training
     torch.onnx.export(

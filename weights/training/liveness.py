@@ -1,4 +1,4 @@
-"""Step 3 of the liveness classifier: a last layer, cues and a threshold, by sources left out.
+"""Step 4 of the liveness classifier: a last layer, cues and a threshold, by sources left out.
 
 The network of `presentations.frozen` is not trained any further.  A logistic regression joins
 its numbers, the cues, and the products of each two of which one is a number of the network: so

@@ -1,4 +1,4 @@
-"""Step 2 of the liveness classifier: faces, each with what the network and cues say of it.
+"""Step 3 of the liveness classifier: faces, each with what the networks and cues say of it.
 
 Real attacks and their genuine counterparts come from the sources in ``$FACECORE_DATA/liveness``.
 Genuine faces of other archives, of scenes and of LFW people who are in no test pair are added,
