@@ -258,8 +258,10 @@ def main() -> None:
     parser.add_argument("--lfw", type=int, default=150, help="LFW pictures to recapture")
     parser.add_argument("--london", type=int, default=25, help="London pictures to recapture")
     parser.add_argument(
-        "--poor", action="store_true", help="cameras out of focus, noisy, of low JPEG quality too"
-    )
+        "--poor", action="store_true",
+        help="genuine pictures of cameras out of focus, noisy, of low JPEG quality too; the "
+        "recaptures' cameras always are of all kinds",
+    )  # fmt: skip
     parser.add_argument("--sources", type=Path, help="reference data with liveness/*.tar.gz")
     parser.add_argument("--left-out", type=Path, metavar="FILE", help="what presentations.py wrote")
     parser.add_argument("--genuine", action="store_true", help="genuine test pictures alone")
