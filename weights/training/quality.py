@@ -69,7 +69,7 @@ def collect(packs: list[str], tiny: bool) -> dict[str, NDArray[np.float64]]:
     With `tiny`, the probes are copies 6 to 10 times smaller, of a seventh of the people.
     """
     cv2.setNumThreads(1)
-    engines = [FaceEngine(pack, threads=1) for pack in packs]
+    engines = [FaceEngine(pack, threads=1, min_recognizability=0) for pack in packs]
     rng = np.random.default_rng(2 if tiny else 1)
     clean: dict[str, list[tuple[int, list[NDArray[np.float32]]]]] = defaultdict(list)
     probes: list[tuple[str, int, NDArray[np.float64], list[NDArray[np.float32]]]] = []
