@@ -210,11 +210,16 @@ def _upright(
 ) -> Face:
     """The face with its true landmarks, from the network's estimate of its roll."""
     upright = detector.upright_confidence
-    off = abs((roll - face.roll + 180) % 360 - 180)
-    agree, certain = max(abs(roll), off) <= MOST_ROLL, certainty >= CERTAIN
+    agree = max(abs(roll), _apart(roll, face.roll)) <= MOST_ROLL
+    certain = certainty >= CERTAIN
     if face.confidence > (upright if not certain else upright - DOUBT if agree else 1.0):
         return face
     enough = upright - DOUBT if certain else upright
+    if certain and not agree:
+        turned = _look_again(detector, picture, face, roll)
+        # Landmarks of a face that was turned upright are better than those of a tilted one.
+        if turned and turned.confidence > enough and _apart(turned.roll, roll) <= MOST_ROLL:
+            return turned
     # The detector is surest of a face that stands upright.
     best = face
     for turns in ((0.0,) if agree else (roll, 0.0), _TURNS):
@@ -223,8 +228,12 @@ def _upright(
         best = max(shown, key=lambda one: one.confidence, default=face)
         if best.confidence > enough:
             break
-    as_found = abs((best.roll - face.roll + 180) % 360 - 180) <= MOST_ROLL / 2
-    return face if as_found else best
+    return face if _apart(best.roll, face.roll) <= MOST_ROLL / 2 else best
+
+
+def _apart(one: float, other: float) -> float:
+    """Angle between two rolls, 0..180 degrees."""
+    return abs((one - other + 180) % 360 - 180)
 
 
 def _look_again(detector: Detector, picture: Picture, face: Face, roll: float) -> Face | None:
