@@ -215,16 +215,16 @@ def _upright(
     if face.confidence > (upright if not certain else upright - DOUBT if agree else 1.0):
         return face
     enough = upright - DOUBT if certain else upright
-    if certain and not agree:
-        turned = _look_again(detector, picture, face, roll)
-        # Landmarks of a face that was turned upright are better than those of a tilted one.
-        if turned and turned.confidence > enough and _apart(turned.roll, roll) <= MOST_ROLL:
+    turned = None if agree else _look_again(detector, picture, face, roll)
+    # Landmarks of a face that was turned upright are better than those of a tilted one.
+    if turned and certain and turned.confidence > enough:
+        if _apart(turned.roll, roll) <= MOST_ROLL:
             return turned
     # The detector is surest of a face that stands upright.
     best = face
-    for turns in ((0.0,) if agree else (roll, 0.0), _TURNS):
+    for turns in ((0.0,), _TURNS):
         looks = [_look_again(detector, picture, face, turn) for turn in turns]
-        shown = [one for one in (*looks, best) if one and one is not face]
+        shown = [one for one in (turned, *looks, best) if one and one is not face]
         best = max(shown, key=lambda one: one.confidence, default=face)
         if best.confidence > enough:
             break

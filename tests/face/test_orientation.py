@@ -99,6 +99,20 @@ def test_a_face_that_is_not_found_again_stays(engine: FaceEngine, astronaut: Pix
     assert right(Blind(), [Picture.of(upside_down)], [face]) == [face]  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("roll", [-45, 45])
+@pytest.mark.parametrize("name", ["astronaut", "hopper"])
+def test_a_tilted_face_gets_the_landmarks_of_an_upright_look(
+    engine: FaceEngine, name: str, roll: int
+) -> None:
+    picture = demo.pictures()[name]
+    upright = engine.largest_face(picture)
+    turned, turn = tilted(picture, roll)
+    wanted = upright.landmarks @ turn[:, :2].T + turn[:, 2]
+    eyes = np.linalg.norm(upright.landmarks[1] - upright.landmarks[0])
+    found = engine.largest_face(turned).landmarks
+    assert np.linalg.norm(found - wanted, axis=1).mean() < 0.08 * eyes
+
+
 @pytest.mark.parametrize(("certainty", "roll"), [(0.2, 180.0), (0.9, 0.0)])
 def test_an_uncertain_look_at_the_pixels_does_not_confirm_a_doubtful_face(
     monkeypatch: pytest.MonkeyPatch,
