@@ -216,10 +216,9 @@ def _upright(
         return face
     enough = upright - DOUBT if certain else upright
     turned = None if agree else _look_again(detector, picture, face, roll)
-    # Landmarks of a face that was turned upright are better than those of a tilted one.
-    if turned and certain and turned.confidence > enough:
-        if _apart(turned.roll, roll) <= MOST_ROLL:
-            return turned
+    confirmed = turned and certain and _apart(turned.roll, roll) <= MOST_ROLL
+    if turned and confirmed and turned.confidence > enough:
+        return turned  # its landmarks are better than those of a tilted face
     # The detector is surest of a face that stands upright.
     best = face
     for turns in ((0.0,), _TURNS):
