@@ -21,7 +21,8 @@ Plane = NDArray[np.float32]
 SIDE = 32  # pixels of the network's square input
 BINS = 16  # classes of the network, 22.5 degrees apart
 REACH = 1.2  # side of the square in sizes of the face's box
-CERTAIN = 0.6  # least certainty that counts
+CERTAIN = 0.6  # least certainty that counts against the detector
+CONFIRMS = 0.3  # least certainty that counts for it
 
 # Degrees.  The detectors find landmarks of faces turned further too close to upright ones.
 MOST_ROLL = 20.0
@@ -211,7 +212,7 @@ def _upright(
     """The face with its true landmarks, from the network's estimate of its roll."""
     upright = detector.upright_confidence
     agree = max(abs(roll), _apart(roll, face.roll)) <= MOST_ROLL
-    certain = certainty >= CERTAIN
+    certain = certainty >= (CONFIRMS if agree else CERTAIN)
     if face.confidence > (upright if not certain else upright - DOUBT if agree else 1.0):
         return face
     enough = upright - DOUBT if certain else upright
