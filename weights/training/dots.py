@@ -17,7 +17,6 @@ import argparse
 import hashlib
 import json
 import math
-import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +33,7 @@ from media import SPECIES
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnxfile import load_widened, save_half
-from presentations import Archive, half, real
+from presentations import half, real, scene_faces
 from recapture import GENUINE, detailed, photograph, recapture
 from torch import Tensor, nn
 from torch.nn import functional
@@ -77,13 +76,8 @@ def as_they_are(root: Path) -> Iterator[Picture]:
         if for_dots(person):
             picture = np.asarray(cv2.imread(str(path)), np.uint8)
             yield Picture(picture, LFW_BOX.copy(), "lfw", "lfw", GENUINE)
-    with tarfile.open(root / "scenes/scenes_train.tar.gz") as tar:
-        scenes = Archive(tar)
-        for row in scenes.table("labels.csv"):
-            box = np.array([float(row[key] or 0) for key in ("x1", "y1", "x2", "y2")])
-            if row["kind"] == "face" and min(box[2:] - box[:2]) >= 40:
-                name = Path(row["file"]).name
-                yield Picture(scenes.picture(name), box, "scenes", "scenes", GENUINE)
+    for picture, box in scene_faces(root):
+        yield Picture(picture, box, "scenes", "scenes", GENUINE)
     for name in TEXTURES:  # sharp large photographs, of no face
         picture = getattr(skimage.data, name)()
         code = cv2.COLOR_GRAY2BGR if picture.ndim == 2 else cv2.COLOR_RGB2BGR

@@ -130,13 +130,19 @@ def other_genuine(root: Path, each: int, rng: np.random.Generator) -> Iterator[P
             near = min(faces, key=lambda f: np.hypot(*((f.box[:2] + f.box[2:]) / 2 - middle)))
             source = "lfw" if half(person) else "lfw threshold"
             yield Presentation(picture, near.box.astype(np.float64), source, GENUINE, "genuine")
+    for picture, box in scene_faces(root):
+        yield Presentation(picture, box, "scenes", GENUINE, "genuine")
+
+
+def scene_faces(root: Path) -> Iterator[tuple[Image, Box]]:
+    """Pictures of street and kitchen scenes with the box of a face of 40 pixels or more."""
     with tarfile.open(root / "scenes/scenes_train.tar.gz") as tar:
         scenes = Archive(tar)
         for row in scenes.table("labels.csv"):
             box = np.array([float(row[key] or 0) for key in ("x1", "y1", "x2", "y2")])
             if row["kind"] == "face" and min(box[2:] - box[:2]) >= 40:
                 name = Path(row["file"]).name
-                yield Presentation(scenes.picture(name), box, "scenes", GENUINE, "genuine")
+                yield scenes.picture(name), box
 
 
 def simulated(root: Path, count: int, rng: np.random.Generator) -> Iterator[Presentation]:

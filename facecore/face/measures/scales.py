@@ -226,7 +226,7 @@ _LIST = (
     ),
     Measure(
         "tone",
-        "log-odds that light and dark are not exchanged, estimated",
+        "log-odds that light and dark are not exchanged, less for blue skin, estimated",
         "100 S(x, 1.5, 0.25)",
         _OWN,
         lambda x: 100 * sigmoid(x, 1.5, 0.25),
