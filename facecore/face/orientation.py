@@ -33,6 +33,9 @@ _SOFTENING = 4.0  # grey levels, keeps flat patches finite
 # How far below the confidence of upright faces a face may be whose pixels certainly say that it is.
 DOUBT = 0.04
 
+# Least intersection over union of a face's box and of what is found there in a turned look.
+SAME_FACE = 0.5
+
 # Rolls at which an unsure face is looked for.
 _TURNS = (90.0, 180.0, -90.0)
 
@@ -228,7 +231,17 @@ def _upright(
         best = max(shown, key=lambda one: one.confidence, default=face)
         if best.confidence > enough:
             break
-    return face if _apart(best.roll, face.roll) <= MOST_ROLL / 2 else best
+    slight = _apart(best.roll, face.roll) <= MOST_ROLL / 2
+    refuted = certainty >= CERTAIN and _apart(best.roll, roll) > 45
+    return face if slight or refuted or _share(best.box, face.box) < SAME_FACE else best
+
+
+def _share(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Intersection over union of two boxes."""
+    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
+    both = float(np.maximum(high - low, 0).prod())
+    areas = sum(float((box[2:] - box[:2]).prod()) for box in (one, other))
+    return both / max(areas - both, 1e-9)
 
 
 def _apart(one: float, other: float) -> float:
@@ -279,7 +292,8 @@ def find_turned(detector: Detector, picture: Picture, found: Sequence[Face] = ()
 
     Only if the detector finds no face in the picture as it stands, or is not sure of the first
     one `found`.  The turn whose best face is the surest counts, and of it the faces whose pixels
-    agree with the turn.
+    agree with the turn.  A picture is turned as a whole, so these faces replace all `found` if
+    their confidences add up to more: in a crowd, one face of a turn is no evidence.
 
     Returns
     -------
@@ -309,7 +323,8 @@ def find_turned(detector: Detector, picture: Picture, found: Sequence[Face] = ()
     upright = detector.upright_confidence
     sure = upright - (0.0 if found else DOUBT) if upright else 1.0
     kept = [f for f, true in zip(best, agree, strict=True) if true or f.confidence > sure]
-    return kept or list(found)
+    seen, upright_seen = (sum(f.confidence for f in faces) for faces in (kept, found))
+    return kept if seen > upright_seen else list(found)
 
 
 def _quarter_turns(quarters: int, height: int, width: int, block: int) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from facecore import FaceEngine, demo
 from facecore.face import orientation
+from facecore.face.alignment import TEMPLATE
 from facecore.face.detection import Face
 from facecore.face.orientation import estimate_rolls, find_turned, right
 from facecore.images.picture import Picture
@@ -97,6 +98,61 @@ def test_a_face_that_is_not_found_again_stays(engine: FaceEngine, astronaut: Pix
             return [[] for _ in pictures]
 
     assert right(Blind(), [Picture.of(upside_down)], [face]) == [face]  # type: ignore[arg-type]
+
+
+class Answers:
+    """A detector that finds the same faces in every picture."""
+
+    upright_confidence = 0.9
+
+    def __init__(self, *faces: Face) -> None:
+        self.faces = list(faces)
+
+    def prominent_each(self, pictures: list[Picture]) -> list[list[Face]]:
+        return [self.faces for _ in pictures]
+
+    def coarse_scale(self, picture: Picture) -> float:
+        return 1.0
+
+
+def a_face(box: tuple[float, float, float, float], confidence: float) -> Face:
+    x, y, right_, bottom = box
+    scale = np.array([right_ - x, bottom - y], np.float32) / 112
+    landmarks = (TEMPLATE * scale + [x, y]).astype(np.float32)
+    return Face(np.array(box, np.float32), landmarks, confidence)
+
+
+@pytest.mark.parametrize(("crowd", "turned"), [(1, True), (3, False)])
+def test_one_face_of_a_turn_does_not_replace_a_crowd(
+    monkeypatch: pytest.MonkeyPatch, crowd: int, turned: bool
+) -> None:
+    picture = Picture.of(np.zeros((200, 200, 3), np.uint8))
+    monkeypatch.setattr(
+        orientation, "estimate_rolls", lambda *_: (np.array([90.0]), np.array([0.9]))
+    )
+    found = [a_face((50 * k, 50, 50 * k + 40, 90), 0.7) for k in range(crowd)]
+    answer = find_turned(Answers(a_face((80, 80, 120, 120), 0.8)), picture, found)  # type: ignore[arg-type]
+    assert (answer != found) == turned
+
+
+@pytest.mark.parametrize(
+    ("shift", "estimate", "moves"), [(0, 180, True), (50, 180, False), (0, 0, False)]
+)
+def test_a_look_may_not_move_to_another_face_nor_contradict_the_pixels(
+    monkeypatch: pytest.MonkeyPatch, shift: int, estimate: float, moves: bool
+) -> None:
+    picture = Picture.of(np.zeros((300, 300, 3), np.uint8))
+    face, other = (
+        a_face((100, 100, 200, 200), 0.6),
+        a_face((100 + shift, 100, 200 + shift, 200), 0.8),
+    )
+    upside_down = Face(other.box, other.box.reshape(2, 2).sum(0) - other.landmarks, 0.8)
+    monkeypatch.setattr(
+        orientation, "estimate_rolls", lambda *_: (np.array([estimate]), np.array([0.9]))
+    )
+    monkeypatch.setattr(orientation, "_look_again", lambda *_: upside_down)
+    (answer,) = right(Answers(), [picture], [face])  # type: ignore[arg-type]
+    assert (answer is not face) == moves
 
 
 @pytest.mark.parametrize("roll", [-45, 45])

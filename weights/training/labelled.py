@@ -22,6 +22,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+# Faces less than 20 pixels wide in held-out scenes, which have no label.  Every box without a label
+# that a pack's detector returned there was looked at; these six show a face.
+UNLABELLED = {
+    "bikes_BikesHelmets37.jpg": (114, 58, 132, 80),
+    "bikes_BikesHelmets481.jpg": (155, 69, 174, 93),
+    "bikes_BikesHelmets630.jpg": (131, 16, 149, 38),
+    "bikes_BikesHelmets725.jpg": (108, 16, 126, 38),
+    "bikes_BikesHelmets762.jpg": (141, 21, 157, 44),
+    "coco256_va_000000000885.jpg": (497, 26, 513, 47),
+}
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -62,6 +73,8 @@ def scenes(root: Path, *, held: bool | None = None) -> Iterator[Scene]:
         kinds = boxes.setdefault(row["file"], {"face": [], "ignore": [], "none": []})
         if row["kind"] != "none":
             kinds[row["kind"]].append([float(row[side]) for side in ("x1", "y1", "x2", "y2")])
+    for name in UNLABELLED.keys() & boxes.keys():
+        boxes[name]["face"].append([float(side) for side in UNLABELLED[name]])
     for name, kinds in sorted(boxes.items()):
         if held in (None, held_out(name)):
             faces, ignored = (
