@@ -123,7 +123,7 @@ SUPPORT = 0.3  # least score and intersection over union of a candidate that sup
 _SEEN_COARSE = 16  # pixels of the coarse input from which a fine candidate needs support
 _SEEN_FINE = 160  # pixels of the fine input up to which a coarse candidate needs support
 _INSIDE = 0.6
-_SMALLEST = 20  # pixels of the fine input
+_SMALLEST = 20  # pixels of the fine input, of the longer side
 
 
 def _supported(

@@ -74,9 +74,10 @@ def features(
 
     near = np.array([differ(x, y) for x, y in _LINES])
     far = np.array([differ(3 * x, 3 * y) for x, y in _LINES])
-    red, green, blue = (cv2.mean(crop)[channel] for channel in (2, 1, 0))
+    blue, green, red, _ = cv2.mean(crop)
     light = (mean / 128, spread / 50, np.log(spread + 1), (red - blue) / 50, (green - red) / 50)
-    shape = (*np.log(near / far), *np.log(far / (spread + 1)), float(np.log(near / far).min()))
+    fine = np.log(near / far)
+    shape = (*fine, *np.log(far / (spread + 1)), float(fine.min()))
     return np.array([*coverage(crop, inputs).ravel(), *shape, *light], np.float32)
 
 

@@ -1,13 +1,14 @@
 """Last step of a pack: measure its false accept rates and write them into its manifest.
 
-The people are those that nothing was trained on: the held-out tenth of every training archive
-(`data.held_out`, adults only), except LFW's, whose people occur in the test pairs; and the 1,468
-people of LFW who occur in no test pair.  The set ``humanfaces`` shows children, whose ages nobody
-noted: its rates are printed, but it sets no score.  Each set weighs the same, so that a score means
-the same to many kinds of people.  Where a set's own rate at a knot would still exceed four times
-the nominal one, the knot moves up until it does not: the table errs on the safe side.  Intervals
-come from a bootstrap of people within each set.  For the second table, one picture of each pair is
-made to look like the portrait of an identity card's chip.
+The pictures are those that neither the detector nor the embedder of ``compact`` saw: the held-out
+tenth of every training archive (`data.held_out`, people from 16 years on), except LFW's, whose
+people occur in the test pairs; and those of the 1,468 people of LFW who occur in no test pair.  The
+set ``humanfaces`` shows children, whose ages nobody noted: its rates are printed, but it sets no
+score.  Each set weighs the same, so that a score means the same to many kinds of people.  Where a
+set's own rate at a knot would still exceed four times the nominal one, the knot moves up until it
+does not: the table errs on the safe side.  Intervals come from a bootstrap of people within each
+set.  For the second table, one picture of each pair is made to look like the portrait of an
+identity card's chip.
 
     python weights/training/calibrate.py weights/compact
     python weights/training/calibrate.py weights/mobilefacenet
@@ -41,8 +42,9 @@ from facecore.models.packs import load_pack
 from facecore.models.session import create_session
 
 DATASET = (
-    "adults whom nothing was trained on: the held-out tenth of 12 sets of aligned crops, and the "
-    "pictures of LFW's people who occur in none of the 6,000 test pairs; each set weighs the same"
+    "people from 16 years on: the tenth of 12 sets of aligned crops that compact was not trained "
+    "on, and the pictures of LFW's people who occur in none of the 6,000 test pairs; each set "
+    "weighs the same"
 )
 METHOD = (
     "quantiles of the mean of the sets' rates{crossed}; a knot at which one set passes more than "

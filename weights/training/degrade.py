@@ -26,7 +26,7 @@ def line_blur(image: Image, rng: np.random.Generator) -> Image:
 
 
 def side_light(image: Image, rng: np.random.Generator) -> Image:
-    """One side of the face up to four times as bright as the other."""
+    """Light from one side: across the crop the gain falls by a factor of 3 to 16."""
     angle, strength = rng.uniform(0, 2 * math.pi), rng.uniform(0.3, 0.7)
     along = np.linspace(-1, 1, 112, dtype=np.float32)
     ramp = math.cos(angle) * along[None, :] + math.sin(angle) * along[:, None]
