@@ -113,7 +113,7 @@ def test_without_signatures_into_the_operations(process: tuple[int, int]) -> Non
     grown = (resident(pid) - memory) / 2**20
     print(f"{COUNT} requests, {memory / 2**20:.0f} MiB, {grown:+.1f} MiB; {codes}")
     assert len(codes) > 10
-    assert grown < 64
+    assert grown < 96  # glibc keeps up to 32 MiB of free pages in each of two heaps
 
 
 def test_with_signatures_nothing_reaches_an_operation() -> None:
