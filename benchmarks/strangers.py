@@ -16,17 +16,17 @@ spoiling that made it.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks._measuring import DATA
+from benchmarks._pictures import lfw, london
 from facecore import FaceEngine, FaceSample, images
 from facecore.engine import FaceChoice
 from facecore.errors import FacecoreError
@@ -47,20 +47,16 @@ class Person:
     choice: FaceChoice
 
 
-def data_root() -> Path:
-    return Path(os.environ.get("FACECORE_DATA", Path(__file__).parents[2] / "shared"))
-
-
 def people(engine: FaceEngine, which: str, most: int) -> list[Person]:
     """One picture of each person, untouched."""
     if which == "LFW":
-        pairs = read_lfw_pairs(data_root() / "lfw" / "pairs.txt")
+        pairs = read_lfw_pairs(DATA / "lfw" / "pairs.txt")
         pictures = sorted({picture for pair in pairs for picture in pair[2:]})
         first = {picture.partition("/")[0]: picture for picture in reversed(pictures)}
         names = sorted(first)[:: max(1, len(first) // most)][:most]
-        paths = [data_root() / "lfw" / "images" / first[name] for name in names]
+        paths = [DATA / "lfw" / "images" / first[name] for name in names]
     else:
-        paths = sorted((data_root() / "faces" / "london").glob("*_neutral.jpg"))[:most]
+        paths = sorted((DATA / "faces" / "london").glob("*_neutral.jpg"))[:most]
     found = []
     for path in paths:
         pixels = images.load(path)
@@ -171,7 +167,7 @@ def search(pack: str, pairs: int, seed: int, sets: Sequence[tuple[str, int]]) ->
 
 def genuine(packs: Sequence[str], most: int) -> Iterator[str]:
     """LFW's genuine pairs, the second picture turned."""
-    pairs = [pair for pair in read_lfw_pairs(data_root() / "lfw" / "pairs.txt") if pair[1]]
+    pairs = [pair for pair in read_lfw_pairs(DATA / "lfw" / "pairs.txt") if pair[1]]
     pairs = pairs[:: max(1, len(pairs) // most)][:most]
     for pack in packs:
         engine = FaceEngine(pack, threads=1)
@@ -179,7 +175,7 @@ def genuine(packs: Sequence[str], most: int) -> Iterator[str]:
         for quarters in range(4):
             passed = 0
             for pair in pairs:
-                a, b = (images.load(data_root() / "lfw" / "images" / name) for name in pair[2:])
+                a, b = (images.load(DATA / "lfw" / "images" / name) for name in pair[2:])
                 try:
                     result = engine.compare(
                         a, np.ascontiguousarray(np.rot90(b, -quarters)), face="central"
@@ -193,14 +189,14 @@ def genuine(packs: Sequence[str], most: int) -> Iterator[str]:
 
 def cost(packs: Sequence[str]) -> Iterator[str]:
     """All genuine pairs of LFW's test pictures: rejected at 70, 80, 90, and with the allowance."""
-    listed = read_lfw_pairs(data_root() / "lfw" / "pairs.txt")
+    listed = read_lfw_pairs(DATA / "lfw" / "pairs.txt")
     names = sorted({name for pair in listed for name in pair[2:]})
     for pack in packs:
         engine = FaceEngine(pack, threads=1)
         samples: dict[str, list[FaceSample]] = {}
         for name in names:
             with suppress(FacecoreError):
-                sample = engine.sample(data_root() / "lfw" / "images" / name, face="central")
+                sample = engine.sample(DATA / "lfw" / "images" / name, face="central")
                 engine.embed(sample)
                 samples.setdefault(name.partition("/")[0], []).append(sample)
         similarities, allowances = [], []
@@ -220,10 +216,7 @@ def times(pack: str, which: str) -> str:
     """Processor time of the roll and of the gate, beside that of a whole picture of a set."""
     engine = FaceEngine(pack, threads=1)
     pipeline = engine._pipeline
-    if which == "LFW":
-        paths = sorted((data_root() / "lfw" / "images").glob("*/*.jpg"))[::88]
-    else:
-        paths = sorted((data_root() / "faces" / "london").glob("*.jpg"))
+    paths = lfw()[::88] if which == "LFW" else london()
     files = [path.read_bytes() for path in paths]
     pictures = [pipeline.open(file) for file in files]
     faces = [pipeline.detector.prominent_each([picture])[0][0] for picture in pictures]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from facecore.models.inference import Session
     from facecore.models.manifest import DetectorSpec
 
-__all__ = ["Detector", "Face", "non_maximum_suppression"]
+__all__ = ["Detector", "Face", "non_maximum_suppression", "overlap"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +113,12 @@ def _overlaps(
         shared / np.maximum(smaller, least),
     )
     return over_union.astype(np.float32, copy=False), over_smaller.astype(np.float32, copy=False)
+
+
+def overlap(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Intersection over union of two boxes (4,)."""
+    area = _area(other[None, 2:] - other[None, :2])
+    return float(_overlaps(one[None], other[None], area)[0][0, 0])
 
 
 # Why these: a face of 206 to 337 pixels in the fine pass is seen in parts there, and the coarse

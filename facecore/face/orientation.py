@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.face.alignment import cut
-from facecore.face.detection import Detector, Face
+from facecore.face.detection import Detector, Face, overlap
 from facecore.images.picture import Picture
 
 __all__ = ["estimate_rolls", "find_turned", "right"]
@@ -233,15 +233,7 @@ def _upright(
             break
     slight = _apart(best.roll, face.roll) <= MOST_ROLL / 2
     refuted = certainty >= CERTAIN and _apart(best.roll, roll) > 45
-    return face if slight or refuted or _share(best.box, face.box) < SAME_FACE else best
-
-
-def _share(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Intersection over union of two boxes."""
-    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
-    both = float(np.maximum(high - low, 0).prod())
-    areas = sum(float((box[2:] - box[:2]).prod()) for box in (one, other))
-    return both / max(areas - both, 1e-9)
+    return face if slight or refuted or overlap(best.box, face.box) < SAME_FACE else best
 
 
 def _apart(one: float, other: float) -> float:
@@ -319,7 +311,7 @@ def find_turned(detector: Detector, picture: Picture, found: Sequence[Face] = ()
     if not best:
         return list(found)
     rolls, certainty = estimate_rolls([picture] * len(best), [face.box for face in best])
-    agree = (np.abs((rolls - roll + 180) % 360 - 180) < 60) & (certainty >= CERTAIN)
+    agree = [_apart(one, roll) < 60 for one in rolls.tolist()] & (certainty >= CERTAIN)
     upright = detector.upright_confidence
     sure = upright - (0.0 if found else DOUBT) if upright else 1.0
     kept = [f for f, true in zip(best, agree, strict=True) if true or f.confidence > sure]
