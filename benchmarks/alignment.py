@@ -10,6 +10,7 @@ times as large, and their distance from YuNet-n's.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -36,13 +37,18 @@ def eyes(points: NDArray[np.float32]) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pairs", action="store_true", help="only the last figure")
+    args = parser.parse_args()
     root = Path(os.environ.get("FACECORE_DATA", Path(__file__).parents[2] / "shared")) / "lfw"
     if not root.is_dir():
         raise SystemExit(f"{root} is not there; set FACECORE_DATA")
     tested = {name for pair in read_lfw_pairs(root / "pairs.txt") for name in pair[2:]}
     paths = sorted((root / "images").glob("*/*.jpg"))
     paths = [path for path in paths if f"{path.parent.name}/{path.name}" not in tested]
-    if "--pairs" in sys.argv[1:]:
+    if args.pairs:
         of_pairs([root / "images" / name for name in sorted(tested)])
         return
     people = np.array([path.parent.name for path in paths])

@@ -5,6 +5,7 @@ python -m benchmarks models
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 
@@ -19,6 +20,10 @@ ROUNDS = 60
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
     rng = np.random.default_rng(0)
     runs: dict[tuple[str, str], Callable[[], object]] = {}
     for name in PACKS:
@@ -30,6 +35,7 @@ def main() -> None:
         parts = (
             ("embedder, one face", loaded.pack.embedder, loaded.embedder, (1, 3, 112, 112)),
             ("detector, 320x256", loaded.pack.detector, loaded.detector, (1, 3, 320, 256)),
+            ("detector, 640x640", loaded.pack.detector, loaded.detector, (1, 3, 640, 640)),
         )
         for title, spec, data, shape in parts:
             session = open_model(spec, data, threads=1)

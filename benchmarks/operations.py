@@ -7,8 +7,8 @@ The two take turns, so that other load affects both alike; all figures are media
 
 from __future__ import annotations
 
+import argparse
 import base64
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,7 +24,14 @@ ROUNDS = 200
 
 
 def main() -> None:
-    files = [Path(name).read_bytes() for name in sys.argv[1:3]] or _pictures()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "pictures", type=Path, nargs="*", help="two; default: scikit-image's astronaut"
+    )
+    args = parser.parse_args()
+    files = [path.read_bytes() for path in args.pictures] or _pictures()
     a, b = files
     texts = [base64.b64encode(data).decode("ascii") for data in files]
     engine = FaceEngine(threads=1)

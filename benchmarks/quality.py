@@ -59,7 +59,7 @@ def degraded(sample: FaceSample, rng: np.random.Generator) -> NDArray[np.uint8]:
 def observe(
     engine: FaceEngine, names: list[str]
 ) -> tuple[NDArray[np.float32], list[dict[str, float] | None]]:
-    """Return vectors and measures of LFW's pictures, some degraded; None without a face."""
+    """Return vectors and measures of LFW's pictures, some degraded; None without a vector."""
     folder = data() / "lfw" / "images"
     vectors = np.zeros((len(names), engine.pack.embedder.output.dimension), np.float32)
     measures: list[dict[str, float] | None] = [None] * len(names)
@@ -101,7 +101,8 @@ def discard(engine: FaceEngine) -> dict[str, Any]:
     }
     print(
         f"\nLFW, {len(genuine)} genuine pairs, {DEGRADED:.0%} of {len(names)} pictures degraded, "
-        f"{(~found).sum()} without a face; {engine.pack.name}, threshold {threshold:.3f}"
+        f"{(~found).sum()} without a vector (no face, or refused); {engine.pack.name}, "
+        f"threshold {threshold:.3f}"
     )
     print("discarded " + "".join(f"{share:8.0%}" for share in at))
     print("FNMR      " + "".join(f"{rate:8.2%}" for rate in at.values()))

@@ -2,8 +2,8 @@
 
 The first picture of a pair is the unchanged reference; the second is the probe, degraded before
 detection, alignment and embedding.  LFW's pictures have 250x250 pixels with a centred face of about
-110.  A probe without a detected face counts as a wrong decision and, for pairs of one person, as a
-false rejection.
+110.  A probe without a vector (no face, or refused) counts as a wrong decision and, for pairs of
+one person, as a false rejection.
 
     python -m benchmarks robustness
     python -m benchmarks robustness --pack compact --only none --only blur --folds 2
@@ -104,7 +104,7 @@ def embed(
     change: Callable[[Pixels, str], Pixels],
     title: str,
 ) -> dict[str, NDArray[np.float32]]:
-    """Return vectors (N, D) by pack, NaN without a face; decodes each picture once."""
+    """Return vectors (N, D) by pack, NaN where there is none; decodes each picture once."""
     found: dict[str, list[NDArray[np.float32]]] = {pack: [] for pack in engines}
     with tqdm(total=len(names) * len(engines), desc=title, unit="image", disable=None) as bar:
         for start in range(0, len(names), CHUNK):

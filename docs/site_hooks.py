@@ -29,6 +29,7 @@ OUTSIDE = {
     "weights/README.md": "models.md",
     "weights/training/README.md": "training.md",
     "weights/training/curve2.png": "curve2.png",
+    "weights/training/detection.png": "detection.png",
 }
 SOURCES = {site: repository for repository, site in OUTSIDE.items()}
 

@@ -554,8 +554,10 @@ class FaceEngine:
         SeveralFacesDetected
             An image shows several faces, and `if_many` is "refuse".
         NoFaceDetected, UnrecognizableFace, UnreadableImage, ImageTooLarge, InvalidParameter
-            The message names the image.  InvalidParameter also where `id_portrait` is asked for
-            and the pack has no table for it.
+            The message names the image.
+        NotCalibrated
+            `id_portrait` is given, and the pack has no table for it.  Where it has none at all, the
+            scores of the result raise it.
         """
         limit = self._limit(threshold)
         _check_if_many(if_many)

@@ -150,6 +150,7 @@ def test_throughput(run: Runner, lfw_folder: Path) -> None:
     assert answer["ratio"] > 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_fresh_processes(files: tuple[Path, Path]) -> None:
     names = [str(path) for path in files]
     first = startup.process(startup.KINDS["to the first result"], "compact", *names)["times"]
@@ -160,6 +161,7 @@ def test_fresh_processes(files: tuple[Path, Path]) -> None:
     assert 0 < marks["base RssAnon"] < marks["first RssAnon"] < marks["last VmRSS"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_soak(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soak, "SIDES", (64, 400))
     plot = tmp_path / "soak.png"

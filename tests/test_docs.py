@@ -115,13 +115,13 @@ def test_commands_exist(page: Path) -> None:
         if Path(words[0]).name == "facecore":
             _parse(words[1:])
         else:
-            _check_script(words)
+            _check_script(words, page)
     for span in _spans(page):
         words = span.split()
         if words[0] == "facecore":
             _check_options(words[1:])
         elif words[0] in ("python", "pytest"):
-            _check_script(words)
+            _check_script(words, page)
 
 
 def _parse(words: list[str]) -> None:
@@ -144,7 +144,7 @@ def _check_options(words: list[str]) -> None:
     assert [option for option in options if option not in shown.getvalue()] == [], words
 
 
-def _check_script(words: list[str]) -> None:
+def _check_script(words: list[str], page: Path) -> None:
     """`python -m benchmarks NAME`, `python weights/training/x.py`, `pytest tests/x.py`."""
     text = " ".join(words)
     if match := re.match(r"(?:python -m )?pytest (tests/\S+)", text):
@@ -154,6 +154,8 @@ def _check_script(words: list[str]) -> None:
         script = REPO / "benchmarks" / f"{match[1]}.py"
     elif match := re.match(r"python (\w+/\S+\.py)", text):
         script = REPO / match[1]
+    elif match := re.match(r"python (\w+\.py)", text):
+        script = page.parent / match[1]
     else:
         return
     assert script.exists(), text

@@ -74,7 +74,7 @@ def check_faces(gallery: Gallery, vectors: NDArray[np.float32]) -> None:
             assert (best.score, best.similarity) == pytest.approx((100, 1), abs=1e-4)
 
 
-def test_the_golden_files_are_of_every_format() -> None:
+def test_there_are_golden_files() -> None:
     assert VERSIONS
 
 

@@ -37,6 +37,7 @@ def test_another_name_is_an_attribute_error() -> None:
 def test_importing_loads_no_model_runtime() -> None:
     code = "import sys, facecore; print([n for n in sys.modules if n.split('.')[0] in HEAVY])"
     heavy = {"cv2", "numpy", "numba", "onnxruntime", "hnswlib", "skimage", "scipy", "sqlite3"}
+    heavy |= {"PIL", "tqdm", "matplotlib"}
     done = subprocess.run(
         [sys.executable, "-c", f"HEAVY = {heavy}; {code}"],
         capture_output=True,

@@ -368,7 +368,8 @@ def test_texture_reads_only_around_the_face(engine: FaceEngine, hopper: Array) -
 
 def test_discarding_the_worst_helps(engine: FaceEngine, astronaut: Array, hopper: Array) -> None:
     """Degraded copies against the picture itself: the score must know which ones fail."""
-    engine = FaceEngine(threads=1, min_recognizability=0)  # the gate refuses the worst
+    # The gate refuses the worst.
+    engine = FaceEngine(engine.pack.folder, threads=1, min_recognizability=0)
     similarities, scores = [], []
     for picture in (astronaut, hopper):
         sample = engine.sample(picture)

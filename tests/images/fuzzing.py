@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import random
 import re
-import resource
 import sys
 import tempfile
 import time
@@ -257,6 +256,8 @@ def _work(
         except FacecoreError:
             continue
     base = _peak()
+    import resource  # not on Windows
+
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     outcomes: Counter[str] = Counter()
     foreign: list[tuple[int, str]] = []
@@ -292,4 +293,6 @@ def _decode(data: bytes) -> None:
 
 def _peak() -> int:
     unit = 1 if sys.platform == "darwin" else 1024
+    import resource
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

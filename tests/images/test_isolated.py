@@ -116,6 +116,7 @@ def test_a_process_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_of_the_process_is_limited() -> None:
     decoder = IsolatedDecoder(1, Limits(max_memory=2**20))
     # As if the header had not told: 900 MB of pixels.

@@ -217,7 +217,11 @@ def test_refused_connection() -> None:
             get(unused.getsockname()[1], "good")
 
 
-def test_an_unknown_name() -> None:
+def test_an_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*args: object, **rest: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(DownloadFailed, match="unknown"):
         fetch("http://no-such-host.invalid/", limit=LIMIT)
 

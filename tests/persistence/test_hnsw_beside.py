@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from templates import template
+from waiting import until
 
 from facecore import Gallery
 from facecore.gallery.index import generations
@@ -46,8 +47,12 @@ def test_a_build_that_was_stopped_goes_on(
     rows: list[int] = []
     plain = HnswIndex.add
 
+    searched, stopping = threading.Event(), threading.Event()
+
     def slow(self: HnswIndex, ids: Any, *rest: Any) -> None:
-        time.sleep(0.01)
+        searched.wait(30)
+        if sum(rows) >= 100:
+            stopping.wait(1)  # so that the end of the build does not overtake the close
         rows.append(len(ids))
         plain(self, ids, *rest)
 
@@ -55,8 +60,9 @@ def test_a_build_that_was_stopped_goes_on(
     with Gallery(folder, templates_engine, index="hnsw") as gallery:
         assert finds(gallery, 299)  # does not wait for it
         assert gallery.stats().index == "exact"
-        while sum(rows) < 100:
-            time.sleep(0.005)
+        searched.set()
+        until(lambda: sum(rows) >= 100)
+    stopping.set()
     half = generations.watermark(folder / "index" / "hnsw")
     assert half is not None
     assert 100 <= half["face"] < 300
@@ -141,8 +147,7 @@ def test_compacting_while_it_saves_builds_it_anew_too(
         assert saving.wait(10)
         compacting = threading.Thread(target=gallery.compact)
         compacting.start()
-        while not fast._thorough > fast._done:
-            time.sleep(0.001)
+        until(lambda: fast._thorough > fast._done)
         go_on.set()
         compacting.join(30)
         index = fast._sync.index

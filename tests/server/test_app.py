@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from alibabacloud_tea_openapi.utils import Utils
 from server.serving import Echo, Reply, Running, reply, running
+from waiting import until
 
 from facecore import GalleryNotWritable, InvalidParameter
 from facecore.server import access_log, app
@@ -211,7 +212,7 @@ def test_health_of_a_disk_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_no_http_is_answered_in_json(server: Running, data: bytes) -> None:
-    head, _, body = server.raw(data, seconds=0.5).partition(b"\r\n\r\n")
+    head, _, body = server.raw(data, seconds=5).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 4")
     assert json.loads(body)["Code"] in REFUSALS
 
@@ -233,8 +234,7 @@ def test_a_client_that_hangs_up(
     caplog.set_level(logging.INFO, "facecore.server.access")
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\nAction")
-    while "ClientDisconnected" not in caplog.text:
-        time.sleep(0.005)
+    until(lambda: "ClientDisconnected" in caplog.text)
     assert echo.calls == []
     assert server.send({"Action": "One"}).status == 200
 
@@ -299,8 +299,7 @@ def test_busy(small: tuple[Running, Echo]) -> None:
     ]
     for thread in threads:
         thread.start()
-    while server.server._application._pending.total() < 2:
-        time.sleep(0.005)
+    until(lambda: server.server._application._pending.total() >= 2)
     answer = server.send({"Action": "One"})
     refused(answer, "Throttling.Api")
     assert int(answer.headers["x-acs-retry-after"]) > 0
@@ -317,8 +316,7 @@ def test_bodies_that_wait_are_counted_together(small: tuple[Running, Echo]) -> N
     echo.gate.clear()
     first = threading.Thread(target=server.send, args=(b"Action=One&A=" + b"x" * 900,))
     first.start()
-    while not echo.calls:
-        time.sleep(0.005)
+    until(lambda: echo.calls)
     refused(server.send(b"Action=One&A=" + b"x" * 900), "Throttling.Api")
     echo.gate.set()
     first.join()
@@ -334,11 +332,9 @@ def test_stopping_finishes_what_is_here_and_takes_nothing_more() -> None:
         first.start()
         late = socket.create_connection(("127.0.0.1", server.port))
         late.sendall(b"POST /?Action=One HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\n")
-        while not echo.calls:
-            time.sleep(0.005)
+        until(lambda: echo.calls)
         server.stop()
-        while not server.server._application._stopping:
-            time.sleep(0.005)
+        until(lambda: server.server._application._stopping)
         late.close()
         while True:  # refused or reset, within moments
             try:
@@ -375,9 +371,9 @@ def test_connections_that_say_nothing_are_closed() -> None:
 
 def test_a_second_head_has_its_own_time() -> None:
     echo = Echo()
-    with running(echo, limits=ServerLimits(head_seconds=0.05)) as server:
+    with running(echo, limits=ServerLimits(head_seconds=0.5)) as server:
         echo.gate.clear()
-        threading.Timer(0.3, echo.gate.set).start()  # longer than the first head has
+        threading.Timer(1.0, echo.gate.set).start()  # longer than the first head has
         answer = server.raw(WHOLE + b"POST ")
         assert b"Success" in answer
         assert b"RequestTimeout" in answer
@@ -444,8 +440,7 @@ def test_slow_clients_make_room_for_others(start: bytes) -> None:
     """The connection that has kept the server waiting the longest is closed, not the new one."""
     with running(Echo(), limits=ServerLimits(connections=3)) as server, contextlib.ExitStack() as s:
         slow = [s.enter_context(contextlib.closing(connect(server, start))) for _ in range(3)]
-        while len(server.server.server_state.connections) < 3:
-            time.sleep(0.005)
+        until(lambda: len(server.server.server_state.connections) >= 3)
         assert server.send({"Action": "One"}).status == 200
         assert server.send(method="GET", path="/health").status == 200
         answer = until_closed(slow[0])
@@ -458,8 +453,7 @@ def test_connections_at_work_stay() -> None:
     with running(echo, limits=ServerLimits(connections=1)) as server:
         echo.gate.clear()
         with contextlib.closing(connect(server, WHOLE)) as first:
-            while not echo.calls:
-                time.sleep(0.005)
+            until(lambda: echo.calls)
             assert b"Throttling.Api" in server.raw(b"")
             echo.gate.set()
             first.shutdown(socket.SHUT_WR)
@@ -585,15 +579,13 @@ def test_one_key_does_not_take_all_places() -> None:
         ]
         for thread in threads:
             thread.start()
-        while server.server._application._pending["door-1"] < 2:
-            time.sleep(0.005)
+        until(lambda: server.server._application._pending["door-1"] >= 2)
         refused(signed(server, "FaceCompare"), "Throttling.Api")
         other = threading.Thread(
             target=lambda: replies.append(signed(server, "FaceCompare", key="door-2"))
         )
         other.start()
-        while server.server._application._pending["door-2"] < 1:
-            time.sleep(0.005)
+        until(lambda: server.server._application._pending["door-2"] >= 1)
         echo.gate.set()
         for thread in (*threads, other):
             thread.join()
@@ -635,12 +627,10 @@ def test_bodies_that_only_name_a_key_leave_room_for_others() -> None:
     with running(Echo(), {"door-1": SECRET}, limits) as server:
         application = server.server._application
         with contextlib.closing(connect(server, head + b"x" * 999)):
-            while application._unproven < 999:
-                time.sleep(0.005)
+            until(lambda: application._unproven >= 999)
             refused(server.send(b"x" * 1000, named), "Throttling.Api")
             assert signed(server, "FaceCompare", b"A=" + b"x" * 900).status == 200
-        while application._unproven or application._held:
-            time.sleep(0.005)
+        until(lambda: not (application._unproven or application._held))
 
 
 def test_a_signed_body_that_was_changed() -> None:

@@ -35,11 +35,12 @@ from facecore.face.detection import Face
 from facecore.face.embedding import Embedder
 from facecore.face.id_portrait import id_portrait
 from facecore.matching.calibration import Calibration
-from facecore.matching.intervals import draw_people, quantile_interval
+from facecore.matching.intervals import draw_people, quantile_interval, wilson_interval
 from facecore.models.calibration_file import calibration_lines
 from facecore.models.manifest import read_manifest
 from facecore.models.packs import load_pack
 from facecore.models.session import create_session
+from facecore.models.specs import MeasuredRate
 
 DATASET = (
     "people from 16 years on: the tenth of 12 sets of aligned crops that compact was not trained "
@@ -65,22 +66,36 @@ class Strangers:
 
     name: str
     similarity: NDArray[np.float32]
+    person: NDArray[np.intp]  # number of the person on each picture, (N,)
     pairs: NDArray[np.bool_]  # that show two people, each pair once
     same: NDArray[np.bool_] | None = None  # that show one person, where a set has such
+
+    @property
+    def people(self) -> int:
+        return int(self.person.max()) + 1
 
     def rate(self, similarity: float) -> float:
         return float((self.similarity[self.pairs] >= similarity).mean())
 
+    def resampled(self, similarity: float, seed: int) -> NDArray[np.float32]:
+        """The rate in 200 draws of people, NaN where a draw has no pair of strangers."""
+        drawn = draw_people(self.people, 200, seed)[:, self.person].astype(np.float32)
+        passing = (self.pairs & (self.similarity >= similarity)).astype(np.float32)
+        count, every = (((drawn @ x) * drawn).sum(1) for x in (passing, self.pairs))
+        return np.divide(count, every, out=np.full_like(count, np.nan), where=every > 0)
+
 
 def both(
-    name: str, photographs: Vectors, portraits: Vectors, apart: NDArray[np.bool_],
-    same: NDArray[np.bool_] | None = None,
+    name: str, photographs: Vectors, portraits: Vectors, who: NDArray[np.str_],
+    apart: NDArray[np.bool_], same: NDArray[np.bool_] | None = None,
 ) -> tuple[Strangers, Strangers]:  # fmt: skip
     """A set's photographs among themselves, and its ID portraits against its photographs."""
     above = np.triu(np.ones_like(apart), 1)
+    person = np.unique(who, return_inverse=True)[1]
+    crossed = None if same is None else same | same.T
     return (
-        Strangers(name, photographs @ photographs.T, apart & above, same),
-        Strangers(name, portraits @ photographs.T, apart, None if same is None else same | same.T),
+        Strangers(name, photographs @ photographs.T, person, apart & above, same),
+        Strangers(name, portraits @ photographs.T, person, apart, crossed),
     )
 
 
@@ -125,7 +140,7 @@ def strangers(pack: str | Path, engine: FaceEngine) -> Iterator[tuple[Strangers,
         # An archive can show a person twice under two names.
         apart = (who[:, None] != who[None]) & (teacher @ teacher.T < ONE_PERSON)
         portraits = np.stack([small(crop) for crop in crops[old]])
-        yield both(archive, embed(faces), embed(portraits), apart)
+        yield both(archive, embed(faces), embed(portraits), who, apart)
     named = list(photographs(data_root(), calibration=True))
     paths = [path for _, path in named]
     photos = embed_all(engine, paths, "central")
@@ -133,7 +148,7 @@ def strangers(pack: str | Path, engine: FaceEngine) -> Iterator[tuple[Strangers,
     have = photos.found & shown.found
     who = np.array([name for name, _ in named])[have]
     apart = who[:, None] != who[None]
-    yield both("lfw", photos.vectors[have], shown.vectors[have], apart, np.triu(~apart, 1))
+    yield both("lfw", photos.vectors[have], shown.vectors[have], who, apart, np.triu(~apart, 1))
 
 
 def table(sets: list[Strangers], contract: str, crossed: str = "") -> Calibration:
@@ -141,11 +156,13 @@ def table(sets: list[Strangers], contract: str, crossed: str = "") -> Calibratio
     grid = (np.arange(GRID) + 0.5) / GRID
     ordered = [np.sort(s.similarity[s.pairs]) for s in sets]
     pooled = np.concatenate([one[(grid * len(one)).astype(int)] for one in ordered])
-    people = sum(len(s.similarity) for s in sets)
-    genuine = [np.clip(s.similarity[s.same], -1, 1) for s in sets if s.same is not None]
+    named = [(s, s.same) for s in sets if s.same is not None]
+    genuine = np.concatenate([np.clip(s.similarity[same], -1, 1) for s, same in named])
+    own = sum(len(np.unique(s.person[same.any(1)])) for s, same in named)
     made = Calibration.fit(
-        np.concatenate(genuine), pooled, dataset=DATASET, identities=people, contract=contract
-    )
+        genuine, pooled, dataset=DATASET, identities=sum(s.people for s in sets),
+        genuine_identities=own, contract=contract,
+    )  # fmt: skip
     knots = []
     for knot in made.knots:
         least = knot.similarity
@@ -153,20 +170,17 @@ def table(sets: list[Strangers], contract: str, crossed: str = "") -> Calibratio
             allowed = int(WORST * knot.far * len(one))
             if knot.far <= 0.01 and allowed >= 10:
                 least = max(least, float(one[-1 - allowed]) + 1e-6)
-        knots.append(replace(knot, similarity=round(least, 6)))
+        place = round(least, 6)
+        share = float(f"{(genuine < place).mean():.6g}")
+        fnmr = MeasuredRate(share, *wilson_interval(share * own, own))
+        knots.append(replace(knot, similarity=place, fnmr=fnmr))
     spread = []
     for knot in knots:
-        draws = []
-        for seed, one in enumerate(sets):
-            drawn = draw_people(len(one.similarity), 200, seed).astype(np.float32)
-            passing = (one.pairs & (one.similarity >= knot.similarity)).astype(np.float32)
-            count = ((drawn @ passing) * drawn).sum(1)
-            draws.append(count / ((drawn @ one.pairs.astype(np.float32)) * drawn).sum(1))
-        spread.append(quantile_interval(np.mean(draws, axis=0)))
+        draws = [one.resampled(knot.similarity, seed) for seed, one in enumerate(sets)]
+        spread.append(quantile_interval(np.nanmean(draws, axis=0)))
     count = sum(int(s.pairs.sum()) for s in sets)
     made = replace(made, knots=tuple(knots), impostor=count)
-    return made.with_intervals(spread, [(k.fnmr.low, k.fnmr.high) for k in knots if k.fnmr],
-                               method=METHOD.format(crossed=crossed))  # fmt: skip
+    return made.with_intervals(spread, method=METHOD.format(crossed=crossed))
 
 
 def main() -> None:
@@ -189,7 +203,8 @@ def calibrate(folder: Path) -> list[str]:
         replace_tables(manifest, [], gate=False)
     # A pack that was pulled has its models in the cache: it is named, not pointed at.
     pack = folder if any(folder.glob("*.onnx")) else folder.name
-    engine = FaceEngine(pack)
+    # Whether the pack has a gate yet must make no difference.
+    engine = FaceEngine(pack, min_recognizability=0)
 
     plain, crossed = zip(*strangers(pack, engine), strict=True)
     contract = engine.contract_id

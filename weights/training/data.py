@@ -105,7 +105,8 @@ def photographs(root: Path, *, calibration: bool = False) -> Iterator[tuple[str,
     """Yield ``(person, path)`` of the whole LFW pictures that no test pair uses.
 
     Those of people who occur in a pair (in another picture) are for training; those of
-    people who occur in none are for the calibration: nothing is trained on them.
+    people who occur in none are for the calibration, liveness and the gate; no embedder or
+    detector is trained on them.
     """
     pictures = tested_pictures(root)
     tested = people(pictures)

@@ -2,8 +2,8 @@
 
 Targets, all from ``teach.py``: the teacher's vectors projected onto their 160 leading
 singular directions (which preserves cosines best in the least-squares sense, Eckart and
-Young 1936), the matrix of similarities between the faces of a batch (Park et al. 2019,
-doi:10.1109/CVPR.2019.00409), and the maps between the teacher's blocks (Romero et al. 2015,
+Young 1936), the matrix of similarities between the faces of a batch (Tung and Mori 2019,
+doi:10.1109/ICCV.2019.00145), and the maps between the teacher's blocks (Romero et al. 2015,
 arXiv:1412.6550).  The student's parts end where those maps lie.  At first each part learns alone,
 fed by the teacher's map before it (blockwise distillation, Li et al. 2020, arXiv:1911.13053): a
 part of four convolutions learns in a tenth of the pictures that a chain of forty needs.  Then

@@ -56,7 +56,7 @@ def _drawn(name: str) -> int:
 
 
 def held_out(name: str) -> bool:
-    """Whether this file is of the quarter that nothing is trained on."""
+    """Whether this file is of the quarter that the detector is not trained on."""
     return _drawn(name) % 4 == 0
 
 

@@ -129,10 +129,10 @@ class Data:
                 result[str(name)] = auc(attack, live), min(len(live), len(attack))
         return result
 
-    def limit(self, z: Floats, but: str = "") -> float:
-        """z at which 5 % of genuine faces are called attacks: of all sources, and of LFW."""
+    def limit(self, z: Floats, rows: Mask | bool = True) -> float:
+        """z at which 5 % of genuine `rows` are called attacks: of all sources, and of LFW."""
         lfw, limits = self.source == THRESHOLD_SET, []
-        of_sources = (self.kind != "simulated") & ~self.attack & ~lfw & (self.source != but)
+        of_sources = (self.kind != "simulated") & ~self.attack & ~lfw & rows
         for group in (of_sources, lfw):
             # Every source counts the same.
             _, index, counts = np.unique(
@@ -145,7 +145,7 @@ class Data:
 
     def above(self, z: Floats) -> Floats:
         """z above the limit, which the face's own source has no part in."""
-        limits = {name: self.limit(z, str(name)) for name in np.unique(self.source)}
+        limits = {name: self.limit(z, self.source != name) for name in np.unique(self.source)}
         return z - np.array([limits[name] for name in self.source])
 
 
@@ -267,7 +267,7 @@ def main() -> None:
         and name not in set(data.source[licensed])
     }))  # fmt: skip
     rest = (data.kind == "source") & ~licensed
-    line = data.limit(np.where(licensed, -99.0, others))
+    line = data.limit(others, ~licensed)
     print(
         f"  passes {(others[rest & data.attack] < line).mean():.1%}, "
         f"called attacks {(others[rest & ~data.attack] >= line).mean():.1%}"

@@ -1,7 +1,7 @@
 """The occlusion estimate: faces with things laid over them, and a small network that finds these.
 
-Covered are the training crops of ``data.py``; the network is judged on the three people who are
-held out there, with the same kinds of covers.
+Covered are the training crops of ``data.py``; the network is judged on the tenth of every archive
+that is held out there, with the same kinds of covers.
 
     python weights/training/occlusion.py --out facecore/face/measures/occlusion.npz
 """

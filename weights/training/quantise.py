@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import onnx
 from calibrate import calibrate
-from data import crops, data_root, photographs
+from data import crops, data_root, person_of, photographs
 from numpy.typing import NDArray
 from onnxfile import load_widened, save_half
 from onnxruntime.quantization import (
@@ -166,7 +166,7 @@ class People:
 
 def development() -> People:
     pairs = list(crops(data_root(), development=True))
-    names = np.array([name.rsplit("_", 1)[0] for name, _ in pairs])
+    names = np.array([person_of(name) for name, _ in pairs])
     return People(np.stack([crop[8:120, 8:120] for _, crop in pairs]), names)
 
 

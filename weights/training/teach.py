@@ -9,7 +9,7 @@ shows where no other face was mixed in.  With the answers on disk the teacher is
 training loop.
 
     python weights/training/teach.py --out RUNS/taught1 --seed 1           # one core each
-    python weights/training/teach.py --out RUNS/taught2 --seed 2 --no-maps # a quarter of the disk
+    python weights/training/teach.py --out RUNS/taught3 --seed 3 --no-maps # enough for --maps 0
 """
 
 from __future__ import annotations
