@@ -116,7 +116,10 @@ _NAMES = {
     ),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
-_ROOMS = ("engine", "errors", "evaluation", "face", "gallery", "images", "matching", "models")
+_SUBMODULES = (
+    "collections", "drawing", "engine", "errors", "evaluation", "face", "gallery", "images",
+    "matching", "models",
+)  # fmt: skip
 
 __all__ = [
     "AddressRefused",
@@ -168,7 +171,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name in _ROOMS:
+    if name in _SUBMODULES:
         return import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

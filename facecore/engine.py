@@ -215,7 +215,7 @@ class FaceEngine:
     @property
     def contract_id(self) -> str:
         """Identity of the vector space; only vectors of one contract may be compared."""
-        return self.pack.contract_id
+        return self._pipeline.contract
 
     def warmup(self) -> None:
         """Run every model once and compile the kernels, which the first calls would do otherwise.
@@ -280,8 +280,8 @@ class FaceEngine:
         """All faces of an image, largest first; empty where there is none.
 
         Faces are found from 20 pixels up, and smaller ones, by the longer side of the box, are
-        left out.  A picture whose longer side exceeds 1920 pixels is reduced to that first, and
-        the 20 pixels count after it.
+        left out.  A larger picture is reduced first, with YuNet to a longer side of 1920 pixels,
+        with SCRFD and RetinaFace to 1280; the 20 pixels count after it.
 
         Parameters
         ----------
@@ -595,7 +595,7 @@ class FaceEngine:
         ------
         NoFaceDetected, UnrecognizableFace
             The reference shows no face, or none that the embedder can read.
-        UnreadableImage, ImageTooLarge, InvalidParameter
+        UnreadableImage, ImageTooLarge, InvalidParameter, NotCalibrated
             As in `compare`.
         """
         limit = self._limit(threshold)
@@ -630,7 +630,8 @@ class FaceEngine:
 
         Raises
         ------
-        NoFaceDetected, UnrecognizableFace, UnreadableImage, ImageTooLarge, InvalidParameter
+        NoFaceDetected, UnrecognizableFace, UnreadableImage, ImageTooLarge
+        InvalidParameter, NotCalibrated
             As in `compare`.
         """
         if mode not in ("chain", "loop"):
@@ -646,7 +647,8 @@ class FaceEngine:
         Raises
         ------
         NotCalibrated
-            The pack has no such table.
+            The pack has no table for ID portraits.  (Where it has none for photographs, every
+            method of the answer raises this.)
         """
         table = self.id_portrait_calibration if id_portrait else self.calibration
         if table is None:
@@ -792,14 +794,25 @@ def _streamed(
 ) -> Iterator[T]:
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise InvalidParameter(f"batch_size is {batch_size!r}, must be an integer from 1")
-    if isinstance(images, (str, bytes, bytearray, os.PathLike)):
-        raise InvalidParameter("images is a single image", "give a list, or use embed")
+    _check_several(images)
     answers = pipeline.stream(images, batch_size, choice, work)
     if not progress:
         return answers
     from tqdm import tqdm
 
     return iter(tqdm(answers, total=length_hint(images) or None, unit="image", desc="embedding"))
+
+
+_SINGLE = (str, bytes, bytearray, memoryview, os.PathLike, Picture, FaceSample)
+
+
+def _check_several(images: Iterable[FaceInput]) -> None:
+    """Refuse one image where many are expected: an array of pixels would count as its rows."""
+    pixels = isinstance(images, np.ndarray) and images.dtype.kind in "uif" and images.ndim < 4
+    if pixels or isinstance(images, _SINGLE) or hasattr(images, "read"):
+        raise InvalidParameter("images is a single image", "give a list, or use embed")
+    if not isinstance(images, Iterable):
+        raise InvalidParameter(f"images is {images!r:.80}", "give a list of images")
 
 
 def _check_if_many(if_many: str) -> None:

@@ -73,7 +73,8 @@ class Pipeline:
     gate : Gate, optional
         Refuses faces that the embedder cannot read; by default the one of unmeasured packs.
     share : int, optional
-        Most images that a worker of `stream` takes at a time; no limit by default.
+        Most faces in one run of the embedder, and most images that a worker of `stream` takes at a
+        time; no limit by default.
     """
 
     def __init__(
@@ -184,7 +185,7 @@ class Pipeline:
         return FaceSample(picture, face, crop, tuple(others))
 
     def samples(self, image: FaceInput) -> list[FaceSample]:
-        """Every face that can be aligned and read, largest first, embedded in one run."""
+        """Every face that can be aligned and read, largest first, embedded."""
         if isinstance(image, FaceSample):
             samples = [image]
         else:
@@ -201,11 +202,12 @@ class Pipeline:
         return [one for one in samples if one.scores[self.contract] >= self.gate.limit]
 
     def embed(self, samples: Sequence[FaceSample]) -> list[NDArray[np.float32]]:
-        """Vectors of samples, in one run for those that have none yet."""
-        if new := [sample for sample in samples if self.contract not in sample.vectors]:
-            made = self.embedder.embed(np.stack([sample.crop for sample in new]))
-            scores = self.gate.scores(made, [sample.crop for sample in new])
-            for sample, vector, score in zip(new, made, scores, strict=True):
+        """Vectors of samples; those that have none yet share runs of the embedder."""
+        new = [sample for sample in samples if self.contract not in sample.vectors]
+        for some in (new[i : i + self.share] for i in range(0, len(new), self.share)):
+            made = self.embedder.embed(np.stack([sample.crop for sample in some]))
+            scores = self.gate.scores(made, [sample.crop for sample in some])
+            for sample, vector, score in zip(some, made, scores, strict=True):
                 vector.flags.writeable = False  # it is handed out again
                 # Other threads look for the vector, and then for the score.
                 sample.scores[self.contract], sample.vectors[self.contract] = score, vector
@@ -229,7 +231,7 @@ class Pipeline:
         All pictures pass one stage before the next: a run of a model evicts everything else from
         the processor's caches, and code outside the caches takes several times as long.
         """
-        found: dict[int, _Cut | FacecoreError] = {}
+        found: dict[int, _Cut | NDArray[np.float32] | FacecoreError] = {}
         pictures: dict[int, Picture] = {}
         for i, image in enumerate(sources):
             try:
@@ -238,6 +240,9 @@ class Pipeline:
                 elif isinstance(image, FaceSample):
                     check_alone((image.face, *image.others), if_many)
                     found[i] = image.face, image.crop
+                    if self.contract in image.vectors:
+                        self.check(image)
+                        found[i] = image.vectors[self.contract].copy()
                 else:
                     pictures[i] = self.open(image, choice)
             except FacecoreError as error:
@@ -247,9 +252,9 @@ class Pipeline:
                 crops = self._crop_each(list(pictures.values()), choice, if_many)
                 found.update(zip(pictures, crops, strict=True))
                 pictures.clear()
-        cuts = [found[i] for i in range(len(sources))]
-        vectors = iter(self._embed_each([c for c in cuts if not isinstance(c, FacecoreError)]))
-        return [c if isinstance(c, FacecoreError) else next(vectors) for c in cuts]
+        answers = [found[i] for i in range(len(sources))]
+        vectors = iter(self._embed_each([cut for cut in answers if isinstance(cut, tuple)]))
+        return [next(vectors) if isinstance(one, tuple) else one for one in answers]
 
     def samples_of(
         self, sources: Sequence[FaceInput | FacecoreError]
@@ -258,10 +263,18 @@ class Pipeline:
         answers: list[list[FaceSample] | FacecoreError] = []
         for image in sources:
             try:
-                answers.append(image if isinstance(image, FacecoreError) else self.samples(image))
+                answers.append(image if isinstance(image, FacecoreError) else self._light(image))
             except FacecoreError as error:
                 answers.append(_without_frames(error))
         return answers
+
+    def _light(self, image: FaceInput) -> list[FaceSample]:
+        """`samples`, without the pixels of a large picture: many may wait for their consumer."""
+        samples = self.samples(image)
+        for picture in {sample.picture for sample in samples}:
+            if picture.height * picture.width >= malloc.LARGE:
+                picture.release_pixels(slow=True)
+        return samples
 
     def stream(
         self,
@@ -338,6 +351,8 @@ class Pipeline:
                 return [_without_frames(error)]
         if vectors is None:  # outside the handler, so that this error is no context of the next
             return [answer for cut in cuts for answer in self._embed_each([cut])]
+        if not self.gate.limit:  # it refuses nothing
+            return list(vectors)
         answers: list[NDArray[np.float32] | FacecoreError] = []
         scores = self.gate.scores(vectors, [crop for _, crop in cuts])
         for vector, score, (face, crop) in zip(vectors, scores, cuts, strict=True):
@@ -393,7 +408,7 @@ def _size(picture: Picture) -> str:
 
 @contextlib.contextmanager
 def translate_errors(picture: Picture) -> Iterator[None]:
-    """What the allocator and OpenCV raise becomes an error of the picture at hand."""
+    """Convert MemoryError and cv2.error to a FacecoreError that names the picture's size."""
     try:
         yield
     except FacecoreError:

@@ -29,10 +29,12 @@ from facecore.errors import (
     PackNotFound,
     SeveralFacesDetected,
     UnreadableImage,
+    UnrecognizableFace,
 )
 from facecore.face.alignment import TEMPLATE
 from facecore.images.picture import Picture
 from facecore.models.registry import shipped_root
+from facecore.pipeline import Pipeline
 
 Array = np.ndarray[Any, Any]
 REPO = Path(__file__).resolve().parents[1]
@@ -233,6 +235,65 @@ def test_a_worker_takes_few_images_at_a_time_on_a_cpu(engine: FaceEngine, hopper
 
 def test_embed_many_of_nothing(engine: FaceEngine) -> None:
     assert list(engine.embed_many([])) == []
+
+
+def test_embed_many_of_one_image_says_so(engine: FaceEngine, hopper: Array, tmp_path: Path) -> None:
+    path = tmp_path / "hopper.jpg"
+    cv2.imwrite(str(path), hopper)
+    data = path.read_bytes()
+    single: list[Any] = [hopper, hopper[..., 0], path, str(path), data, memoryview(data)]
+    single += [io.BytesIO(data), Image.fromarray(hopper), engine.sample(path), 5]
+    for images in single:
+        with pytest.raises(InvalidParameter, match="images is"):
+            engine.embed_many(images)
+    (first, second) = engine.embed_many(np.stack([hopper, hopper]))
+    assert np.array_equal(first, second)
+
+
+def test_embed_many_embeds_no_sample_again(engine: FaceEngine, hopper: Array) -> None:
+    sample = engine.sample(hopper)
+    (fresh,) = engine.embed_many([sample])
+    engine.embed(sample)
+    fake = np.roll(sample.vectors[engine.contract_id], 1)
+    sample.vectors[engine.contract_id] = fake
+    (again,) = engine.embed_many([sample])
+    assert np.array_equal(again, fake)
+    again[0] = 2  # the caller's own
+    assert sample.vectors[engine.contract_id][0] != 2
+    assert not np.array_equal(fresh, fake)
+    sample.scores[engine.contract_id] = 0.0
+    (refused,) = engine.embed_many([sample])
+    assert isinstance(refused, UnrecognizableFace)
+
+
+def test_a_crowd_is_embedded_in_runs_of_a_few(engine: FaceEngine, hopper: Array) -> None:
+    pipeline, sizes = engine._worker_pipeline(), []
+    samples = [engine.sample(hopper) for _ in range(19)]
+    plain = pipeline.embedder.embed
+
+    class Counting:
+        def embed(self, crops: Array) -> Any:
+            sizes.append(len(crops))
+            return plain(crops)
+
+    counting = Pipeline(
+        pipeline.detector, Counting(), pipeline.contract, pipeline.limits,  # type: ignore[arg-type]
+        gate=pipeline.gate, share=8,
+    )  # fmt: skip
+    vectors = counting.embed(samples)
+    assert sizes == [8, 8, 3]
+    assert len(vectors) == 19
+
+
+def test_pixels_of_a_large_png_do_not_wait_for_the_consumer(
+    engine: FaceEngine, hopper: Array
+) -> None:
+    large = cv2.resize(hopper, (1200, 1400))
+    data = cv2.imencode(".png", large)[1].tobytes()
+    (samples,) = engine.samples_many([data])
+    assert not isinstance(samples, FacecoreError)
+    assert samples[0].picture.nbytes == 0
+    assert engine.quality(samples[0]).score > 0  # decoded again
 
 
 def test_embed_many_holds_no_pixels_of_a_bad_image(engine: FaceEngine) -> None:

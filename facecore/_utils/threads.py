@@ -54,6 +54,7 @@ def at_once(tasks: Sequence[Callable[[], T]]) -> list[T]:
     Raises what the first task that fails raises; later ones may have run or not.
     """
     helpers = [submit(task) for task in tasks[1:]]
+    helper: Future[T] | None = None
     try:
         results = [tasks[0]()]
         for task, helper in zip(tasks[1:], helpers, strict=True):
@@ -63,3 +64,7 @@ def at_once(tasks: Sequence[Callable[[], T]]) -> list[T]:
         for helper in helpers:
             if helper is not None:
                 helper.cancel()
+        # A future holds its error, whose traceback holds this frame: without the cycle, pictures
+        # are freed at once.
+        helpers.clear()
+        helper = None

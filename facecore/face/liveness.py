@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from facecore.errors import FacecoreError, FaceTooSmall, FaceTurned, InvalidParameter
+from facecore.errors import (
+    FacecoreError,
+    FaceTooSmall,
+    FaceTurned,
+    InvalidParameter,
+    PackCorrupt,
+)
 from facecore.face.measures.geometry import head_pose
 from facecore.face.pad_features import CUES, measure, region, views
 from facecore.models.inference import run, to_tensor
@@ -125,6 +131,8 @@ class AttackClassifier:
     ------
     InvalidParameter
         The model is of a kind that this version no longer runs.
+    PackCorrupt
+        The manifest names a cue that this version does not measure.
     """
 
     def __init__(self, session: Session, spec: LivenessSpec) -> None:
@@ -132,6 +140,11 @@ class AttackClassifier:
             raise InvalidParameter(
                 f"liveness models of the kind {spec.architecture} are no longer run",
                 "use the pack that ships with this version",
+            )
+        if unknown := set(spec.cues.names) - set(CUES):
+            raise PackCorrupt(
+                f"the manifest's liveness section names unknown cues: {', '.join(sorted(unknown))}",
+                f"known cues: {', '.join(CUES)}",
             )
         self._session = session
         self._spec = spec

@@ -30,7 +30,8 @@ MOST_ROLL = 20.0
 _ALONE = 2**17  # multiplications: half of the most that OpenBLAS does in one thread
 _SOFTENING = 4.0  # grey levels, keeps flat patches finite
 
-# How far below the confidence of upright faces a face may be whose pixels certainly say that it is.
+# A face that the pixels certainly show upright may have this much less than
+# `Detector.upright_confidence`.
 DOUBT = 0.04
 
 # Least intersection over union of a face's box and of what is found there in a turned look.

@@ -58,7 +58,8 @@ def features(
     ndarray, shape (63,), float32
         The covered share of 7x7 cells (`facecore.face.measures.occlusion.coverage`); for each of
         four directions the logarithm of the mean difference of neighbours against pixels three
-        apart, and of these against the contrast; mean, contrast and colour, all about 0..1.
+        apart, and of these against the contrast; the least of the first four; mean, contrast and
+        colour, all about 0..1.
     """
     import cv2
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.errors import FacecoreError, ImageTooLarge, InvalidParameter, UnreadableImage
-from facecore.images.formats import Still, open_heif, read_still
+from facecore.images.formats import Still, heif_size, open_heif, read_still
 from facecore.images.limits import DEFAULT_LIMITS, Limits, check_memory, check_pixels
 from facecore.images.picture import Picture
 from facecore.images.pixels import from_pillow, to_bgr8, upright
@@ -77,6 +77,12 @@ def decode_still(still: Still, reduction: int) -> NDArray[np.uint8]:
         pixels = from_pillow(image)
         del image
         return upright(pixels, still.orientation)
+
+
+def checked_heif_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a HEIC or AVIF file; raises UnreadableImage."""
+    with _decoder_errors():
+        return heif_size(data)
 
 
 def load(
@@ -154,7 +160,7 @@ def open_picture(
             return Picture.of(from_pillow(image))
     data = read_bytes(image, limits)
     with _decoder_errors():
-        still = read_still(data, limits)
+        still = read_still(data, limits, getattr(decoder, "heif_size", heif_size))
     return Picture(
         *still.upright_size, partial(decoder, still), reductions=still.reductions, still=still
     )

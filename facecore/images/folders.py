@@ -31,7 +31,7 @@ def pictures_of_people(root: Path | str) -> list[tuple[str | None, Path]]:
         `root` is not a folder, or cannot be read.
     """
     root = Path(root)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise InvalidParameter(f"{root} is not a folder", "give a folder with one per person")
     found: list[tuple[str | None, Path]] = []
     try:
@@ -57,7 +57,7 @@ def pictures_below(root: Path | str) -> list[Path]:
         `root` is not a folder, or cannot be read.
     """
     root = Path(root)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise InvalidParameter(f"{root} is not a folder", "give a folder of pictures")
     try:
         return [path for path in _files(root) if path.suffix.lower() in _PICTURES]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from facecore import errors
 from facecore.errors import FacecoreError, InvalidParameter, UnreadableImage
-from facecore.images.decode import decode_still
+from facecore.images.decode import checked_heif_size, decode_still
 from facecore.images.formats import Still
 from facecore.images.limits import DEFAULT_LIMITS, Limits
 from facecore.images.picture import Picture
@@ -99,6 +99,19 @@ class IsolatedDecoder:
             child.send(still, reduction)
             return child.receive(still, reduction)
 
+    def heif_size(self, data: bytes) -> tuple[int, int]:
+        """Width and height of a HEIC or AVIF file, whose container a library of C reads.
+
+        Raises
+        ------
+        UnreadableImage
+            The file is damaged, or reading it killed the process or took too long.
+        FacecoreError
+            The process cannot be started.
+        """
+        with self._free, self._borrowed() as child:
+            return child.heif_size(data)
+
     def decode_together(self, pictures: Sequence[Picture], scales: Sequence[float]) -> None:
         """Decode pictures at the same time, the first ones for which processes are free.
 
@@ -134,8 +147,8 @@ class IsolatedDecoder:
 
     def close(self) -> None:
         """End the processes; the next picture starts a new one."""
-        while self._idle:
-            self._idle.pop().end()
+        while (child := self._pop()) is not None:
+            child.end()
 
     @contextmanager
     def _borrowed(self) -> Iterator[_Child]:
@@ -148,9 +161,14 @@ class IsolatedDecoder:
             else:
                 self._idle.append(child)
 
+    def _pop(self) -> _Child | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
     def _take(self) -> _Child:
-        while self._idle:
-            child = self._idle.pop()
+        while (child := self._pop()) is not None:
             if child.alive():
                 return child
             child.end()
@@ -180,7 +198,10 @@ class _Child:
     def __init__(self, memory: int, seconds: float) -> None:
         self.busy = False  # with a picture whose answer has not arrived
         self._seconds = seconds
-        self._socket, theirs = socket.socketpair()
+        try:
+            self._socket, theirs = socket.socketpair()
+        except OSError as error:  # the limit on open files
+            raise _cannot_start(str(error)) from error
         file, self._shared = _share()
         passed = [theirs.fileno()] if file is None else [theirs.fileno(), file]
         numbers = [memory, -int(-seconds // 1), *passed]
@@ -204,10 +225,7 @@ class _Child:
             )
         except (OSError, ValueError, TypeError) as error:  # TypeError: no interpreter, odd path
             self._socket.close()
-            raise FacecoreError(
-                f"no decoding process can be started: {error}",
-                "FaceEngine(isolate_decoding=False) decodes in this process",
-            ) from error
+            raise _cannot_start(str(error)) from error
         finally:
             theirs.close()
             if file is not None:
@@ -217,10 +235,7 @@ class _Child:
             self._receive(time.monotonic() + 60)  # importing from a slow disk
         except (OSError, ValueError) as error:
             self.end()
-            raise FacecoreError(
-                "a decoding process ended before it was ready",
-                "FaceEngine(isolate_decoding=False) decodes in this process",
-            ) from error
+            raise _cannot_start("it ended before it was ready") from error
 
     def alive(self) -> bool:
         return self._process.poll() is None
@@ -229,24 +244,24 @@ class _Child:
         self._end()
 
     def send(self, still: Still, reduction: int) -> None:
-        self.busy = True
-        self._socket.settimeout(_PATIENCE * self._seconds)
         names = [name for name in Still.__dataclass_fields__ if name != "data"]
         request = {name: getattr(still, name) for name in names} | {"reduction": reduction}
+        self._request(request, still.data)
+
+    def heif_size(self, data: bytes) -> tuple[int, int]:
+        self._request({"reduction": 0}, data)
         with self._losses():
-            size = len(still.data)
-            if place := _part(self._shared, size):
-                place[:] = still.data
-            _send(self._socket, request | {"size": size}, b"" if place else still.data)
+            answer = self._answer(time.monotonic() + _PATIENCE * self._seconds)
+            self.busy = False
+            width, height = (int(answer[side]) for side in ("width", "height"))
+            if not (0 < width < 2**31 and 0 < height < 2**31):
+                raise ValueError("no size")
+            return width, height
 
     def receive(self, still: Still, reduction: int) -> NDArray[np.uint8]:
         until = time.monotonic() + _PATIENCE * self._seconds
         with self._losses():
-            answer = self._receive(until)
-            if answer.get("error"):
-                self.busy = False
-                kind = answer["error"] if answer["error"] in _RAISED else "UnreadableImage"
-                raise getattr(errors, kind)(_text(answer, "message"), _text(answer, "hint"))
+            self._answer(until)
             height, width = (-(-side // reduction) for side in still.upright_size)
             pixels = np.empty((height, width, 3), np.uint8)
             if place := _part(self._shared, pixels.nbytes):
@@ -256,11 +271,30 @@ class _Child:
             self.busy = False
             return pixels
 
+    def _request(self, request: dict[str, Any], data: bytes) -> None:
+        self.busy = True
+        self._socket.settimeout(_PATIENCE * self._seconds)
+        with self._losses():
+            size = len(data)
+            if place := _part(self._shared, size):
+                place[:] = data
+            _send(self._socket, request | {"size": size}, b"" if place else data)
+
+    def _answer(self, until: float) -> dict[str, Any]:
+        """The child's answer; its error is raised."""
+        answer = self._receive(until)
+        if answer.get("error"):
+            self.busy = False
+            kind = answer["error"] if answer["error"] in _RAISED else "UnreadableImage"
+            raise getattr(errors, kind)(_text(answer, "message"), _text(answer, "hint"))
+        return answer
+
     @contextmanager
     def _losses(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, RecursionError) as error:  # closed, timeout, invalid answer
+        # Closed, a timeout, an invalid answer.
+        except (OSError, LookupError, TypeError, ValueError, RecursionError) as error:
             raise UnreadableImage(f"the picture {self._fate(error)}") from error
 
     def _receive(self, until: float) -> dict[str, Any]:
@@ -284,6 +318,13 @@ class _Child:
             return f"was not decoded within {self._seconds:g} seconds of processor time"
         names = {-one: one.name for one in signal.Signals}
         return f"ended the decoding process ({names.get(status, f'exit status {status}')})"
+
+
+def _cannot_start(reason: str) -> FacecoreError:
+    return FacecoreError(
+        f"no decoding process can be started: {reason}",
+        "FaceEngine(isolate_decoding=False) decodes in this process",
+    )
 
 
 def _end(process: subprocess.Popen[bytes], connection: socket.socket, owner: int) -> None:
@@ -378,6 +419,10 @@ def _serve(memory: int, seconds: int, descriptor: int, file: int | None = None) 
         resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
         pixels: NDArray[np.uint8] | None = None
         try:
+            if not reduction:
+                width, height = checked_heif_size(data)
+                _send(connection, {"width": width, "height": height})
+                continue
             pixels = decode_still(Still(data=data, **request), reduction)
             if place := _part(shared, pixels.nbytes):
                 place[:] = pixels.reshape(-1).data

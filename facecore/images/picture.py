@@ -94,9 +94,9 @@ class Picture:
         """Raise such an error instead of decoding."""
         self._failure = type(error), error.message, error.hint  # not its frames, which hold pixels
 
-    def release_pixels(self) -> None:
-        """Free the pixels of a JPEG, which is fast to decode again."""
-        if self._reductions:
+    def release_pixels(self, slow: bool = False) -> None:
+        """Free the pixels of a JPEG, which is fast to decode again; with `slow`, of any file."""
+        if self._reductions or (slow and self._decode is not None):
             self._decoded = {}
 
     def _reduction(self, scale: float) -> int:
@@ -110,6 +110,7 @@ class Picture:
             if self._failure is not None:
                 kind, message, hint = self._failure
                 raise kind(message, hint)
-            self.keep(reduction, self._decode(reduction))
-            decoded = self._decoded
+            pixels = self._decode(reduction)
+            self.keep(reduction, pixels)
+            return pixels  # another thread may have released them
         return decoded[reduction]

@@ -30,7 +30,7 @@ class Template:
     others : int
         Number of other faces in the picture.
     recognizability : float
-        0..100; 100 where the pack was not measured.
+        0..100; of a pack that was not measured, what the crop alone tells.
     """
 
     face: Face

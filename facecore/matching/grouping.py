@@ -10,7 +10,7 @@ from facecore.matching.pairs import Pairs
 
 __all__ = ["assign", "average_linkage", "by_label", "connected"]
 
-# Largest component with all similarities in memory: 8 bytes a pair, 400 MB.
+# Largest component with all similarities in memory: 400 MB of them, and 400 MB of distances.
 MOST_DENSE = 10_000
 # Step by which the threshold rises until a larger component splits.
 _STEP = 0.02
@@ -85,7 +85,10 @@ def average_linkage(vectors: NDArray[np.float32], pairs: Pairs, least: float) ->
                 waiting.append((some, _within(part, among, limit + _STEP), limit + _STEP))
             elif len(some) > 1:
                 similarity = vectors[some] @ vectors[some].T
-                distance = np.clip(1 - similarity[np.triu_indices(len(some), 1)], 0, 2)
+                rows = [row[i + 1 :] for i, row in enumerate(similarity)]
+                distance = np.concatenate(rows, dtype=np.float64)
+                del similarity, rows
+                np.clip(np.subtract(1, distance, out=distance), 0, 2, out=distance)
                 tree = hierarchy.linkage(distance, "average")
                 labels = hierarchy.fcluster(tree, 1 - least, "distance")
                 first = {label: i for i, label in reversed(list(zip(some, labels, strict=True)))}

@@ -63,7 +63,8 @@ def published_bytes(model: ModelFile, url: str) -> Iterator[bytes]:
         raise PackNotFound(
             f"{MIRROR_VARIABLE} has the unknown scheme {scheme!r}", "use https, http or file"
         )
-    return _from_file(_right_one(_named(Path(mirror).expanduser(), model.file), model, mirror))
+    folder = Path(os.path.expanduser(mirror))
+    return _from_file(_right_one(_named(folder, model.file), model, mirror))
 
 
 class _HttpsRedirectsOnly(urllib.request.HTTPRedirectHandler):

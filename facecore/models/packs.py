@@ -136,12 +136,12 @@ def find_pack(name_or_path: str | os.PathLike[str]) -> Pack:
     if not isinstance(name_or_path, str):
         return _from_folder(_as_path(name_or_path))
     if re.search(r"[/\\]", name_or_path):
-        return _from_folder(Path(name_or_path).expanduser())
+        return _from_folder(Path(os.path.expanduser(name_or_path)))
     if is_pack_name(name_or_path):
         pack = _from_name(name_or_path)
         if pack is not None:
             return pack
-    if name_or_path and (Path(name_or_path) / MANIFEST_NAME).is_file():
+    if name_or_path and os.path.isfile(Path(name_or_path) / MANIFEST_NAME):
         return _from_folder(Path(name_or_path))
     known = ", ".join((*registry.read_registry(), *adopted_packs()))
     raise PackNotFound(
@@ -222,7 +222,7 @@ def _as_path(value: object) -> Path:
 
 
 def _from_folder(folder: Path) -> Pack:
-    if not (folder / MANIFEST_NAME).is_file():
+    if not os.path.isfile(folder / MANIFEST_NAME):
         raise PackNotFound(
             f"{folder} is not a pack: it has no {MANIFEST_NAME}",
             "give a pack's folder, or make a pack of ONNX files: facecore weights adopt FOLDER",

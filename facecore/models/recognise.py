@@ -251,6 +251,8 @@ def _heads(
     numbers = {name: shape[-1] if len(shape) > 1 else 0 for name, shape in shapes.items()}
     rows = {name: math.prod(shape[:-1]) for name, shape in shapes.items()}
     if sorted(numbers.values()) == [2, 4, 10] and len(set(rows.values())) == 1:
+        if height % _STRIDES[2] or width % _STRIDES[2]:
+            raise PassedOver(f"takes {size} pixels; RetinaFace needs multiples of {_STRIDES[2]}")
         cells = sum(math.ceil(height / s) * math.ceil(width / s) for s in _STRIDES[:3])
         if set(rows.values()) != {2 * cells}:
             raise PassedOver("looks like RetinaFace, but does not have two priors per cell")

@@ -89,7 +89,7 @@ def cache_root() -> Path:
     """Return the folder of pulled packs: ``packs`` in ``$FACECORE_CACHE`` or the user's cache."""
     override = os.environ.get(CACHE_VARIABLE)
     if override:
-        return Path(override).expanduser().absolute() / "packs"
+        return Path(os.path.expanduser(override)).absolute() / "packs"
     import platformdirs  # not needed for shipped packs
 
     return platformdirs.user_cache_path("facecore", appauthor=False) / "packs"

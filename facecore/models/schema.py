@@ -8,6 +8,7 @@ import re
 import tomllib
 import types
 import typing
+import unicodedata
 from functools import cache
 from typing import Any, TypeVar
 
@@ -125,7 +126,9 @@ def convert(kind: Any, value: Any, field: str) -> Any:
         return value + 0.0  # -0.0 becomes 0.0: equal numbers must hash to equal contracts
     if kind is str:
         # Texts are printed in a terminal: no control sequences, no line breaks.
-        require(value.isprintable(), field, "holds a line break or a control character")
+        # str.isprintable takes no space but the ASCII one.
+        printable = all(c.isprintable() or unicodedata.category(c) == "Zs" for c in value)
+        require(printable, field, "holds a line break or a control character")
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import signal
@@ -16,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from facecore import FaceEngine
 from facecore.errors import FacecoreError, ImageTooLarge, InvalidParameter, UnreadableImage
 from facecore.images import IsolatedDecoder, Limits, isolated, load, open_picture
-from facecore.images.formats import Still
+from facecore.images.formats import Still, heif
 from facecore.images.isolated import _Child
 from tests.images import hostile
 from tests.images.fuzzing import LIMITS, corpus
@@ -152,6 +154,29 @@ def test_pictures_larger_than_the_shared_memory(
         data = cv2.imencode(".png", pixels)[1].tobytes()
         assert np.array_equal(load(data, decoder=decoder), pixels)
     decoder.close()
+
+
+def test_a_heic_is_opened_in_the_other_process_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    image, buffer = Image.open(io.BytesIO(corpus()[8])), io.BytesIO()
+    pillow_heif.from_pillow(image).save(buffer, quality=95)
+    plain = load(buffer.getvalue())
+    monkeypatch.setattr(heif, "open_heif", lambda data: pytest.fail("libheif runs in this process"))
+    decoder = IsolatedDecoder(1)
+    assert np.array_equal(load(buffer.getvalue(), decoder=decoder), plain)
+    with pytest.raises(UnreadableImage):
+        load(buffer.getvalue()[:60], decoder=decoder)
+    assert np.array_equal(load(buffer.getvalue(), decoder=decoder), plain)
+    decoder.close()
+
+
+def test_no_socket_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(socket, "socketpair", exhausted)
+    with pytest.raises(FacecoreError, match="Too many open files"):
+        load(corpus()[0], decoder=IsolatedDecoder(1))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

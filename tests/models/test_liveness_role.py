@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from facecore.errors import PackCorrupt
+from facecore.face.liveness import AttackClassifier
 from facecore.models.manifest import Manifest, contract_id, read_manifest
 from facecore.models.packs import load_pack
 from facecore.models.schema import parse, read_toml
@@ -36,6 +37,16 @@ def test_the_compact_pack_has_one_and_it_names_its_bpcer() -> None:
     assert "liveness" in manifest.models
     assert 0 < manifest.liveness.bpcer < 0.06
     assert "genuine" in manifest.liveness.bpcer_dataset
+
+
+def test_a_cue_that_is_not_measured_is_named() -> None:
+    spec = read().liveness
+    assert spec is not None
+    names = ["smell", *spec.cues.names[1:]]
+    unknown = read(cues__names=names).liveness
+    assert unknown is not None
+    with pytest.raises(PackCorrupt, match="unknown cues: smell"):
+        AttackClassifier(None, unknown)  # type: ignore[arg-type]
 
 
 def test_a_pack_may_lack_it() -> None:

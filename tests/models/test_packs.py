@@ -405,11 +405,28 @@ def test_the_real_hint() -> None:
     assert done.stdout.splitlines() == ["facecore weights pull mobilefacenet", "[]"]
 
 
-@pytest.mark.parametrize("name", ["", "no-such", "Big", "big\n", "..", "."])
+LONG = "x" * 300  # longer than a file's name may be
+
+
+@pytest.mark.parametrize("name", ["", "no-such", "Big", "big\n", "..", ".", LONG])
 def test_an_unknown_name_lists_the_known(shipped: Path, name: str) -> None:
     with pytest.raises(PackNotFound) as caught:
         find_pack(name)
     assert "small, big" in caught.value.hint
+
+
+@pytest.mark.parametrize("folder", [f"./{LONG}", "~no-such-user/pack"])
+def test_a_folder_that_cannot_be_looked_at(shipped: Path, folder: str) -> None:
+    with pytest.raises(PackNotFound, match="is not a pack"):
+        find_pack(folder)
+
+
+def test_a_text_may_hold_any_space(shipped: Path) -> None:
+    table = base_table()
+    table["embedder"]["calibration"]["dataset"] = "staff\u3000of\u00a0a house"
+    made = parse(Manifest, table, Path("pack.toml"))
+    assert made.embedder.calibration is not None
+    assert "\u3000" in made.embedder.calibration.dataset
 
 
 def test_what_is_no_name(shipped: Path) -> None:

@@ -116,6 +116,10 @@ def flat(path: Path) -> Path:
     [
         (lambda p: detector(p, scrfd_outputs((256, 320), landmarks=False), OPEN), "without landm"),
         (lambda p: detector(p, retinaface_outputs((256, 320), softmax=False), OPEN), "softmax"),
+        (
+            lambda p: detector(p, retinaface_outputs((600, 600)), (1, 3, 600, 600)),
+            "multiples of 32",
+        ),
         (logits, "sigmoid"),
         (old_yunet, "YuNet before 2023"),
         (

@@ -7,10 +7,11 @@ here.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from facecore.errors import UnreadableImage
 from facecore.images.formats.bmp import read_bmp
-from facecore.images.formats.heif import heif_kind, open_heif, read_heif
+from facecore.images.formats.heif import heif_kind, heif_size, open_heif, read_heif
 from facecore.images.formats.jpeg import read_jpeg
 from facecore.images.formats.jpeg2000 import read_jpeg2000
 from facecore.images.formats.png import read_png
@@ -19,7 +20,7 @@ from facecore.images.formats.tiff import read_tiff
 from facecore.images.formats.webp import read_webp
 from facecore.images.limits import Limits
 
-__all__ = ["SWAPS", "Still", "open_heif", "orientation_of", "read_still"]
+__all__ = ["SWAPS", "Still", "heif_size", "open_heif", "orientation_of", "read_still"]
 
 _READERS = (
     (re.compile(rb"\xff\xd8\xff"), read_jpeg),  # including a phone's MPO: its first picture
@@ -46,8 +47,12 @@ _OTHERS = (
 )  # fmt: skip
 
 
-def read_still(data: bytes, limits: Limits) -> Still:
+def read_still(
+    data: bytes, limits: Limits, measure: Callable[[bytes], tuple[int, int]] = heif_size
+) -> Still:
     """Check and rebuild the still picture of an encoded file, without decoding.
+
+    `measure` tells the width and height of a HEIC or AVIF file, whose container is not rebuilt.
 
     Raises
     ------
@@ -60,7 +65,7 @@ def read_still(data: bytes, limits: Limits) -> Still:
         if signature.match(data):
             return read(data, limits)
     if heif_kind(data):
-        return read_heif(data, limits)
+        return read_heif(data, limits, measure)
     start = data[:1024]
     for pattern, name, way in _OTHERS:
         if re.match(pattern, start, re.IGNORECASE | re.DOTALL):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from facecore.images.quiet import quiet, strict_pillow
 if TYPE_CHECKING:
     import PIL.Image
 
-__all__ = ["heif_kind", "open_heif", "read_heif"]
+__all__ = ["heif_kind", "heif_size", "open_heif", "read_heif"]
 
 _AVIF = frozenset([b"avif", b"avis"])
 _HEIC = frozenset([b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"])
@@ -29,14 +30,19 @@ def heif_kind(data: bytes) -> str | None:
     return "AVIF" if named & _AVIF else "HEIC" if named & _HEIC else None
 
 
-def read_heif(data: bytes, limits: Limits) -> Still:
+def heif_size(data: bytes) -> tuple[int, int]:
+    """Width and height, as libheif or libavif reads them, in this process."""
+    with quiet, strict_pillow:
+        return open_heif(data).size
+
+
+def read_heif(data: bytes, limits: Limits, measure: Callable[[bytes], tuple[int, int]]) -> Still:
     """Check the size of a HEIC or AVIF picture.
 
-    The container is not rebuilt: libheif and libavif limit its parts. Decode untrusted files in
+    The container is not rebuilt: libheif and libavif limit its parts.  Read untrusted files in
     another process (``FaceEngine(isolate_decoding=True)``).
     """
-    with quiet, strict_pillow:
-        size = open_heif(data).size
+    size = measure(data)
     check_pixels(size, limits)
     memory = size[0] * size[1] * 12  # YUV, RGB, Pillow's copy and the result
     check_memory(size, memory, limits, len(data))
