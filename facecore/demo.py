@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore import images
-from facecore.drawing import GREEN, RED, draw_faces
-from facecore.face.detection import Face
+from facecore.drawing import GREEN, RED, draw_faces, square_around
 from facecore.matching.comparison import Comparison
 
 __all__ = ["PAIRS", "draw", "pictures", "read"]
@@ -56,17 +55,8 @@ def draw(
         colour = GREEN if result.passed else RED
         panels = []
         for name, face in zip(PAIRS[title], result.faces, strict=True):
-            # A square around the face, about twice its size.
-            scale = side / (2.2 * face.size)
-            shift = (side - scale * (face.box[:2] + face.box[2:])) / 2
-            matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-            panel = cv2.warpAffine(named[name], matrix, (side, side), flags=cv2.INTER_LINEAR)
-            moved = Face(
-                (face.box * scale + np.tile(shift, 2)).astype(np.float32),
-                (face.landmarks * scale + shift).astype(np.float32),
-                face.confidence,
-            )
-            panels.append(draw_faces(np.asarray(panel, np.uint8), [moved], colour))
+            panel, moved = square_around(named[name], face, 2.2 * face.size, side)
+            panels.append(draw_faces(panel, [moved], colour))
         row = np.hstack(panels)
         verdict = "same person" if result.passed else "not the same person"
         text = f"score {result.score:.1f}: {verdict}"

@@ -18,7 +18,7 @@ from facecore.face.alignment import warp
 from facecore.face.detection import Face
 from facecore.face.quality import HIGH_FROM, LOW_BELOW, Quality
 
-__all__ = ["AMBER", "GREEN", "RED", "draw_faces", "draw_quality", "write_image"]
+__all__ = ["AMBER", "GREEN", "RED", "draw_faces", "draw_quality", "square_around", "write_image"]
 
 _log = logging.getLogger(__name__)
 
@@ -146,12 +146,44 @@ def _system_fonts() -> tuple[str, ...]:
     found = [
         str(path)
         for folder in folders
-        for path in sorted(Path(folder).expanduser().rglob("*"))
+        for path in sorted(Path(os.path.expanduser(folder)).rglob("*"))
         if path.suffix.lower() in (".ttf", ".otf", ".ttc")
     ]
     # Upright faces of regular weight and width first, of these the plainest.
     special = ("Bold", "Italic", "Oblique", "Light", "Thin", "Condensed", "Narrow", "Mono")
     return tuple(sorted(found, key=lambda p: (any(w in p for w in special), "Sans" not in p)))
+
+
+def square_around(
+    image: NDArray[np.uint8], face: Face, extent: float, side: int
+) -> tuple[NDArray[np.uint8], Face]:
+    """Cut a square around a face, without aliasing, and move the face into it.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W, 3), uint8
+    face : Face
+    extent : float
+        Side of the square in pixels of `image`.
+    side : int
+        Side of the result in pixels.
+
+    Returns
+    -------
+    crop : ndarray, shape (side, side, 3), uint8
+        Black outside the image.
+    moved : Face
+        In pixels of `crop`.
+    """
+    scale = side / float(extent)
+    shift = (side - scale * (face.box[:2] + face.box[2:])) / 2
+    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+    moved = Face(
+        (face.box * scale + np.tile(shift, 2)).astype(np.float32),
+        (face.landmarks * scale + shift).astype(np.float32),
+        face.confidence,
+    )
+    return warp(image, matrix, (side, side)), moved
 
 
 def draw_quality(image: NDArray[np.uint8], face: Face, quality: Quality) -> NDArray[np.uint8]:
@@ -174,16 +206,8 @@ def draw_quality(image: NDArray[np.uint8], face: Face, quality: Quality) -> NDAr
 
     row, width = 20, 330
     side = 60 + row * len(quality.measures)
-    # A square around the face, twice its size, shows the surroundings.
-    scale = side / (2.0 * max(face.size, 1.0))
-    shift = (side - scale * (face.box[:2] + face.box[2:])) / 2
-    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    panel = warp(image, matrix, (side, side))
-    moved = Face(
-        (face.box * scale + np.tile(shift, 2)).astype(np.float32),
-        (face.landmarks * scale + shift).astype(np.float32),
-        face.confidence,
-    )
+    # Twice the size of the face shows the surroundings.
+    panel, moved = square_around(image, face, 2.0 * max(face.size, 1.0), side)
     left = draw_faces(panel, [moved], _traffic_light(quality.score), [quality.level])
     chart = np.full((side, width, 3), 255, np.uint8)
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,10 @@ def test_how_often_strangers_score_as_high(similarity: float, strangers: str) ->
     score = float(table.score(similarity))
     result = Comparison(score, similarity, score >= 80, 80.0, table.far_thresholds, (face, face))
     assert strangers in compare._verdict(result, table)
+    assert "allowance" not in compare._verdict(result, table)
+    poor = replace(result, allowance=0.15)
+    assert f"{similarity:.3f} less an allowance of 0.150)" in compare._verdict(poor, table)
+    assert compare._comparison(poor)["allowance"] == 0.15
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -92,6 +97,7 @@ def test_json_is_one_object(
     assert answer["far_thresholds"] == {"0.01": 70.0, "0.001": 80.0, "0.0001": 90.0}
     assert [len(found["landmarks"]) for found in answer["faces"]] == [5, 5]
     assert 0 <= answer["score"] < answer["threshold"] == 80
+    assert answer["allowance"] == 0  # both faces are easy to read
 
 
 def test_threshold_decides(
@@ -252,6 +258,13 @@ def test_evaluate_needs_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: P
     status, _, err = run(capsys, "evaluate", "lfw", str(tmp_path / "nothing"))
     assert status == 2
     assert "is not a folder" in err
+    long = "x" * 300  # longer than a file system allows
+    for test_set, told in (("lfw", "is not a folder"), ("pairs", "is not a file")):
+        status, _, err = run(capsys, "evaluate", test_set, str(tmp_path / long))
+        assert (status, told in err) == (2, True)
+    (tmp_path / "pairs.csv").write_text(f"{long},b.png,1")
+    status, _, err = run(capsys, "evaluate", "pairs", str(tmp_path / "pairs.csv"))
+    assert (status, "2 missing files" in err) == (2, True)
     status, _, err = run(capsys, "evaluate", "london", str(tmp_path))
     assert status == 2
     assert "does not hold" in err

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from facecore import Face, drawing
-from facecore.drawing import GREEN, draw_faces
+from facecore.drawing import GREEN, draw_faces, square_around
 from facecore.errors import InvalidParameter
 
 Array = np.ndarray[Any, Any]
@@ -68,6 +68,19 @@ def test_the_label_without_a_word_is_the_confidence() -> None:
     image = np.zeros((200, 300, 3), np.uint8)
     given = draw_faces(image, [face(20, 60, 80, 120)], labels=["0.90"])
     np.testing.assert_array_equal(draw_faces(image, [face(20, 60, 80, 120)]), given)
+
+
+def test_a_square_around_a_face_and_the_face_in_it() -> None:
+    image = np.zeros((600, 600, 3), np.uint8)
+    image[296:304, 396:404] = 255  # around the landmarks
+    box = np.array([300, 200, 500, 400], np.float32)
+    crop, moved = square_around(
+        image, Face(box, np.full((5, 2), [400, 300], np.float32), 0.9), 400, 100
+    )
+    assert crop.shape == (100, 100, 3)
+    np.testing.assert_allclose(moved.box, [25, 25, 75, 75])
+    np.testing.assert_allclose(moved.landmarks, np.full((5, 2), 50))
+    assert np.argwhere(crop[..., 0] > 100).mean(axis=0) == pytest.approx([50, 50], abs=1)
 
 
 def test_other_scripts_are_written_or_escaped(

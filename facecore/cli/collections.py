@@ -48,7 +48,8 @@ _DUPLICATES = """\
 Find pictures of a folder, or faces of a gallery, that show the same person.
 
 --far is the chance, over all pairs together, that any pair of different people is listed.
-With several --group, faces of different groups are compared.
+With several --group, faces of different groups are compared.  --largest, --smallest and
+--no-cache are options of a folder, --different-users one of --group.
 
 exit status: 0 duplicates found, 1 none, 2 error
 
@@ -128,8 +129,7 @@ def add_commands(commands: Commands) -> None:
         command.add_argument(
             "--smallest",
             type=float,
-            default=48,
-            help="smallest face, in pixels (default: %(default)s)",
+            help="smallest face, in pixels (default: 48)",
         )
     for command in (who, duplicates, cluster):
         command.add_argument(
@@ -237,6 +237,7 @@ def _identify(args: argparse.Namespace) -> Answer:
 def _duplicates(args: argparse.Namespace) -> Answer:
     if bool(args.folder) == bool(args.group):
         raise InvalidParameter("give a folder of pictures, or --gallery and --group")
+    _refuse_foreign(args)
     if args.group:
         with open_gallery(args, read_only=True) as gallery:
             records = gallery.duplicates(
@@ -253,6 +254,7 @@ def _duplicates(args: argparse.Namespace) -> Answer:
     from facecore.collections.folder import face_fields as found_fields
 
     engine = engine_of(args)
+    _check(args, engine)
     faces, refused = _read(args, engine, args.folder)
     sets = folder_duplicates(
         faces,
@@ -262,6 +264,17 @@ def _duplicates(args: argparse.Namespace) -> Answer:
         progress=sys.stderr.isatty(),
     )
     return _sets(args, sets, found_fields, lambda face: str(face.path), refused)
+
+
+def _refuse_foreign(args: argparse.Namespace) -> None:
+    """Refuse the options of a folder with a gallery, and those of a gallery with a folder."""
+    place, foreign = "a folder", ("gallery", "gallery_key_file", "different_users")
+    if args.group:
+        place, foreign = "--group", ("largest", "smallest", "no_cache")
+    for name in foreign:
+        if (value := getattr(args, name)) is not None and value is not False:
+            option = f"--{name.replace('_', '-')}"
+            raise InvalidParameter(f"{option} cannot be used with {place}", "leave it out")
 
 
 def _sets(
@@ -308,6 +321,7 @@ def _cluster(args: argparse.Namespace) -> Answer:
     if args.report:
         check_writable(args.report)
     engine = engine_of(args)
+    _check(args, engine)
     known: dict[str, list[FoundFace]] = {}
     crowded: Sequence[Path] = ()
     refused: list[Unreadable] = []
@@ -338,19 +352,28 @@ def _cluster(args: argparse.Namespace) -> Answer:
     return fields, OK, lines + _largest(crowded) + _refused(refused)
 
 
+def _check(args: argparse.Namespace, engine: FaceEngine) -> None:
+    """Refuse, before the folder is embedded, what only the comparison would refuse."""
+    from facecore.gallery.thresholds import check_far
+
+    check_far(args.far)
+    _ = engine.threshold  # raises NotCalibrated
+
+
 def _read(
     args: argparse.Namespace, engine: FaceEngine, folder: Path
 ) -> tuple[list[FoundFace], list[Unreadable]]:
     from facecore.collections import read_folder
 
+    options = {} if args.smallest is None else {"smallest": args.smallest}
     with _cache(args, engine) as cache:
         return read_folder(
             engine,
             folder,
             cache,
             all_faces=not args.largest,
-            smallest=args.smallest,
             progress=sys.stderr.isatty(),
+            **options,
         )
 
 

@@ -23,6 +23,13 @@ def count_of(number: int, noun: str = "face") -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+def name_of(folder: Path) -> str:
+    """Return the name of a folder of pictures for a manifest: printable, never empty."""
+    whole = folder.resolve()
+    name = whole.name.strip() or str(whole)
+    return "".join(character if character.isprintable() else "?" for character in name)
+
+
 def crowd(path: object, others: int, hint: str = "") -> list[str]:
     """Return a line if a picture shows other faces beside the largest."""
     text = f"{others + 1} faces in {path}; the largest was used"

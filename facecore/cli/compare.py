@@ -27,7 +27,8 @@ _COMPARE = """\
 Do two pictures show the same person?
 
 Compares the largest face of each.  The score ranges from 0 to 100; 1 % of pairs of
-different people reach 70, 0.1 % reach 80 and 0.01 % reach 90.
+different people reach 70, 0.1 % reach 80 and 0.01 % reach 90.  If both faces are hard to
+read, the score is that of the similarity less an allowance.
 
 With --all, the comparison passes if any face of B passes.
 
@@ -89,6 +90,7 @@ def _comparison(result: Comparison) -> dict[str, Any]:
         "passed": result.passed,
         "score": result.score,
         "similarity": result.similarity,
+        "allowance": result.allowance,
         "threshold": result.threshold,
         "far_thresholds": {str(far): score for far, score in result.far_thresholds.items()},
         "faces": [face_fields(face) for face in result.faces],
@@ -103,9 +105,10 @@ def _verdict(result: Comparison, calibration: Calibration) -> str:
     rarest = max(far, calibration.rarest_measured.far)
     strangers = f"{about} 1 in {1 / rarest:,.0f}" if rarest < 0.5 else "at least 1 in 2"
     word = "same person" if result.passed else "NOT the same person"
+    less = f" less an allowance of {result.allowance:.3f}" if result.allowance else ""
     return (
         f"{word}: score {result.score:.1f} (threshold {result.threshold:g}, "
-        f"similarity {result.similarity:.3f}); {strangers} pairs of strangers score as high"
+        f"similarity {result.similarity:.3f}{less}); {strangers} pairs of strangers score as high"
     )
 
 

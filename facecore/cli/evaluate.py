@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-from facecore.cli.common import ERROR, MODELS, OK, PASSING, Answer, Commands, complain
+from facecore.cli.common import ERROR, MODELS, OK, PASSING, Answer, Commands, complain, name_of
 from facecore.cli.common import engine as engine_of
 from facecore.errors import FacecoreError, InvalidParameter
 
@@ -129,7 +130,7 @@ def _calibrate(args: argparse.Namespace) -> Answer:
     result = calibrate.measure(
         engine,
         pictures,
-        dataset=args.name or args.folder.resolve().name or str(args.folder),
+        dataset=args.name or name_of(args.folder),
         face=args.face,
         id_portraits=not args.no_id_portraits,
         progress=sys.stderr.isatty(),
@@ -148,9 +149,9 @@ def _evaluate(args: argparse.Namespace) -> Answer:
     from facecore.evaluation import protocols
 
     if args.test_set == "pairs":
-        if not args.place.is_file():
+        if not os.path.isfile(args.place):
             raise InvalidParameter(f"{args.place} is not a file")
-    elif not args.place.is_dir():
+    elif not os.path.isdir(args.place):
         raise InvalidParameter(f"{args.place} is not a folder")
     if args.report:  # report a missing package before the evaluation, not after it
         from facecore._utils import extras
@@ -192,7 +193,7 @@ def _evaluate(args: argparse.Namespace) -> Answer:
 def _evaluate_liveness(args: argparse.Namespace) -> Answer:
     from facecore.evaluation.own_attacks import evaluate_liveness, write_liveness_report
 
-    if not args.place.is_dir():
+    if not os.path.isdir(args.place):
         raise InvalidParameter(f"{args.place} is not a folder")
     engine = engine_of(args)
     result = evaluate_liveness(engine, args.place)

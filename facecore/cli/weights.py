@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from facecore.cli.common import NO, OK, Answer, Commands
+from facecore.cli.common import NO, OK, Answer, Commands, name_of
+from facecore.errors import PackNotFound
 
 if TYPE_CHECKING:
     from facecore.models.specs import CalibrationSpec
@@ -222,13 +223,16 @@ def _recognizability(args: argparse.Namespace) -> Answer:
     from facecore import FaceEngine
     from facecore.evaluation.calibrate import find_pictures
     from facecore.evaluation.recognizability import collect, measure, write_section
-    from facecore.models.adopt import check_name
+    from facecore.models.adopt import adopted_packs
     from facecore.models.manifest import MANIFEST_NAME
 
-    check_name(args.name)
+    if args.name not in adopted_packs():
+        raise PackNotFound(
+            f"there is no adopted pack {args.name!r:.80}", "list the packs: facecore weights list"
+        )
+    pictures, dataset = find_pictures(args.faces), name_of(args.faces)
     engine = FaceEngine(args.name, threads=1, min_recognizability=0)
-    crops = collect(engine, find_pictures(args.faces))
-    made = measure(args.name, crops, args.faces.name)
+    made = measure(args.name, collect(engine, pictures), dataset)
     write_section(engine.pack.folder / MANIFEST_NAME, made.spec)
     answer = {"name": args.name, "limit": made.spec.limit, "refused": made.spec.refused}
     return answer, OK, [*made.lines]

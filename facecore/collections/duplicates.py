@@ -41,9 +41,7 @@ def folder_duplicates(
     InvalidParameter
         An argument is invalid, or the rate for one pair is lower than the calibration supports.
     """
-    if not faces:
-        return []
-    vectors = np.stack([face.vector for face in faces])
+    vectors = np.stack([face.vector for face in faces]) if faces else np.empty((0, 0), np.float32)
     apart = [[face.path for face in faces]]
     return duplicate_sets(
         faces, vectors, table, far, threshold=threshold, apart=apart, progress=progress

@@ -22,6 +22,7 @@ from facecore.collections.faces import PictureFaces, read_faces
 from facecore.engine import FaceEngine
 from facecore.errors import ArchiveCorrupt, ContractMismatch, FacecoreError, InvalidParameter
 from facecore.gallery.vector_file import vector_schema
+from facecore.images import Limits
 from facecore.images.folders import listed_paths, pictures_below
 
 __all__ = ["Embedded", "embed_pictures"]
@@ -116,7 +117,8 @@ def embed_pictures(
     start = time.perf_counter()
     source, out = Path(source), Path(out)
     schema = vector_schema(engine)
-    found = pictures_below(source) if source.is_dir() else listed_paths(source)
+    # Unlike Path.is_dir, os.path.isdir raises nothing; `listed_paths` tells what is wrong.
+    found = pictures_below(source) if os.path.isdir(source) else listed_paths(source)
     paths = [path.absolute() for path in found]  # the same on every machine
     if not paths:
         raise InvalidParameter(f"{source} names no picture", "give a folder or a list of pictures")
@@ -150,7 +152,9 @@ def embed_pictures(
 
 def _part(engine: FaceEngine, folder: Path, pictures: list[Path], quality: bool) -> _Part:
     """Name the file of a row group by everything that its rows depend on: if it exists, it fits."""
-    made_by = [engine.contract_id, engine.pack.detector.sha256, __version__, quality]
+    models = engine.pack.detector.sha256, engine.pack.embedder.sha256  # variants share a contract
+    gate, limits = engine.min_recognizability, asdict(engine.limits)
+    made_by = [engine.contract_id, *models, gate, limits, __version__, quality]
     text = json.dumps([made_by, [(str(path), *_state(path)) for path in pictures]])
     return _Part(folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.parquet", pictures)
 
@@ -218,10 +222,14 @@ def _join(schema: Any, parts: Sequence[_Part], out: Path) -> tuple[int, dict[str
 
 
 class _Worker:
-    """A Ray worker with an engine."""
+    """A Ray worker with an engine that refuses the same faces and pictures as the caller's."""
 
-    def __init__(self, pack: str, contract: str) -> None:
-        self.engine = FaceEngine(pack, threads=1)
+    def __init__(
+        self, pack: str, contract: str, min_recognizability: float, limits: Limits
+    ) -> None:
+        self.engine = FaceEngine(
+            pack, threads=1, min_recognizability=min_recognizability, limits=limits
+        )
         if self.engine.contract_id != contract:
             raise ContractMismatch(f"the pack {pack} of a Ray worker has another contract")
 
@@ -275,7 +283,12 @@ def _on_ray(
         ]
         done = data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Worker,
-            fn_constructor_args=(engine.pack.name, engine.contract_id),
+            fn_constructor_args=(
+                engine.pack.name,
+                engine.contract_id,
+                engine.min_recognizability,
+                engine.limits,
+            ),
             batch_size=1,
             compute=data.ActorPoolStrategy(size=min(count, len(rows))),
             num_cpus=claimed,

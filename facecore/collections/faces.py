@@ -173,10 +173,14 @@ def _window(
     for digest, samples in zip(new, engine.samples_many(new.values()), strict=True):
         if isinstance(samples, FacecoreError):
             failed[digest] = samples
-        else:
-            made[digest] = [(sample.face, engine.embed(sample)) for sample in samples]
+            continue
+        try:
             if quality:
                 scores[digest] = [engine.quality(sample).score for sample in samples]
+        except FacecoreError as error:  # quality may decode the picture more finely, and fail
+            failed[digest] = error.with_traceback(None)
+            continue
+        made[digest] = [(sample.face, engine.embed(sample)) for sample in samples]
     if cache is not None and made:
         cache.put(made)
     known |= made

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from facecore._utils.atomic_files import make_folder, publish, staged
+from facecore._utils.atomic_files import make_folder, staged
 from facecore._utils.csv_text import csv_bytes
 from facecore.collections.clusters import Clusters
 from facecore.collections.faces import FoundFace
@@ -81,7 +81,7 @@ def write_people(clusters: Clusters, out: Path | str) -> None:
             header = ("person", "picture", "face", "x1", "y1", "x2", "y2")
             (folder / "people.csv").write_bytes(csv_bytes(header, rows))
             (folder / "people.json").write_text(json.dumps(as_dict(clusters)), encoding="utf-8")
-            publish(folder, out, lambda: False)
+            folder.rename(out)  # fails if another run has created `out` since
     except OSError as error:
         raise InvalidParameter(
             f"{out} cannot be written: {error.strerror or error}", "name another folder"

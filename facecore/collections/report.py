@@ -14,6 +14,7 @@ from facecore import images
 from facecore._utils.atomic_files import write_whole
 from facecore.collections.clusters import Clusters
 from facecore.collections.faces import FoundFace
+from facecore.drawing import square_around
 from facecore.errors import FacecoreError
 
 __all__ = ["render_report", "write_report"]
@@ -110,12 +111,8 @@ def _thumbnails(faces: Iterable[FoundFace]) -> dict[int, str]:
 def _thumbnail(pixels: NDArray[np.uint8], face: FoundFace) -> str:
     import cv2
 
-    x1, y1, x2, y2 = face.face.box
-    half = 0.7 * max(x2 - x1, y2 - y1, 1)
-    scale = _SIDE / (2 * half)
-    shift = _SIDE / 2 - scale * np.array([(x1 + x2) / 2, (y1 + y2) / 2])
-    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    small = cv2.warpAffine(pixels, matrix, (_SIDE, _SIDE), flags=cv2.INTER_AREA)
+    width, height = face.face.box[2:] - face.face.box[:2]
+    small, _ = square_around(pixels, face.face, 1.4 * max(width, height, 1), _SIDE)
     data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 

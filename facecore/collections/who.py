@@ -187,14 +187,18 @@ def who(
     InvalidParameter
         `known` is not a folder of people, none of its pictures shows a face, or `far` is
         invalid.
+    NotCalibrated
+        The pack has no calibration, so no face can get a name.
     """
     check_far(far)
+    _ = engine.threshold  # raises NotCalibrated before the known pictures are embedded
     found = engine.samples(photo)
     read = read_known(engine, known, cache, progress=progress)
     templates = read.faces
     threshold = score_threshold(engine.calibration, far, len(templates))
-    names = list(dict.fromkeys(name for name, _ in templates))
-    owners = np.array([names.index(name) for name, _ in templates])
+    numbers: dict[str, int] = {}
+    owners = np.array([numbers.setdefault(name, len(numbers)) for name, _ in templates])
+    names = list(numbers)
     matrix = np.stack([face.vector for _, face in templates])
     probes = np.reshape([engine.embed(sample) for sample in found], (-1, matrix.shape[1]))
     similarity = probes @ matrix.T

@@ -225,22 +225,42 @@ def _files(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     files: list[Path] = []
     for source in given:
-        path = Path(source).expanduser()
-        if path.is_dir():
-            found = sorted(entry for entry in path.iterdir() if entry.is_file())
+        path = _expanded(source)
+        if os.path.isdir(path):
+            try:
+                found = sorted(entry for entry in path.iterdir() if entry.is_file())
+            except OSError as error:
+                reason = error.strerror or error
+                raise InvalidParameter(f"{path} cannot be read: {reason}") from error
             found = [entry for entry in found if not entry.name.startswith(".")]
             if not any(entry.suffix.lower() == ".onnx" for entry in found):
                 raise InvalidParameter(
                     f"{path} holds no .onnx file", "give the folder of the ONNX files"
                 )
             files += found
-        elif path.is_file():
+        elif os.path.isfile(path):
             files.append(path)
         else:
-            raise InvalidParameter(f"{path} is neither a file nor a folder")
+            raise InvalidParameter(f"{path} is neither a file nor a folder that can be read")
     if not files:
         raise InvalidParameter("no file was given", "give a folder of ONNX files, or the files")
+    for path in files:
+        _check_folder(path)
     return files
+
+
+def _expanded(path: str | os.PathLike[str]) -> Path:
+    # Path.expanduser raises RuntimeError where there is no such user.
+    return Path(os.path.expanduser(path))
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse, before any work, a folder that the manifest could not name."""
+    folder = str(path.absolute().parent)
+    try:
+        folder.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidParameter(f"the folder {folder!a} has a name that is not UTF-8") from error
 
 
 def _recognise_all(
@@ -283,7 +303,7 @@ def _name(
     embedding: Candidate,
 ) -> str:
     if name is None:
-        folder = isinstance(sources, (str, os.PathLike)) and Path(sources).expanduser().is_dir()
+        folder = isinstance(sources, (str, os.PathLike)) and os.path.isdir(_expanded(sources))
         own = embedding.path.parent.name if folder else embedding.path.stem
         name = re.sub(r"[^a-z0-9_-]+", "-", own.lower()).strip("-_")[:64]
     store.check_name(name)
@@ -324,12 +344,14 @@ def _detector(
     if detector is None:
         candidate = _only(found, "detector", passed_over)
     elif Path(detector).suffix.lower() == ".onnx":
+        path = _expanded(detector)
         try:
-            candidate = recognise(Path(detector).expanduser())
+            candidate = recognise(path)
         except PassedOver as reason:
             raise InvalidParameter(f"{detector}: {reason}") from reason
         if candidate.role != "detector":
             raise InvalidParameter(f"{detector} is an embedder, not a detector")
+        _check_folder(path)
     else:
         pack = find_pack(detector)
         if pack.detector.folder is None:

@@ -24,7 +24,6 @@ __all__ = [
     "error_curve",
     "fmr",
     "fnmr",
-    "fnmr_at_fmr",
     "histogram_curve",
     "k_fold_accuracy",
     "tar_at_far",
@@ -57,7 +56,8 @@ def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float) -> float:
     Parameters
     ----------
     genuine, impostor : array_like, shape (N,) and (M,)
-        Similarities or scores; higher means more similar.
+        Similarities or scores; higher means more similar.  NaN in `genuine` means that a
+        comparison was not possible and counts as a non-match.
     far : float
         0..1.
 
@@ -65,6 +65,11 @@ def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float) -> float:
     -------
     float
         1 - FNMR, 0..1.
+
+    Raises
+    ------
+    InvalidParameter
+        There is no genuine or no impostor comparison, an impostor is NaN, or `far` is invalid.
     """
     descending = np.sort(np.asarray(impostor, np.float64))[::-1]
     accepted = np.asarray(genuine, np.float64)
@@ -72,6 +77,8 @@ def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float) -> float:
         raise InvalidParameter(
             "tar_at_far needs genuine and impostor comparisons and a rate within 0..1"
         )
+    if np.isnan(descending).any():
+        raise InvalidParameter("an impostor comparison is NaN", "leave out what was not compared")
     allowed = math.floor(far * len(descending))
     if (allowed + 1) / len(descending) <= far:  # 0.29 * 100 is 28.999999999999996
         allowed += 1
@@ -79,11 +86,6 @@ def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float) -> float:
         return 1.0
     # Strictly above the highest comparison that must not pass.
     return float((accepted > descending[allowed]).mean())
-
-
-def fnmr_at_fmr(genuine: ArrayLike, impostor: ArrayLike, fmr: float) -> float:
-    """False non-match rate at the lowest threshold whose FMR is at most `fmr`: 1 - TAR@FAR."""
-    return 1.0 - tar_at_far(genuine, impostor, fmr)
 
 
 def tar_at_far_rate(

@@ -47,21 +47,28 @@ class OwnAttacks:
     unanswered: dict[str, int]
     scores: list[tuple[str, str, float]]
 
-    def lines(self) -> list[str]:
-        """Format as lines of text."""
-        errors = self.errors
-        found = [f"threshold           {errors.threshold:g}", f"BPCER               {errors.bpcer}"]
-        for name, rate in errors.apcer.items():
-            found.append(f"APCER {name:14.14}{rate}; area under the ROC {self.areas[name]:.3f}")
-        found.append(f"worst species       {errors.worst_species}")
-        limit = f"at the threshold {self.bpcer20.threshold:.1f}"
-        found.append(f"BPCER20             {self.bpcer20.bpcer}, {limit}")
-        found.append(f"no answer, genuine  {errors.bpnrr}")
-        found += [f"no answer {name:10.10}{rate}" for name, rate in errors.apnrr.items()]
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value of each figure."""
+        errors, at = self.errors, self.bpcer20.threshold
+        found = [("threshold", f"{errors.threshold:g}"), ("BPCER", str(errors.bpcer))]
+        found += [
+            (f"APCER {name}", f"{rate}; area under the ROC {self.areas[name]:.3f}")
+            for name, rate in errors.apcer.items()
+        ]
+        found += [
+            ("worst species", errors.worst_species),
+            ("BPCER20", f"{self.bpcer20.bpcer}, at the threshold {at:.1f}"),
+            ("no answer, genuine", str(errors.bpnrr)),
+        ]
+        found += [(f"no answer {name}", str(rate)) for name, rate in errors.apnrr.items()]
         if self.unanswered:
             codes = ", ".join(f"{code} {count}" for code, count in self.unanswered.items())
-            found.append(f"without an answer   {codes}")
+            found.append(("without an answer", codes))
         return found
+
+    def lines(self) -> list[str]:
+        """Format as lines of text."""
+        return [f"{name:19} {value}" for name, value in self.rows()]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures, without the score of each picture, for JSON."""
@@ -75,11 +82,25 @@ def read_folder(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield ``(species, picture)`` of the pictures in ``genuine/`` and ``attack-NAME/``.
 
     The species of genuine pictures is "genuine"; that of attacks is NAME.
+
+    Raises
+    ------
+    InvalidParameter
+        The folder cannot be read, or holds ``attack-genuine``: its attacks would count as genuine
+        pictures.
     """
-    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+    try:
+        parts = sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError as error:
+        raise InvalidParameter(f"{folder} cannot be read: {error.strerror or error}") from error
+    for part in parts:
         species = part.name.removeprefix("attack-")
         if part.name != GENUINE and species == part.name:
             continue
+        if part.name != GENUINE and species == GENUINE:
+            raise InvalidParameter(
+                f"{part} would be a species of attack named {GENUINE}", "name it after the attack"
+            )
         for path in pictures_below(part):
             yield species, path
 
@@ -96,8 +117,8 @@ def evaluate_liveness(engine: FaceEngine, folder: Path) -> OwnAttacks:
     Raises
     ------
     InvalidParameter
-        There are no genuine pictures or no attacks, none of a species gave an answer, or the
-        pack has no liveness model.
+        There are no genuine pictures or no attacks, a species is named "genuine", none of a
+        species gave an answer, or the pack has no liveness model.
     """
     pictures = list(read_folder(folder))
     if {species == GENUINE for species, _ in pictures} != {True, False}:
@@ -148,8 +169,8 @@ def write_liveness_report(result: OwnAttacks, engine: FaceEngine, out: Path) -> 
         origin["liveness model"] = f"SHA-256 {model.sha256}"
     scores = [[kind, name, None if math.isnan(s) else s] for kind, name, s in result.scores]
     facts = {"format": 1, **origin, "result": result.as_dict(), "scores": scores}
-    cells = {line[:20].strip(): line[20:] for line in result.lines()} | origin
-    rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in cells.items())
+    cells = [*result.rows(), *origin.items()]
+    rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in cells)
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Liveness</title>'
         "<style>body{font:16px sans-serif;margin:2em}th{text-align:left;padding-right:1em}</style>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -72,12 +73,12 @@ def lfw(
     ----------
     .. [1] G. Huang et al., "Labeled Faces in the Wild", UMass Amherst TR 07-49, 2007
     """
-    if not (root / "pairs.txt").is_file():
+    if not os.path.isfile(root / "pairs.txt"):
         raise InvalidParameter(f"there is no pairs.txt in {root}", "give the folder of LFW")
     listed = read_lfw_pairs(root / "pairs.txt")
-    images = root / "images" if (root / "images").is_dir() else root
+    images = root / "images" if os.path.isdir(root / "images") else root
     names = sorted({name for pair in listed for name in pair[2:]})
-    if missing := [name for name in names if not (images / name).is_file()]:
+    if missing := [name for name in names if not os.path.isfile(images / name)]:
         raise InvalidParameter(f"{images} lacks {len(missing)} pictures, the first {missing[0]}")
     groups, notes = read_labels(labels, names) if labels else ({}, [])
     clock = Clock()
@@ -142,7 +143,7 @@ def london(engine: FaceEngine, root: Path, *, progress: bool = False) -> LondonR
     """
     neutral = sorted(root.glob("*_neutral.jpg"))
     smiling = [path.with_name(path.name.replace("_neutral", "_smiling")) for path in neutral]
-    if len(neutral) < 2 or not all(path.is_file() for path in smiling):
+    if len(neutral) < 2 or not all(map(os.path.isfile, smiling)):
         raise InvalidParameter(f"{root} does not hold pairs of NNN_neutral.jpg and NNN_smiling.jpg")
     clock = Clock()
     embedded = embed_some(engine, [*neutral, *smiling], "largest", progress)
@@ -189,7 +190,7 @@ def pairs(engine: FaceEngine, file: Path, *, progress: bool = False) -> PairsRes
     """
     listed = read_pairs(file)
     paths = sorted({path for pair in listed for path in pair[:2]})
-    if missing := [path for path in paths if not path.is_file()]:
+    if missing := [path for path in paths if not os.path.isfile(path)]:
         raise InvalidParameter(f"{file} names {len(missing)} missing files, first {missing[0]}")
     same = np.array([pair[2] for pair in listed])
     if same.all() or not same.any():

@@ -107,7 +107,7 @@ def read_labels(path: Path, names: Sequence[str]) -> tuple[Labels, list[str]]:
         Mismatches between the file and the pictures.
     """
     rows = _rows(path, _read(path))
-    header = [field.strip().removeprefix("\ufeff") for field in rows[0]] if rows else []
+    header = [field.strip() for field in rows[0]] if rows else []
     if len(header) < 2 or header[0] != "image" or len(set(header)) != len(header):
         raise InvalidParameter(f"the first line of {path} must be image,group")
     labels: Labels = {column: {} for column in header[1:]}

@@ -62,13 +62,14 @@ HIDDEN = 32
 # Share of ordinary pictures that the limit refuses.
 REFUSED = 0.004
 
-# Shares of strangers as whom an unreadable face passes at score 80: all of its group, on average;
-# itself, within its group; itself, among strangers spoiled in any way.
+# A spoiled face is unreadable if it passes, at score 80, as more than this share of strangers:
+# OF_GROUP, mean over its group; OWN, itself within its group; ANYWHERE, itself among strangers
+# spoiled in any way.
 OF_GROUP, OWN, ANYWHERE = 0.003, 0.005, 0.01
 
-# The allowance is as large as keeps the share of strangers of any kind of spoiling below this.  It
-# is at most `MOST`: beyond, it costs more genuine pairs than it stops strangers.  Turned crops do
-# not count, as the library turns faces back before it aligns them.
+# The allowance is the smallest that keeps the share of passing strangers of every kind of spoiling
+# at or below PASSING, and at most MOST: beyond, it costs more genuine pairs than it stops
+# strangers.  Turned crops do not count, as the library turns faces back before it aligns them.
 PASSING, MOST = 0.001, 0.35
 _TURNED_BACK = ("turned", "upside down", "on their side")
 
@@ -298,8 +299,8 @@ def measure_vectors(
     lost = (of_group > OF_GROUP) | (own > OWN)
     lost |= _anywhere(vectors, spoiled, threshold) > ANYWHERE
     lost |= np.einsum("nd,nd->n", vectors, before) < threshold
-    # A kind of spoiling that harms the pictures of one source harms them everywhere, if less: what
-    # is spoiled and still readable is no example of either.
+    # Spoiled crops that are still readable are used for neither class: the same spoiling harms
+    # other sources, so their label is uncertain.
     used = ~spoiled.held_out & (original | lost)
     weights = _fit_all(vectors, seen, original, used)
     inputs, unseen = np.hstack([vectors, seen]), original & spoiled.held_out
@@ -370,7 +371,9 @@ def write_section(manifest: Path, spec: RecognizabilitySpec) -> None:
     output = next(i for i, line in enumerate(kept) if line.strip() == "[embedder.output]")
     after = range(output + 1, len(kept))
     at = next((i for i in after if kept[i].lstrip()[:1] in ("[", "#")), len(kept))
-    fields = [f"{name} = {json.dumps(value)}" for name, value in asdict(spec).items()]
+    fields = [
+        f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in asdict(spec).items()
+    ]
     indent = kept[output][: -len(kept[output].lstrip())]
     block = [f"{indent}{line}" for line in ("[embedder.recognizability]", *fields)]
     kept[at:at] = [*block, ""] if at < len(kept) else ["", *block, ""]

@@ -28,6 +28,7 @@ from facecore.errors import (
 from facecore.gallery.archive import Moved
 from facecore.gallery.bulk_import import import_pictures
 from facecore.gallery.vector_file import load_vectors
+from facecore.images import Limits
 
 Array = np.ndarray[Any, Any]
 
@@ -114,6 +115,36 @@ def test_a_changed_picture_is_read_again(people: Path, compact: FaceEngine, tmp_
     assert embedding._part(compact, tmp_path, paths, False).file != before
 
 
+def test_a_part_of_another_engine_is_made_again(tmp_path: Path, compact: FaceEngine) -> None:
+    others = [
+        FaceEngine("compact-int8", threads=1),  # of the same contract and detector
+        FaceEngine("compact", threads=1, min_recognizability=0),
+        FaceEngine("compact", threads=1, limits=Limits(max_pixels=1000)),
+    ]
+    parts = {
+        embedding._part(engine, tmp_path, [tmp_path / "a.png"], False).file
+        for engine in (compact, FaceEngine("compact", threads=1), *others)
+    }
+    assert len(parts) == 4
+
+
+def test_a_worker_refuses_what_the_caller_refuses(
+    people: Path, tmp_path: Path, compact: FaceEngine
+) -> None:
+    picture, contract = people / "eileen/a.png", compact.contract_id
+    row = {"pictures": [json.dumps([str(picture)])], "quality": [False]}
+    for gate, limits, code in (
+        (100.0, Limits(), "NoFaceDetected"),
+        (0.0, Limits(max_pixels=1000), "ImageTooLarge"),
+        (0.0, Limits(), None),
+    ):
+        worker = embedding._Worker("compact", contract, gate, limits)
+        assert worker(row | {"file": [str(tmp_path / "part")]}) == {"written": [1]}
+        assert pq.read_table(tmp_path / "part")["code"].to_pylist() == [code]
+    with pytest.raises(ContractMismatch):
+        embedding._Worker("compact", "another", 0.0, Limits())
+
+
 def test_a_list_names_the_pictures(people: Path, tmp_path: Path, compact: FaceEngine) -> None:
     names = tmp_path / "list.txt"
     names.write_text(f"{people}/wall.png\n\nmissing.png\n")
@@ -128,6 +159,8 @@ def test_a_list_names_the_pictures(people: Path, tmp_path: Path, compact: FaceEn
         embed_pictures(compact, names, out)
     with pytest.raises(InvalidParameter, match="cannot be read"):
         embed_pictures(compact, tmp_path / "nothing", out)
+    with pytest.raises(InvalidParameter, match="cannot be read"):
+        embed_pictures(compact, tmp_path / ("x" * 300), out)
     assert pq.read_table(out).num_rows == 2  # the last good file stays
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
 import sqlite3
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from facecore import FaceEngine, cli
+from facecore import Face, FaceEngine, cli
 from facecore.collections import (
     Clusters,
     FoundFace,
@@ -28,8 +30,9 @@ from facecore.collections import (
     who,
 )
 from facecore.collections.folder import write_people
-from facecore.collections.report import render_report, write_report
+from facecore.collections.report import _thumbnail, render_report, write_report
 from facecore.errors import InvalidParameter, UnreadableImage
+from facecore.matching.calibration import Calibration
 
 Array = np.ndarray[Any, Any]
 
@@ -120,6 +123,26 @@ def test_vectors_of_another_pack_never_answer(compact: FaceEngine, folder: Path)
             assert not beside.get([digest])
 
 
+def test_a_quality_that_fails_is_told_in_its_place(
+    compact: FaceEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = FaceEngine.quality
+
+    def refuse_the_tall(engine: FaceEngine, sample: Any) -> Any:
+        if sample.picture.height == 600:
+            raise UnreadableImage("the rest of the picture is missing")
+        return measure(engine, sample)
+
+    monkeypatch.setattr(FaceEngine, "quality", refuse_the_tall)
+    paths = [folder / name for name in ("deep/both.png", "a.png", "wall.png")]
+    found = list(read_faces(compact, paths, quality=True))
+    assert [picture.error and picture.error.code for picture in found] == [
+        "UnreadableImage", None, "NoFaceDetected",
+    ]  # fmt: skip
+    assert found[0].faces == ()
+    assert found[1].faces[0].quality is not None
+
+
 def test_a_stricter_engine_reads_again(compact: FaceEngine, folder: Path) -> None:
     strict = FaceEngine("compact", threads=1, min_recognizability=100)
     for engine, count in ((compact, 1), (strict, 0), (compact, 1)):
@@ -164,6 +187,8 @@ def test_duplicates_are_faces_on_different_pictures(compact: FaceEngine, folder:
     alone = [face for face in faces if face.path.name == "both.png"]
     assert folder_duplicates(alone, compact.calibration) == []
     assert folder_duplicates([], compact.calibration) == []
+    with pytest.raises(InvalidParameter, match="far"):
+        folder_duplicates([], compact.calibration, 5)
 
 
 def test_clusters_are_people(compact: FaceEngine, folder: Path) -> None:
@@ -199,6 +224,24 @@ def test_links_to_long_names(compact: FaceEngine, folder: Path, tmp_path: Path) 
     write_people(cluster(faces, compact.calibration), tmp_path / "people")
     (link,) = (tmp_path / "people" / "person_0001").iterdir()
     assert link.resolve() == long.resolve()
+
+
+def test_two_runs_at_once_keep_the_first_result(
+    compact: FaceEngine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "people"
+
+    def overtaken(*_: object) -> bytes:
+        out.mkdir()
+        (out / "first").touch()
+        return b""
+
+    monkeypatch.setattr("facecore.collections.folder.csv_bytes", overtaken)
+    found = cluster(read_folder(compact, folder)[0], compact.calibration)
+    with pytest.raises(InvalidParameter, match="cannot be written"):
+        write_people(found, out)
+    assert [path.name for path in out.iterdir()] == ["first"]
+    assert not list(tmp_path.glob(".people*"))
 
 
 def test_people_of_one_run_are_known_to_the_next(
@@ -264,6 +307,42 @@ def test_the_command_lists_duplicates(folder: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.startswith(
         "no duplicates\nthe chance that any pair is wrong is 0.001"
     )
+
+
+@pytest.mark.parametrize("command", [["duplicates"], ["cluster"], ["who", "photo.jpg"]])
+def test_what_only_the_comparison_needs_is_checked_first(
+    command: list[str],
+    compact: FaceEngine,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = [*command, str(tmp_path / "nothing")]  # which would be told next
+    assert cli.main([*words, "--far", "2"]) == 2
+    assert "far is 2" in capsys.readouterr().err
+    bare = FaceEngine(
+        "compact", threads=1, calibration=Calibration.missing("compact", compact.contract_id)
+    )
+    monkeypatch.setattr("facecore.cli.collections.engine_of", lambda _: bare)
+    assert cli.main(words) == 2
+    assert "NotCalibrated" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("place", "option"),
+    [
+        (["DIR"], ["--different-users"]),
+        (["DIR"], ["--gallery", "g"]),
+        (["--group", "staff"], ["--smallest", "0"]),
+        (["--group", "staff"], ["--largest"]),
+        (["--group", "staff"], ["--no-cache"]),
+    ],
+)
+def test_duplicates_refuse_options_of_the_other_kind(
+    place: list[str], option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["duplicates", *place, *option]) == 2
+    assert f"{option[0]} cannot be used" in capsys.readouterr().err
 
 
 def test_paths_may_be_strings(compact: FaceEngine, folder: Path, tmp_path: Path) -> None:
@@ -372,6 +451,18 @@ def test_the_page_loads_nothing_and_escapes_names(compact: FaceEngine, folder: P
     assert "&lt;b&gt;Ann &amp; 김&lt;/b&gt;" in page
     assert "<b>Ann" not in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_a_thumbnail_is_free_of_aliasing(compact: FaceEngine, folder: Path) -> None:
+    (picture,) = read_faces(compact, [folder / "a.png"])
+    box = np.array([300, 300, 1900, 1900], np.float32)
+    face = Face(box, np.full((5, 2), 1100, np.float32), 1.0)
+    found = replace(picture.faces[0], face=face)
+    noise = np.random.default_rng(1).integers(0, 256, (2200, 2200, 3), np.uint8)
+    coded = base64.b64decode(_thumbnail(noise, found).partition(",")[2])
+    small = cv2.imdecode(np.frombuffer(coded, np.uint8), cv2.IMREAD_COLOR)
+    assert small.shape == (112, 112, 3)
+    assert small[10:-10, 10:-10].std() < 20  # of noise with a deviation of 74
 
 
 def test_the_page_in_a_browser(compact: FaceEngine, folder: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,8 @@ def test_what_cannot_be_adopted_leaves_nothing(folder: Path, tmp_path: Path, cac
         (folder / "det.onnx", {}, "no embedder"),
         (empty, {}, "no .onnx file"),
         (tmp_path / "absent", {}, "neither a file nor a folder"),
+        (tmp_path / ("x" * 300), {}, "neither a file nor a folder"),
+        ("~no-such-user/models", {}, "neither a file nor a folder"),
         ([], {}, "no file was given"),
         (folder / "rec.onnx", {"detector": "compact", "name": "compact"}, "pack of facecore"),
         (folder / "rec.onnx", {"detector": "compact", "name": "Bad Name"}, "cannot name a pack"),
@@ -280,6 +283,43 @@ def test_what_cannot_be_adopted_leaves_nothing(folder: Path, tmp_path: Path, cac
     with pytest.raises(PackNotFound):
         adopt(folder / "rec.onnx", detector="no-such-pack")
     assert not cache.exists() or list(cache.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
+def test_a_folder_that_is_not_utf8_is_told_first(
+    folder: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.rename(other)
+    monkeypatch.setattr("facecore.evaluation.adoption._only", None)  # no work before
+    with pytest.raises(InvalidParameter, match=r"caf\\udce9.*not UTF-8"):
+        adopt(other, name="cafe")
+    assert not cache.exists()
+
+
+def test_the_recognizability_of_the_folder_that_one_is_in(
+    folder: Path,
+    people: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    adopt(folder, name="bare")
+    named = []
+
+    def measure(pack: str, crops: object, dataset: str) -> None:
+        named.append(dataset)
+        raise InvalidParameter("enough")
+
+    monkeypatch.setattr("facecore.evaluation.recognizability.collect", lambda *_: None)
+    monkeypatch.setattr("facecore.evaluation.recognizability.measure", measure)
+    monkeypatch.chdir(people)
+    assert main(["weights", "recognizability", "bare", "--faces", "."]) == 2
+    assert named == [people.name]
+    capsys.readouterr()
+    assert main(["weights", "recognizability", "compact", "--faces", "."]) == 2
+    error = capsys.readouterr().err
+    assert "no adopted pack 'compact'" in error
+    assert "--name" not in error
 
 
 def test_a_file_that_moved_away_is_named(folder: Path) -> None:

@@ -112,6 +112,7 @@ def test_tar_at_far_against_all_thresholds(
         ([0.5], [0.5], -0.1),
         ([0.5], [0.5], 1.1),
         ([1], [1], np.nan),
+        ([0.5], [0.1, np.nan], 0.1),
     ],
 )
 def test_tar_at_far_refuses(genuine: list[float], impostor: list[float], far: float) -> None:

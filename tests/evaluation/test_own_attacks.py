@@ -77,6 +77,28 @@ def test_a_report_holds_every_score(compact: FaceEngine, folder: Path, tmp_path:
     assert "laser print" in written.html.read_text()
 
 
+def test_long_names_of_species_stay_whole_and_apart(
+    compact: FaceEngine, folder: Path, tmp_path: Path
+) -> None:
+    names = ["display of the tablet 10", "display of the tablet 12"]
+    for name in names:
+        shutil.copytree(folder / "attack-tablet", folder / f"attack-{name}")
+    result = evaluate_liveness(compact, folder)
+    written = write_liveness_report(result, compact, tmp_path / "out")
+    page, lines = written.html.read_text(), result.lines()
+    for name in names:
+        for row in (f"APCER {name}", f"no answer {name}"):
+            assert f"<th>{row}</th>" in page
+            assert sum(line.startswith(f"{row} ") for line in lines) == 1
+    assert f"threshold           {result.errors.threshold:g}" in lines
+
+
+def test_a_species_named_genuine_is_refused(compact: FaceEngine, folder: Path) -> None:
+    (folder / "attack-tablet").rename(folder / "attack-genuine")
+    with pytest.raises(InvalidParameter, match="attack-genuine"):
+        evaluate_liveness(compact, folder)
+
+
 def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     status = main(
         ["evaluate", "liveness", str(folder), "--report", str(tmp_path / "r.html"), "--json"]

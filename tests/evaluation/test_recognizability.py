@@ -102,7 +102,7 @@ def test_the_section_is_put_in_replaced_and_taken_out(tmp_path: Path) -> None:
     spec = read_manifest(path).embedder
     vectors, spoiled = population(spec.output.dimension)
     seen = np.zeros((len(vectors), CROP_FEATURES), np.float32)
-    made = measure_vectors(spec, vectors, seen, ABLE, spoiled, "a test").spec
+    made = measure_vectors(spec, vectors, seen, ABLE, spoiled, "a test 😀").spec
     for _ in range(2):
         write_section(path, made)
         assert read_manifest(path).embedder.recognizability == made
