@@ -41,6 +41,16 @@ example:
   facecore group list staff --limit 20 --gallery door
 """
 
+_COMPACT = """\
+Check a gallery, and free the space of removed faces.
+
+Removed faces are overwritten at once, but keep their place in the database until then.  Needs up
+to twice the size of the database on the disk while it runs.
+
+example:
+  facecore group compact --gallery door
+"""
+
 _ADD = """\
 Store the largest face of a picture.
 
@@ -100,6 +110,7 @@ def add_commands(commands: Commands) -> None:
     listing.add_argument("--limit", type=int, default=100, help="at most (default: %(default)s)")
     delete = verbs.add("delete", _delete, "Delete a group and its faces.", MODELS, GALLERY)
     delete.add_argument("name", metavar="NAME", help="a group")
+    verbs.add("compact", _compact, _COMPACT, MODELS, GALLERY)
 
     transfer.add_verbs(verbs)
 
@@ -163,19 +174,24 @@ def _list(args: argparse.Namespace) -> Answer:
     with open_gallery(args, read_only=True) as gallery:
         if args.name is None:
             groups = gallery.groups(offset=args.offset, limit=args.limit)
+            count = len(gallery.groups())
             lines = [
                 f"{group.name}  {count_of(group.size)}"
                 + (f"  {group.title}" if group.title else "")
                 for group in groups
             ]
-            return {"groups": [_group(group) for group in groups]}, OK, lines
+            found = [_group(group) for group in groups]
+            return {"count": count, "groups": found}, OK, _of(lines, count)
         records = gallery.records(args.name, args.offset, args.limit)
         count = gallery.count(args.name)
     lines = [f"{r.face_id}  {r.user_id}  {r.created:%Y-%m-%d %H:%M:%S}Z" for r in records]
-    if len(records) < count:
-        lines.append(f"{len(records):,} of {count:,}")
     faces = [record_fields(record) for record in records]
-    return {"group": args.name, "count": count, "faces": faces}, OK, lines
+    return {"group": args.name, "count": count, "faces": faces}, OK, _of(lines, count)
+
+
+def _of(lines: list[str], count: int) -> list[str]:
+    """Say where a list does not show all."""
+    return lines if len(lines) == count else [*lines, f"{len(lines):,} of {count:,}"]
 
 
 def _delete(args: argparse.Namespace) -> Answer:
@@ -183,6 +199,17 @@ def _delete(args: argparse.Namespace) -> Answer:
         count = gallery.delete_group(args.name)
     lines = [f"{args.name}: deleted, with {count_of(count)}"]
     return {"name": args.name, "faces": count}, OK, lines
+
+
+def _compact(args: argparse.Namespace) -> Answer:
+    with open_gallery(args) as gallery:
+        before = gallery.stats()
+        gallery.compact()
+        after = gallery.stats()
+    sizes = f"{before.store_bytes / 1e6:,.1f} MB before, {after.store_bytes / 1e6:,.1f} MB now"
+    lines = [f"{count_of(after.faces)}, and the place of {before.removed:,} freed; {sizes}"]
+    answer = {"faces": after.faces, "removed": before.removed}
+    return {**answer, "bytes_before": before.store_bytes, "bytes": after.store_bytes}, OK, lines
 
 
 def _add(args: argparse.Namespace) -> Answer:

@@ -65,7 +65,7 @@ def _serve(args: argparse.Namespace) -> Answer:
         from facecore.gallery.gallery import Gallery
         from facecore.operations import FaceService, ServiceConfig
         from facecore.server.app import Application
-        from facecore.server.warmup import warm
+        from facecore.server.warmup import prepare, warm
 
         _log_lines()
         # Pictures are untrusted: one that crashes a decoder must not stop the server.
@@ -73,6 +73,7 @@ def _serve(args: argparse.Namespace) -> Answer:
         with Gallery(args.gallery, engine, key=secret) as gallery:
             config = ServiceConfig(allow_private_addresses=args.allow_private_addresses)
             warm(engine)
+            prepare(gallery)
             service = FaceService(engine, gallery, config)
             server = Server(Application(service, keys, acs3_only=args.acs3_only))
 

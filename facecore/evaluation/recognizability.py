@@ -505,7 +505,7 @@ def _table(
     spec: RecognizabilitySpec,
     threshold: float,
 ) -> Iterator[str]:
-    yield f"limit {spec.limit}, allowance {spec.allowance}; held-out people"
+    yield f"limit {spec.limit}, allowance {spec.allowance}; held-out people, on whom both were set"
     yield "kind, crops, refused; strangers at 80; those not refused; with the allowance"
     before, after = pairs.passing(threshold, 0), pairs.passing(threshold, spec.allowance)
     left = pairs.worse >= spec.limit

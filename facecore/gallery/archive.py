@@ -20,6 +20,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -82,7 +83,7 @@ class Moved:
 
 def export_groups(
     gallery: Gallery,
-    path: Path,
+    path: str | os.PathLike[str],
     groups: Sequence[str] | None = None,
     *,
     progress: bool = False,
@@ -98,7 +99,7 @@ def export_groups(
     Parameters
     ----------
     gallery : Gallery
-    path : Path
+    path : str or PathLike
         Replaced if it exists.
     groups : sequence of str, optional
         All groups by default.
@@ -126,7 +127,7 @@ def export_groups(
     )
     faces = 0
     with (
-        written_whole(path, private=True) as stream,
+        written_whole(Path(path), private=True) as stream,
         _bar("exporting", sum(group.size for group in chosen), "face", progress) as update,
     ):
         digest = hashlib.sha256()
@@ -161,7 +162,11 @@ def export_groups(
 
 
 def load_groups(
-    gallery: Gallery, path: Path, *, progress: bool = False, key: GalleryKey | None = None
+    gallery: Gallery,
+    path: str | os.PathLike[str],
+    *,
+    progress: bool = False,
+    key: GalleryKey | None = None,
 ) -> Moved:
     """Store the groups of a file that `export_groups` wrote, with their faces.
 
@@ -173,7 +178,7 @@ def load_groups(
     Parameters
     ----------
     gallery : Gallery
-    path : Path
+    path : str or PathLike
     progress : bool, default False
         Show a progress bar on standard error.
     key : bytes, str or callable, optional
@@ -192,6 +197,7 @@ def load_groups(
         The file cannot be read, or a newer facecore wrote it.
     """
     secret = _secret(gallery, key)
+    path = Path(path)
     try:
         with path.open("rb") as stream:
             size = 2 * path.stat().st_size

@@ -38,7 +38,14 @@ class Backend(Protocol):
     The caller validates arguments.  Methods that change data return once the change is durable;
     every later search sees it.  All methods are thread-safe.  An unknown group raises
     GroupNotFound in every method that names one.
+
+    Attributes
+    ----------
+    most_hits : int
+        The highest `limit` of a search.
     """
+
+    most_hits: int
 
     def create_group(self, name: str, title: str, description: str) -> Group:
         """Add a group; raises GroupExists."""
@@ -52,11 +59,13 @@ class Backend(Protocol):
     def groups(self, offset: int, limit: int | None, title: str | None) -> list[Group]:
         """List a page of groups in order of id; `title` selects an exact title."""
 
-    def update_group(self, name: str, title: str | None, description: str | None) -> Group:
-        """Set the fields that are not None."""
+    def update_group(
+        self, name: str, title: str | None, description: str | None, number: int | None
+    ) -> Group:
+        """Set the fields that are not None; with `number`, only of the group of this id."""
 
-    def delete_group(self, name: str) -> int:
-        """Delete a group and its faces; return their number."""
+    def delete_group(self, name: str, number: int | None) -> int:
+        """Delete a group and its faces; return their number.  `number` as in `update_group`."""
 
     def add(
         self,
@@ -106,8 +115,8 @@ class Backend(Protocol):
     def record_by_id(self, number: int) -> FaceRecord:
         """Return a record by id; raises RecordNotFound."""
 
-    def records(self, which: Filter, offset: int, limit: int, after: int = 0) -> list[FaceRecord]:
-        """List a page of the records with ids above `after`, in order of id."""
+    def records(self, which: Filter, offset: int, limit: int) -> list[FaceRecord]:
+        """List a page of the records in order of id."""
 
     def count(self, which: Filter) -> int:
         """Count the records that match."""
@@ -128,6 +137,9 @@ class Backend(Protocol):
 
     def stats(self) -> GalleryStats:
         """Return the size of the store and the state of its index."""
+
+    def warmup(self) -> None:
+        """Build what the first search would build."""
 
     def compact(self) -> None:
         """Free unused space and optimise the index."""

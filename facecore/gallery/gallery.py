@@ -224,18 +224,31 @@ class Gallery:
         return self._backend.groups(check_count(offset, "offset", 0), most, title)
 
     def update_group(
-        self, name: str, *, title: str | None = None, description: str | None = None
+        self,
+        name: str,
+        *,
+        title: str | None = None,
+        description: str | None = None,
+        id: int | None = None,
     ) -> Group:
-        """Change a group's title or description; None keeps it.  Raises GroupNotFound."""
+        """Change a group's title or description; None keeps it.  Raises GroupNotFound.
+
+        With `id`, a group of this name that has another id raises GroupNotFound too.
+        """
         if title is not None:
             check_text(title, "title")
         if description is not None:
             check_text(description, "description")
-        return self._backend.update_group(check_name(name), title, description)
+        number = None if id is None else check_count(id, "id", 0)
+        return self._backend.update_group(check_name(name), title, description, number)
 
-    def delete_group(self, name: str) -> int:
-        """Delete a group and its faces; return the number of faces.  Raises GroupNotFound."""
-        return self._backend.delete_group(check_name(name))
+    def delete_group(self, name: str, *, id: int | None = None) -> int:
+        """Delete a group and its faces; return the number of faces.  Raises GroupNotFound.
+
+        `id` as in `update_group`.
+        """
+        number = None if id is None else check_count(id, "id", 0)
+        return self._backend.delete_group(check_name(name), number)
 
     def add(
         self,
@@ -723,6 +736,16 @@ class Gallery:
         """Return the gallery's size and the state of its index."""
         return self._backend.stats()
 
+    def warmup(self) -> None:
+        """Build the index now, not at the first search.  Does nothing for Milvus.
+
+        Raises
+        ------
+        GalleryCorrupt
+            A template is damaged.
+        """
+        self._backend.warmup()
+
     def compact(self) -> None:
         """Check the database, free the space of removed faces and update the index.
 
@@ -795,15 +818,16 @@ class Gallery:
         """The hits, and with `count` the number of faces compared, in the same snapshot."""
         if per == "face":
             return self._backend.search(vector, groups, limit, count=count)
-        faces = 4 * limit
+        most = max(limit, self._backend.most_hits)
+        faces = min(4 * limit, most)
         while True:  # fetch more faces until there are enough users
             hits, compared = self._backend.search(vector, groups, faces, count=count)
             users: dict[str, Hit] = {}
             for hit in hits:
                 users.setdefault(hit.record.user_id, hit)
-            if len(users) >= limit or len(hits) < faces:
+            if len(users) >= limit or len(hits) < faces or faces == most:
                 return list(users.values())[:limit], compared
-            faces *= 4
+            faces = min(4 * faces, most)
 
 
 def _group_names(groups: str | Sequence[str]) -> list[str]:

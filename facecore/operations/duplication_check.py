@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from facecore.errors import FaceTooSmall, FaceTurned, UserExists
+from facecore.errors import FaceTooSmall, FaceTurned, InvalidParameter, UserExists
 from facecore.face.liveness import Liveness
 from facecore.face.sample import FaceSample
 from facecore.gallery.records import FaceRecord, Match
@@ -142,7 +142,15 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
     compared = None
     if target is not None:
         compared = engine.compare(source, target, threshold=config.threshold)
-    engine.embed(source)  # before the lock: it is the slow part of a search
+    # Before the lock, for which others wait; and before anything is stored, since it may fail.
+    if registers:
+        engine.quality(source)  # kept on the sample
+    attributes = None
+    if values["FaceAttributeCheck"] == "Y" and engine.pack.attributes is not None:
+        attributes = engine.attributes(source)
+    quality = None
+    if values["FaceQualityCheck"] == "Y":
+        quality = quality_scores(engine, source, target)
     record: FaceRecord | None = None
     with context.registering if registers else nullcontext():
         matches = _search(context, values, source, searches)
@@ -156,9 +164,6 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
         attempted = registers and sub_code == PASSED
         if attempted:
             record = _register(context, values, source)
-    attributes = None
-    if values["FaceAttributeCheck"] == "Y" and engine.pack.attributes is not None:
-        attributes = engine.attributes(source)
     return DuplicationCheckResult(
         passed=sub_code == PASSED,
         sub_code=sub_code,
@@ -170,9 +175,7 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
         face_id="" if record is None else record.face_id,
         age=None if attributes is None else round(attributes.age),
         gender=None if attributes is None else attributes.gender,
-        quality=quality_scores(engine, source, target)
-        if values["FaceQualityCheck"] == "Y"
-        else None,
+        quality=quality,
         transaction_id=new_transaction_id(),
     )
 
@@ -216,7 +219,12 @@ def _search(
         return ()
     config, limit = context.config, int(values["ReturnFaces"])
     least = context.engine.threshold if config.threshold is None else config.threshold
-    found = context.gallery.search(source, groups, limit, far=config.search_far)
+    try:
+        found = context.gallery.search(source, groups, limit, far=config.search_far)
+    except InvalidParameter as error:
+        # The table has no score as rare as this many faces need.  Never "nobody was found".
+        message = f"The groups cannot be searched: {error.message}."
+        raise OperationError(INTERNAL_ERROR, message) from error
     return tuple(match for match in found if match.score >= least)
 
 

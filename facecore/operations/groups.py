@@ -81,7 +81,10 @@ def modify_group(context: Context, params: Mapping[str, object]) -> GroupsResult
     def change(group: Group) -> None:
         with refusing():
             context.gallery.update_group(
-                group.name, title=values["Name"], description=values["Description"] or None
+                group.name,
+                title=values["Name"],
+                description=values["Description"] or None,
+                id=group.id,
             )
 
     return _with_group(context, values, change)
@@ -90,7 +93,9 @@ def modify_group(context: Context, params: Mapping[str, object]) -> GroupsResult
 def delete_group(context: Context, params: Mapping[str, object]) -> GroupsResult:
     """DeleteFaceGroup: a group and every face in it."""
     values = read(DELETE_FACE_GROUP, params)
-    return _with_group(context, values, lambda group: context.gallery.delete_group(group.name))
+    return _with_group(
+        context, values, lambda group: context.gallery.delete_group(group.name, id=group.id)
+    )
 
 
 def query_records(context: Context, params: Mapping[str, object]) -> GroupsResult:

@@ -136,10 +136,14 @@ class FaceService(TypedOperations):
         try:
             members = self._perform(name, params, request_id, groups).to_response()
         except OperationError as error:
-            return Response(error.status, error_body(error, request_id))
+            return Response(error.status, error_body(error.code, error.message, request_id))
         return Response(
             200, {"RequestId": request_id, "Code": "Success", "Message": "success", **members}
         )
+
+    def knows(self, name: str) -> bool:
+        """Whether there is an operation of this name."""
+        return name in OPERATIONS
 
     def check(self) -> None:
         """Check that the gallery can be written, and that its server, if it has one, answers.
@@ -199,13 +203,13 @@ class FaceService(TypedOperations):
             raise OperationError(failed) from error
 
 
-def error_body(error: OperationError, request_id: str) -> dict[str, Any]:
+def error_body(code: str, message: str, request_id: str) -> dict[str, Any]:
     """Body of a response that reports an error."""
     return {
         "RequestId": request_id,
         "HostId": "facecore",
-        "Code": error.code,
-        "Message": error.message,
+        "Code": code,
+        "Message": message,
     }
 
 

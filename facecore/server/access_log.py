@@ -10,7 +10,7 @@ from facecore.server.router import Answer
 
 __all__ = ["AccessLog"]
 
-REFUSALS = 50  # lines per second for requests that reach no operation
+REFUSALS = 50  # lines per second for requests that anybody can send
 
 logger = logging.getLogger("facecore.server.access")
 
@@ -18,8 +18,8 @@ logger = logging.getLogger("facecore.server.access")
 class AccessLog:
     """Writes a line per request; never a picture, a vector, a user's id or a secret.
 
-    Anybody who can connect can cause refusals, so beyond 50 per second they are counted, and the
-    next line that is written says how many were left out.
+    Anybody who can connect can cause refusals and ask for the health, so beyond 50 per second they
+    are counted, and the next line that is written says how many were left out.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class AccessLog:
         seconds : float
             From the head's arrival to the answer.
         """
-        if not answer.operation:
+        if answer.operation in ("", "Health"):
             second = int(time.monotonic())
             if second != self._second:
                 self._second, self._lines = second, 0

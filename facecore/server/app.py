@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
@@ -22,6 +23,7 @@ from facecore.server.keys import Key
 from facecore.server.refusals import Refusal
 from facecore.server.router import Admitted, Answer, Dispatcher, Service, refuse
 from facecore.server.signatures import Head, Verifier
+from facecore.server.uploads import SECONDS as UPLOAD_SECONDS
 
 __all__ = ["Application", "ServerLimits"]
 
@@ -109,6 +111,11 @@ class Application:
     limits : ServerLimits, optional
     acs3_only : bool, default False
         Refuse the older signature, ``HMAC-SHA1``.
+
+    Attributes
+    ----------
+    workers : int
+        Requests that are carried out at a time.
     """
 
     def __init__(
@@ -124,7 +131,7 @@ class Application:
         self._service = service
         verifier = None if keys is None else Verifier(keys, acs3_only=acs3_only)
         self._dispatcher = Dispatcher(service, verifier)
-        workers = limits.workers or max(4, usable_cpus())
+        self.workers = workers = limits.workers or max(4, usable_cpus())
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="facecore-request")
         self._most = workers * (1 + limits.queue)
         # One of several keys never takes all places.
@@ -192,9 +199,12 @@ class Application:
             self._pending[admitted.proven] += 1
             try:
                 loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(
+                answer = await loop.run_in_executor(
                     self._threads, self._dispatcher.answer, admitted, bodies
                 )
+                if answer.operation == "Upload":  # perhaps the last one, and never named
+                    loop.call_later(UPLOAD_SECONDS, self._dispatcher.uploads.forget)
+                return answer
             finally:
                 self._pending[admitted.proven] -= 1
         finally:
@@ -269,21 +279,19 @@ class _Health:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        # A disk that does not answer holds this thread, and no request's.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="facecore-health")
         self._look: asyncio.Future[str] | None = None
         self._looked = 0.0
 
     def close(self) -> None:
         """Leave a look that does not come back behind."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._look is not None:
+            self._look.cancel()
 
     async def answer(self) -> Answer:
         """The answer to ``GET /health``: 200, or 503 with the error."""
         fresh = time.monotonic() - self._looked < HEALTH_SECONDS
         if self._look is None or (self._look.done() and not fresh):
-            loop = asyncio.get_running_loop()
-            self._look = loop.run_in_executor(self._thread, self._problem)
+            self._look = asyncio.wrap_future(self._start())
             self._looked = time.monotonic()
         try:
             problem = await asyncio.wait_for(asyncio.shield(self._look), HEALTH_WAIT)
@@ -292,6 +300,15 @@ class _Health:
         status = {"status": problem or "ok"}
         code = problem or "Success"
         return Answer(503 if problem else 200, json.dumps(status).encode(), code, "", "Health")
+
+    def _start(self) -> Future[str]:
+        """Look in a daemon thread: one that hangs keeps neither a request nor the process."""
+        look: Future[str] = Future()
+        look.set_running_or_notify_cancel()  # from now on it cannot be cancelled
+        threading.Thread(
+            target=lambda: look.set_result(self._problem()), name="facecore-health", daemon=True
+        ).start()
+        return look
 
     def _problem(self) -> str:
         try:

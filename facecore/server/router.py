@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from facecore.operations.service import error_body
 from facecore.server.forms import merge, read_form
 from facecore.server.keys import Key
 from facecore.server.refusals import Refusal
@@ -21,7 +22,6 @@ __all__ = ["Admitted", "Answer", "Dispatcher", "Service", "refuse"]
 VERSIONS = ("2022-08-09", "2019-03-07")
 UPLOAD, UPLOAD_VERSION = "AuthorizeFileUpload", "2019-12-19"
 BY_GET = ("QueryFaceGroup", "QueryFaceRecord")
-HOST_ID = "facecore"
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,9 @@ class Service(Protocol):
         self, name: str, params: Mapping[str, Any], /, *, groups: frozenset[str] | None = None
     ) -> Any:
         """A response with a status and a body; `groups` are those that it may use, None all."""
+
+    def knows(self, name: str) -> bool:
+        """Whether there is an operation of this name."""
 
     def check(self) -> None:
         """Raise a FacecoreError where the gallery cannot be written."""
@@ -64,14 +67,9 @@ class Answer:
 
 def refuse(refusal: Refusal, operation: str = "") -> Answer:
     """The answer that reports a refusal."""
-    body = {
-        "RequestId": str(uuid.uuid4()).upper(),
-        "HostId": HOST_ID,
-        "Code": refusal.code,
-        "Message": refusal.message,
-    }
-    data = json.dumps(body).encode()
-    return Answer(refusal.status, data, refusal.code, body["RequestId"], operation)
+    request_id = str(uuid.uuid4()).upper()
+    data = json.dumps(error_body(refusal.code, refusal.message, request_id)).encode()
+    return Answer(refusal.status, data, refusal.code, request_id, operation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +111,17 @@ class Dispatcher:
     verifier : Verifier or None
         None where requests carry no signature.  Such a server is for programs on this machine:
         it refuses requests for other host names and those of web pages.
+
+    Attributes
+    ----------
+    uploads : Uploads
+        The files that wait for a request.
     """
 
     def __init__(self, service: Service, verifier: Verifier | None) -> None:
         self._service = service
         self._verifier = verifier
-        self._uploads = Uploads()
+        self.uploads = Uploads()
 
     def admit(self, head: Head, has_body: bool, scheme: str = "http") -> Admitted:
         """Check a head, before any of the body is read.
@@ -135,7 +138,7 @@ class Dispatcher:
             raise Refusal("UnsupportedMediaType")
         if self._verifier is None:
             _check_local(head)
-        if is_upload and not self._uploads.expects():
+        if is_upload and not self.uploads.expects():
             raise Refusal("InvalidParameter", "No upload is expected.")
         claim = None if is_upload or self._verifier is None else self._verifier.admit(head)
         return Admitted(head, claim, is_upload, scheme)
@@ -156,18 +159,21 @@ class Dispatcher:
             key, fields = self._read(request, bodies.pop())
             params: dict[str, Any] = dict(merge(fields))
             del fields
-            operation = _operation(request.head, params, has_keys=self._verifier is not None)
+            name = _operation(request.head, params, has_keys=self._verifier is not None)
+            if name != UPLOAD and not self._service.knows(name):
+                raise Refusal("InvalidAction.NotFound")
+            operation = name
             groups = None
             if key is not None:
                 _check_role(key, operation)
                 groups = key.groups
             if operation == UPLOAD:
                 allowed = permission(
-                    self._uploads.allow(request.owner), request.head.header("host"), request.scheme
+                    self.uploads.allow(request.owner), request.head.header("host"), request.scheme
                 )
                 return _answer(200, {"RequestId": str(uuid.uuid4()).upper(), **allowed}, operation)
             if address := params.get("FacePictureFile"):
-                params["FacePictureFile"] = self._uploads.take(address, request.owner) or address
+                params["FacePictureFile"] = self.uploads.take(address, request.owner) or address
             response = self._service.call(operation, params, groups=groups)
             return _answer(response.status, response.body, operation)
         except Refusal as refusal:
@@ -192,7 +198,7 @@ class Dispatcher:
 
     def _upload(self, head: Head, body: bytes | bytearray) -> Answer:
         key, data = read_upload(head.header("content-type"), body)
-        self._uploads.put(key, data)
+        self.uploads.put(key, data)
         xml = b"<?xml version='1.0' encoding='UTF-8'?><PostResponse><Key/></PostResponse>"
         return Answer(201, xml, "Success", str(uuid.uuid4()).upper(), "Upload", "application/xml")
 
@@ -239,5 +245,4 @@ def _check_local(head: Head) -> None:
 def _answer(status: int, body: Mapping[str, Any], operation: str) -> Answer:
     data = json.dumps(body, allow_nan=False).encode()
     code = str(body.get("Code", "Success"))
-    known = "" if code == "InvalidAction.NotFound" else operation
-    return Answer(status, data, code, str(body.get("RequestId", "")), known)
+    return Answer(status, data, code, str(body.get("RequestId", "")), operation)

@@ -105,6 +105,11 @@ class Uploads:
                 return None
             return self._places.pop(key).data
 
+    def forget(self) -> None:
+        """Let go of the files whose time is over, also if no other upload comes."""
+        with self._lock:
+            self._forget()
+
     def _forget(self) -> None:
         now = self._clock()
         self._places = {key: p for key, p in self._places.items() if p.until > now}
@@ -161,21 +166,23 @@ def read_upload(content_type: str, body: bytes | bytearray) -> tuple[str, bytes]
     boundary = str(message.get_param("boundary") or "")
     if not 0 < len(boundary) <= 70 or not boundary.isascii():
         raise Refusal("InvalidParameter", "The upload has no boundary.")
-    # A boundary begins a line; the first one begins the body.
-    parts: list[bytes] = bytes(body).split(b"\r\n--" + boundary.encode(), PARTS + 1)
-    if len(parts) > PARTS + 1:
-        raise Refusal("InvalidParameter", f"There are more than {PARTS} parts.")
-    if parts[0].startswith(b"--" + boundary.encode()):
-        parts[0] = parts[0][len(boundary) + 2 :]
-    fields: dict[str, bytes] = {}
-    for part in parts:
-        if part.startswith(b"--"):
-            break
-        end = part.find(b"\r\n\r\n", 0, HEAD_BYTES)
-        name = _NAME.search(part, 0, max(end, 0))
+    # A boundary begins a line; the first one begins the body.  Only what is asked for is copied.
+    line = b"--" + boundary.encode()
+    fields: dict[str, slice] = {}
+    start, parts = (len(line) if body.startswith(line) else 0), 0
+    while start <= len(body) and not body.startswith(b"--", start):
+        parts += 1
+        if parts > PARTS:
+            raise Refusal("InvalidParameter", f"There are more than {PARTS} parts.")
+        stop = body.find(b"\r\n" + line, start)
+        stop = len(body) if stop < 0 else stop
+        end = body.find(b"\r\n\r\n", start, min(stop, start + HEAD_BYTES))
+        name = _NAME.search(body, start, max(end, start))
         if name:
-            fields[name[1].decode("latin-1")] = part[end + 4 :]
+            fields[name[1].decode("latin-1")] = slice(end + 4, stop)
+        start = stop + 2 + len(line)
+    whole = memoryview(body)
     try:
-        return fields["key"].decode(), fields["file"]
+        return bytes(whole[fields["key"]]).decode(), bytes(whole[fields["file"]])
     except (KeyError, UnicodeDecodeError):
         raise Refusal("InvalidParameter", "The upload has no key, or no file.") from None

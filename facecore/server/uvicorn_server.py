@@ -31,7 +31,8 @@ STOP_SECONDS = 30  # for requests that are here when the server is told to stop
 # Bytes that the kernel keeps for a connection: clients that never read cost no more.
 SEND_BUFFER = 64 * 2**10
 RECEIVE_BUFFER = 256 * 2**10
-OWN_FILES = 128  # descriptors for the gallery, downloads and libraries
+OWN_FILES = 128  # descriptors for the gallery and libraries
+WORKER_FILES = 8  # and for the connections to the database, downloads and decoding of a worker
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -65,8 +66,8 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
-def reserve_files(connections: int) -> None:
-    """Raise the limit on open files to what these connections need.
+def reserve_files(connections: int, workers: int) -> None:
+    """Raise the limit on open files to what these connections and workers need.
 
     Raises
     ------
@@ -77,13 +78,14 @@ def reserve_files(connections: int) -> None:
         import resource
     except ImportError:  # Windows has no such limit
         return
-    needed = connections + OWN_FILES
+    needed = connections + OWN_FILES + WORKER_FILES * workers
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise InvalidParameter(
-            f"{connections} connections need {needed} open files, and {hard} are allowed",
+            f"{connections} connections and {workers} workers need {needed} open files, "
+            f"and {hard} are allowed",
             "raise the limit: ulimit -Hn, or LimitNOFILE= in a systemd unit",
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
@@ -107,7 +109,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, application: Application) -> None:
         self._application = application
-        reserve_files(application.limits.connections)
+        reserve_files(application.limits.connections, application.workers)
         super().__init__(
             uvicorn.Config(
                 application,

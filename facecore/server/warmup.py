@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import base64
+import logging
 import tempfile
 
 from facecore import demo, images
 from facecore.engine import FaceEngine
+from facecore.errors import GalleryLocked, GalleryNotWritable
 from facecore.gallery.gallery import Gallery
+from facecore.gallery.milvus.client import is_milvus
 from facecore.operations.config import ServiceConfig
 from facecore.operations.service import FaceService
 
-__all__ = ["warm"]
+__all__ = ["prepare", "warm"]
+
+logger = logging.getLogger("facecore.server")
 
 
 def warm(engine: FaceEngine) -> None:
@@ -58,3 +63,20 @@ def warm(engine: FaceEngine) -> None:
                 "TargetFacePicture": text,
             },
         )
+
+
+def prepare(gallery: Gallery) -> None:
+    """Compact a gallery that is mostly removed faces, and build its index.
+
+    Raises
+    ------
+    GalleryCorrupt
+    """
+    if not is_milvus(gallery.address):  # it compacts by itself, and would count for minutes
+        stats = gallery.stats()
+        if stats.removed > stats.faces:
+            try:
+                gallery.compact()
+            except (GalleryLocked, GalleryNotWritable) as error:
+                logger.warning("the gallery was not compacted: %s", error)
+    gallery.warmup()

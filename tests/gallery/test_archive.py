@@ -95,8 +95,8 @@ def test_a_gallery_moves_to_milvus_and_back(
 
 def test_some_groups(gallery: Gallery, target: Gallery, tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
-    assert export_groups(gallery, path, ["empty", "staff", "empty"]) == Moved(2, 15)
-    assert load_groups(target, path) == Moved(2, 15)
+    assert export_groups(gallery, str(path), ["empty", "staff", "empty"]) == Moved(2, 15)
+    assert load_groups(target, str(path)) == Moved(2, 15)
     assert [group.name for group in target.groups()] == ["empty", "staff"]
     with pytest.raises(facecore.GroupNotFound):
         export_groups(gallery, path, ["staff", "nobody"])

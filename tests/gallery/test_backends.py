@@ -213,3 +213,8 @@ def test_another_pack_is_refused(
 def test_nothing_to_read(address: str, compact: FaceEngine) -> None:
     with pytest.raises(facecore.InvalidParameter, match="there is no gallery"):
         Gallery(address, compact, read_only=True)
+
+
+def test_the_index_can_be_built_before_the_first_search(gallery: Gallery) -> None:
+    gallery.warmup()
+    assert gallery.stats().index == "exact"

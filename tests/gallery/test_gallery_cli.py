@@ -54,9 +54,9 @@ def test_from_an_empty_folder_to_a_match(shell: Shell, pictures: tuple[str, str]
     assert "added to visitors" in shell("add", "visitors", grace, "grace")
     assert "already has this picture in visitors" in shell("add", "visitors", grace, "grace")
     assert shell("group", "list") == "staff  1 face  Our staff\nvisitors  1 face\n"
-    assert [g["name"] for g in shell.json("group", "list", "--offset", "1")["groups"]] == [
-        "visitors"
-    ]
+    second = shell.json("group", "list", "--offset", "1")
+    assert ([g["name"] for g in second["groups"]], second["count"]) == (["visitors"], 2)
+    assert shell("group", "list", "--limit", "1").endswith("\n1 of 2\n")
     listed = shell.json("group", "list", "staff")
     assert (listed["count"], listed["faces"]) == (1, [added])
     shell("add", "staff", eileen, "twin")
@@ -73,6 +73,9 @@ def test_from_an_empty_folder_to_a_match(shell: Shell, pictures: tuple[str, str]
 
     assert shell.json("remove", "staff", "--user", "eileen")["removed"] == 1
     assert "0 faces" in shell("remove", "staff", "--user", "eileen", status=1)
+    compacted = shell.json("group", "compact")
+    assert (compacted["faces"], compacted["removed"]) == (2, 1)
+    assert "2 faces, and the place of 0 freed" in shell("group", "compact")
     twin = shell.json("group", "list", "staff")["faces"][0]["face_id"]
     assert "1 face removed" in shell("remove", "staff", "--face", twin)
     assert "with 1 face\n" in shell("group", "delete", "visitors")

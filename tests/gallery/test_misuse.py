@@ -341,13 +341,18 @@ class TestDamage:
     def test_a_template(
         self, filled: Gallery, folder: Path, templates_engine: Any, read_only: bool
     ) -> None:
-        given(filled)
+        """The error names the face, and without it the gallery works again."""
+        given(filled, vectors=np.stack([template("s"), template("t")]), user_ids=["s", "t"])
+        face_id = filled.records(user_id="t")[0].face_id
         filled.close()
         data = (folder / "gallery.db").read_bytes()
         flipped = bytearray(template("t").tobytes())
         flipped[3] ^= 0x40
         (folder / "gallery.db").write_bytes(data.replace(template("t").tobytes(), flipped))
-        self.expect(folder, templates_engine, read_only, "not of unit length")
+        self.expect(folder, templates_engine, read_only, f"template of the face {face_id}")
+        with Gallery(folder, templates_engine) as gallery:
+            assert gallery.remove("staff", face_id=face_id) == 1
+            assert [match.user_id for match in gallery.search(template("t"))] == ["s"]
 
     def test_it_is_gone(
         self, filled: Gallery, folder: Path, templates_engine: Any, read_only: bool

@@ -104,6 +104,24 @@ def test_a_user_with_very_many_faces_hides_nobody(filled: Gallery) -> None:
     assert [match.user_id for match in found] == ["ann", "bob"]
 
 
+def test_a_store_that_gives_only_so_many_faces(
+    people: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users are looked for among as many; more is never asked for."""
+    search, asked = people._backend.search, []
+
+    def note(vector: Array, groups: Any, limit: int, *, count: bool = False) -> Any:
+        asked.append(limit)
+        return search(vector, groups, limit, count=count)
+
+    monkeypatch.setattr(people._backend, "search", note)
+    monkeypatch.setattr(people._backend, "most_hits", 3)
+    found = people.search(template("ann"), "staff", 2, per="user")
+    assert [match.user_id for match in found] == ["ann"]
+    assert people.identify(template("ann"), "staff", limit=1)[0].match is not None
+    assert asked == [3, 3]
+
+
 def test_verify_takes_the_best_template_and_counts_all(people: Gallery) -> None:
     answer = people.verify(template("ann"), "staff", "ann")
     assert answer.passed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from operations.base import BASE, PHOTO_OPERATIONS
 from operations.cases import Requests
 
 from facecore import FaceEngine, Gallery
-from facecore.operations import FaceService
+from facecore.operations import FaceService, duplication_check
 from facecore.operations.quality import quality_scores
 
 MakeService = Callable[..., FaceService]
@@ -376,3 +377,67 @@ def test_age_and_gender_are_there_only_when_computed(
     result = _answer(service, requests, VerifyModel="1", FaceAttributeCheck=flag)
     given = {name: result[name] for name in ("FaceAge", "FaceGender") if name in result}
     assert given == expected
+
+
+def test_the_lock_waits_for_no_picture(
+    service: FaceService,
+    engine: FaceEngine,
+    gallery: Gallery,
+    requests: Requests,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The quality decodes all of it; the registration then has it from the sample."""
+    gallery.create_group("g1")
+    held = []
+    real = engine.quality
+
+    def quality(face: Any) -> Any:
+        held.append(service._context.registering.locked())
+        return real(face)
+
+    monkeypatch.setattr(engine, "quality", quality)
+    change = {"VerifyModel": "0", "AutoRegistration": "0", "FaceRegisterGroupCode": "g1"}
+    assert _answer(service, requests, **change)["FaceRegistrationResult"] == 1
+    assert held == [False, True]
+
+
+@pytest.mark.parametrize("check", ["FaceAttributeCheck", "FaceQualityCheck"])
+def test_what_fails_registers_nobody(
+    check: str,
+    service: FaceService,
+    engine: FaceEngine,
+    gallery: Gallery,
+    requests: Requests,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An error for a face that was stored would say that it was not."""
+    gallery.create_group("g1")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(type(engine.pack), "attributes", object())
+    monkeypatch.setattr(engine, "attributes", fail)
+    monkeypatch.setattr(duplication_check, "quality_scores", fail)
+    change = {"AutoRegistration": "0", "FaceRegisterGroupCode": "g1", check: "Y"}
+    response = service.call(NAME, requests.build({**BASE[NAME], "VerifyModel": "0", **change}))
+    assert response.status == 500
+    assert len(gallery) == 0
+
+
+def test_more_faces_than_the_table_reaches(
+    make_service: MakeService,
+    engine: FaceEngine,
+    gallery: Gallery,
+    requests: Requests,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The answer names the reason: "nobody was found" was not checked."""
+    gallery.create_group("g1")
+    gallery.add("g1", requests.symbols.data("@alice4"), "somebody")
+    short = replace(engine.calibration, tail_scale=10.0)
+    monkeypatch.setattr(engine, "calibration_for", lambda _: short)
+    service = make_service(search_far=1e-6)
+    response = service.call(NAME, requests.build({**BASE[NAME], "VerifyModel": "0"}))
+    assert (response.status, response.body["Code"]) == (500, "InternalError")
+    assert "cannot be searched" in response.body["Message"]

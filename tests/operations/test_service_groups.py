@@ -293,3 +293,22 @@ def test_a_caller_of_some_groups(service: FaceService, people: Gallery, requests
     assert ask("ModifyFaceGroup", Id=str(ids["g1"]), Name="mine").body["Data"] == 1
     assert ask("DeleteFaceGroup", Id=str(ids["g1"])).body["Data"] == 1
     assert ask("CreateFaceGroup", GroupCode="g1").status == 200
+
+
+@pytest.mark.parametrize("name", ["ModifyFaceGroup", "DeleteFaceGroup"])
+def test_an_id_never_means_another_group(
+    name: str, service: FaceService, people: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The group of the id is deleted meanwhile, and another one of its code is created."""
+    real = people.group_by_id
+
+    def replaced(number: int) -> Any:
+        found = real(number)
+        people.delete_group(found.name)
+        people.create_group(found.name, title="another")
+        return found
+
+    monkeypatch.setattr(people, "group_by_id", replaced)
+    response = service.call(name, {"Id": people.group("g3").id, "Name": "changed"})
+    assert response.body.get("Data", 0) == 0
+    assert people.group("g3").title == "another"

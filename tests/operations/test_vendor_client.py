@@ -25,6 +25,9 @@ class Switch:
 
     service: FaceService
 
+    def knows(self, name: str) -> bool:
+        return self.service.knows(name)
+
     def check(self) -> None:
         self.service.check()
 

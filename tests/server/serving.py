@@ -36,6 +36,9 @@ class Echo:
     groups: list[frozenset[str] | None] = field(default_factory=list)
     problem: Exception | None = None
 
+    def knows(self, name: str) -> bool:
+        return name != "Unknown"
+
     def check(self) -> None:
         if self.problem is not None:
             raise self.problem
@@ -55,8 +58,6 @@ class Echo:
             return Answered(200, {"Score": float("nan")})
         if name == "Large":
             return Answered(200, {"Code": "Success", "Message": "x" * 65536})
-        if name == "Unknown":
-            return Answered(404, {"Code": "InvalidAction.NotFound", "RequestId": "R"})
         if name == "Throttle":
             return Answered(403, {"Code": "Throttling.Api", "RequestId": "R"})
         return Answered(200, {"Code": "Success", "RequestId": "R", "Message": "success"})

@@ -81,6 +81,7 @@ def test_a_large_picture_passes(server: Running, echo: Echo) -> None:
 
 def test_what_is_refused_before_an_operation(server: Running, echo: Echo) -> None:
     refused(server.send(), "MissingParameter")
+    refused(server.send({"Action": "Unknown"}), "InvalidAction.NotFound")
     refused(server.send({"Action": "One"}, x_acs_action="Two"), "InvalidParameter")
     refused(server.send({"Action": "One", "A": "1"}, "A=2"), "InvalidParameter")
     refused(server.send(b"Action=One&A=%ff"), "InvalidParameter")
@@ -132,9 +133,6 @@ def test_without_signatures_pages_and_other_names_are_refused(
 
 
 def test_codes_of_the_service_pass_through(server: Running, echo: Echo) -> None:
-    answer = server.send({"Action": "Unknown"})
-    assert (answer.status, answer.body["Code"]) == (404, "InvalidAction.NotFound")
-    assert "x-acs-retry-after" not in answer.headers
     answer = server.send({"Action": "Throttle"})
     assert (answer.status, answer.headers["x-acs-retry-after"]) == (403, "1000")
 
@@ -180,6 +178,9 @@ def test_health_of_a_disk_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) 
                 answer = server.send(method="GET", path="/health")
                 assert (answer.status, answer.body["status"]) == (503, "GalleryUnavailable")
             assert server.send({"Action": "One"}).status == 200
+            looks = [t for t in threading.enumerate() if t.name == "facecore-health"]
+            assert looks
+            assert all(thread.daemon for thread in looks)  # the process can end
         finally:
             stuck.set()
 
@@ -493,12 +494,12 @@ def test_as_many_files_as_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "setrlimit", lambda _, values: raised.append(values))
     monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 100))
     with pytest.raises(InvalidParameter, match="open files, and 100 are allowed"):
-        runs.reserve_files(50)
+        runs.reserve_files(50, 0)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 4096))
-    runs.reserve_files(512)
-    assert raised == [(512 + runs.OWN_FILES, 4096)]
+    runs.reserve_files(512, 4)
+    assert raised == [(512 + runs.OWN_FILES + 4 * runs.WORKER_FILES, 4096)]
     monkeypatch.setattr(resource, "getrlimit", lambda _: (4096, 4096))
-    runs.reserve_files(512)
+    runs.reserve_files(512, 4)
     assert len(raised) == 1
 
 
@@ -508,12 +509,12 @@ def test_no_flood_of_lines(
     caplog.set_level(logging.INFO, "facecore.server.access")
     monkeypatch.setattr(access_log, "REFUSALS", 3)
     monkeypatch.setattr(access_log.time, "monotonic", lambda: 5.0)
-    for _ in range(5):
-        server.send(path="/elsewhere")
+    for path in ("/elsewhere", "/health", "/elsewhere", "/health", "/health"):
+        server.send(method="GET", path=path)
     for _ in range(2):
         server.send({"Action": "One"})
     lines = [json.loads(r.getMessage()) for r in caplog.records if "access" in r.name]
-    assert [line["status"] for line in lines] == [404, 404, 404, 200, 200]
+    assert [line["status"] for line in lines] == [404, 200, 404, 200, 200]
     assert [line.get("left_out") for line in lines] == [None, None, None, 2, None]
 
 
@@ -559,6 +560,7 @@ def test_what_a_key_may_do() -> None:
         for operation in ("DeleteFaceGroup", "AddFaceRecord", "AuthorizeFileUpload"):
             refused(signed(server, operation), "Forbidden.RAMUserAccessDenied")
         refused(signed(server, "CompareFaces"), "Error.NoPermissionAccess")
+        refused(signed(server, "Unknown"), "InvalidAction.NotFound")
         assert signed(server, "AddFaceRecord", key="desk").status == 200
         assert signed(server, "AuthorizeFileUpload", key="desk").status == 200
         refused(signed(server, "FaceCompare", key="old"), "InvalidAccessKeyId.Inactive")
@@ -647,10 +649,16 @@ def test_a_signed_body_that_was_changed() -> None:
     assert echo.calls == []
 
 
-def test_the_log(server: Running, echo: Echo, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log(
+    server: Running,
+    echo: Echo,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     caplog.set_level(logging.INFO, "facecore.server.access")
     server.send({"Action": "FaceCompare", "MerchantUserId": "user-17", "SourceFacePicture": "aGk"})
-    server.send({"Action": "Unknown", "A": "user-17"})
+    monkeypatch.setattr(echo, "knows", lambda name: name != "user-17", raising=False)
+    server.send({"Action": "user-17"})
     server.raw(b"user-17\r\n\r\n")
     server.send(method="USER-17")
     server.send(path="/user-17")

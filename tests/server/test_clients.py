@@ -27,6 +27,9 @@ class Given:
         self.answer = Answered(200, {})
         self.calls: list[tuple[str, dict[str, Any]]] = []
 
+    def knows(self, name: str) -> bool:
+        return True
+
     def check(self) -> None:
         pass
 

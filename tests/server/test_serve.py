@@ -13,12 +13,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from templates import template
 
-from facecore import FaceEngine, cli
+from facecore import FaceEngine, Gallery, GalleryNotWritable, cli
 from facecore.operations import FaceService, Response
 from facecore.server.uvicorn_server import Server
-from facecore.server.warmup import warm
+from facecore.server.warmup import prepare, warm
 
 SECRET = "s3cret-s3cret-s3cret"
 
@@ -135,3 +137,28 @@ def test_warming_reaches_every_part(
     assert "DuplicateFace" in checked
     assert "ExtFaceInfo" in checked
     assert ("FaceAttackScore" in checked) == (compact.pack.liveness is not None)
+
+
+@pytest.mark.usefixtures("no_sync")
+def test_a_gallery_is_ready_before_the_server_listens(
+    filled: Gallery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its index is built, and it is compacted where most of it was removed; if that can be."""
+    users = ["a", "b", "c", "d"]
+    vectors = np.stack([template(user) for user in users])
+    filled.add_templates("staff", vectors, users, contract=filled.contract_id)
+    for user in ("a", "b"):
+        filled.remove("staff", user_id=user)
+    prepare(filled)
+    assert (filled.stats().removed, filled.stats().index) == (2, "exact")
+    filled.remove("staff", user_id="c")
+
+    def full() -> None:
+        raise GalleryNotWritable("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(filled._backend, "compact", full)
+        prepare(filled)
+    assert "not compacted" in caplog.text
+    prepare(filled)
+    assert (filled.stats().removed, filled.stats().faces) == (0, 1)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from server.serving import Echo, Running
+from waiting import until
 
-from facecore.server import uploads
+from facecore.server import app, uploads
 from facecore.server.refusals import Refusal
 from facecore.server.uploads import Uploads, permission, read_upload
 
@@ -172,3 +173,15 @@ def test_over_http(server: Running, echo: Echo) -> None:
     files = [params["FacePictureFile"] for _, params in echo.calls]
     assert files == [b"\0picture", address]  # an address where nothing waits stays one
     assert server.send(body, content_type=kind).body["Code"] == "InvalidParameter"
+
+
+def test_a_file_that_nobody_names_is_let_go(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if no other upload comes."""
+    monkeypatch.setattr(uploads, "SECONDS", 1.0)
+    monkeypatch.setattr(app, "UPLOAD_SECONDS", 1.0)
+    allowed = server.send(x_acs_action="AuthorizeFileUpload", host=f"127.0.0.1:{server.port}")
+    kind, body = multipart({"key": allowed.body["ObjectKey"].encode(), "file": b"picture"})
+    assert server.send(body, content_type=kind).status == 201
+    until(lambda: not server.server._application._dispatcher.uploads._places)

@@ -8,6 +8,7 @@ Milvus has no transactions, so this backend differs from a folder:
   and, because of other processes, again after it.  Two processes that add the same name at the
   same moment may both be refused; they never both succeed.
 - Uniqueness of face ids given by the caller is checked only before the insertion.
+- A group that one process updates while another deletes it may come back, without its faces.
 - Removed templates are no longer found.  Milvus erases them when it compacts segments and collects
   garbage; facecore cannot wait for that.
 
@@ -83,6 +84,8 @@ class MilvusBackend:
     read_only : bool
     """
 
+    most_hits = _MOST
+
     def __init__(
         self,
         address: str,
@@ -149,20 +152,23 @@ class MilvusBackend:
         stop = None if limit is None else offset + limit
         return [self._sized(row) for row in islice(some, offset, stop)]
 
-    def update_group(self, name: str, title: str | None, description: str | None) -> Group:  # noqa: D102
+    def update_group(  # noqa: D102
+        self, name: str, title: str | None, description: str | None, number: int | None
+    ) -> Group:
         with self._change():
-            row = self._group_row(name)
+            row = self._group_row(name, number)
             row["title"] = row["title"] if title is None else title
             row["description"] = row["description"] if description is None else description
             self._put(row)
             return self._sized(row)
 
-    def delete_group(self, name: str) -> int:  # noqa: D102
+    def delete_group(self, name: str, number: int | None) -> int:  # noqa: D102
         with self._change():
-            row = self._group_row(name)
-            # Marked first: a concurrent `add` then sees the mark and undoes its insertion.
+            row = self._group_row(name, number)
+            # Marked first: a concurrent `add` then sees the mark and undoes its insertion.  Erased
+            # by id, because a concurrent `update_group` may take the mark away.
             self._put(row | {"deleted": True})
-            return self._finish_deletions()
+            return self._erase_group(row["id"])
 
     def add(  # noqa: D102
         self,
@@ -253,10 +259,9 @@ class MilvusBackend:
     def record_by_id(self, number: int) -> FaceRecord:  # noqa: D102
         return self._record(f"id == {number}", f"id {number}")
 
-    def records(self, which: Filter, offset: int, limit: int, after: int = 0) -> list[FaceRecord]:  # noqa: D102
+    def records(self, which: Filter, offset: int, limit: int) -> list[FaceRecord]:  # noqa: D102
         names = self._names()
-        where = f"id > {after} and {self._where(which, names)}"
-        rows = self._rows(where, FACE_FIELDS, most=offset + limit)
+        rows = self._rows(self._where(which, names), FACE_FIELDS, most=offset + limit)
         return [face_of(row, names[row["group_id"]]) for row in islice(rows, offset, None)]
 
     def count(self, which: Filter) -> int:  # noqa: D102
@@ -306,6 +311,9 @@ class MilvusBackend:
             erasure_pending=True,  # Milvus does not report when it has erased removed rows
         )
 
+    def warmup(self) -> None:  # noqa: D102
+        pass  # the server loads its index when the gallery is opened
+
     def compact(self) -> None:  # noqa: D102
         with self._change():
             self._finish_deletions()
@@ -323,24 +331,28 @@ class MilvusBackend:
         with self._server.changing:
             yield
 
-    def _finish_deletions(self) -> int:
-        """Remove marked groups and their faces, including leftovers of a crash."""
-        removed = 0
+    def _finish_deletions(self) -> None:
+        """Erase the marked groups that a crash left."""
         for row in self._group_rows("deleted == true"):
-            where = f"group_id == {row['id']}"
-            removed += self._count(where)
-            self._server.call("delete", FACES, filter=where)
-            self._server.call("delete", GROUPS, ids=[row["id"]])
+            self._erase_group(row["id"])
+
+    def _erase_group(self, number: int) -> int:
+        """Remove a group and its faces; return their number."""
+        where = f"group_id == {number}"
+        removed = self._count(where)
+        self._server.call("delete", FACES, filter=where)
+        self._server.call("delete", GROUPS, ids=[number])
         return removed
 
     def _group_rows(self, where: str) -> list[dict[str, Any]]:
         rows = self._server.rows(GROUPS, filter=where, output_fields=GROUP_FIELDS)
         return sorted(rows, key=lambda row: int(row["id"]))
 
-    def _group_row(self, name: str) -> dict[str, Any]:
+    def _group_row(self, name: str, number: int | None = None) -> dict[str, Any]:
         rows = self._group_rows(f'name_key == "{key(name)}" and deleted == false')
-        if not rows:
-            raise GroupNotFound(f"the gallery has no group {name!r}")
+        if not rows or number not in (None, rows[0]["id"]):
+            of = "" if number is None else f" of id {number}"
+            raise GroupNotFound(f"the gallery has no group {name!r}{of}")
         return rows[0]
 
     def _put(self, row: dict[str, Any]) -> None:

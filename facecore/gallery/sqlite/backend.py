@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -62,6 +63,8 @@ class SqliteBackend:
         pages that a search fetches takes longer than the search, and it is not saved.
     """
 
+    most_hits = sys.maxsize
+
     def __init__(
         self,
         folder: Path,
@@ -110,11 +113,13 @@ class SqliteBackend:
         with self._store.snapshot() as snapshot:
             return snapshot.groups(offset, limit, title)
 
-    def update_group(self, name: str, title: str | None, description: str | None) -> Group:  # noqa: D102
-        return self._change(lambda change: change.update_group(name, title, description))
+    def update_group(  # noqa: D102
+        self, name: str, title: str | None, description: str | None, number: int | None
+    ) -> Group:
+        return self._change(lambda change: change.update_group(name, title, description, number))
 
-    def delete_group(self, name: str) -> int:  # noqa: D102
-        return self._remove(lambda change: change.delete_group(name))
+    def delete_group(self, name: str, number: int | None) -> int:  # noqa: D102
+        return self._remove(lambda change: change.delete_group(name, number))
 
     def add(  # noqa: D102
         self,
@@ -152,13 +157,30 @@ class SqliteBackend:
         After a crash in between, the next opening empties the log and discards the saved index,
         which does not fit the store.
         """
-        if self._exact is not None:
-            with self._rw.writing(), self._store.snapshot() as snapshot:
-                self._follow(snapshot)
         try:
-            self._store.erase()
-        finally:
-            self._saved.discard_faces(removed)
+            self._erase_in_memory()
+        finally:  # an error here, or Ctrl-C, does not undo the removal
+            try:
+                self._store.erase()
+            finally:
+                self._saved.discard_faces(removed)
+
+    def _erase_in_memory(self) -> None:
+        with self._rw.writing():
+            if self._exact is None:
+                return
+            try:
+                with self._store.snapshot() as snapshot:
+                    self._follow(snapshot)
+            except (FacecoreError, MemoryError) as error:
+                # Not raised: the removal is committed, and the caller would repeat it.
+                self._exact = None
+                log.warning(
+                    "%s: the next search builds the index again: %s: %s",
+                    self._folder.parent,
+                    type(error).__name__,
+                    error,
+                )
 
     @property
     def _erasure_pending(self) -> bool:
@@ -211,7 +233,7 @@ class SqliteBackend:
 
     def _follow(self, snapshot: Snapshot) -> IndexSync[ExactIndex]:
         """Bring the exact index to the snapshot's state; the caller holds the lock for writing."""
-        exact = self._exact
+        exact, self._exact = self._exact, None  # dropped if its change is interrupted
         if exact is None or not exact.can_follow(snapshot):
             new = ExactIndex(self._contract.dimension, keep_vectors=self._encrypted)
             exact = IndexSync(new, State(0, snapshot.state().removal))
@@ -237,9 +259,9 @@ class SqliteBackend:
         with self._store.snapshot() as snapshot:
             return snapshot.face("id", number)
 
-    def records(self, which: Filter, offset: int, limit: int, after: int = 0) -> list[FaceRecord]:  # noqa: D102
+    def records(self, which: Filter, offset: int, limit: int) -> list[FaceRecord]:  # noqa: D102
         with self._store.snapshot() as snapshot:
-            rows = snapshot.rows(_where(snapshot, which), offset, limit, after)
+            rows = snapshot.rows(_where(snapshot, which), offset, limit, 0)
             return [snapshot.record(row) for row in rows]
 
     def count(self, which: Filter) -> int:  # noqa: D102
@@ -297,17 +319,21 @@ class SqliteBackend:
 
     def _answering(self) -> str:
         """Name the index that answers searches now; empty before the first."""
-        exact = self._exact
+        with self._rw.reading():  # while it changes, there is none
+            exact = self._exact
         if exact is None:
             return ""
         return "hnsw" if self._hnsw and self._hnsw.is_at(exact.state) else "exact"
+
+    def warmup(self) -> None:  # noqa: D102
+        with self._current():
+            pass
 
     def compact(self) -> None:  # noqa: D102
         self._store.check_whole()
         with self._store.unchanged():
             self._store.shrink()
-            with self._current():
-                pass
+            self.warmup()
         if self._hnsw is not None:
             self._hnsw.finish()
 

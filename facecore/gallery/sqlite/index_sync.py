@@ -61,7 +61,7 @@ class IndexSync(Generic[IndexT]):
         return max(1, len(batch.ids))
 
     def take(self, batch: ChangeBatch) -> None:
-        """Follow one batch; if that is interrupted, it is taken again without harm."""
+        """Follow one batch; an index whose change was interrupted must be dropped."""
         self.index.remove(batch.gone)
         if len(batch.ids):
             self.index.add(batch.ids, batch.vectors, batch.labels)

@@ -217,8 +217,9 @@ class Snapshot:
             face,
             limit,
         )
-        ids = np.array([row[0] for row in rows], np.int64)
-        return ids, np.array([row[1] for row in rows], np.int32), self.vectors(rows)
+        ids = [row[0] for row in rows]
+        vectors = self._templates(ids, [row[2] for row in rows])
+        return np.array(ids, np.int64), np.array([row[1] for row in rows], np.int32), vectors
 
     def count_after(self, face: int) -> int:
         """Count the faces with ids above `face`."""
@@ -248,7 +249,7 @@ class Snapshot:
     def damaged_faces(self) -> list[str]:
         """List the face ids of all damaged faces."""
         rows = self._connection.execute(self._select)
-        return [_shown(row) for row in rows if self._is_damaged(row)]
+        return [_shown(row[2]) for row in rows if self._is_damaged(row)]
 
     def vectors(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """Return the templates of rows.
@@ -260,15 +261,29 @@ class Snapshot:
         Raises
         ------
         GalleryCorrupt
-            One is missing, or is no vector of unit length.
+            One is missing, or is no vector of unit length; the error names the face.
         """
-        blobs = [row[-1] for row in rows]
+        return self._templates([row[_ID] for row in rows], [row[-1] for row in rows])
+
+    def _templates(self, ids: Sequence[int], blobs: Sequence[Any]) -> NDArray[np.float32]:
+        vectors = self._unpacked(blobs)
+        if vectors is None:
+            # One by one only now: nearly always, all are whole.  Twice, because a single row is
+            # measured with another rounding.
+            pairs = zip(ids, blobs, strict=True)
+            number = next(i for i, blob in pairs if self._unpacked([blob, blob]) is None)
+            (face_id,) = self._one("SELECT face_id FROM faces WHERE id = ?", number)
+            raise GalleryCorrupt(
+                f"the template of the face {_shown(face_id)} (id {number}) is not what was stored",
+                WAY_BACK,
+            )
+        return vectors
+
+    def _unpacked(self, blobs: Sequence[Any]) -> NDArray[np.float32] | None:
         if None in blobs or not set(map(len, blobs)) <= {4 * self._dimension}:
-            raise GalleryCorrupt(f"a template does not have {self._dimension} numbers")
+            return None
         vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), self._dimension)
-        if not are_unit(vectors):
-            raise GalleryCorrupt("a template is not of unit length")
-        return vectors.astype(np.float32, copy=False)
+        return vectors.astype(np.float32, copy=False) if are_unit(vectors) else None
 
     def _is_damaged(self, row: Any) -> bool:
         return bool(self._key) and digest(self._key, *row[1:]) != row[0]
@@ -278,7 +293,7 @@ class Snapshot:
         _, number, face_id, user_id, group, quality, origin, created, _ = row
         if self._is_damaged(row):
             raise GalleryCorrupt(
-                f"the face {_shown(row)} (id {number}) is not what was stored", WAY_BACK
+                f"the face {_shown(row[2])} (id {number}) is not what was stored", WAY_BACK
             )
         return FaceRecord(
             number,
@@ -340,9 +355,11 @@ class Transaction(Snapshot):
             raise GroupExists(f"the gallery has a group {name!r} already") from error
         return self.group(name)
 
-    def update_group(self, name: str, title: str | None, description: str | None) -> Group:
-        """Set the fields that are not None; raises GroupNotFound."""
-        group = self.group(name)
+    def update_group(
+        self, name: str, title: str | None, description: str | None, number: int | None
+    ) -> Group:
+        """Set the fields that are not None; raises GroupNotFound, also if it has another id."""
+        group = self._chosen(name, number)
         self._connection.execute(
             "UPDATE groups SET title = ?, description = ? WHERE id = ?",
             (
@@ -353,9 +370,9 @@ class Transaction(Snapshot):
         )
         return self.group(name)
 
-    def delete_group(self, name: str) -> int:
-        """Delete a group and its faces; return their number."""
-        group = self.group(name)
+    def delete_group(self, name: str, number: int | None) -> int:
+        """Delete a group and its faces; return their number.  Raises as `update_group`."""
+        group = self._chosen(name, number)
         count = self._remove(group, {})
         self._connection.execute("DELETE FROM groups WHERE id = ?", (group.id,))
         return count
@@ -425,6 +442,12 @@ class Transaction(Snapshot):
             "INSERT OR REPLACE INTO meta VALUES ('compacted', ?)", (str(self.state().removal),)
         )
 
+    def _chosen(self, name: str, number: int | None) -> Group:
+        group = self.group(name)
+        if number not in (None, group.id):
+            raise GroupNotFound(f"the gallery has no group {name!r} of id {number}")
+        return group
+
     def _remove(self, group: Group, where: dict[str, Any]) -> int:
         terms, values = _terms({"group_id": group.id, **where})
         rows = self._all(f"SELECT f.id FROM faces f WHERE TRUE {terms} ORDER BY f.id", *values)
@@ -457,9 +480,8 @@ class Transaction(Snapshot):
         )
 
 
-def _shown(row: Any) -> str:
-    """Format the face id of a row that may be damaged."""
-    face_id = row[2]
+def _shown(face_id: Any) -> str:
+    """Format a face id that may be damaged."""
     return f"{face_id.hex() if isinstance(face_id, bytes) else face_id!s:.32}"
 
 

@@ -174,9 +174,29 @@ def test_a_deletion_that_crashed_is_finished(
     monkeypatch.undo()
     assert gallery.search(astronaut) == []
     assert (len(gallery), gallery.records(), gallery.groups()) == (0, [], [])
+    gallery.create_group("other")
+    gallery.add("other", astronaut, "u")
+    assert gallery.delete_group("other") == 1  # without what the crash left
     gallery.close()
     with Gallery(gallery.address, compact) as again:
         assert again._backend._count("id >= 0") == 0  # type: ignore[attr-defined]
+
+
+def test_a_group_that_is_updated_while_it_is_deleted(
+    gallery: Gallery, astronaut: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process writes the row that it read before; the deletion is done all the same."""
+    gallery.add("staff", astronaut, "u")
+    backend: Any = gallery._backend
+    put = backend._put
+
+    def put_then_updated(row: dict[str, Any]) -> None:
+        put(row)
+        put({**row, "deleted": False, "title": "new"})
+
+    monkeypatch.setattr(backend, "_put", put_then_updated)
+    assert gallery.delete_group("staff") == 1
+    assert (gallery.groups(), backend._count("id >= 0")) == ([], 0)
 
 
 def test_a_replacement_that_crashed_loses_nobody(
@@ -206,6 +226,7 @@ def test_kinds_of_index(tmp_path: Path, compact: FaceEngine, index: Any, astrona
         assert gallery.stats().index == index
         with pytest.raises(facecore.InvalidParameter, match="16384"):
             gallery.search(astronaut, limit=20_000)
+        assert gallery.search(astronaut, limit=5000, per="user")[0].user_id == "u"
 
 
 class MilvusMachine(GalleryMachine):

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from templates import template
 
-from facecore import Gallery
+from facecore import Gallery, GalleryCorrupt, GalleryNotWritable
+from facecore.gallery.index.idmap import IdMap
 from facecore.gallery.sqlite import hnsw_builder, saved_index, store
+from facecore.gallery.sqlite.index_sync import IndexSync
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
@@ -143,3 +145,47 @@ def test_compacting_frees_space(filled: Gallery, folder: Path) -> None:
     after = filled.stats()
     assert (after.faces, after.removed) == (0, 0)
     assert after.store_bytes < before / 10
+
+
+@pytest.mark.parametrize("error", [GalleryCorrupt, GalleryNotWritable, MemoryError])
+def test_an_index_that_cannot_follow_does_not_undo_the_removal(
+    filled: Gallery,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: type[Exception],
+) -> None:
+    """The removal is done once, the files are erased, and the next search builds the index."""
+    add(filled, ["t", "other"])
+    assert len(filled.search(template("t"))) == 2
+
+    def fail(*_: object, **__: object) -> None:
+        raise error("on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IndexSync, "follow", fail)
+        assert filled.remove("staff", user_id="t") == 1
+    assert "builds the index again" in caplog.text
+    assert not filled.stats().erasure_pending
+    assert held(folder, ["t"]) == []
+    assert filled.stats().index == ""
+    assert [match.user_id for match in filled.search(template("t"))] == ["other"]
+
+
+@pytest.mark.parametrize("step", [(IndexSync, "follow"), (IdMap, "put")])
+def test_an_interrupted_removal_is_erased(
+    filled: Gallery, folder: Path, monkeypatch: pytest.MonkeyPatch, step: tuple[type, str]
+) -> None:
+    """Half a change of the index, taken again, would remove the other face too."""
+    add(filled, ["t", "other"])
+    filled.search(template("t"))
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*step, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            filled.remove("staff", user_id="t")
+    assert held(folder, ["t"]) == []
+    assert [match.user_id for match in filled.search(template("t"))] == ["other"]
