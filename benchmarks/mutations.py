@@ -103,8 +103,8 @@ MUTATIONS = [
        '"TargetFacePictureUrl", when=_VERIFIES)', '"TargetFacePictureUrl")'),
     _m("limits::test_duplication_check",
        "FaceGroupCodes required in a verification", "tables",
-       'Parameter("FaceGroupCodes", required=True, when=_SEARCHES)',
-       'Parameter("FaceGroupCodes", required=True)'),
+       'Parameter("FaceGroupCodes", required=True, when=_SEARCHES,',
+       'Parameter("FaceGroupCodes", required=True,'),
     _m("limits::test_duplication_check",
        "ReturnFaces up to 4", "tables", '("1", "2", "3", "4", "5")', '("1", "2", "3", "4")'),
     _m("limits::test_user_id_of_a_record",
@@ -152,7 +152,9 @@ MUTATIONS = [
     _m("faults::test_a_gate_answers_with_every_code_of_an_operation",
        "the gate after the operation", "service",
        "            if self.config.gate is not None:\n                self.config.gate(name)\n"
-       "            return run(self._context, params)",
+       "            context = self._context if groups is None else "
+       "replace(self._context, allowed=groups)\n"
+       "            return run(context, params)",
        "            found = run(self._context, params)\n"
        "            if self.config.gate is not None:\n"
        "                self.config.gate(name)\n            return found"),
@@ -206,7 +208,7 @@ MUTATIONS = [
        "with context.registering if registers else nullcontext():", "with nullcontext():"),
     _m("scores::test_id_portraits_have_a_table_of_their_own",
        "IDPic scored as a photograph", "compare_faces",
-       "id_portrait=id_portrait)", "id_portrait=False)"),
+       "id_portrait=bool(portraits))", "id_portrait=False)"),
     _m("decisions::test_a_user_is_stored_once_a_group",
        "AddFaceRecord adds a second face", "add_face_record",
        'on_existing="refuse"', 'on_existing="add"'),

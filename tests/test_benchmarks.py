@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import _floor, _peers, _pictures, soak, startup
+from benchmarks import _floor, _peers, _pictures, mutations, soak, startup
 from facecore import FaceEngine
 
 Runner = Callable[..., dict[str, Any]]
@@ -180,3 +180,9 @@ def test_growth(run: Runner, tmp_path: Path) -> None:
     assert answer["milliseconds"]["compare, arrays"].keys() == {"30000", "120000"}
     assert set(answer["exponents"]) == set(answer["milliseconds"])
     assert cv2.imread(str(plot)) is not None
+
+
+def test_every_mutation_has_its_place() -> None:
+    folder = mutations.REPO / mutations.OPERATIONS
+    for one in mutations.MUTATIONS:
+        assert (folder / one.file).read_text("utf-8").count(one.old) == 1, one.what
