@@ -252,10 +252,10 @@ class _Child:
         self._request({"reduction": 0}, data)
         with self._losses():
             answer = self._answer(time.monotonic() + _PATIENCE * self._seconds)
-            self.busy = False
-            width, height = (int(answer[side]) for side in ("width", "height"))
-            if not (0 < width < 2**31 and 0 < height < 2**31):
+            width, height = answer.get("width"), answer.get("height")
+            if type(width) is not int or type(height) is not int or min(width, height) < 1:
                 raise ValueError("no size")
+            self.busy = False
             return width, height
 
     def receive(self, still: Still, reduction: int) -> NDArray[np.uint8]:
@@ -293,8 +293,7 @@ class _Child:
     def _losses(self) -> Iterator[None]:
         try:
             yield
-        # Closed, a timeout, an invalid answer.
-        except (OSError, LookupError, TypeError, ValueError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # closed, timeout, invalid answer
             raise UnreadableImage(f"the picture {self._fate(error)}") from error
 
     def _receive(self, until: float) -> dict[str, Any]:
