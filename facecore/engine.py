@@ -336,7 +336,7 @@ class FaceEngine:
         return self._pipeline.sample(image, face)
 
     def samples(self, image: FaceInput) -> list[FaceSample]:
-        """Every face of an image, largest first, aligned and embedded in one run.
+        """Every face of an image, largest first, aligned and embedded.
 
         A face whose landmarks allow no alignment, or that the embedder cannot read, is left out.
 
@@ -383,7 +383,7 @@ class FaceEngine:
         Raises
         ------
         InvalidParameter
-            `batch_size` is invalid.
+            `images` is a single image, or `batch_size` is invalid.
         """
         pipeline = self._worker_pipeline()
         return _streamed(pipeline, images, batch_size, progress, None, pipeline.samples_of)
@@ -450,7 +450,7 @@ class FaceEngine:
         Raises
         ------
         InvalidParameter
-            `batch_size`, `face` or `if_many` is invalid.
+            `images` is a single image, or `batch_size`, `face` or `if_many` is invalid.
         """
         _check_choice(face)
         _check_if_many(if_many)
@@ -810,9 +810,11 @@ def _check_several(images: Iterable[FaceInput]) -> None:
     """Refuse one image where many are expected: an array of pixels would count as its rows."""
     pixels = isinstance(images, np.ndarray) and images.dtype.kind in "uif" and images.ndim < 4
     if pixels or isinstance(images, _SINGLE) or hasattr(images, "read"):
-        raise InvalidParameter("images is a single image", "give a list, or use embed")
-    if not isinstance(images, Iterable):
-        raise InvalidParameter(f"images is {images!r:.80}", "give a list of images")
+        raise InvalidParameter("images is a single image", "give a list of images")
+    try:
+        iter(images)
+    except TypeError:
+        raise InvalidParameter(f"images is {images!r:.80}", "give a list of images") from None
 
 
 def _check_if_many(if_many: str) -> None:

@@ -271,9 +271,9 @@ class Pipeline:
     def _light(self, image: FaceInput) -> list[FaceSample]:
         """`samples`, without the pixels of a large picture: many may wait for their consumer."""
         samples = self.samples(image)
-        for picture in {sample.picture for sample in samples}:
-            if picture.height * picture.width >= malloc.LARGE:
-                picture.release_pixels(slow=True)
+        if samples and not isinstance(image, (Picture, FaceSample)):
+            picture = samples[0].picture
+            picture.release_pixels(slow=picture.height * picture.width >= malloc.LARGE)
         return samples
 
     def stream(

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from facecore._utils.text import is_printable
+
 if TYPE_CHECKING:
     from facecore import FaceEngine, Gallery
 
@@ -27,7 +29,7 @@ def name_of(folder: Path) -> str:
     """Return the name of a folder of pictures for a manifest: printable, never empty."""
     whole = folder.resolve()
     name = whole.name.strip() or str(whole)
-    return "".join(character if character.isprintable() else "?" for character in name)
+    return "".join(character if is_printable(character) else "?" for character in name)
 
 
 def crowd(path: object, others: int, hint: str = "") -> list[str]:

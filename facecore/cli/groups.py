@@ -173,25 +173,25 @@ def _create(args: argparse.Namespace) -> Answer:
 def _list(args: argparse.Namespace) -> Answer:
     with open_gallery(args, read_only=True) as gallery:
         if args.name is None:
-            groups = gallery.groups(offset=args.offset, limit=args.limit)
-            count = len(gallery.groups())
+            # One more tells whether there are more; Milvus would count all for minutes.
+            groups = gallery.groups(offset=args.offset, limit=args.limit + 1)
+            more = len(groups) > args.limit
+            groups = groups[: args.limit]
             lines = [
                 f"{group.name}  {count_of(group.size)}"
                 + (f"  {group.title}" if group.title else "")
                 for group in groups
             ]
-            found = [_group(group) for group in groups]
-            return {"count": count, "groups": found}, OK, _of(lines, count)
+            if more:
+                lines.append(f"and more: --offset {args.offset + args.limit}")
+            return {"groups": [_group(group) for group in groups], "more": more}, OK, lines
         records = gallery.records(args.name, args.offset, args.limit)
         count = gallery.count(args.name)
     lines = [f"{r.face_id}  {r.user_id}  {r.created:%Y-%m-%d %H:%M:%S}Z" for r in records]
+    if len(records) < count:
+        lines.append(f"{len(records):,} of {count:,}")
     faces = [record_fields(record) for record in records]
-    return {"group": args.name, "count": count, "faces": faces}, OK, _of(lines, count)
-
-
-def _of(lines: list[str], count: int) -> list[str]:
-    """Say where a list does not show all."""
-    return lines if len(lines) == count else [*lines, f"{len(lines):,} of {count:,}"]
+    return {"group": args.name, "count": count, "faces": faces}, OK, lines
 
 
 def _delete(args: argparse.Namespace) -> Answer:
@@ -202,7 +202,12 @@ def _delete(args: argparse.Namespace) -> Answer:
 
 
 def _compact(args: argparse.Namespace) -> Answer:
+    from facecore.gallery.milvus.client import is_milvus
+
     with open_gallery(args) as gallery:
+        if is_milvus(gallery.address):
+            gallery.compact()
+            return {}, OK, ["compaction asked for; Milvus frees the space later"]
         before = gallery.stats()
         gallery.compact()
         after = gallery.stats()

@@ -70,18 +70,20 @@ def _serve(args: argparse.Namespace) -> Answer:
         _log_lines()
         # Pictures are untrusted: one that crashes a decoder must not stop the server.
         engine = engine_of(args, isolate_decoding=os.name == "posix")
+        # As Ctrl-C does, SIGTERM raises KeyboardInterrupt, so that the gallery is closed.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with Gallery(args.gallery, engine, key=secret) as gallery:
             config = ServiceConfig(allow_private_addresses=args.allow_private_addresses)
-            warm(engine)
-            prepare(gallery)
             service = FaceService(engine, gallery, config)
             server = Server(Application(service, keys, acs3_only=args.acs3_only))
+            warm(engine)
+            prepare(gallery)
 
             def stop(*_: object) -> None:
                 server.should_exit = True
 
-            # uvicorn handles signals only while it runs, and re-raises them at its end.  This
-            # handler covers the time before and after, so the gallery is always closed.
+            # uvicorn handles signals only while it runs, and re-raises them at its end: from here
+            # on they end the server in order.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, stop)
             server.run([sock])

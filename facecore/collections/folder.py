@@ -81,7 +81,7 @@ def write_people(clusters: Clusters, out: Path | str) -> None:
             header = ("person", "picture", "face", "x1", "y1", "x2", "y2")
             (folder / "people.csv").write_bytes(csv_bytes(header, rows))
             (folder / "people.json").write_text(json.dumps(as_dict(clusters)), encoding="utf-8")
-            folder.rename(out)  # fails if another run has created `out` since
+            folder.rename(out)  # fails if another run has filled `out` since
     except OSError as error:
         raise InvalidParameter(
             f"{out} cannot be written: {error.strerror or error}", "name another folder"

@@ -51,8 +51,9 @@ class IsolatedDecoder:
 
     On Linux, files and pixels pass through memory that both processes map.  Through it, a child
     that a hostile picture has taken over can only give wrong pixels: it cannot resize the memory,
-    the shape comes from the header that this process has parsed, and pixels are copied before they
-    are used.  The child is no sandbox: it has the rights of this process.
+    the shape comes from the header that this process has parsed (of HEIC and AVIF, from the child,
+    within the limits), and pixels are copied before they are used.  The child is no sandbox: it has
+    the rights of this process.
 
     Parameters
     ----------

@@ -8,10 +8,10 @@ import re
 import tomllib
 import types
 import typing
-import unicodedata
 from functools import cache
 from typing import Any, TypeVar
 
+from facecore._utils.text import is_printable
 from facecore.errors import PackCorrupt
 
 if typing.TYPE_CHECKING:
@@ -126,9 +126,7 @@ def convert(kind: Any, value: Any, field: str) -> Any:
         return value + 0.0  # -0.0 becomes 0.0: equal numbers must hash to equal contracts
     if kind is str:
         # Texts are printed in a terminal: no control sequences, no line breaks.
-        # str.isprintable takes no space but the ASCII one.
-        printable = all(c.isprintable() or unicodedata.category(c) == "Zs" for c in value)
-        require(printable, field, "holds a line break or a control character")
+        require(is_printable(value), field, "holds a line break or a control character")
     return value
 
 

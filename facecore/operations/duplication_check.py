@@ -142,8 +142,12 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
     compared = None
     if target is not None:
         compared = engine.compare(source, target, threshold=config.threshold)
-    # Before the lock, for which others wait; and before anything is stored, since it may fail.
-    if registers:
+    fails = (liveness is not None and liveness.is_attack) or (
+        compared is not None and not compared.passed
+    )
+    # Measured before the lock, so that others do not wait, and before anything is stored, because
+    # it may fail.
+    if registers and not fails:
         engine.quality(source)  # kept on the sample
     attributes = None
     if values["FaceAttributeCheck"] == "Y" and engine.pack.attributes is not None:

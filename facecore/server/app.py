@@ -305,9 +305,14 @@ class _Health:
         """Look in a daemon thread: one that hangs keeps neither a request nor the process."""
         look: Future[str] = Future()
         look.set_running_or_notify_cancel()  # from now on it cannot be cancelled
-        threading.Thread(
-            target=lambda: look.set_result(self._problem()), name="facecore-health", daemon=True
-        ).start()
+
+        def work() -> None:
+            look.set_result(self._problem())
+
+        try:
+            threading.Thread(target=work, name="facecore-health", daemon=True).start()
+        except RuntimeError:  # the system's limit of threads
+            look.set_result("ServiceUnavailable")
         return look
 
     def _problem(self) -> str:

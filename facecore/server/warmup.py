@@ -72,7 +72,8 @@ def prepare(gallery: Gallery) -> None:
     ------
     GalleryCorrupt
     """
-    if not is_milvus(gallery.address):  # it compacts by itself, and would count for minutes
+    # Milvus compacts by itself, and its `stats` takes minutes.
+    if not is_milvus(gallery.address):
         stats = gallery.stats()
         if stats.removed > stats.faces:
             try:

@@ -179,8 +179,8 @@ def test_a_file_that_nobody_names_is_let_go(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if no other upload comes."""
-    monkeypatch.setattr(uploads, "SECONDS", 1.0)
-    monkeypatch.setattr(app, "UPLOAD_SECONDS", 1.0)
+    monkeypatch.setattr(uploads, "SECONDS", 5.0)
+    monkeypatch.setattr(app, "UPLOAD_SECONDS", 5.0)
     allowed = server.send(x_acs_action="AuthorizeFileUpload", host=f"127.0.0.1:{server.port}")
     kind, body = multipart({"key": allowed.body["ObjectKey"].encode(), "file": b"picture"})
     assert server.send(body, content_type=kind).status == 201

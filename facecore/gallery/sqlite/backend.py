@@ -222,7 +222,7 @@ class SqliteBackend:
             with self._rw.reading(), self._store.snapshot() as snapshot:
                 exact = self._exact
                 state, chosen = snapshot.state_and_groups(groups)
-                if exact is not None and exact.state == state:
+                if exact is not None and exact.whole and exact.state == state:
                     yield exact.index, snapshot, state, chosen
                     return
             with self._rw.writing(), self._store.snapshot() as snapshot:
@@ -233,8 +233,8 @@ class SqliteBackend:
 
     def _follow(self, snapshot: Snapshot) -> IndexSync[ExactIndex]:
         """Bring the exact index to the snapshot's state; the caller holds the lock for writing."""
-        exact, self._exact = self._exact, None  # dropped if its change is interrupted
-        if exact is None or not exact.can_follow(snapshot):
+        exact = self._exact
+        if exact is None or not (exact.whole and exact.can_follow(snapshot)):
             new = ExactIndex(self._contract.dimension, keep_vectors=self._encrypted)
             exact = IndexSync(new, State(0, snapshot.state().removal))
         exact.follow(snapshot, progress=self._progress)
@@ -319,8 +319,7 @@ class SqliteBackend:
 
     def _answering(self) -> str:
         """Name the index that answers searches now; empty before the first."""
-        with self._rw.reading():  # while it changes, there is none
-            exact = self._exact
+        exact = self._exact
         if exact is None:
             return ""
         return "hnsw" if self._hnsw and self._hnsw.is_at(exact.state) else "exact"

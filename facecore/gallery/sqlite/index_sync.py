@@ -25,11 +25,13 @@ class IndexSync(Generic[IndexT]):
     """An index, and how far it has come.
 
     It holds exactly the faces that were there at the removal `state.removal` and whose ids are
-    not above `state.face`.  One thread at a time may change it.
+    not above `state.face`, unless a change of it was interrupted: then it is not `whole`, and must
+    be dropped.  One thread at a time may change it.
     """
 
     index: IndexT
     state: State
+    whole: bool = True
 
     def can_follow(self, snapshot: Snapshot) -> bool:
         """Whether the store still knows what happened since; also false if it went back."""
@@ -61,11 +63,12 @@ class IndexSync(Generic[IndexT]):
         return max(1, len(batch.ids))
 
     def take(self, batch: ChangeBatch) -> None:
-        """Follow one batch; an index whose change was interrupted must be dropped."""
+        """Follow one batch."""
+        self.whole = False
         self.index.remove(batch.gone)
         if len(batch.ids):
             self.index.add(batch.ids, batch.vectors, batch.labels)
-        self.state = batch.state
+        self.state, self.whole = batch.state, True
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,12 +271,12 @@ class Snapshot:
             # One by one only now: nearly always, all are whole.  Twice, because a single row is
             # measured with another rounding.
             pairs = zip(ids, blobs, strict=True)
-            number = next(i for i, blob in pairs if self._unpacked([blob, blob]) is None)
-            (face_id,) = self._one("SELECT face_id FROM faces WHERE id = ?", number)
-            raise GalleryCorrupt(
-                f"the template of the face {_shown(face_id)} (id {number}) is not what was stored",
-                WAY_BACK,
-            )
+            bad = [i for i, blob in pairs if self._unpacked([blob, blob]) is None]
+            what = "a template"
+            if bad:
+                (face_id,) = self._one("SELECT face_id FROM faces WHERE id = ?", bad[0])
+                what = f"the template of the face {_shown(face_id)} (id {bad[0]})"
+            raise GalleryCorrupt(f"{what} is not what was stored", WAY_BACK)
         return vectors
 
     def _unpacked(self, blobs: Sequence[Any]) -> NDArray[np.float32] | None:

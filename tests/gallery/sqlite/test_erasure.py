@@ -14,7 +14,7 @@ from templates import template
 from facecore import Gallery, GalleryCorrupt, GalleryNotWritable
 from facecore.gallery.index.idmap import IdMap
 from facecore.gallery.sqlite import hnsw_builder, saved_index, store
-from facecore.gallery.sqlite.index_sync import IndexSync
+from facecore.gallery.sqlite.index_sync import ChangeBatch, IndexSync
 
 pytestmark = pytest.mark.usefixtures("no_sync")
 
@@ -189,3 +189,23 @@ def test_an_interrupted_removal_is_erased(
             filled.remove("staff", user_id="t")
     assert held(folder, ["t"]) == []
     assert [match.user_id for match in filled.search(template("t"))] == ["other"]
+
+
+def test_an_error_while_reading_keeps_the_index(
+    filled: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million faces are not read again for one that is damaged."""
+    add(filled, ["t"])
+    filled.search(template("t"))
+    kept = filled._backend._exact  # type: ignore[attr-defined]
+
+    def fail(*_: object) -> None:
+        raise GalleryCorrupt("on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChangeBatch, "read", fail)
+        add(filled, ["other"])
+        with pytest.raises(GalleryCorrupt):
+            filled.search(template("t"))
+    assert {match.user_id for match in filled.search(template("t"))} == {"t", "other"}
+    assert filled._backend._exact is kept  # type: ignore[attr-defined]
