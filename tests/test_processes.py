@@ -92,6 +92,25 @@ def test_a_child_may_drop_inherit_or_use_an_engine(threads: int, tmp_path: Path)
 
 
 @needs_fork
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_child_inherits_no_worker_of_opencv(tmp_path: Path) -> None:
+    """Its pool's mutex may be locked at the fork, and the child's exit would wait for it."""
+    code = """
+import cv2
+cv2.setNumThreads(2)
+large = np.random.default_rng(0).integers(0, 255, (2000, 2000, 3), np.uint8)
+cv2.GaussianBlur(large, (0, 0), 3)
+child = os.fork()
+if child == 0:
+    cv2.GaussianBlur(large, (0, 0), 3)
+    sys.exit(cv2.getNumThreads())
+threads = len(os.listdir("/proc/self/task"))  # NumPy's end at a fork, too
+print(end_of(child), cv2.getNumThreads(), threads)
+"""
+    assert run(code, tmp_path) == "2 2 1\n"
+
+
+@needs_fork
 def test_a_fork_waits_for_models_that_another_thread_opens(tmp_path: Path) -> None:
     code = """
 engine = facecore.FaceEngine(threads=2)

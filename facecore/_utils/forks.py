@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 import weakref
+from typing import Any
 
 __all__ = ["FORK_LOCK", "leak_in_children"]
 
@@ -14,6 +16,7 @@ FORK_LOCK = threading.RLock()
 
 _things: weakref.WeakValueDictionary[int, object] = weakref.WeakValueDictionary()
 _alive: list[object] = []  # during a fork: other threads' objects end before the child's hook
+_opencv_threads: list[int] = []  # during a fork: how many OpenCV may use
 
 
 def leak_in_children(thing: object) -> None:
@@ -29,9 +32,17 @@ def _before() -> None:
     FORK_LOCK.acquire()
     found = [reference() for reference in _things.valuerefs()]
     _alive[:] = [thing for thing in found if thing is not None]
+    # A worker of OpenCV's pool may hold its mutex at this moment.  A child would inherit it locked,
+    # and wait for it when it ends.  With one thread the pool ends its workers.
+    cv2: Any = sys.modules.get("cv2")
+    if hasattr(cv2, "getNumThreads") and (count := cv2.getNumThreads()) > 1:
+        _opencv_threads.append(count)
+        cv2.setNumThreads(1)
 
 
 def _after() -> None:
+    if _opencv_threads:
+        sys.modules["cv2"].setNumThreads(_opencv_threads.pop())
     _alive.clear()
     FORK_LOCK.release()
 
