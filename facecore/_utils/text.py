@@ -1,10 +1,15 @@
-"""What may be printed in a terminal."""
+"""Text for a terminal."""
 
 from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["is_printable"]
+__all__ = ["count_of", "is_printable"]
+
+
+def count_of(number: int, noun: str = "face") -> str:
+    """Format a number of things: ``1 face``, ``1,234 faces``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def is_printable(text: str) -> bool:

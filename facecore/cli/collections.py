@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands, count_of
+from facecore._utils.text import count_of
+from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands
 from facecore.cli.common import engine as engine_of
 from facecore.cli.common import gallery as open_gallery
 from facecore.cli.compare import face_fields, place

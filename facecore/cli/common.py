@@ -20,11 +20,6 @@ Answer = tuple[Mapping[str, Any], int, Sequence[str]]
 """The ``--json`` object, the exit status, and the lines printed without ``--json``."""
 
 
-def count_of(number: int, noun: str = "face") -> str:
-    """Format a number of things: ``1 face``, ``1,234 faces``."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
 def name_of(folder: Path) -> str:
     """Return the name of a folder of pictures for a manifest: printable, never empty."""
     whole = folder.resolve()

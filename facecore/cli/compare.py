@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facecore._utils.text import count_of
 from facecore.cli.common import (
     MODELS,
     NO,
@@ -14,7 +15,6 @@ from facecore.cli.common import (
     Answer,
     Commands,
     add_if_many,
-    count_of,
     crowd,
 )
 from facecore.cli.common import engine as engine_of

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facecore._utils.text import count_of
 from facecore.cli import transfer
 from facecore.cli.common import (
     GALLERY,
@@ -15,7 +16,6 @@ from facecore.cli.common import (
     Answer,
     Commands,
     add_if_many,
-    count_of,
     crowd,
     gallery_key,
     place_of,

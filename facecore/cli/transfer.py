@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands, add_if_many, count_of
+from facecore._utils.text import count_of
+from facecore.cli.common import GALLERY, MODELS, NO, OK, Answer, Commands, add_if_many
 from facecore.cli.common import gallery as open_gallery
 from facecore.errors import InvalidParameter
 

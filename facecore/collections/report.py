@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from facecore import images
 from facecore._utils.atomic_files import write_whole
+from facecore._utils.text import count_of
 from facecore.collections.clusters import Clusters
 from facecore.collections.faces import FoundFace
 from facecore.drawing import square_around
@@ -65,7 +66,7 @@ def render_report(clusters: Clusters) -> str:
         )
 
     blocks = [
-        block("group", f"{escape(p.name)} <small>{_count(len(p.faces), 'face')}</small>", p.faces)
+        block("group", f"{escape(p.name)} <small>{count_of(len(p.faces), 'face')}</small>", p.faces)
         for p in groups[:_GROUPS]
     ]
     doubts = [
@@ -78,18 +79,14 @@ def render_report(clusters: Clusters) -> str:
     ]
     singles = [figure(face) for face in alone[:_ALONE]]
     return _PAGE.format(
-        summary=f"{_count(faces, 'face')}, {_count(len(groups), 'group')} and "
-        f"{_count(len(alone), 'face')} without another of the same person. Groups are joined "
+        summary=f"{count_of(faces, 'face')}, {count_of(len(groups), 'group')} and "
+        f"{count_of(len(alone), 'face')} without another of the same person. Groups are joined "
         f"from a mean score of {clusters.threshold:.1f}.",
         groups="".join(blocks),
         doubts="".join(doubts) or "<p>None.</p>",
         alone="".join(singles) or "<p>None.</p>",
         left=f"<p>and {len(alone) - _ALONE:,} more</p>" if len(alone) > _ALONE else "",
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _thumbnails(faces: Iterable[FoundFace]) -> dict[int, str]:

@@ -75,6 +75,7 @@ def average_linkage(vectors: NDArray[np.float32], pairs: Pairs, least: float) ->
            relationships", University of Kansas Science Bulletin 38, 1958 (UPGMA)
     """
     hierarchy = require_extra("scipy.cluster.hierarchy", "collections")
+    pairwise = require_extra("scipy.spatial.distance", "collections")
     groups = np.arange(len(vectors))
     waiting = [(np.arange(len(vectors)), pairs, least)]
     while waiting:
@@ -84,12 +85,8 @@ def average_linkage(vectors: NDArray[np.float32], pairs: Pairs, least: float) ->
             if len(some) > MOST_DENSE:
                 waiting.append((some, _within(part, among, limit + _STEP), limit + _STEP))
             elif len(some) > 1:
-                similarity = vectors[some] @ vectors[some].T
-                rows = [row[i + 1 :] for i, row in enumerate(similarity)]
-                distance = np.concatenate(rows, dtype=np.float64)
-                del similarity, rows
-                np.clip(np.subtract(1, distance, out=distance), 0, 2, out=distance)
-                tree = hierarchy.linkage(distance, "average")
+                similarity = pairwise.squareform(vectors[some] @ vectors[some].T, checks=False)
+                tree = hierarchy.linkage(np.clip(1 - similarity, 0, 2), "average")
                 labels = hierarchy.fcluster(tree, 1 - least, "distance")
                 first = {label: i for i, label in reversed(list(zip(some, labels, strict=True)))}
                 groups[some] = [first[label] for label in labels]

@@ -142,12 +142,14 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
     compared = None
     if target is not None:
         compared = engine.compare(source, target, threshold=config.threshold)
-    fails = (liveness is not None and liveness.is_attack) or (
-        compared is not None and not compared.passed
-    )
+    sub_code = PASSED
+    if liveness is not None and liveness.is_attack:
+        sub_code = ATTACK
+    elif compared is not None and not compared.passed:
+        sub_code = NOT_THE_SAME
     # Measured before the lock, so that others do not wait, and before anything is stored, because
     # it may fail.
-    if registers and not fails:
+    if registers and sub_code == PASSED:
         engine.quality(source)  # kept on the sample
     attributes = None
     if values["FaceAttributeCheck"] == "Y" and engine.pack.attributes is not None:
@@ -158,12 +160,7 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
     record: FaceRecord | None = None
     with context.registering if registers else nullcontext():
         matches = _search(context, values, source, searches)
-        sub_code = PASSED
-        if liveness is not None and liveness.is_attack:
-            sub_code = ATTACK
-        elif compared is not None and not compared.passed:
-            sub_code = NOT_THE_SAME
-        elif matches:
+        if matches and sub_code == PASSED:
             sub_code = FOUND
         attempted = registers and sub_code == PASSED
         if attempted:

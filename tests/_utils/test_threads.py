@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import io
 import os
 import subprocess
 import sys
 import tarfile
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +53,32 @@ def test_the_first_task_that_fails_decides() -> None:
         at_once([first, second])
     with pytest.raises(ValueError, match="second"):
         at_once([lambda: None, second])
+
+
+def test_a_failure_keeps_no_result_alive() -> None:
+    """Results may be pictures; a cycle would keep them until the garbage collector comes."""
+
+    class Pixels:
+        pass
+
+    made = weakref.WeakSet[Pixels]()
+
+    def first() -> Pixels:
+        pixels = Pixels()
+        made.add(pixels)
+        return pixels
+
+    def second() -> Pixels:
+        raise ValueError("second")
+
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):
+            at_once([first, second])
+        assert len(made) == 0
+    finally:
+        gc.enable()
 
 
 def test_a_busy_pool_leaves_the_work_to_the_caller() -> None:

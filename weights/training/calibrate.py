@@ -180,6 +180,7 @@ def table(sets: list[Strangers], contract: str, crossed: str = "") -> Calibratio
         spread.append(quantile_interval(np.nanmean(draws, axis=0)))
     count = sum(int(s.pairs.sum()) for s in sets)
     made = replace(made, knots=tuple(knots), impostor=count)
+    # Given again as they are, to be rounded as all intervals are.
     rejected = [(knot.fnmr.low, knot.fnmr.high) for knot in knots if knot.fnmr]
     return made.with_intervals(spread, rejected, method=METHOD.format(crossed=crossed))
 
