@@ -36,7 +36,7 @@ _MAX_RESIDUAL = 0.6
 # Squares of larger coordinates overflow; no picture is that large.
 _FARTHEST = 1e100
 
-# OpenCV before version 5 warps no picture with a side of this length.
+# OpenCV before version 5 cannot warp a picture with a side of this length.
 _WARPED_SIDE = 2**15 - 1
 
 
@@ -186,7 +186,7 @@ def cut(picture: Picture, matrix: NDArray[np.float64], side: int) -> NDArray[np.
     matrix : ndarray, shape (2, 3), float64
         Maps pixels of the full picture to pixels of the square, see `warp`.
     side : int
-        Of the square, in pixels.
+        Side of the square, in pixels.
 
     Returns
     -------

@@ -54,7 +54,7 @@ class Family:
     overlap : float
         Suppression drops boxes whose intersection over union with a better one exceeds this.
     blend : float or None
-        Boxes whose overlap with the best one exceeds this are averaged with it; None disables it.
+        Average boxes whose overlap with the best one exceeds this; None: keep the best box.
     upright : float
         Confidence that faces found upside down or on their side seldom reach; 0 if not measured.
     """
@@ -234,8 +234,8 @@ def _check(fits: bool, stride: int, size: tuple[int, int]) -> None:
 # cell to cell; averaging them separates genuine from impostor comparisons better
 # (Bazarevsky et al. 2019, arXiv:1907.05047).
 #
-# Of 257 pictures of LFW, 90 % have a confidence above `upright`; upside down, none.  With compact's
-# detector it is 84 % of 200, and none.
+# Of 257 pictures of LFW, 90 % have a confidence above `upright`, and none has it upside down.  With
+# compact's detector, 84 % of 200 have it, and none upside down.
 #
 # SCRFD and RetinaFace were trained and published at 640 pixels, where they take 0.5 to 34 GFLOP.
 # Time grows with the pixels: a pass at 1,280 takes four times as long as one at 640, a pass at

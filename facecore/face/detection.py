@@ -49,7 +49,7 @@ class Face:
 
     @property
     def roll(self) -> float:
-        """Degrees by which the face is turned in the image, clockwise; -180..180.
+        """Rotation of the face in the image, in degrees clockwise, -180..180.
 
         The rotation of the least-squares similarity transform of the alignment template onto
         the landmarks; 0 for a face whose landmarks coincide.
@@ -65,7 +65,7 @@ def non_maximum_suppression(
     overlap: float,
     inside: float = np.inf,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Greedy non-maximum suppression of boxes that overlap a better one.
+    """Suppress boxes that overlap a better one (greedy non-maximum suppression).
 
     Parameters
     ----------
@@ -73,10 +73,10 @@ def non_maximum_suppression(
         x1, y1, x2, y2.
     scores : ndarray, shape (N,)
     overlap : float
-        Boxes whose intersection over union with a better one exceeds this are dropped.
+        Drop boxes whose intersection over union with a better one exceeds this.
     inside : float
-        So are those whose intersection with a better one, over the smaller of the two areas,
-        reaches this: parts of a face inside it.
+        Drop boxes whose intersection with a better one, divided by the smaller of the two areas,
+        reaches this: they show parts of a face.
 
     Yields
     ------
@@ -101,7 +101,7 @@ def _area(sides: NDArray[np.float32]) -> NDArray[np.float32]:
 def _overlaps(
     some: NDArray[np.float32], boxes: NDArray[np.float32], areas: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Intersections of boxes (M, 4) with boxes (N, 4), (M, N): over union, over the smaller."""
+    """Intersect boxes (M, 4) with boxes (N, 4): over the union and the smaller area, (M, N)."""
     some = some[:, None]
     corner = np.minimum(some[..., 2:], boxes[:, 2:])
     shared = _area(corner - np.maximum(some[..., :2], boxes[:, :2]))
@@ -116,26 +116,26 @@ def _overlaps(
 
 
 def overlap(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Intersection over union of two boxes (4,)."""
+    """Compute the intersection over union of two boxes (4,)."""
     area = _area(other[None, 2:] - other[None, :2])
     return float(_overlaps(one[None], other[None], area)[0][0, 0])
 
 
-# Why these: a face of 206 to 337 pixels in the fine pass is seen in parts there, and the coarse
-# pass, which sees it whole, sees no face in a part.  What the coarse pass takes for a small face,
-# the fine pass sees larger and knows better.  Measured on labelled scenes
+# The fine pass detects parts of a face that spans 206 to 337 of its pixels.  The coarse pass sees
+# the whole face and supports no part of it.  Conversely, a small candidate of the coarse pass is
+# larger in the fine pass, which judges it better.  Measured on labelled scenes
 # (python -m benchmarks detection).
 SUPPORT = 0.3  # least score and intersection over union of a candidate that supports another
 _SEEN_COARSE = 16  # pixels of the coarse input from which a fine candidate needs support
 _SEEN_FINE = 160  # pixels of the fine input up to which a coarse candidate needs support
 _INSIDE = 0.6
-_SMALLEST = 20  # pixels of the fine input, of the longer side
+_SMALLEST = 20  # longer side of a box, in pixels of the fine input
 
 
 def _supported(
     coarse: Candidates, fine: Candidates, coarse_scale: float, fine_scale: float
 ) -> Candidates:
-    """Candidates of two scales, without those that the other scale should see and does not."""
+    """Pool the candidates of two scales; drop those that the other scale should see but misses."""
     (boxes, some), scores = (points[:, :2].reshape(-1, 4) for points, _ in (fine, coarse)), fine[1]
     areas = _area(boxes[:, 2:] - boxes[:, :2])
     keep_fine = (boxes[:, 2] - boxes[:, 0]) * coarse_scale < _SEEN_COARSE
@@ -175,9 +175,9 @@ class Detector:
     small faces of large pictures.  If neither finds a face, the wide pass pads a small copy, which
     reveals faces that extend beyond the frame.  The family defines the sizes of the passes.
 
-    What only one of the coarse and the fine pass sees is dropped if the other should see it too,
-    as are boxes inside a better one and boxes whose longer side is below 20 pixels of the fine
-    pass.
+    The detector drops a candidate of the coarse or the fine pass if the other pass should see it
+    too but misses it.  It also drops boxes inside a better one, and boxes whose longer side is
+    below 20 pixels of the fine pass.
 
     For a network of fixed input size, the coarse pass fits the picture into that canvas and there
     is no fine pass.
@@ -208,9 +208,9 @@ class Detector:
         return self._complete(image, self._candidates(image, self.coarse_scale(image)))
 
     def prominent_each(self, images: Sequence[Picture]) -> list[list[Face]]:
-        """Detect the faces of each image in as few passes as find them, largest first.
+        """Detect the faces of each image in as few passes as needed, largest first.
 
-        Small faces beside the largest may be missing; `detect` finds them.  Boxes and landmarks
+        Small faces next to the largest may be missing; `detect` finds them.  Boxes and landmarks
         may differ by a fraction of a pixel from those of `detect`, which pools the coarse and the
         fine pass.  All coarse passes run before any decoding, which keeps the code and data of
         the decoder in the processor's caches.
@@ -223,7 +223,7 @@ class Detector:
             if not faces:
                 faces = self._complete(image, found)
                 if len(images) > 1:
-                    image.release_pixels()  # only this pass needs the finer pixels
+                    image.release_pixels()  # only the fine pass needs the finer pixels
             prominent.append(faces)
         return prominent
 

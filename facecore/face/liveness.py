@@ -1,8 +1,7 @@
 """Passive liveness: detect faces photographed from a print or a display, in one picture.
 
-A network sees the face and its surroundings; named cues of colour and tone are added to its
-answer.  A good mask, or a picture injected behind the camera, passes.  See
-docs/liveness.md.
+A network scores the face and its surroundings.  Named cues of colour and tone add to its output.
+A good mask, or a picture injected behind the camera, passes.  See docs/liveness.md.
 """
 
 from __future__ import annotations
@@ -68,8 +67,8 @@ class Liveness:
         Measured cues, each in its unit (see `facecore.face.pad_features`), and
         ``network``, the network's log odds of an attack.
     reasons : tuple of str
-        The cues that speak for an attack, in words, the strongest first.  A genuine picture
-        can have some too: the score weighs all of them.
+        The cues that indicate an attack, in words, the strongest first.  A bona fide picture
+        can have some too, because the score weighs all of them.
     """
 
     attack_score: float
@@ -86,7 +85,7 @@ class Liveness:
 def contributions(
     cues: dict[str, float], model: CueModel, given: NDArray[np.floating]
 ) -> dict[str, float]:
-    """Log odds that the network and each cue add to the score.
+    """Compute the log odds that the network and each cue add to the score.
 
     Their sum with ``model.bias`` is z in `facecore.models.specs.CueModel`.
 
@@ -95,7 +94,7 @@ def contributions(
     cues : dict of str to float
     model : CueModel
     given : ndarray, shape (len(model.names),)
-        What the network adds to the cues' weights for this picture.
+        Amounts that the network adds to the cues' weights for this picture.
     """
     values = np.array([cues[name] for name in model.names])
     scaled = np.clip((values - np.array(model.mean)) / np.array(model.scale), -_LIMIT, _LIMIT)
@@ -117,20 +116,20 @@ def _in_words(added: dict[str, float], cues: dict[str, float], model: CueModel) 
 
 
 class AttackClassifier:
-    """Scores faces by a small network and named cues.
+    """Scores faces with a small network and named cues.
 
     Parameters
     ----------
     session : Session
-        Network that maps what `facecore.face.pad_features.views` cuts out to the log odds of an
-        attack, and to what it adds to the weight of each cue.
+        Network that maps the picture from `facecore.face.pad_features.views` to the log odds of
+        an attack and the amount to add to the weight of each cue.
     spec : LivenessSpec
         The liveness section of the manifest.
 
     Raises
     ------
     InvalidParameter
-        The model is of a kind that this version no longer runs.
+        This version no longer runs the model's architecture.
     PackCorrupt
         The manifest names a cue that this version does not measure.
     """
@@ -190,7 +189,7 @@ class AttackClassifier:
         -------
         cues : dict of str to float
         added : dict of str to float
-            What each adds to the log odds, see `contributions`.
+            Amount that each adds to the log odds, see `contributions`.
         """
         spec, found = self._spec, region(pixels, box)
         feed = {spec.input.name: to_tensor(views(pixels, box, found)[None], spec.input)}

@@ -1,4 +1,4 @@
-"""In-plane rotation of faces: estimated from the pixels, and undone where landmarks miss it."""
+"""Estimate the roll of faces from the pixels, and correct detections that miss it."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ REACH = 1.2  # side of the square in sizes of the face's box
 CERTAIN = 0.6  # least certainty that counts against the detector
 CONFIRMS = 0.3  # least certainty that counts for it
 
-# Degrees.  The detectors find landmarks of faces turned further too close to upright ones.
+# Degrees.  Beyond it, the detectors place the landmarks too close to those of an upright face.
 MOST_ROLL = 20.0
 
 _ALONE = 2**17  # multiplications: half of the most that OpenBLAS does in one thread
 _SOFTENING = 4.0  # grey levels, keeps flat patches finite
 
-# A face that the pixels certainly show upright may have this much less than
+# If the pixels show with certainty that a face is upright, its confidence may be this much below
 # `Detector.upright_confidence`.
 DOUBT = 0.04
 
-# Least intersection over union of a face's box and of what is found there in a turned look.
+# Least intersection over union of a face's box and the box found in its turned region.
 SAME_FACE = 0.5
 
-# Rolls at which an unsure face is looked for.
+# Rolls at which the detector searches the region of an unsure face again.
 _TURNS = (90.0, 180.0, -90.0)
 
-# Side in pixels, and in sizes of the box, of the region that is searched again.
+# Side of the region that is searched again: in pixels, and in sizes of the box.
 _AGAIN, _AGAIN_REACH = 256, 2.7
 
 
@@ -54,9 +54,9 @@ def patch_matrix(
     box : ndarray, shape (4,)
         x1, y1, x2, y2.
     roll : float
-        Degrees, clockwise; what the patch turns back.
+        Degrees, clockwise; the patch is turned back by this angle.
     side : int
-        Of the patch, in pixels.
+        Side of the patch, in pixels.
     reach : float
         Side of the patch in sizes of the box (square root of its area).
 
@@ -116,10 +116,10 @@ def _halve(x: Plane, weight: Plane, bias: Plane) -> Plane:
 
 
 def _multiply(a: Plane, b: Plane) -> Plane:
-    """``a @ b``, a few rows at a time.
+    """Compute ``a @ b``, a few rows at a time.
 
-    OpenBLAS shares larger products out among its threads, which then wait for more work in
-    a loop, for milliseconds, and take a processor away from other threads of the process.
+    OpenBLAS splits larger products among its worker threads.  These then spin for milliseconds and
+    take a processor away from other threads of the process.
     """
     step = max(1, _ALONE // b.size)
     return np.concatenate([a[i : i + step] @ b for i in range(0, len(a), step)])
@@ -131,8 +131,8 @@ def estimate_rolls(
     """Estimate the roll of faces from the pixels inside their boxes.
 
     The network has three convolutions and one linear layer, and sees each face on a disc of
-    32 pixels.  It answers with probabilities of 16 directions; their mean vector gives the
-    angle and the certainty.  ``weights/training/orientation.py`` trains it.
+    32 pixels.  It outputs the probabilities of 16 directions.  The mean vector of the directions
+    gives the angle and the certainty.  ``weights/training/orientation.py`` trains the network.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def estimate_rolls(
 
 
 def _luma(picture: Picture, box: NDArray[np.floating]) -> NDArray[np.float32]:
-    """The square around a box, (32, 32), 0..255."""
+    """Cut out the square around a box, as luma: (32, 32), 0..255."""
     import cv2
 
     matrix = patch_matrix(box, 0.0, SIDE, REACH)
@@ -169,7 +169,7 @@ def _luma(picture: Picture, box: NDArray[np.floating]) -> NDArray[np.float32]:
     side = round(SIDE / float(matrix[0, 0]) / reduction)
     x, y = (round(-float(shift) / float(matrix[0, 0]) / reduction) for shift in matrix[:, 2])
     if 0 <= x <= width - side and 0 <= y <= height - side and SIDE <= side <= 8 * SIDE:
-        # Two steps that skip no pixel take a fifth of the time of one that averages.
+        # These two steps take a fifth of the time of one that averages all pixels.
         part = cv2.resize(pixels[y : y + side, x : x + side], (2 * SIDE, 2 * SIDE))
         patch = cv2.resize(part, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     else:
@@ -180,8 +180,9 @@ def _luma(picture: Picture, box: NDArray[np.floating]) -> NDArray[np.float32]:
 def right(detector: Detector, pictures: Sequence[Picture], faces: Sequence[Face]) -> list[Face]:
     """Give every turned face its true landmarks.
 
-    Detectors learn from upright faces and answer for a turned one as if it stood upright.
-    Where the pixels say that a face is turned, the detector sees it again, turned upright.
+    Detectors are trained on upright faces and place the landmarks of a turned face as if it were
+    upright.  If the pixels show a turned face, the detector searches its region again, turned
+    upright.
 
     Parameters
     ----------
@@ -195,7 +196,7 @@ def right(detector: Detector, pictures: Sequence[Picture], faces: Sequence[Face]
     list of Face
         In the same order.  A face that the second search does not find stays as it is.
     """
-    # Turned faces seldom reach this confidence: most faces need no look at their pixels.
+    # Turned faces seldom reach this confidence, so most faces need no estimate of their roll.
     sure = detector.upright_confidence or math.inf
     righted = list(faces)
     unsure = [
@@ -213,7 +214,7 @@ def right(detector: Detector, pictures: Sequence[Picture], faces: Sequence[Face]
 def _upright(
     detector: Detector, picture: Picture, face: Face, roll: float, certainty: float
 ) -> Face:
-    """The face with its true landmarks, from the network's estimate of its roll."""
+    """Return the face with its true landmarks, given the network's estimate of its roll."""
     upright = detector.upright_confidence
     agree = max(abs(roll), _apart(roll, face.roll)) <= MOST_ROLL
     certain = certainty >= (CONFIRMS if agree else CERTAIN)
@@ -224,7 +225,7 @@ def _upright(
     confirmed = turned and certain and _apart(turned.roll, roll) <= MOST_ROLL
     if turned and confirmed and turned.confidence > enough:
         return turned  # its landmarks are better than those of a tilted face
-    # The detector is surest of a face that stands upright.
+    # The detector's confidence is highest for an upright face.
     best = face
     for turns in ((0.0,), _TURNS):
         looks = [_look_again(detector, picture, face, turn) for turn in turns]
@@ -243,7 +244,7 @@ def _apart(one: float, other: float) -> float:
 
 
 def _look_again(detector: Detector, picture: Picture, face: Face, roll: float) -> Face | None:
-    """The face found in the region of `face` turned back by `roll`, if there is one."""
+    """Detect the face in the region of `face`, turned back by `roll`; None if there is none."""
     side = _AGAIN / _AGAIN_REACH
     middle = np.full(2, (_AGAIN - 1) / 2)
     best: Face | None = None
@@ -269,8 +270,8 @@ def _look_again(detector: Detector, picture: Picture, face: Face, roll: float) -
 def _mapped(face: Face, matrix: NDArray[np.float64]) -> Face:
     """Map a face of a patch back by the patch's `matrix`.
 
-    The box becomes the bounding box of the turned ellipse that the found box encloses: exact
-    for quarter turns, and not inflated by the corners for others.
+    The new box bounds the turned ellipse inscribed in the found box.  It is exact for quarter
+    turns, and the corners do not inflate it for other angles.
     """
     back = np.linalg.inv(matrix[:, :2])
     points = np.vstack([face.box.reshape(2, 2).mean(0), face.landmarks]) - matrix[:, 2]
@@ -281,17 +282,17 @@ def _mapped(face: Face, matrix: NDArray[np.float64]) -> Face:
 
 
 def find_turned(detector: Detector, picture: Picture, found: Sequence[Face] = ()) -> list[Face]:
-    """Faces of a picture that lies on its side or stands upside down, largest first.
+    """Detect the faces of a picture that lies on its side or upside down, largest first.
 
-    Only if the detector finds no face in the picture as it stands, or is not sure of the first
-    one `found`.  The turn whose best face is the surest counts, and of it the faces whose pixels
-    agree with the turn.  A picture is turned as a whole, so these faces replace all `found` if
-    their confidences add up to more: in a crowd, one face of a turn is no evidence.
+    Searches only if `found` is empty or the detector is not sure of its first face.  Selects the
+    turn with the most confident face, and keeps the faces whose pixels agree with the turn.  The
+    turn applies to the whole picture, so these faces replace all of `found` if their confidences
+    have the larger sum: in a crowd, one face in a turned picture is no evidence.
 
     Returns
     -------
     list of Face
-        `found`, where no turn shows a face of more confidence.
+        `found` if the search is not needed, or no turn shows more confident faces.
     """
     least = found[0].confidence if found else 0.0
     if found:
@@ -321,7 +322,7 @@ def find_turned(detector: Detector, picture: Picture, found: Sequence[Face] = ()
 
 
 def _quarter_turns(quarters: int, height: int, width: int, block: int) -> NDArray[np.float64]:
-    """Map the full picture to its copy, reduced by `block` to that size and turned by np.rot90."""
+    """Map the full picture to its copy, reduced by `block` to (height, width), then np.rot90."""
     turns = {
         1: [[0, 1, 0], [-1, 0, width - 1]],
         2: [[-1, 0, width - 1], [0, -1, height - 1]],

@@ -1,4 +1,4 @@
-"""What the liveness network sees of a face, and named cues of a recapture.
+"""Cut out the input of the liveness network, and measure named cues of a recapture.
 
 Real recaptures seldom show the dots of a display or a printer.  They differ in colour and tone:
 a display's white is bluish in a warm room, and a lit medium exceeds the sensor's range.  Every
@@ -23,7 +23,7 @@ VIEW = 80  # side of the reduced view, in pixels
 PATCH = 112  # side of the patch at native sampling, in pixels
 FACE = 96  # side of the face in which cues are measured, in pixels
 _REACH = 2.7  # sides of the surroundings, in sides of the face box
-_ROOM = 1.7  # sides of the surroundings from which a picture is no crop of a face
+_ROOM = 1.7  # sides of the surroundings, in sides of the face box, below which it is a face crop
 
 
 class Region(NamedTuple):
@@ -85,7 +85,7 @@ def region(pixels: Pixels, box: Box) -> Region:
 
 
 def _view(found: Region) -> Pixels:
-    """The largest part of the region with the proportions of the face box, pushed inside it."""
+    """Cut out the largest part of the region with the face box's proportions, moved inside it."""
     import cv2
 
     limits = np.array(found.pixels.shape[1::-1]) - 1.0
@@ -98,7 +98,7 @@ def _view(found: Region) -> Pixels:
 
 
 def _patch(pixels: Pixels, box: Box) -> Pixels:
-    """The centre of the face at the picture's own sampling, mirrored where the picture ends."""
+    """Cut out the centre of the face at native sampling, mirrored where the picture ends."""
     height, width = pixels.shape[:2]
     x, y = np.rint((box[:2] + box[2:]) / 2 - PATCH / 2)
     x, y = int(np.clip(x, 0, max(width - PATCH, 0))), int(np.clip(y, 0, max(height - PATCH, 0)))
@@ -110,15 +110,15 @@ def _patch(pixels: Pixels, box: Box) -> Pixels:
 
 
 def views(pixels: Pixels, box: Box, found: Region) -> Pixels:
-    """What the network sees: a patch of the face as sampled, beside the reduced view.
+    """Build the network's input: a patch of the face at native sampling, next to the reduced view.
 
-    Resizing would remove the moiré of the patch; the view has room for the surroundings.
+    Resizing would remove the moiré of the patch.  The view shows the surroundings.
 
     Returns
     -------
     ndarray, shape (PATCH, PATCH + VIEW, 3), uint8
-        The view is in the upper right; what is below it is 0.  The patch is 0 where the picture
-        is a crop of the face: such crops were often resized, which leaves patterns.
+        The view is in the upper right, with 0 below it.  The patch is 0 if the picture is a crop
+        of the face, because face crops were often resized, which leaves patterns.
     """
     both = np.zeros((PATCH, PATCH + VIEW, 3), np.uint8)
     size = np.maximum(found.box[2:] - found.box[:2], 1.0)
@@ -153,8 +153,8 @@ def blue_cast(face: Pixels) -> float:
 def gamut(face: Pixels) -> float:
     r"""Spread of colours: :math:`\det(\mathrm{Cov}(C_b, C_r))^{1/4}`, in grey levels.
 
-    A display saturates what a camera has saturated before (the chromatic moments of Wen, Han &
-    Jain 2015, doi:10.1109/TIFS.2015.2400395).
+    A display saturates colours that a camera has already saturated (the chromatic moments of Wen,
+    Han & Jain 2015, doi:10.1109/TIFS.2015.2400395).
     """
     import cv2
 
@@ -197,7 +197,7 @@ def contrast(face: Pixels) -> float:
 
 
 class Cue(NamedTuple):
-    """How a cue is measured, and what to say where it speaks for an attack."""
+    """Function that measures a cue, and words for a high or low value that indicates an attack."""
 
     measure: Callable[[Pixels], float]
     high: str

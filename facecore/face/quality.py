@@ -59,9 +59,9 @@ class Quality:
     Attributes
     ----------
     score : float
-        Unified score, 0..100 (at most 95.7): the approximate percentage of comparisons with
-        another, ordinary picture of the same person that would pass; see `unified_score`.  At most
-        the recognisability of the face.
+        Unified score, 0..100 (at most 95.7): the approximate percentage of genuine pairs with
+        another, ordinary picture that would pass; see `unified_score`.  The recognisability of the
+        face caps it.
     level : {"HIGH", "MEDIUM", "LOW"}
         HIGH from 80, LOW below 50.
     measures : dict
@@ -96,10 +96,10 @@ class Quality:
 
 
 def assess(sample: FaceSample) -> Quality:
-    """Return the quality of one face, which is measured once and kept on the sample.
+    """Measure the quality of one face once, and cache it on the sample.
 
-    The score is at most the recognisability, where the sample was embedded: a face that the
-    embedder cannot read is of no use, however good the picture looks.
+    If the sample was embedded, its recognisability caps the score: a face that the embedder cannot
+    read is useless, however good the picture looks.
 
     Parameters
     ----------
@@ -142,11 +142,11 @@ def unified_score(measures: Mapping[str, float]) -> float:
 
     ``score = 100 / (1 + exp(-(OFFSET - Σ weight · max(0, 1 - measure / cut))))``
 
-    and at most the least of `facecore.face.measures.visibility.LIMITING`: strangers look alike
-    where one of these is low.  A measure above its cut costs nothing.  No weight is negative, so
-    a better measure never lowers the score.  The weights come from a logistic regression that
-    predicts whether a comparison with an ordinary picture of the same person passes at FMR 0.1 %,
-    averaged over the packs; ``weights/training/quality.py`` collects the comparisons and prints
+    The lowest of `facecore.face.measures.visibility.LIMITING` caps the score, because strangers
+    look alike if one of these measures is low.  A measure above its cut costs nothing.  No weight
+    is negative, so a better measure never lowers the score.  The weights come from a logistic
+    regression that predicts whether a genuine pair with an ordinary picture passes at FMR 0.1 %,
+    averaged over the packs.  ``weights/training/quality.py`` collects the comparisons and prints
     the table.
 
     The score ignores the layout of the picture, which does not affect a comparison; the mean

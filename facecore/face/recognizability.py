@@ -1,11 +1,11 @@
-"""Whether the embedder can read a face: far from the place where unreadable faces gather.
+"""Score how well the embedder can read a face, and refuse faces that it cannot read.
 
-A network that cannot read a face still gives it a vector.  The vectors of blurred, dark, covered
-or turned faces lie close together, so that strangers pass as one person (Deng et al. 2022,
-"Harnessing Unrecognizable Faces", arXiv:2106.04112).  A small network of one hidden layer tells
-such faces from readable ones, by the vector and by measures of the crop: a vector alone shows
-motion blur and covers badly.  `facecore.evaluation.recognizability` fits it.  What hides a face
-from every embedder (`facecore.face.measures.visibility`) limits the answer for every vector.
+An embedder also maps a face that it cannot read to a vector.  The vectors of blurred, dark, covered
+or turned faces lie close together, so impostor pairs of these faces pass (Deng et al. 2022,
+"Harnessing Unrecognizable Faces", arXiv:2106.04112).  A network with one hidden layer separates
+unreadable faces from readable ones.  Its inputs are the vector and measures of the crop, because a
+vector alone shows motion blur and covers badly.  `facecore.evaluation.recognizability` fits the
+network.  The scores of `facecore.face.measures.visibility` cap its output for every vector.
 """
 
 from __future__ import annotations
@@ -44,22 +44,23 @@ Weights = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], N
 def features(
     crop: NDArray[np.uint8], inputs: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """What the pixels tell beside the vector: covers, detail along four lines, and light.
+    """Measure covers, detail along four lines, and light: the network's inputs from the pixels.
 
     Parameters
     ----------
     crop : ndarray, shape (112, 112, 3), uint8, BGR
         Aligned.
     inputs : ndarray, optional
-        `facecore.face.measures.occlusion.features` of the crop, where the caller has them.
+        `facecore.face.measures.occlusion.features` of the crop, if the caller has them.
 
     Returns
     -------
     ndarray, shape (63,), float32
-        The covered share of 7x7 cells (`facecore.face.measures.occlusion.coverage`); for each of
-        four directions the logarithm of the mean difference of neighbours against pixels three
-        apart, and of these against the contrast; the least of the first four; mean, contrast and
-        colour, all about 0..1.
+        The covered share of 7x7 cells (`facecore.face.measures.occlusion.coverage`).  For each of
+        four directions, the logarithm of the mean difference of neighbours over that of pixels
+        three apart, and the logarithm of the latter over the contrast.  The least of the first
+        four logarithms.  Mean luma, contrast and its logarithm, and two colour
+        differences.
     """
     import cv2
 
@@ -92,21 +93,21 @@ def encode_weights(weights: Weights) -> str:
 
 
 def read_weights(spec: RecognizabilitySpec) -> Weights:
-    """The network of a manifest: (D + 63, H), (H,), (H,) and (1,), float32."""
+    """Read the network from a manifest: (D + 63, H), (H,), (H,) and (1,), float32."""
     hidden = spec.hidden
     first, bias, last, offset = np.split(spec.numbers(), [-2 * hidden - 1, -hidden - 1, -1])
     return first.reshape(-1, hidden), bias, last, offset
 
 
 def recognizability(inputs: NDArray[np.float32], weights: Weights) -> NDArray[np.float32]:
-    """Recognisability, 0..100: ``100 / (1 + exp(-z))`` of the network's answer z.
+    """Compute recognisability, 0..100: ``100 / (1 + exp(-z))`` of the network's output z.
 
     Parameters
     ----------
     inputs : ndarray, shape (N, D + 63), float32
-        Unit vectors and, beside them, the `features` of the crops.
+        Unit vectors, concatenated with the `features` of the crops.
     weights : tuple of ndarray
-        Of `read_weights`.
+        From `read_weights`.
     """
     first, bias, last, offset = weights
     z = np.maximum(inputs @ first + bias, 0) @ last + offset
@@ -114,19 +115,19 @@ def recognizability(inputs: NDArray[np.float32], weights: Weights) -> NDArray[np
 
 
 def allowance(better: float | NDArray[np.floating], largest: float) -> NDArray[np.float64]:
-    """What is taken off the similarity of two faces, by the recognisability of the better one.
+    """Compute the amount to subtract from the similarity of two faces.
 
-    Strangers are taken for each other where both pictures are poor in the same way; one good
-    picture is enough to tell them apart.  Below the limit of the gate there is no sharp edge, so
-    two faces that are both hard to read must be more alike: by `largest` up to a recognisability
-    of 50, by less above, in proportion to ``ln(r / (100 - r))``, and by nothing from 95 on.
+    Impostor pairs pass if both pictures are poor in the same way; one good picture is enough to
+    tell strangers apart.  Faces just above the limit of the gate are still hard to read, so a pair
+    of them needs a higher similarity.  The amount is `largest` up to a recognisability r of 50,
+    falls linearly with ``ln(r / (100 - r))`` above 50, and is 0 from 95 on.
 
     Parameters
     ----------
     better : float or ndarray
-        The higher recognisability of each two faces, 0..100.
+        The higher recognisability of the two faces of each pair, 0..100.
     largest : float
-        Cosine.
+        In units of cosine similarity.
 
     Returns
     -------
@@ -143,15 +144,15 @@ class Gate:
     Parameters
     ----------
     spec : RecognizabilitySpec, optional
-        The embedder's section of the manifest; without it the crop alone tells.
+        The embedder's section of the manifest.  Without it, the gate scores the crop alone.
     limit : float, optional
-        Least recognisability, 0..100; by default the pack's, or 0.
+        Lowest accepted recognisability, 0..100; by default the pack's, or 0.
 
     Attributes
     ----------
     limit : float
     allowance : float
-        Of `allowance`, the largest; 0 where the limit is 0, which switches the gate off.
+        The `largest` of `allowance`; 0 if the limit is 0, which switches the gate off.
     """
 
     def __init__(self, spec: RecognizabilitySpec | None = None, limit: float | None = None) -> None:
@@ -163,9 +164,9 @@ class Gate:
     def scores(
         self, vectors: NDArray[np.float32], crops: Sequence[NDArray[np.uint8]]
     ) -> list[float]:
-        """Recognisability of faces, 0..100: unit vectors (N, D) and their aligned crops.
+        """Score the recognisability of faces, 0..100, from unit vectors (N, D) and aligned crops.
 
-        The network's answer, but at most the least of the crop's `limits`.
+        The lowest of the crop's `limits` caps the network's output.
         """
         from facecore.face.measures import occlusion
         from facecore.face.measures.visibility import limits
@@ -179,12 +180,12 @@ class Gate:
         return scores
 
     def check(self, score: float, crop: NDArray[np.uint8], face: Face) -> None:
-        """Raise `UnrecognizableFace`, with the likely reason, where `score` is below the limit.
+        """Raise `UnrecognizableFace`, with the likely reason, if `score` is below the limit.
 
         Parameters
         ----------
         score : float
-            Of `scores`.
+            From `scores`.
         crop : ndarray, shape (112, 112, 3), uint8, BGR
             Aligned.
         face : Face
@@ -199,7 +200,7 @@ class Gate:
 
 
 def likely_reason(crop: NDArray[np.uint8], face: Face) -> tuple[str, str]:
-    """Words for what most likely makes a face unreadable, and for what to do.
+    """Describe what most likely makes a face unreadable, and what to do about it.
 
     Parameters
     ----------
@@ -223,7 +224,7 @@ def likely_reason(crop: NDArray[np.uint8], face: Face) -> tuple[str, str]:
         "bright": MEASURES["over_exposure"](light["over_exposure"]),
         "flat": MEASURES["luminance_variance"](light["luminance_variance"]) if mean > 0.1 else 100,
     }
-    if min(found.values()) > 50:  # without light the others tell little
+    if min(found.values()) > 50:  # in bad light, the other measures tell little
         found |= {
             "covered": MEASURES["key_occlusion"](occlusion(crop)["key_occlusion"]),
             "small": 0.0 if face.size < CROP_SIZE / 4 else 100.0,

@@ -32,14 +32,14 @@ class FaceSample:
         The aligned face.
     others : tuple of Face
         The other detected faces, largest first.  `FaceEngine.samples` finds every face of the
-        picture; `FaceEngine.sample` looks for one, and may miss small faces beside it.
+        picture; `FaceEngine.sample` looks for one, and may miss small faces next to it.
     """
 
     picture: Picture = field(repr=False)
     face: Face
     crop: NDArray[np.uint8] = field(repr=False)
     others: tuple[Face, ...] = field(default=(), repr=False)
-    # Cached `Quality`, none or one; by contract id, cached vectors and their recognisability.
+    # Caches: at most one `Quality`; vectors and their recognisability by contract id.
     qualities: list[Any] = field(default_factory=list, init=False, repr=False)
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict, init=False, repr=False)
     scores: dict[str, float] = field(default_factory=dict, init=False, repr=False)
@@ -51,9 +51,9 @@ class FaceSample:
 
     @property
     def recognizability(self) -> float | None:
-        """How well the embedder can read the face, 0..100.
+        """Score of how well the embedder can read the face, 0..100.
 
-        None before the face was embedded.  For a pack that was not measured, what the crop alone
-        tells.  If several packs embedded it, the lowest.
+        None before the face is embedded.  A pack without a recognisability network rates the crop
+        alone.  If several packs embedded the face, the lowest score counts.
         """
         return min(self.scores.values(), default=None)

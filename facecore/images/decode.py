@@ -80,7 +80,7 @@ def decode_still(still: Still, reduction: int) -> NDArray[np.uint8]:
 
 
 def checked_heif_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a HEIC or AVIF file; raises UnreadableImage."""
+    """Return width and height of a HEIC or AVIF file; raise UnreadableImage or ImageTooLarge."""
     with _decoder_errors():
         return heif_size(data)
 

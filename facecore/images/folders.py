@@ -11,7 +11,7 @@ from facecore.errors import InvalidParameter
 
 __all__ = ["listed_paths", "listed_pictures", "pictures_below", "pictures_of_people"]
 
-# HEIC and AVIF too: where the extra that reads them is missing, the error of each picture names it.
+# Includes HEIC and AVIF: without the extra that reads them, each picture's error names the extra.
 _PICTURES = {
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".j2k",
     ".heic", ".heif", ".avif",
@@ -105,12 +105,12 @@ def listed_pictures(file: Path) -> list[tuple[str, Path]]:
 
 
 def listed_paths(file: Path) -> list[Path]:
-    """All paths of a text file that holds one in each line; relative ones begin at the file.
+    """Return the paths in a text file, one per line; relative ones start at its folder.
 
     Raises
     ------
     InvalidParameter
-        It cannot be read.
+        The file cannot be read.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()

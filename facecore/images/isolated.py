@@ -30,7 +30,7 @@ from facecore.images.picture import Picture
 __all__ = ["IsolatedDecoder"]
 
 _HEADER = 8  # bytes that hold the length of the JSON text that follows
-_SHARED = 8 * 2**20  # memory shared with each process; what is larger goes through the socket
+_SHARED = 8 * 2**20  # memory shared with each process; larger data go through the socket
 _KEPT = 16 * 2**20  # free memory that a process keeps for the next picture
 _MEMORY_ASIDE = 128 * 2**20  # for the allocator and the libraries, beyond the pixels
 _PATIENCE = 3.0  # wall time limit / processor time limit; a sleeping decoder uses no processor time
@@ -49,11 +49,11 @@ class IsolatedDecoder:
     `UnreadableImage`.  Thread-safe: each process decodes one picture at a time, further pictures
     wait.  A fork of this process starts new decoding processes.
 
-    On Linux, files and pixels pass through memory that both processes map.  Through it, a child
-    that a hostile picture has taken over can only give wrong pixels: it cannot resize the memory,
-    the shape comes from the header that this process has parsed (of HEIC and AVIF, from the child,
-    within the limits), and pixels are copied before they are used.  The child is no sandbox: it has
-    the rights of this process.
+    On Linux, files and pixels pass through memory that both processes map.  A child that a hostile
+    picture has taken over can only return wrong pixels through this memory.  It cannot resize the
+    memory.  The shape comes from the header that this process has parsed (for HEIC and AVIF, from
+    the child, within the limits), and pixels are copied before use.  The child is no sandbox: it
+    has the rights of this process.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class IsolatedDecoder:
             return child.receive(still, reduction)
 
     def heif_size(self, data: bytes) -> tuple[int, int]:
-        """Width and height of a HEIC or AVIF file, whose container a library of C reads.
+        """Return width and height of a HEIC or AVIF file; a C library reads its container.
 
         Raises
         ------
@@ -114,21 +114,21 @@ class IsolatedDecoder:
             return child.heif_size(data)
 
     def decode_together(self, pictures: Sequence[Picture], scales: Sequence[float]) -> None:
-        """Decode pictures at the same time, the first ones for which processes are free.
+        """Decode the first pictures at the same time, one in each free process.
 
-        The others are decoded when their pixels are needed.  This call waits for no process: two
-        calls that each hold one and wait for another would wait forever.
+        The remaining pictures are decoded when their pixels are needed.  This call never waits for
+        a process: two calls that each hold one process and wait for another would deadlock.
 
         Parameters
         ----------
         pictures : sequence of Picture
-            Each keeps its pixels, or the error that it raises when they are needed.
+            Each keeps its pixels, or the error to raise when the pixels are needed.
         scales : sequence of float
             As in `Picture.reduced`, one for each picture.
         """
         free, sent = self._free, []
         with ExitStack() as stack:
-            # Where no process can be started, the error comes when the pixels are needed.
+            # If no process can be started, the error is raised when the pixels are needed.
             with suppress(FacecoreError):
                 for picture, scale in zip(pictures, scales, strict=True):
                     missing = picture.missing(scale)
@@ -208,8 +208,8 @@ class _Child:
         numbers = [memory, -int(-seconds // 1), *passed]
         # One thread per process: each thread's stack and heap count towards the memory limit.
         alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        # glibc returns the pixels' pages after each picture; to fault them in again takes as long
-        # as a third of the decoding.
+        # By default, glibc returns the pixels' pages after each picture.  Faulting them in again
+        # takes as long as a third of the decoding.
         kept = {"MALLOC_MMAP_THRESHOLD_": f"{_KEPT // 2}", "MALLOC_TRIM_THRESHOLD_": f"{_KEPT}"}
         try:
             self._process = subprocess.Popen(
@@ -282,7 +282,7 @@ class _Child:
             _send(self._socket, request | {"size": size}, b"" if place else data)
 
     def _answer(self, until: float) -> dict[str, Any]:
-        """The child's answer; its error is raised."""
+        """Return the child's answer, or raise its error."""
         answer = self._receive(until)
         if answer.get("error"):
             self.busy = False
@@ -335,14 +335,14 @@ def _end(process: subprocess.Popen[bytes], connection: socket.socket, owner: int
 
 
 def _share() -> tuple[int | None, memoryview]:
-    """Return a file in memory and its mapping; None and nothing where the system has none."""
+    """Return a file in memory and its mapping; None and no bytes if the system has none."""
     file = None
     try:
         import fcntl
 
         file = os.memfd_create("facecore", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(file, _SHARED)
-        # To read beyond the end of a file that the child has cut would end this process (SIGBUS).
+        # If a child could shrink the file, reading beyond its end would end this process (SIGBUS).
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, seals)
         return file, memoryview(mmap.mmap(file, _SHARED))
@@ -353,7 +353,7 @@ def _share() -> tuple[int | None, memoryview]:
 
 
 def _part(shared: memoryview, size: int) -> memoryview | None:
-    """Return the first bytes of the shared memory, None if it is smaller."""
+    """Return the first `size` bytes of the shared memory, or None if it is smaller."""
     return shared[:size] if size <= len(shared) else None
 
 
@@ -365,12 +365,12 @@ def _send(connection: socket.socket, head: dict[str, Any], data: bytes | memoryv
 
 
 def _text(answer: dict[str, Any], name: str) -> str:
-    """Return a text of an answer, with half characters replaced: they cannot be written."""
+    """Return a text of an answer; replace lone surrogates, which cannot be encoded."""
     return str(answer.get(name, "")).encode(errors="replace").decode()
 
 
 def _receive_into(connection: socket.socket, place: memoryview, until: float | None = None) -> None:
-    """Fill a place; raise TimeoutError after `until`, on the clock of `time.monotonic`."""
+    """Fill `place`; raise TimeoutError after `until`, on the clock of `time.monotonic`."""
     while len(place):
         if until is not None:
             left = until - time.monotonic()
@@ -407,7 +407,7 @@ def _serve(memory: int, seconds: int, descriptor: int, file: int | None = None) 
         request = json.loads(text)
         size = request.pop("size")
         if place := _part(shared, size):
-            data = bytes(place)  # pixels take its place
+            data = bytes(place)  # a copy, because the pixels overwrite `place`
         else:
             received = bytearray(size)
             _receive_into(connection, memoryview(received))

@@ -73,7 +73,7 @@ def check_bytes(size: int, limits: Limits) -> None:
 
 
 def check_pixels(size: tuple[int, int], limits: Limits) -> None:
-    """Raise ImageTooLarge if a picture of (width, height) exceeds ``limits.max_pixels``."""
+    """Raise ImageTooLarge above ``limits.max_pixels``, UnreadableImage for an empty picture."""
     width, height = size
     if width < 1 or height < 1:
         raise UnreadableImage(f"the image has no pixels ({width}×{height})")

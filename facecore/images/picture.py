@@ -80,7 +80,7 @@ class Picture:
         return self._at(reduction), reduction
 
     def missing(self, scale: float) -> tuple[Still, int] | None:
-        """What is to be decoded for `reduced`, and the reduction; None if the pixels are there."""
+        """Return what `reduced` must decode, and the reduction; None if nothing is missing."""
         reduction = self._reduction(scale)
         if self._still is None or reduction in self._decoded:
             return None
@@ -91,8 +91,9 @@ class Picture:
         self._decoded = {**self._decoded, reduction: pixels}
 
     def fail(self, error: FacecoreError) -> None:
-        """Raise such an error instead of decoding."""
-        self._failure = type(error), error.message, error.hint  # not its frames, which hold pixels
+        """Keep an error, to raise it again instead of decoding."""
+        # Without the traceback, whose frames hold pixels.
+        self._failure = type(error), error.message, error.hint
 
     def release_pixels(self, slow: bool = False) -> None:
         """Free the pixels of a JPEG, which is fast to decode again; with `slow`, of any file."""

@@ -113,7 +113,7 @@ def _pillow_samples(part: PIL.Image.Image, transparency: bool) -> NDArray[Any]:
 
 
 def _orientation(image: PIL.Image.Image) -> int:
-    """Return the EXIF orientation; Pillow's getexif() reads all tags and warns of odd ones."""
+    """Return the EXIF orientation; avoid getexif(), which reads all tags and warns of odd ones."""
     if hasattr(image, "tag_v2"):  # a TIFF, already rotated by Pillow
         return 1
     walked = getattr(image, "_exif", None)  # read, and maybe changed, by the caller

@@ -12,7 +12,7 @@ from facecore.images.limits import DEFAULT_LIMITS, Limits, check_bytes
 
 __all__ = ["open_regular", "read_bytes"]
 
-_BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)  # of Windows
+_BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOINHERIT", 0)  # Windows only
 _ACCEPTED = "give a path, bytes, a binary file, a PIL.Image or a (H, W, 3) uint8 array in BGR order"
 
 

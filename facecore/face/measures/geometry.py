@@ -31,8 +31,8 @@ _CROP_EYES = float(np.hypot(*(TEMPLATE[1] - TEMPLATE[0])))
 def head_pose(landmarks: NDArray[np.floating]) -> tuple[float, float, float]:
     """Estimate yaw, pitch and roll in degrees from the five landmarks.
 
-    Least squares yields the 2x3 matrix M that maps the centred model to the centred landmarks;
-    its singular value decomposition gives the nearest scaled rotation, and hence the angles.
+    Least squares yields the 2x3 matrix M that maps the centred model to the centred landmarks.
+    The singular value decomposition of M gives the nearest scaled rotation, and hence the angles.
     The model is one mean face and landmarks move with the expression, so errors reach about
     ten degrees: use the angles to rank pictures, not to measure heads.
 
@@ -115,7 +115,7 @@ def geometry(face: Face, height: int, width: int) -> dict[str, float]:
 
 
 def single_face(face: Face, others: Sequence[Face]) -> float:
-    """Area of the second largest box divided by that of the largest; 0 for a single face.
+    """Divide the area of the second largest box by that of the largest; 0 for a single face.
 
     This is the measure SingleFacePresent of ISO/IEC 29794-5:2025, as implemented in OFIQ.
     """

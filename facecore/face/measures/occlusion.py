@@ -48,7 +48,7 @@ def _weights(name: str) -> tuple[NDArray[np.float32], ...]:
 
 
 def network(name: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Answer of a network of one hidden ReLU layer, kept in ``<name>.npz``, to `features`."""
+    """Apply the network in ``<name>.npz``, of one hidden ReLU layer, to `features`."""
     w1, b1, w2, b2 = _weights(name)
     return np.asarray(np.maximum(inputs @ w1 + b1, 0) @ w2 + b2, np.float32)
 
@@ -58,7 +58,7 @@ def coverage(
 ) -> NDArray[np.float32]:
     """Estimate the covered share of each cell of the aligned crop, (7, 7) float32, 0..1.
 
-    `inputs` are the `features` of the crop, where the caller has them.
+    `inputs` are the `features` of the crop, if the caller has them.
 
     The network has one hidden ReLU layer.  ``weights/training/occlusion.py`` trains it on faces
     overlaid with shapes, glasses, masks and pieces of other pictures.
@@ -104,7 +104,7 @@ def occlusion(
     crop : ndarray, shape (112, 112, 3), uint8, BGR
         Aligned.
     inputs : ndarray, optional
-        `features` of the crop, where the caller has them.
+        `features` of the crop, if the caller has them.
 
     Returns
     -------

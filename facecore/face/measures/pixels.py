@@ -43,7 +43,7 @@ _CORNER = np.array([16.0, 28.0])
 # Variance that rounding to 8 bits adds to a flat picture, in squared grey levels.
 _ROUNDING = 0.02
 
-# By how much the second difference along one line is raised to be compared with the Laplacian.
+# Added to the logarithm of the second difference along one line, to compare it with the Laplacian.
 _LINE = 2.0
 
 # JPEG blocks follow the pixel grid of the picture, so compression is measured without resizing.
@@ -180,13 +180,13 @@ def photometry(crop: NDArray[np.uint8]) -> dict[str, float]:
 
 
 def sharpness(grey: NDArray[np.uint8]) -> float:
-    """Share of fine detail: ``ln(σ(LoG) / σ)``, Laplacian against picture standard deviation.
+    """Measure fine detail: ``ln(σ(LoG) / σ)``, Laplacian against picture standard deviation.
 
     LoG is a 3x3 Laplacian of the picture, smoothed by a Gaussian of 1 pixel against noise.
     Motion blurs along one line and leaves detail across it.  So the second difference along each
-    of four lines counts too, raised by 2.0: on 71 sharp pictures of LFW the lowest of the four,
-    raised, is above the Laplacian on 88 %; with motion blur of an eighth of the face it is 0.6
-    below it (0.0 for diagonal motion, in the median).
+    of four lines counts too, raised by 2.0.  The lowest of the four raised values is above the
+    Laplacian on 88 % of 71 sharp pictures of LFW.  With motion blur of an eighth of the face, it is
+    0.6 below the Laplacian (0.0 for diagonal motion, in the median).
     Dividing by the standard deviation of the picture removes the effect of contrast, so dark
     pictures do not count as blurred.  Noise still counts as detail.
 
@@ -272,7 +272,7 @@ def texture(pixels: NDArray[np.uint8], face: Face) -> dict[str, float]:
     Raises
     ------
     NoFaceDetected
-        The landmarks are degenerate, which samples of an engine never are.
+        The landmarks are degenerate; those of an engine's samples never are.
     """
     import cv2
 

@@ -1,7 +1,7 @@
-"""What hides a face from every embedder, seen in the aligned crop: blur, covers, a negative.
+"""Measure blur, covers and negatives, which hide a face from every embedder, in the aligned crop.
 
-Strangers whose pictures are poor in one of these ways look alike to a network.  So each of the four
-measures alone can lower the unified score of quality and the recognisability.
+Strangers whose pictures share one of these defects look alike to a network.  So each of the four
+measures alone can lower the unified quality score and the recognisability.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["LIMITING", "detail", "inner_luma", "limits", "visibility"]
 
 LIMITING = ("detail", "eyes_visible", "mouth_visible", "tone")
 
-# Shifts along a row, a column and both diagonals, and the detail of ordinary faces there: medians
-# over 4,847 training crops and 300 pictures of LFW.
+# Shifts along a row, a column and both diagonals, and the detail of ordinary faces along each:
+# medians over 4,847 training crops and 300 pictures of LFW.
 _LINES = (((1, 0), -3.03), ((0, 1), -2.75), ((1, 1), -2.31), ((1, -1), -2.31))
 
-# ln(blue / red) of the inner face from which skin is too blue to be that of a photograph, and what
-# more of it takes off the log-odds.  Of 3,369 training crops 0.06 % are refused for their tone with
-# it (0.03 % without), and of their negatives 0.2 % are not (0.5 % without).
+# ln(blue / red) of the inner face above which skin is too blue for a photograph, and the reduction
+# of the log-odds per unit above it.  With this reduction, the tone refuses 0.06 % of 3,369 training
+# crops (0.03 % without) and accepts 0.2 % of their negatives (0.5 % without).
 _TOO_BLUE, _BLUE_WEIGHT = 0.15, 30.0
 
 # Variance that rounding to 8 bits adds to a flat picture, in squared grey levels.
@@ -34,12 +34,12 @@ _ROUNDING = 0.01
 
 
 def detail(crop: NDArray[np.uint8]) -> float:
-    """Fine detail of the inner face along the line that has least.
+    """Measure the fine detail of the inner face along the line that has least.
 
-    For each of four lines ``ln(σ(pixel - mean of its two neighbours) / σ(pixel))``, less that of
-    ordinary faces.  Motion blurs along one line and leaves the detail across it, and an enlarged
-    face has none in any.  The crop is what an embedder sees, so blur counts that shows only as a
-    lack of the finest detail in a large picture.
+    Computes ``ln(σ(pixel - mean of its two neighbours) / σ(pixel))`` for each of four lines, less
+    that of ordinary faces.  Motion blurs along one line and leaves the detail across it.  An
+    enlarged face has no fine detail along any line.  The crop is what an embedder sees.  It also
+    shows blur that in a large picture is only a lack of the finest detail.
 
     Parameters
     ----------
@@ -64,15 +64,15 @@ def detail(crop: NDArray[np.uint8]) -> float:
 
 @cache
 def _inside() -> NDArray[np.intp]:
-    """The cells of the small luma inside the face: brows to mouth, no hair, nothing beside it."""
+    """Flat indices of the small luma inside the face: brows to mouth, no hair, no background."""
     rows, columns = (np.mgrid[:GREY, :GREY] + 0.5) * (CROP_SIZE / GREY)
     return np.flatnonzero((((columns - 56) / 30) ** 2 + ((rows - 70) / 38) ** 2).ravel() <= 1)
 
 
 def inner_luma(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Luma inside the face, of mean 0 and deviation 1.
+    """Normalise the luma inside the face to mean 0 and deviation 1.
 
-    Neither how dark the skin is nor what is behind the face may count as a negative.
+    Neither dark skin nor the background may count as a negative.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def inner_luma(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _blueness(crop: NDArray[np.uint8]) -> float:
-    """How far the skin is beyond `_TOO_BLUE`: a negative of a colour picture has blue skin."""
+    """Measure how far the skin exceeds `_TOO_BLUE`: in a colour negative, skin is blue."""
     import cv2
 
     blue, _, red, _ = cv2.mean(crop[32:100, 30:82])
@@ -103,15 +103,17 @@ def visibility(
     crop : ndarray, shape (112, 112, 3), uint8, BGR
         Aligned.
     inputs : ndarray, optional
-        `facecore.face.measures.occlusion.features` of the crop, where the caller has them.
+        `facecore.face.measures.occlusion.features` of the crop, if the caller has them.
 
     Returns
     -------
     dict
-        ``detail``: see `detail`.  ``eyes_visible``, ``mouth_visible``: logarithm of the odds that
-        both eyes, and that the mouth, are free.  ``tone``: of the odds that light and dark are not
-        exchanged, less for blue skin.  ``weights/training/visibility.py`` trains the networks
-        behind these three.
+        ``detail``: see `detail`.
+        ``eyes_visible``: log-odds that both eyes are free.
+        ``mouth_visible``: log-odds that the mouth is free.
+        ``tone``: log-odds that light and dark are not exchanged, less for blue skin.
+
+        ``weights/training/visibility.py`` trains the networks behind the last three.
     """
     inputs = features(crop) if inputs is None else inputs
     eyes, mouth = (-network("visibility", inputs)).tolist()
@@ -121,5 +123,5 @@ def visibility(
 
 
 def limits(crop: NDArray[np.uint8], inputs: NDArray[np.float32] | None = None) -> dict[str, float]:
-    """Scores of `LIMITING`, 0..100; parameters as in `visibility`."""
+    """Compute the scores of `LIMITING`, 0..100; parameters as in `visibility`."""
     return {name: MEASURES[name](raw) for name, raw in visibility(crop, inputs).items()}

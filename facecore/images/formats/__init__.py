@@ -52,7 +52,7 @@ def read_still(
 ) -> Still:
     """Check and rebuild the still picture of an encoded file, without decoding.
 
-    `measure` tells the width and height of a HEIC or AVIF file, whose container is not rebuilt.
+    `measure` returns width and height of a HEIC or AVIF file, whose container is not rebuilt.
 
     Raises
     ------

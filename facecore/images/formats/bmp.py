@@ -1,4 +1,4 @@
-"""BMP: header, colour masks, palette and rows; nothing else."""
+"""Rebuild a BMP from its header, colour masks, palette and rows; drop everything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HEIC and AVIF, written by phones; reading them needs the extra ``heif``."""
+"""Read HEIC and AVIF, which phones write; this needs the extra ``heif``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def heif_kind(data: bytes) -> str | None:
 
 
 def heif_size(data: bytes) -> tuple[int, int]:
-    """Width and height, as libheif or libavif reads them, in this process."""
+    """Read width and height with libheif or libavif, in this process."""
     with quiet, strict_pillow:
         return open_heif(data).size
 

@@ -1,4 +1,4 @@
-"""JPEG: frame, tables and scans; drops everything else."""
+"""Rebuild a JPEG from its frame, tables and scans; drop everything else."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 def read_jpeg(data: bytes, limits: Limits) -> Still:
     """Check a JPEG and rebuild it from its frame, tables and scans.
 
-    Some builds of OpenCV fill a truncated JPEG with grey and report success, so this follows the
-    segments to the end marker. It drops data after the marker (a second picture, maker notes).
+    Some builds of OpenCV fill a truncated JPEG with grey and report success.  So this function
+    follows the segments to the end marker, and drops later data (a second picture, maker notes).
     If a scan of a sequential JPEG runs to the end of the file or into other data, decoding must
     show that all blocks are present (`Still.doubt`).
     """

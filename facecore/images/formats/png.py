@@ -1,4 +1,4 @@
-"""PNG: header, palette, transparency and pixels of the still picture; drops everything else."""
+"""Rebuild a PNG from header, palette, transparency and pixels; drop everything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TIFF: size, samples and strips of the first picture; drops other tags and directories."""
+"""Rebuild a TIFF from its first picture: size, samples, strips; drop other tags, directories."""
 
 from __future__ import annotations
 

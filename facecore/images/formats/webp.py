@@ -1,4 +1,4 @@
-"""WebP: bit stream and alpha channel of one picture; drops everything else."""
+"""Rebuild a WebP from bit stream and alpha channel of one picture; drop everything else."""
 
 from __future__ import annotations
 
