@@ -1,4 +1,4 @@
-"""Many stored faces: `Gallery`, its records, and how galleries are filled and moved."""
+"""Galleries of stored faces: `Gallery`, bulk import, export, load and change of keys."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:  # an index is imported without the engine
+    if name not in _HOME:  # lazy: an index is imported without the engine
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

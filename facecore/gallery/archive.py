@@ -1,6 +1,6 @@
-"""A file that moves groups from one gallery to another, between backends too.
+"""Archive file that moves groups between galleries, also of different backends.
 
-Version 1 is text with one JSON object per line, so it can be written and read in one pass:
+Version 1 is text with one JSON object per line, so it can be written and read line by line:
 
 - the first line is the header: ``format``, ``version``, ``contract``, ``pack``, ``dimension``;
 - ``{"group": name, "title": ..., "description": ...}`` starts a group;
@@ -10,7 +10,7 @@ Version 1 is text with one JSON object per line, so it can be written and read i
   all bytes before that line.
 
 A reader checks the header, every line and the hash in a first pass, and stores faces in a second.
-Under a key, the same text is encrypted: see `facecore.gallery.sealed`.
+With a key, the same text is encrypted; see `facecore.gallery.sealed`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Moved:
     ----------
     groups : int
     faces : int
-        Numbers in the file.
+        Number in the file.
     present : int
         Faces that the gallery already held, for example after an interrupted load.
     """
@@ -92,7 +92,7 @@ def export_groups(
 ) -> Moved:
     """Write groups with their faces and templates into a file, atomically.
 
-    Faces that are added or removed meanwhile may or may not be in it.  The file holds biometric
+    Faces added or removed meanwhile may or may not be in the file.  The file holds biometric
     templates: protect it like the gallery.  Only its owner may read it (mode 0600).  Leftovers of
     an interrupted export to the same file are removed.
 
@@ -170,10 +170,9 @@ def load_groups(
 ) -> Moved:
     """Store the groups of a file that `export_groups` wrote, with their faces.
 
-    Missing groups are created; existing ones keep their title and faces, and receive the faces
-    that they do not hold.  So an interrupted load can be repeated.  Face ids, users, origins,
-    qualities and times of addition are kept; the numbers
-    `FaceRecord.id` and `Group.id` are new.
+    Missing groups are created.  Existing groups keep their title and faces, and receive the faces
+    whose id the gallery does not hold, so an interrupted load can be repeated.  Face ids, users,
+    origins, qualities and times of addition are kept.  `FaceRecord.id` and `Group.id` are new.
 
     Parameters
     ----------
@@ -182,7 +181,7 @@ def load_groups(
     progress : bool, default False
         Show a progress bar on standard error.
     key : bytes, str or callable, optional
-        Of an encrypted file; by default the key of the gallery, if it has one.
+        Key of an encrypted file; by default the key of the gallery, if it has one.
 
     Raises
     ------
@@ -191,7 +190,7 @@ def load_groups(
     ContractMismatch
         The templates belong to another vector space.
     ArchiveCorrupt
-        The file is damaged, truncated or not an archive, or has a face id twice; nothing was
+        The file is damaged, truncated or not an archive, or contains a face id twice; nothing was
         changed.
     InvalidParameter
         The file cannot be read, or a newer facecore wrote it.
@@ -202,7 +201,7 @@ def load_groups(
         with path.open("rb") as stream:
             size = 2 * path.stat().st_size
             with _bar("loading", size, "B", progress) as update:
-                for _ in _Reader(_unsealed(stream, secret), gallery, update):  # check all of it
+                for _ in _Reader(_unsealed(stream, secret), gallery, update):  # check all first
                     pass
                 stream.seek(0)
                 reader, present = _Reader(_unsealed(stream, secret), gallery, update), 0
@@ -223,7 +222,7 @@ def _secret(gallery: Gallery, key: GalleryKey | None) -> bytes | None:
 
 
 def _unsealed(stream: BinaryIO, key: bytes | None) -> BinaryIO:
-    """The text of a file at its start, decrypted where it is encrypted."""
+    """Return the plain text of a stream at its start; decrypt it if it is encrypted."""
     if not is_sealed(stream):
         return stream
     if key is None:
@@ -246,7 +245,7 @@ class _NewFaces:
 
 
 def _store(gallery: Gallery, part: _NewGroup | _NewFaces) -> int:
-    """Store what is missing; return the number of faces that were present."""
+    """Store a missing group or missing faces; return the number of faces already present."""
     if isinstance(part, _NewGroup):
         with contextlib.suppress(GroupExists):
             gallery.create_group(part.name, title=part.title, description=part.description)
@@ -257,7 +256,7 @@ def _store(gallery: Gallery, part: _NewGroup | _NewFaces) -> int:
 def store_missing(
     gallery: Gallery, group: str, faces: Sequence[NewFace], vectors: NDArray[np.float32]
 ) -> int:
-    """Store the faces that the gallery does not hold; return the number of the others."""
+    """Store the faces that the gallery does not hold; return the number that it holds."""
     known = gallery.known(face.face_id for face in faces)
     rows = [i for i, face in enumerate(faces) if face.face_id not in known]
     new = [faces[i] for i in rows]
@@ -384,7 +383,7 @@ class _Reader:
         ids = np.sort(np.frombuffer(self._face_ids, "S16"))
         twice = np.flatnonzero(ids[1:] == ids[:-1])
         if len(twice):
-            first = ids[twice[0]].ljust(16, b"\0").hex()  # NumPy cuts zeros at the end
+            first = ids[twice[0]].ljust(16, b"\0").hex()  # NumPy strips trailing zeros
             raise self._corrupt(
                 f"{len(twice)} face ids came before already, as {first}", "up to line"
             )

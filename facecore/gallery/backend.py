@@ -62,10 +62,10 @@ class Backend(Protocol):
     def update_group(
         self, name: str, title: str | None, description: str | None, number: int | None
     ) -> Group:
-        """Set the fields that are not None; with `number`, only of the group of this id."""
+        """Set the fields that are not None; `number`, if not None, must be the id of the group."""
 
     def delete_group(self, name: str, number: int | None) -> int:
-        """Delete a group and its faces; return their number.  `number` as in `update_group`."""
+        """Delete a group; return the number of its faces.  `number` as in `update_group`."""
 
     def add(
         self,
@@ -139,7 +139,7 @@ class Backend(Protocol):
         """Return the size of the store and the state of its index."""
 
     def warmup(self) -> None:
-        """Build what the first search would build."""
+        """Build the index that the first search would build."""
 
     def compact(self) -> None:
         """Free unused space and optimise the index."""

@@ -116,14 +116,14 @@ def face_id_of(group: str, user_id: str, picture: str, face: int = 0) -> str:
     picture : str
         The SHA-256 of the file's content, in hexadecimal digits.
     face : int, default 0
-        Its number on the picture; 0 is the largest.
+        Number of the face in the picture; 0 is the largest.
 
     Returns
     -------
     str
-        First 32 hexadecimal digits of a SHA-256 over all of them.
+        First 32 hexadecimal digits of a SHA-256 over all arguments.
     """
-    # Unambiguous: names contain no control characters.
+    # NUL separates unambiguously: names contain no control characters.
     text = f"facecore import\0{group}\0{user_id}\0{picture}" + (f"\0{face}" if face else "")
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -167,7 +167,7 @@ def import_pictures(
     InvalidParameter
         The source cannot be read or holds no picture, or the report cannot be written.
     GalleryLocked, GalleryNotWritable, ContractMismatch
-        As in `Gallery.add_templates`; faces committed before stay.
+        As in `Gallery.add_templates`; faces committed before the error stay.
     """
     source = Path(source)
     if report is not None:
@@ -200,7 +200,7 @@ class _Import:
         self._uncommitted: set[str] = set()  # face ids
 
     def refusals(self) -> list[RejectedImage]:
-        """In the order of the sources."""
+        """Return the refused pictures in the order of the sources."""
         return [self._refused[i] for i in sorted(self._refused)]
 
     def work(self, progress: bool) -> None:
@@ -298,7 +298,7 @@ def _sources(place: Path) -> list[_Source]:
 def _relative(path: Path, file: Path) -> str:
     try:
         return os.path.relpath(path, file.parent)
-    except ValueError:  # on another drive of Windows
+    except ValueError:  # on another Windows drive
         return str(path)
 
 

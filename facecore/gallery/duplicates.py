@@ -72,18 +72,18 @@ def duplicate_sets(
     Parameters
     ----------
     members : sequence, N
-        What represents each face in the result.
+        Represent the faces in the result.
     vectors : ndarray, shape (N, D), float32
         Of unit length.
     table : Calibration
     far : float
         Probability, above 0 and below 1, that any pair of different people passes, over all pairs
-        together; the threshold follows from it and the number of pairs.
+        together.  The threshold follows from `far` and the number of pairs.
     threshold : float, optional
-        Lowest score of a pair, 0..100, instead of the one that follows from `far`.
+        Minimum score of a pair, 0..100; by default, it follows from `far`.
     apart : sequence of sequences, N, optional
-        Labels of the faces: two faces with an equal label are not compared, such as those of one
-        picture.
+        Labels of the faces.  Two faces with an equal label, such as faces of one picture, are not
+        compared.
     progress : bool, default False
         Show a progress bar on standard error.
 
@@ -103,7 +103,7 @@ def duplicate_sets(
     count = len(members)
     labels = [_numbers(some) for some in apart]
     comparisons = count * (count - 1) // 2
-    for some in range(1, 2 ** len(labels)):  # inclusion and exclusion
+    for some in range(1, 2 ** len(labels)):  # inclusion-exclusion principle
         chosen = [label for bit, label in enumerate(labels) if some >> bit & 1]
         same = np.unique(np.stack(chosen), axis=1, return_counts=True)[1]
         comparisons += (-1) ** len(chosen) * int((same * (same - 1) // 2).sum())

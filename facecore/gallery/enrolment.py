@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SAME_PICTURE", "Pairs", "new_faces", "pack_of", "stored"]
 
-# Cosine: one picture's vectors differ by the rounding of other batches or providers only.
+# Cosine: vectors of one picture differ only by rounding, between batches or providers.
 SAME_PICTURE = 0.9999
 
 
@@ -123,7 +123,7 @@ def stored(
     every picture is stored.
     """
     while answers := list(islice(vectors, batch_size)):
-        # A place in `faces`, and whether an earlier picture of the batch has it.
+        # A tuple is an index in `faces`, and whether an earlier picture of the batch is the same.
         outcomes: list[FacecoreError | FaceRecord | tuple[int, bool]] = []
         faces: list[NewFace] = []
         matrix: list[NDArray[np.float32]] = []

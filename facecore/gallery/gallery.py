@@ -80,35 +80,35 @@ class Gallery:
         ``milvus+http://[user:password@]host:19530[/database]``, or a milvus-lite file,
         ``milvus+file:///folder/name.db``.  See docs/galleries.md for the differences.
     engine : FaceEngine
-        Its pack defines which templates are comparable; a gallery keeps its pack for life.
+        Its pack defines which templates are comparable.  A gallery never changes its pack.
     index : {"auto", "exact", "hnsw"}
         Search method.  "exact" compares with every face; "auto" means "exact" on this machine.
         "hnsw" builds an approximate index in the background; searches of all groups use it once
         it is ready.  In our measurements it is no faster at high recall: see docs/galleries.md.
     read_only : bool, default False
-        Open without write access, beside the process that changes the gallery.
+        Open without write access, while another process may change the gallery.
     progress : bool, default False
         Show a progress bar on standard error while an index is built.
     key : bytes, str or callable, optional
-        Encrypt the folder's database (extra ``encryption``): 32 bytes, or 64 hexadecimal digits,
-        or a function that returns one of these.  A new gallery takes the key, and needs the same
-        one at each opening; `facecore.gallery.rekey` changes it.
+        Key of the folder's encrypted database (extra ``encryption``): 32 bytes, 64 hexadecimal
+        digits, or a function that returns one of these.  A new gallery is encrypted with the key,
+        and each later opening needs the same key.  `facecore.gallery.rekey` changes the key.
 
     Raises
     ------
     WrongKey
-        The gallery is encrypted under another key, or it is not encrypted, or it is and no key
-        was given.
+        The gallery is encrypted under another key; it is encrypted and no key was given; or a key
+        was given and it is not encrypted.
     ContractMismatch
         The gallery holds templates of another pack.
     GalleryLocked
-        It is already open for writing.
+        The gallery is already open for writing.
     GalleryCorrupt, GalleryNotWritable
-        Its database is damaged; its folder is not writable.
+        The database is damaged, or the folder is not writable, respectively.
     GalleryUnavailable
         The Milvus server cannot be reached.
     MissingExtra
-        pymilvus is not installed; or, for a key, sqlcipher3.
+        pymilvus is not installed, or sqlcipher3 if a key is given.
     InvalidParameter
         An argument is invalid, or `read_only` is set and there is no gallery.
 
@@ -175,7 +175,7 @@ class Gallery:
         return self._contract.id
 
     def close(self) -> None:
-        """Close the gallery; saves an HNSW index.  Further calls do nothing."""
+        """Close the gallery and save its HNSW index, if any.  Further calls do nothing."""
         self._backend.close()
 
     def create_group(
@@ -233,7 +233,7 @@ class Gallery:
     ) -> Group:
         """Change a group's title or description; None keeps it.  Raises GroupNotFound.
 
-        With `id`, a group of this name that has another id raises GroupNotFound too.
+        If `id` is given and the group has another id, GroupNotFound is raised too.
         """
         if title is not None:
             check_text(title, "title")
@@ -281,8 +281,8 @@ class Gallery:
             If the image shows several faces: store the largest (`FaceRecord.others` counts the
             others), or raise SeveralFacesDetected.
         twice : bool, default False
-            Store a picture again that the user already has in the group.  By default, nothing is
-            stored and the record that is there is returned, with `FaceRecord.present` true.
+            Store a picture even if the user already has it in the group.  By default, nothing is
+            stored, and the existing record is returned with `FaceRecord.present` true.
             Pictures are the same if their vectors are equal up to rounding.  Two threads that add
             one picture at the same moment may both store it.
 
@@ -298,7 +298,7 @@ class Gallery:
         check_choice(origin, "origin", Origin)
         check_choice(if_many, "if_many", IfMany)
         check_user_id(user_id)
-        self._backend.group(check_name(group))  # before the models work
+        self._backend.group(check_name(group))  # fail before the models run
         sample = self.engine.sample(image, face=face)
         check_alone((sample.face, *sample.others), if_many)
         vector, quality = self.engine.embed(sample), self.engine.quality(sample).score
@@ -321,7 +321,7 @@ class Gallery:
         if_many: IfMany = "largest",
         twice: bool = False,
     ) -> Iterator[FaceRecord | FacecoreError]:
-        """Store the faces of many images in order, while images are still being read.
+        """Store the faces of many images in order, while reading the images.
 
         Quality is not measured, because the engine streams vectors only: `FaceRecord.quality` is
         None.
@@ -344,8 +344,8 @@ class Gallery:
         Yields
         ------
         FaceRecord or FacecoreError
-            A record once it is durable, with `FaceRecord.present` as in `add`; in place of a bad
-            image (no face, for example) its error.  A bad image never ends the run.
+            A record once it is durable, with `FaceRecord.present` as in `add`; or the error of a
+            bad image (no face, for example).  A bad image never ends the run.
 
         Raises
         ------
@@ -373,7 +373,7 @@ class Gallery:
         origin: Origin | Sequence[Origin] = "MANUAL",
         created: datetime | Sequence[datetime] | None = None,
     ) -> list[FaceRecord]:
-        """Store existing templates, for example from another gallery.  All or none.
+        """Store existing templates, for example from another gallery; all or none.
 
         Parameters
         ----------
@@ -382,7 +382,7 @@ class Gallery:
             Unit length within 0.001; stored bit for bit.
         user_ids : sequence of str, n
         contract : str
-            `FaceEngine.contract_id` of the engine that made them.
+            `FaceEngine.contract_id` of the engine that made the templates.
         face_ids : sequence of str, optional
             32 lower-case hexadecimal digits each; new ids by default.
         quality : sequence of float or None, optional
@@ -393,7 +393,7 @@ class Gallery:
         Raises
         ------
         ContractMismatch
-            They belong to another vector space.
+            The templates belong to another vector space.
         GroupNotFound
         InvalidParameter
             A shape, a length or a value is wrong, or a face id is already stored.
@@ -470,10 +470,10 @@ class Gallery:
         threshold: float | None = None,
         id_portrait: bool = False,
     ) -> Verification:
-        """Verify that the face in an image is a user's, by the user's most similar template.
+        """Compare the face in an image with a user's templates; the most similar one decides.
 
-        More templates give a stranger more chances.  `Verification.score` corrects for their
-        number: the same threshold keeps the same false accept rate.
+        More templates give an impostor more chances.  `Verification.score` corrects for the number
+        of templates, so the same threshold keeps the same false accept rate.
 
         Parameters
         ----------
@@ -591,7 +591,7 @@ class Gallery:
             Probability, above 0 and below 1, of finding any pair of different people, over all
             pairs together.
         threshold : float, optional
-            Lowest score of a pair, 0..100, instead of the one that follows from `far`.
+            Minimum score of a pair, 0..100; by default, it follows from `far`.
         different_users : bool, default False
             Skip pairs of faces of one user.
         progress : bool, default False
@@ -815,7 +815,7 @@ class Gallery:
         *,
         count: bool,
     ) -> tuple[list[Hit], int]:
-        """The hits, and with `count` the number of faces compared, in the same snapshot."""
+        """Return the hits and, with `count`, the number of faces compared in the same snapshot."""
         if per == "face":
             return self._backend.search(vector, groups, limit, count=count)
         most = max(limit, self._backend.most_hits)

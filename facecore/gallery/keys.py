@@ -10,7 +10,7 @@ from facecore.errors import InvalidParameter
 
 __all__ = ["KEY_BYTES", "GalleryKey", "as_key", "read_key"]
 
-KEY_BYTES = 32  # of AES-256
+KEY_BYTES = 32  # AES-256
 
 GalleryKey = bytes | str | Callable[[], bytes | str]
 """32 bytes, or 64 hexadecimal digits as text or bytes, or a function that returns one of these."""
@@ -20,12 +20,12 @@ _MAKE = "make one with: openssl rand -hex 32"
 
 
 def as_key(key: GalleryKey) -> bytes:
-    """The 32 bytes of a key; white space around hexadecimal digits is ignored.
+    """Convert a key to 32 bytes; white space between hexadecimal digits is ignored.
 
     Raises
     ------
     InvalidParameter
-        It is none.  The message does not repeat it.
+        The argument is not a key.  The message does not repeat it.
     """
     value = key() if callable(key) else key
     if isinstance(value, (bytes, bytearray)) and len(value) == KEY_BYTES:
@@ -43,7 +43,7 @@ def as_key(key: GalleryKey) -> bytes:
 
 
 def read_key(path: Path) -> bytes:
-    """The key in a file.
+    """Read the key in a file.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Pairs of similar vectors: exact, or through an HNSW graph for very many vectors."""
+"""Find pairs of similar vectors: exactly, or with an HNSW graph for very many vectors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from facecore.matching.pairs import MAX_PAIRS, Pairs, pairs_above, too_many_pair
 
 __all__ = ["near_pairs"]
 
-# About where the graph starts to take less processor time than comparing all pairs, extrapolated:
-# 96 s against 1 s for 50,000 vectors, and the one grows little faster than their number, the other
-# with its square (`python -m benchmarks clusters --switch`).
+# Extrapolated number of vectors above which the graph takes less processor time than comparing all
+# pairs.  For 50,000 vectors, the graph takes 96 s and all pairs 1 s.  The time of the graph grows
+# little faster than linearly, that of all pairs quadratically
+# (`python -m benchmarks clusters --switch`).
 MOST_EXACT = 5_000_000
 _NEAREST = 32
 _PROBES = 4096
@@ -21,8 +22,8 @@ def near_pairs(vectors: NDArray[np.float32], least: float, *, progress: bool = F
     """Find pairs of vectors whose cosine is at least `least`.
 
     Up to five million vectors, the result is that of `facecore.matching.pairs.pairs_above`.
-    Beyond, each vector is paired with its 32 nearest ones in an HNSW graph: a few pairs are
-    missing, and of a large group of alike vectors many.
+    Above, each vector is paired with its 32 nearest neighbours in an HNSW graph.  This misses a
+    few pairs, and many pairs within a large group of similar vectors.
 
     Parameters
     ----------

@@ -74,7 +74,7 @@ class Group:
     Attributes
     ----------
     id : int
-        Never used again, even after the group is deleted.
+        Never reused, even after the group is deleted.
     name : str
         Identifies the group in every method; the documented operations call it the code.
     title, description : str
@@ -100,24 +100,24 @@ class FaceRecord:
     Attributes
     ----------
     id : int
-        Increases with each addition; never used again.
+        Increases with each addition; never reused.
     face_id : str
         32 lower-case hexadecimal digits, unique everywhere.
     user_id : str
-        The user; one may have several faces in a group.
+        A user may have several faces in a group.
     group : str
         Name of the group.
     quality : float or None
         0..100, from `facecore.FaceEngine.quality`.  None if it was not measured: `Gallery.add`
         measures it, `add_many` and the bulk import do not.
     origin : {"MANUAL", "AUTO"}
-        Whether a caller added the face or an operation registered it.
+        "MANUAL": a caller added the face.  "AUTO": an operation registered it.
     created : datetime
         UTC.
     others : int or None
-        Number of other faces in the picture, in an answer of `Gallery.add`; not stored.
+        Number of other faces in the picture; set by `Gallery.add`, not stored.
     present : bool
-        True in an answer of `Gallery.add` or `add_many` if the picture was stored already.
+        True if `Gallery.add` or `add_many` found the picture already stored.
     """
 
     id: int
@@ -154,15 +154,15 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Whether a probe shows a user.
+    """Result of `Gallery.verify`.
 
     Attributes
     ----------
     passed : bool
         ``score >= threshold``.
     score : float
-        0..100, corrected for the number n of templates: strangers reach it at the rate
-        ``1 - (1 - p)^n``, where p is the rate of the best comparison.
+        0..100, corrected for the number n of templates: impostors reach it at the rate
+        ``1 - (1 - p)^n``, where p is the false accept rate of the best comparison alone.
     similarity : float
         Cosine with the most similar template, -1..1.
     threshold : float
@@ -183,13 +183,13 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Identification:
-    """Who one face of a picture is.
+    """Result of `Gallery.identify` for one face.
 
     Attributes
     ----------
     face : Face
     match : Match or None
-        The user, with the most similar face; None for a stranger.
+        The user, with the most similar face; None for an unknown person.
     candidates : tuple of Match
         The most similar users at any score, best first.
     """
@@ -214,13 +214,13 @@ class GalleryStats:
     store_bytes, index_bytes : int
         Size on disk.
     index : str
-        The index that answers searches now: ``"exact"``, ``"hnsw"``, or ``""`` before the first.
+        The index that answers searches now: ``"exact"``, ``"hnsw"``, or ``""`` before any search.
     removed : int
         Number of overwritten templates whose space `Gallery.compact` frees.
     erasure_pending : bool
-        Copies of a removed template may remain in the write-ahead log or a saved HNSW index until
-        a later change, `Gallery.compact` or `Gallery.close`, because another process was reading
-        or a file could not be emptied.
+        Copies of a removed template may remain in the write-ahead log or a saved HNSW index,
+        because another process was reading or a file could not be emptied.  They may stay until
+        a later change, `Gallery.compact` or `Gallery.close`.
     """
 
     groups: int
@@ -320,7 +320,7 @@ def _text(value: object, what: str, least: int, most: int, allowed: str = "") ->
         raise InvalidParameter(f"{what} is {value!r:.80}, must be a string")
     if not least <= len(value) <= most:
         raise InvalidParameter(f"{what} has {len(value)} characters, must have {least}..{most}")
-    # Cs: half of a surrogate pair, which no encoding can hold.  Neither is printable.
+    # Cs is half of a surrogate pair, which no encoding can hold.  Cc and Cs are not printable.
     if not value.isprintable() and any(
         unicodedata.category(c) in ("Cc", "Cs") and c not in allowed for c in value
     ):

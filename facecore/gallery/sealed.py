@@ -1,11 +1,11 @@
-"""A stream that is encrypted under a key: the form of an encrypted archive.
+"""Encrypted stream: the format of an encrypted archive.
 
-A header of 64 bytes: ``facecore sealed`` and the version 1, a random salt of 32 bytes, a check of
-the key of 16 bytes.  HKDF-SHA256 of key and salt makes the check and the key of this file alone.
-Then pieces of 65,536 bytes, the last one shorter or empty, each by AES-256-GCM with a tag of 16
-bytes.  The nonce is the piece's number, 11 bytes big-endian, and a byte that is 1 for the last
-piece: pieces cannot be changed, moved, repeated or cut off unnoticed (the STREAM construction,
-https://eprint.iacr.org/2015/189).  The header is the associated data.
+The header has 64 bytes: ``facecore sealed`` and the version 1, a random salt of 32 bytes, and a
+key check of 16 bytes.  HKDF-SHA256 derives the key check and the key of this file from the key and
+the salt.  Pieces of 65,536 bytes follow; the last one is shorter or empty.  AES-256-GCM encrypts
+each piece, with a tag of 16 bytes and the header as associated data.  The nonce is the piece's
+number, 11 bytes big-endian, and a byte that is 1 for the last piece.  Pieces cannot be changed,
+moved, repeated or cut off unnoticed (the STREAM construction, https://eprint.iacr.org/2015/189).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _PIECE = 1 << 16
 
 
 def is_sealed(stream: BinaryIO) -> bool:
-    """Whether a stream at its start is encrypted; it is at its start again afterwards."""
+    """Whether a stream at its start is encrypted; rewinds the stream."""
     head = stream.read(len(_MAGIC))
     stream.seek(0)
     return head == _MAGIC
 
 
 class SealedWriter:
-    """Encrypts what is written into a stream; `close` completes it.
+    """Encrypt data into a stream; `close` completes the stream.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class SealedWriter:
 
 
 class SealedReader(io.RawIOBase):
-    """Decrypts a stream that `SealedWriter` wrote; believes each piece once its tag is right.
+    """Decrypt a stream that `SealedWriter` wrote; return a piece only if its tag is valid.
 
     Parameters
     ----------
@@ -87,9 +87,9 @@ class SealedReader(io.RawIOBase):
     Raises
     ------
     WrongKey
-        It is encrypted under another key, or its header is damaged.
+        The stream is encrypted under another key, or its header is damaged.
     ArchiveCorrupt
-        It is damaged or cut off; also while it is read.
+        The stream is damaged or cut off; also raised while reading.
     MissingExtra
         The package cryptography is not installed.
     """
@@ -106,7 +106,7 @@ class SealedReader(io.RawIOBase):
         self._piece, self._number, self._last = b"", 0, False
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any, /) -> int:
@@ -125,7 +125,7 @@ class SealedReader(io.RawIOBase):
         self._last = len(piece) < _PIECE + _TAG
         try:
             found = self._cipher.decrypt(_nonce(self._number, self._last), piece, self._head)
-        except (InvalidTag, ValueError) as error:  # ValueError: less than a tag
+        except (InvalidTag, ValueError) as error:  # ValueError: shorter than a tag
             raise ArchiveCorrupt(f"piece {self._number + 1} is damaged or cut off") from error
         self._number += 1
         return bytes(found)
@@ -136,7 +136,7 @@ def _nonce(number: int, last: bool) -> bytes:
 
 
 def _derived(key: bytes, salt: bytes) -> tuple[bytes, Any]:
-    """The check of a key, and the cipher of one file."""
+    """Derive the key check and the cipher of one file."""
     require_extra("cryptography", "encryption")
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     from cryptography.hazmat.primitives.hashes import SHA256

@@ -12,7 +12,7 @@ __all__ = ["best_of", "check_far", "per_comparison", "score_threshold"]
 
 
 def per_comparison(far: float, comparisons: int) -> float:
-    r"""Rate per comparison at which a search over `comparisons` faces has the rate `far`.
+    r"""Compute the rate per comparison that gives a search of N faces the rate `far`.
 
     .. math:: p = 1 - (1 - \mathrm{FAR})^{1/N}
 
@@ -31,11 +31,11 @@ def per_comparison(far: float, comparisons: int) -> float:
 
 
 def best_of(table: Calibration, similarity: float, comparisons: int) -> float:
-    r"""Score of the best of n comparisons with one person, corrected for n chances.
+    r"""Score the best of n comparisons with one person, corrected for n chances.
 
-    If one comparison with a stranger reaches the similarity at the rate :math:`p`, the best of
-    :math:`n` independent ones does so at :math:`1 - (1 - p)^n`.  Templates of one person are
-    dependent; their rate is lower.
+    If one comparison with an impostor reaches the similarity at the rate :math:`p`, the best of
+    :math:`n` independent comparisons reaches it at the rate :math:`1 - (1 - p)^n`.  Templates of
+    one person are dependent, so their rate is lower.
 
     Parameters
     ----------
@@ -59,16 +59,16 @@ def check_far(far: object) -> None:
 
 
 def score_threshold(table: Calibration, far: float, comparisons: int) -> float:
-    """Minimum score of a match at which the share `far` of strangers matches anyone.
+    """Compute the minimum score at which the share `far` of strangers matches anyone.
 
-    For all pairs of a collection, `comparisons` is their number, and `far` the probability that
-    any pair of different people passes.
+    To compare all pairs of a collection, `comparisons` is the number of pairs, and `far` is the
+    probability that any pair of different people passes.
 
     Raises
     ------
     InvalidParameter
-        The rate per comparison is below the calibration's range.  Below the measured range, the
-        threshold is extrapolated (see `Calibration.is_extrapolated`).
+        The rate per comparison is too low even for a score of 100.  Between the lowest measured
+        rate and that of 100, the threshold is extrapolated (see `Calibration.is_extrapolated`).
     """
     if not comparisons:
         return 100.0

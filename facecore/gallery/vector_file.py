@@ -86,8 +86,8 @@ def load_vectors(
 ) -> Moved:
     """Store the faces of a file that ``facecore embed`` wrote, without the pictures.
 
-    The file is read twice: nothing is stored before all of it is checked.  Faces that the group
-    already holds are skipped, including those of ``facecore group import``.
+    The file is read twice: the first pass checks all of it before anything is stored.  Faces that
+    the gallery already holds are skipped, including faces from ``facecore group import``.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def load_vectors(
     group : str
         Created if missing.
     user : {"folder", "picture"}
-        The user of a face.  "folder": the name of the picture's folder; only the largest face of
+        The user id of a face.  "folder": the name of the picture's folder; only the largest face of
         each picture is stored.  "picture": the path of the picture; every face is stored.
     progress : bool, default False
         Show a progress bar on standard error.
@@ -106,9 +106,9 @@ def load_vectors(
     ContractMismatch
         The vectors belong to another vector space.
     ArchiveCorrupt
-        The file is damaged or not of ``facecore embed``; nothing was changed.
+        The file is damaged or not from ``facecore embed``; nothing was changed.
     InvalidParameter
-        It cannot be read, a newer facecore wrote it, or a user_id is too long.
+        The file cannot be read, a newer facecore wrote it, or a user_id is too long.
     MissingExtra
         pyarrow is not installed.
     """
@@ -167,7 +167,7 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """The faces to store of a file, in batches; each pass checks all of them."""
+    """Iterate over the faces to store, in batches; each pass checks all of them."""
 
     file: Any
     gallery: Gallery
@@ -188,7 +188,7 @@ class _Reader:
                     continue
                 user_id = PurePath(path).parent.name if self.user == "folder" else path
                 face_id = face_id_of(self.group, user_id, str(picture), number)
-                if face_id not in seen:  # copies of one picture
+                if face_id not in seen:  # skip copies of one picture
                     ids[face_id] = row, user_id
             seen |= ids.keys()
             if not ids:

@@ -254,8 +254,8 @@ class ExactIndex:
         k: int,
         fetch: Fetch,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        # In order of falling upper bounds, until no remaining row can be among the best.  In
-        # steps, because equal rows can make the whole index a candidate.
+        # Compare in order of falling upper bounds, until no remaining row can be among the best.
+        # Fetch in steps, because equal rows can make the whole index a candidate.
         order = np.argsort(-upper, kind="stable")
         best, similarity = np.empty(0, np.int64), np.empty(0)
         start, size = 0, 4 * k

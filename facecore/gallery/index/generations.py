@@ -270,7 +270,7 @@ def _verified(folder: Path, contract: str, dimension: int) -> Generation | Unusa
 
 
 def _described(folder: Path, manifest: Mapping[str, Any]) -> Generation:
-    """What a manifest says, with every field and file of the right type."""
+    """Parse a manifest and check the type of every field and file."""
     generation = Generation(folder=folder, **manifest["generation"])
     types = {"kind": str, "contract": str, "dimension": int, "rows": int}
     for name, kind in {**types, "parameters": dict, "watermark": dict}.items():

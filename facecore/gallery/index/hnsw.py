@@ -334,11 +334,11 @@ class HnswIndex:
         return ids, exact
 
     def _scannable(self, depth: int) -> int:
-        """Number of rows that a scan compares in the time of a graph search of this depth."""
+        """Return how many rows a scan compares in the time of a graph search of this depth."""
         return int(_ROWS_PER_STEP * max(self._hnswlib.ef, depth))
 
     def _counts(self, rows: Array | slice, labels: Array | None) -> Array:
-        """Mask of the rows that qualify for the result."""
+        """Return a mask of the rows that qualify for the result."""
         counts: Array = self._ids[rows] != REMOVED
         if labels is not None:
             counts &= np.isin(self._labels[rows], labels)
@@ -347,7 +347,7 @@ class HnswIndex:
     def _walk(
         self, probes: Array, most: int, depth: int, labels: Array | None
     ) -> tuple[Answers, Array]:
-        """Results of the probes with enough rows among the graph's best `depth`; mask of these."""
+        """Search the graph to `depth`; return results and mask of the probes with enough rows."""
         # hnswlib's filter callback takes twice the time at half of the rows and blocks other
         # threads, because every call needs the interpreter lock.
         rows = self._reached(probes, depth)

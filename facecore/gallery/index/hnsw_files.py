@@ -91,7 +91,7 @@ def load(folder: Path) -> HnswFiles:
     Raises
     ------
     IndexCorrupt
-        They are missing, damaged, or contradict each other.
+        The files are missing, damaged, or contradict each other.
     """
     header = _header(folder / HEADER)
     dimension, m, count = header["dimension"], header["m"], header["rows"]
@@ -128,9 +128,9 @@ def _between_neighbours(
     ids: NDArray[np.int64],
     links: NDArray[np.uint32],
 ) -> NDArray[np.float32]:
-    """Mean directions of the neighbours of removed nodes, so that searches still pass through.
+    """Compute mean directions of removed nodes' neighbours, which keep the nodes reachable.
 
-    They contain no data of the removed vectors.
+    The directions contain no data of the removed vectors.
     """
     middles = np.zeros((len(links), vectors.shape[1]), np.float32)
     for i, (number, *nodes) in enumerate(links.tolist()):

@@ -152,7 +152,7 @@ class Graph:
 
 
 def _node(m: int, dimension: int) -> np.dtype[np.void]:
-    """Layout of a node in hnswlib's level-0 memory."""
+    """Return the layout of a node in hnswlib's level-0 memory."""
     return np.dtype(
         [("links", "<u4", (1 + 2 * m,)), ("vector", "<f4", (dimension,)), ("label", "<u8")]
     )

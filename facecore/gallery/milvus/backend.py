@@ -165,8 +165,8 @@ class MilvusBackend:
     def delete_group(self, name: str, number: int | None) -> int:  # noqa: D102
         with self._change():
             row = self._group_row(name, number)
-            # Marked first: a concurrent `add` then sees the mark and undoes its insertion.  Erased
-            # by id, because a concurrent `update_group` may take the mark away.
+            # Mark first: a concurrent `add` then sees the mark and undoes its insertion.  Erase by
+            # id, because a concurrent `update_group` may remove the mark.
             self._put(row | {"deleted": True})
             return self._erase_group(row["id"])
 
@@ -194,7 +194,7 @@ class MilvusBackend:
                 rows = (row_of(number, f, v) for f, v in zip(faces, vectors, strict=True))
                 while some := list(islice(rows, _BATCH)):
                     ids += self._server.call("insert", FACES, some)["ids"]
-                self._group_row(group)  # it may have been deleted meanwhile
+                self._group_row(group)  # raises if it was deleted meanwhile
                 if on_existing == "refuse":  # another process may have added them
                     after = self._faces_of(number, users)
                     _refuse({i: user for i, user in after.items() if i not in set(ids)}, group)

@@ -56,9 +56,9 @@ class MilvusClient:
     name : str
         The address without a password, for messages.
     folder : Path or None
-        Where milvus-lite keeps its data.
+        Folder of milvus-lite's data; None for a server.
     changing : RLock
-        Hold it during a change.  All galleries of this process with this address share it,
+        Held during a change.  All galleries of this process with this address share it,
         because milvus-lite allows one writer at a time.
 
     Raises

@@ -109,7 +109,7 @@ def check_contract(server: MilvusClient, collection: str, contract: Contract) ->
 
 
 def key(text: str) -> str:
-    """Lookup key of a name or user id: hexadecimal digits, which need no escaping."""
+    """Hash a name or user id to its lookup key: hexadecimal digits, which need no escaping."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

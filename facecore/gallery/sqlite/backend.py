@@ -45,10 +45,10 @@ _TRIES = 3
 class SqliteBackend:
     """See `facecore.gallery.backend.Backend` for the methods.
 
-    The exact index is built from the store at the first search, and matches one state of the
+    The first search builds the exact index from the store.  The index matches one state of the
     store.  Its lock (`_rw`) is taken after the store's lock on changes and before a snapshot.  A
     search whose snapshot is at another state first brings the index to that state, so every
-    answer shows one moment.
+    result reflects a single state.
 
     Parameters
     ----------
@@ -59,8 +59,8 @@ class SqliteBackend:
     progress : bool
         Show a progress bar on standard error while the index is built.
     key : bytes, optional
-        32 bytes; encrypts the store.  The index then keeps the vectors, because decrypting the
-        pages that a search fetches takes longer than the search, and it is not saved.
+        32 bytes; encrypts the store.  The index then is not saved, and keeps the vectors, because
+        decrypting the pages that a search fetches takes longer than the search.
     """
 
     most_hits = sys.maxsize
@@ -82,7 +82,7 @@ class SqliteBackend:
         self._rw = ReadersWriterLock()
         self._exact: IndexSync[ExactIndex] | None = None
         self._folder = folder / INDEX
-        # Also without HNSW: a saved file must not keep a removed face.
+        # Made even without HNSW: a saved file must not keep a removed face.
         self._saved = SavedIndex(self._folder, contract, allowed=not self._encrypted)
         self._hnsw: BackgroundHnswBuilder | None = None
         try:
@@ -155,7 +155,7 @@ class SqliteBackend:
 
         Order: the store's rows (with the commit), the index in memory, the log, the saved index.
         After a crash in between, the next opening empties the log and discards the saved index,
-        which does not fit the store.
+        which no longer matches the store.
         """
         try:
             self._erase_in_memory()
@@ -217,7 +217,7 @@ class SqliteBackend:
     def _current(
         self, groups: Sequence[str] = ()
     ) -> Iterator[tuple[ExactIndex, Snapshot, State, list[tuple[int, int]]]]:
-        """Yield the exact index, a snapshot at its state, that state, and ids and sizes."""
+        """Yield the exact index, a snapshot at its state, that state, and group ids and sizes."""
         for _ in range(_TRIES):
             with self._rw.reading(), self._store.snapshot() as snapshot:
                 exact = self._exact
@@ -227,7 +227,7 @@ class SqliteBackend:
                     return
             with self._rw.writing(), self._store.snapshot() as snapshot:
                 self._follow(snapshot)
-        # Another process changes the store faster than the lock changes hands.
+        # Another process changed the store after each update: search under the write lock.
         with self._rw.writing(), self._store.snapshot() as snapshot:
             yield self._follow(snapshot).index, snapshot, *snapshot.state_and_groups(groups)
 
@@ -244,7 +244,7 @@ class SqliteBackend:
     def _approximate(
         self, vector: NDArray[np.float32], limit: int, state: State
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
-        """Search the HNSW index; return None where there is none at this state."""
+        """Search the HNSW index; return None if there is none at this state."""
         if self._hnsw is None:
             return None
         if not self._hnsw.is_at(state):
@@ -265,7 +265,7 @@ class SqliteBackend:
             return [snapshot.record(row) for row in rows]
 
     def count(self, which: Filter) -> int:  # noqa: D102
-        if which == Filter(which.group):  # the groups hold their sizes
+        if which == Filter(which.group):  # groups store their sizes
             return self.comparisons(None if which.group is None else [which.group])
         with self._store.snapshot() as snapshot:
             return snapshot.count(_where(snapshot, which))
@@ -318,7 +318,7 @@ class SqliteBackend:
         )
 
     def _answering(self) -> str:
-        """Name the index that answers searches now; empty before the first."""
+        """Name the index that answers searches now; empty before the first search."""
         exact = self._exact
         if exact is None:
             return ""

@@ -39,19 +39,20 @@ __all__ = [
 # How long a statement waits for another process, in seconds.
 PATIENCE = 10.0
 
-# Templates of 128 and of 512 numbers fill such a page well; one of 4096 bytes holds but one of 512.
+# Templates of 128 and of 512 numbers fill a page of this size well.  A page of 4096 bytes holds
+# only one template of 512 numbers.
 PAGE = 8192
 
-# Of decrypted pages, for each connection: a page takes 10 us to decrypt, a search needs a dozen.
+# Decrypted pages per connection: decrypting one takes 10 us, and a search needs a dozen.
 _CACHE_KIB = 65_536
 
 _DURABLE = (
     "PRAGMA synchronous = FULL",  # in WAL mode: a commit returns after the log was synced
-    "PRAGMA fullfsync = ON",  # the same on macOS, where fsync alone stops at the drive
+    "PRAGMA fullfsync = ON",  # the same on macOS, where fsync alone does not flush the drive
     "PRAGMA checkpoint_fullfsync = ON",
     "PRAGMA secure_delete = ON",
     "PRAGMA foreign_keys = ON",
-    "PRAGMA temp_store = MEMORY",  # no copy of anything outside the folder
+    "PRAGMA temp_store = MEMORY",  # no temporary file outside the folder
 )
 
 
@@ -59,25 +60,25 @@ _MAGIC = b"SQLite format 3\0"
 
 
 class Database:
-    """The file of a gallery, plain or encrypted, and how to open it.
+    """Open connections to the file of a gallery, plain or encrypted.
 
-    SQLite opens a plain file.  SQLCipher, with SQLite's interface, encrypts each page with
-    AES-256-CBC and a random IV, and authenticates it with its number by HMAC-SHA512:
+    SQLite opens a plain file.  SQLCipher, which has SQLite's interface, encrypts each page with
+    AES-256-CBC and a random IV, and authenticates the page and its number with HMAC-SHA512:
     https://www.zetetic.net/sqlcipher/design/
 
     Parameters
     ----------
     path : Path
     key : bytes, optional
-        32 bytes; the file is plain without.
+        32 bytes; None for a plain file.
     cipher : bool, default False
-        Open a plain file by SQLCipher too, which can copy it under a key.
+        Also open a plain file with SQLCipher, which can copy it under a key.
 
     Attributes
     ----------
     path : Path
     driver : module
-        Its errors are those that connections raise.
+        Connections raise its errors.
 
     Raises
     ------
@@ -104,7 +105,7 @@ class Database:
             head, size = stream.read(len(_MAGIC)), self.path.stat().st_size
         if not head or size % PAGE:
             return  # new, or damaged
-        # A damaged head of a plain file still has most of its bytes.
+        # The damaged header of a plain file still has most of its bytes.
         plain = sum(a == b for a, b in zip(head, _MAGIC, strict=False)) > len(_MAGIC) / 2
         if plain and self._key is not None:
             raise WrongKey(
@@ -127,7 +128,7 @@ class Database:
             ) from error
         connection = self._open("mode=rw")
         try:
-            # Both only matter before the first table, and change nothing later.
+            # Both take effect only before the first table is created.
             connection.execute(f"PRAGMA page_size = {PAGE}")
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
@@ -144,7 +145,7 @@ class Database:
         return connection
 
     def connect_frozen(self) -> sqlite3.Connection:
-        """Open the file on a medium that nobody can write to: no lock, no log."""
+        """Open the file on a read-only medium, without a lock or a log."""
         return self._open("mode=ro&immutable=1")
 
     def lacks_columns(self) -> bool:
@@ -181,8 +182,8 @@ class Database:
 
 
 def _unlock(connection: sqlite3.Connection, key: bytes, path: Path) -> None:
-    """Give a new connection its key; raises WrongKey where that does not open the file."""
-    connection.execute("PRAGMA cipher_log_level = NONE")  # it would write to standard error
+    """Give a new connection its key; raises WrongKey if the key does not open the file."""
+    connection.execute("PRAGMA cipher_log_level = NONE")  # SQLCipher would write to standard error
     connection.execute(f"PRAGMA key = {quoted(key)}")
     set_format(connection, "main")
     try:
@@ -195,29 +196,29 @@ def _unlock(connection: sqlite3.Connection, key: bytes, path: Path) -> None:
 
 
 def set_format(connection: sqlite3.Connection, schema: str) -> None:
-    """The format of encrypted files: that of SQLCipher 4 in any version, with larger pages."""
+    """Set the file format of SQLCipher 4, in any version of SQLCipher, with larger pages."""
     connection.execute(f"PRAGMA {schema}.cipher_compatibility = 4")
     connection.execute(f"PRAGMA {schema}.cipher_page_size = {PAGE}")
 
 
 def quoted(key: bytes) -> str:
-    """A key as SQLCipher's statements take it: as it is, without a derivation."""
+    """Quote a key for SQLCipher's statements, as a raw key without key derivation."""
     return f"\"x'{key.hex()}'\""
 
 
 @cache
 def _referable(kind: type[sqlite3.Connection]) -> type[sqlite3.Connection]:
-    """A kind of connection that weak references can point to."""
+    """Derive a class of connections that supports weak references."""
     return type("Connection", (kind,), {})
 
 
 def refuse_foreign(connection: sqlite3.Connection, path: Path) -> int:
-    """The version of a gallery's schema; 0 where the database is still empty.
+    """Return the version of a gallery's schema; 0 if the database is still empty.
 
     Raises
     ------
     InvalidParameter
-        It is another program's database, or a newer facecore made it.
+        The database is another program's, or a newer facecore made it.
     """
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -233,7 +234,7 @@ def refuse_foreign(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the schema up to date, whole or not at all."""
+    """Bring the schema up to date, in one transaction."""
     if refuse_foreign(connection, path) == len(MIGRATIONS):
         return
     with changing(connection):
@@ -249,7 +250,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 @contextmanager
 def changing(connection: sqlite3.Connection) -> Iterator[None]:
-    """A transaction that is committed at the end, and rolled back after an error."""
+    """Run a transaction: commit at the end, roll back after an error."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -260,7 +261,7 @@ def changing(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _add_digests(connection: sqlite3.Connection) -> None:
-    """Make the key, and the digests of the faces that are there."""
+    """Make the digest key, and the digests of the existing faces."""
     stored = digests.new_key()
     connection.execute("INSERT INTO meta VALUES (?, ?)", (digests.KEY, stored))
     digest = partial(digests.digest, digests.read_key(stored) or b"")
@@ -273,7 +274,7 @@ def _add_digests(connection: sqlite3.Connection) -> None:
 
 
 def digest_key(connection: sqlite3.Connection, path: Path) -> bytes:
-    """The key of the faces' digests; raises GalleryCorrupt where it is damaged."""
+    """Return the key of the faces' digests; raises GalleryCorrupt if it is damaged."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (digests.KEY,)).fetchone()
     key = digests.read_key(row and row[0])
     if key is None:
@@ -284,7 +285,7 @@ def digest_key(connection: sqlite3.Connection, path: Path) -> bytes:
 def check_contract(
     connection: sqlite3.Connection, contract: Contract, path: Path, *, fill: bool
 ) -> None:
-    """Hold the engine's contract against the gallery's; a new gallery takes it."""
+    """Check the engine's contract against the gallery's; `fill` stores it in a new gallery."""
     meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
     if fill and set(meta) <= {digests.KEY}:
         rows = [("contract", contract.id), ("pack", contract.pack)]

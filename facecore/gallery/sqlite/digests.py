@@ -1,9 +1,9 @@
-"""A keyed digest of each stored face, to detect damage that SQLite does not.
+"""Keyed digests of stored faces, to detect damage that SQLite does not detect.
 
 SQLite checks the structure of its pages, not their contents: a flipped bit in a template or a user
-id would be returned.  The digest is BLAKE2b, with a random key per database, over all columns of a
-face and its template.  The key lies in the same database, so the digest detects faults of disks and
-copies, but not forgery by a person who may write to the folder.
+id would go unnoticed.  The digest is BLAKE2b, with a random key per database, over all columns of a
+face and its template.  The key is in the same database, so the digest detects errors of disks and
+copies, but not forgery by a person who can write to the folder.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 __all__ = ["COLUMNS", "KEY", "digest", "new_key", "read_key"]
 
 KEY = "digest_key"  # in the table meta
-# Digested columns of the tables faces f, groups g and templates t.  Texts as bytes: damaged ones
-# may not be valid UTF-8.
+# Digested columns of the tables faces f, groups g and templates t.  Texts are read as bytes,
+# because a damaged text may not be valid UTF-8.
 COLUMNS = (
     "f.id, f.face_id, CAST(f.user_id AS BLOB), CAST(g.name AS BLOB), f.quality,"
     " CAST(f.origin AS BLOB), f.created, t.vector"
@@ -28,7 +28,7 @@ _SIZE, _KEY_SIZE, _CHECK_SIZE = 16, 32, 8
 
 
 def digest(key: bytes, *row: Any) -> bytes:
-    """Digest the values of `COLUMNS`; empty if they cannot be those of a face."""
+    """Digest the values of `COLUMNS`; return no bytes if they cannot be from a face."""
     number, face_id, user_id, group, quality, origin, created, vector = row
     try:
         lengths = len(face_id), len(user_id), len(group), len(origin)

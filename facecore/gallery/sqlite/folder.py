@@ -1,4 +1,4 @@
-"""The folder of a gallery: whose it is, and who writes to it."""
+"""Folder of a gallery: creation, checks and the lock of its writer."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ DATABASE, LOCK, INDEX = "gallery.db", "writer.lock", "index"
 
 
 def claim(folder: Path) -> None:
-    """Make a gallery's folder, for its owner alone, or make sure that it is one.
+    """Make a gallery's folder, accessible to its owner only, or check an existing one.
 
     Raises
     ------
     InvalidParameter
-        It holds something else.
+        The folder holds something else.
     GalleryCorrupt
-        It was a gallery, and its database is gone.
+        The folder was a gallery, and its database is missing.
     GalleryNotWritable
-        It cannot be made.
+        The folder cannot be made.
     """
     try:
         folder.mkdir(0o700, parents=True, exist_ok=True)
@@ -47,17 +47,17 @@ def claim(folder: Path) -> None:
 
 
 def partial_copy(folder: Path) -> Path:
-    """The copy of the database that `rekey` is making; only its process may have it."""
+    """Return the path of the copy that `rekey` makes; only the process of `rekey` may use it."""
     return folder / f"{DATABASE}.rekey"
 
 
 class FolderLock:
-    """The right to write to a gallery; the operating system's, so it ends with its process.
+    """Lock of a gallery's writer; the operating system releases it when the process ends.
 
     Raises
     ------
     GalleryLocked
-        Another process, or another `Gallery` of this one, has it.
+        Another process, or another `Gallery` of this process, holds the lock.
     GalleryNotWritable
         The folder cannot be written.
     """
@@ -84,7 +84,7 @@ class FolderLock:
             raise GalleryLocked(f"{folder} is open for writing already") from error
 
     def release(self) -> None:
-        """Let another process write; the file stays, as removing it could race."""
+        """Release the lock; the file stays, because removing it could race."""
         with contextlib.suppress(OSError):
             file_locks.unlock(self._stream)
         self._stream.close()

@@ -1,4 +1,4 @@
-"""An HNSW index beside the exact one: made in the background, asked only when it is up to date."""
+"""HNSW index next to the exact one: built in the background, searched only when up to date."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = ["BackgroundHnswBuilder", "new_hnsw"]
 
 log = logging.getLogger("facecore.gallery")
 
-# Faces that are added at a time: a fraction of a second's work.
+# Faces added at a time: a fraction of a second of work.
 _BATCH = 256
-# Share of all faces that may be unsaved, and of the graph that may be removed faces when it is
-# compacted.
+# Share of all faces that may be unsaved, and share of removed faces in the graph above which
+# `finish` rebuilds it.
 _UNSAVED = 1 / 4
 _GARBAGE = 1 / 10
 
 
 class BackgroundHnswBuilder:
-    """Follows the store in its own thread, and answers when it is where the store is.
+    """Build an HNSW index in a background thread, and search it when it matches the store.
 
-    Only the process that changes the store makes an HNSW index; others load what is saved.
+    Only the process that changes the store builds an HNSW index; others load a saved index.
 
     Parameters
     ----------
@@ -48,19 +48,19 @@ class BackgroundHnswBuilder:
         self._saved = saved
         self._dimension = dimension
         self._sync: IndexSync[HnswIndex] | None = None
-        self._at: State | None = None  # None while it changes
+        self._at: State | None = None  # None while the index changes
         self._changed = threading.Condition()
-        # Tickets: the last one given, the last one that was to be thorough, the last one served.
+        # Tickets: the last one issued, the last one of `finish`, the last one served.
         self._asked = self._thorough = self._done = 0
         self._stopping = False
         self._thread: threading.Thread | None = None
 
     def is_at(self, state: State) -> bool:
-        """Whether it would answer at a state of the store."""
+        """Whether the index is at a state of the store."""
         return self._at == state
 
     def wake(self) -> int:
-        """Let it catch up with the store; return a ticket for that."""
+        """Make the index catch up with the store, in the background; return a ticket."""
         with self._changed:
             if not self._stopping:
                 if self._thread is None:
@@ -76,23 +76,23 @@ class BackgroundHnswBuilder:
     def search(
         self, vector: NDArray[np.float32], limit: int, state: State
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
-        """What `Index.search` finds at a state of the store; None where it is not there."""
+        """Search at a state of the store; return None if the index is at another state."""
         sync = self._sync
         if sync is None or self._at != state:
             return None
         found = sync.index.search(vector, limit)
-        return found if self._at == state else None  # it may have gone on meanwhile
+        return found if self._at == state else None  # it may have changed meanwhile
 
     def finish(self) -> None:
-        """Wait until it has caught up and was saved, built anew if much of it was removed."""
+        """Wait until the index is up to date and saved; rebuild it if much of it was removed."""
         with self._changed:
             self._thorough = ticket = self.wake()
             self._changed.wait_for(lambda: self._stopping or self._done >= ticket)
 
     def stop(self) -> None:
-        """End the thread; what it has done so far is saved if that is much."""
+        """End the thread, which first saves the index if much of it is unsaved."""
         if self._store.inherited:
-            return  # a fork has no such thread
+            return  # a forked child has no such thread
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -125,13 +125,13 @@ class BackgroundHnswBuilder:
             with self._store.snapshot() as snapshot:
                 sync = self._open(snapshot, thorough)
                 if sync is None:
-                    self._stopping = True  # another process may make one; this one does not wait
+                    self._stopping = True  # do not wait until another process saves one
                     return
                 if sync.state == snapshot.state():
                     self._at = sync.state
                     return
                 batch = ChangeBatch.read(snapshot, sync.state, _BATCH)
-            # Outside the snapshot, which would hold up an erasure.
+            # Outside the snapshot, because an open snapshot delays an erasure.
             self._at = None
             sync.take(batch)
 
@@ -148,9 +148,9 @@ class BackgroundHnswBuilder:
         return sync
 
     def _save(self, thorough: bool) -> bool:
-        """Save it if much of it is not; also what is not finished, for the next opening.
+        """Save the index if much of it is unsaved, even if it is not up to date.
 
-        False where a removal came between: it is to catch up first.
+        Returns False if a removal came in between: the index must catch up first.
         """
         if self._store.read_only or self._sync is None or not self._saved.allowed:
             return True
@@ -166,7 +166,7 @@ class BackgroundHnswBuilder:
 
 
 def new_hnsw(dimension: int) -> HnswIndex:
-    """An empty one; raises MissingExtra where hnswlib is not installed."""
+    """Make an empty index; raises MissingExtra if hnswlib is not installed."""
     from facecore.gallery.index import HnswIndex
 
     return HnswIndex(dimension)

@@ -1,4 +1,4 @@
-"""An index, kept in step with the history of a store."""
+"""Keep an index in step with the history of a store."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["ChangeBatch", "IndexSync"]
 IndexT = TypeVar("IndexT", bound=Index)
 
 _BATCH = 16_384
-# Faces to be read from the store for which a progress bar is worth its line.
+# Least number of faces to read for which a progress bar is shown.
 _LONG = 50_000
 
 
 @dataclass(slots=True)
 class IndexSync(Generic[IndexT]):
-    """An index, and how far it has come.
+    """An index, and the state of the store that it reflects.
 
-    It holds exactly the faces that were there at the removal `state.removal` and whose ids are
-    not above `state.face`, unless a change of it was interrupted: then it is not `whole`, and must
-    be dropped.  One thread at a time may change it.
+    The index holds exactly the faces with ids up to `state.face` that existed at the removal
+    `state.removal`.  If a change of the index was interrupted, `whole` is False and the index must
+    be dropped.  One thread at a time may change the index.
     """
 
     index: IndexT
@@ -34,7 +34,7 @@ class IndexSync(Generic[IndexT]):
     whole: bool = True
 
     def can_follow(self, snapshot: Snapshot) -> bool:
-        """Whether the store still knows what happened since; also false if it went back."""
+        """Whether the store still has all changes since `state`; False if the store went back."""
         state = snapshot.state()
         return (
             snapshot.oldest_removal() <= self.state.removal <= state.removal
@@ -42,7 +42,7 @@ class IndexSync(Generic[IndexT]):
         )
 
     def follow(self, snapshot: Snapshot, *, progress: bool = False) -> None:
-        """Do what is left to do until the snapshot, with a bar if that is much."""
+        """Bring the index to the snapshot's state; `progress` shows a bar for many faces."""
         missing = snapshot.count_after(self.state.face) if progress else 0
         if missing < _LONG:
             while self.step(snapshot):
@@ -55,7 +55,7 @@ class IndexSync(Generic[IndexT]):
                 bar.update(count)
 
     def step(self, snapshot: Snapshot, limit: int = _BATCH) -> int:
-        """Follow removals, and at most `limit` additions; 0 when there is nothing left."""
+        """Apply removals, and at most `limit` additions; return 0 if nothing is left."""
         if self.state == snapshot.state():
             return 0
         batch = ChangeBatch.read(snapshot, self.state, limit)
@@ -63,7 +63,7 @@ class IndexSync(Generic[IndexT]):
         return max(1, len(batch.ids))
 
     def take(self, batch: ChangeBatch) -> None:
-        """Follow one batch."""
+        """Apply one batch."""
         self.whole = False
         self.index.remove(batch.gone)
         if len(batch.ids):
@@ -83,7 +83,7 @@ class ChangeBatch:
 
     @classmethod
     def read(cls, snapshot: Snapshot, since: State, limit: int) -> ChangeBatch:
-        """At most `limit` additions."""
+        """Read all removals, and at most `limit` additions."""
         gone = snapshot.removals(since.removal)
         ids, labels, vectors = snapshot.after(since.face, limit)
         target = snapshot.state()

@@ -1,4 +1,4 @@
-"""Change the key of a gallery: encrypt it, decrypt it, or replace one key by another."""
+"""Change the key of a gallery: encrypt it, decrypt it, or replace its key."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ def rekey(
     key: GalleryKey | None = None,
     new_key: GalleryKey | None = None,
 ) -> int:
-    """Encrypt a gallery under another key.
+    """Encrypt a gallery under another key, or decrypt it.
 
-    Nobody may have the gallery open.  A copy under the new key takes the place of the database
-    once it was read again and checked: a crash leaves the one or the other, whole.  Call it again
-    after a crash.  For a moment the folder needs twice the space.
+    The gallery must not be open.  `rekey` writes a copy under the new key, reads and checks it, and
+    replaces the database with it.  A crash leaves the old or the new database, complete; call
+    `rekey` again after a crash.  For a moment the folder needs twice the space.
 
-    The old file is deleted, not overwritten: what a disk, a snapshot or a backup keeps of it can
-    still be read with the old key, or without one if it was not encrypted.
+    The old file is deleted, not overwritten.  Remains of it on a disk, in a snapshot or in a backup
+    can still be read with the old key, or without a key if the old file was not encrypted.
 
     Parameters
     ----------
     folder : str or PathLike
     key : bytes, str or callable, optional
-        The present key, as in `facecore.Gallery`; None for a gallery that is not encrypted.
+        The current key, as in `facecore.Gallery`; None for a gallery that is not encrypted.
     new_key : bytes, str or callable, optional
         None to decrypt the gallery.
 
@@ -65,11 +65,11 @@ def rekey(
     Raises
     ------
     WrongKey
-        Neither key is the gallery's.
+        Neither key opens the gallery.
     GalleryLocked
-        Somebody has it open.
+        The gallery is open.
     GalleryCorrupt, GalleryNotWritable
-        It is damaged; the disk is full, say.  Nothing was changed.
+        The gallery is damaged, or the disk is full, for example.  Nothing was changed.
     InvalidParameter
         There is no gallery, or both keys are the same.
     MissingExtra
@@ -110,7 +110,7 @@ def _rekey(folder: Path, old: bytes | None, new: bytes | None) -> int:
                 count = _check(target, connection)
                 sync(copy)
                 if (folder / INDEX).exists():
-                    shutil.rmtree(folder / INDEX)  # it holds plain vectors, and is built again
+                    shutil.rmtree(folder / INDEX)  # holds plain vectors, and can be rebuilt
                 if sys.platform == "win32":
                     connection.close()  # an open file cannot be replaced
                 os.replace(copy, path)
@@ -121,12 +121,12 @@ def _rekey(folder: Path, old: bytes | None, new: bytes | None) -> int:
 
 
 def _shut_out(connection: sqlite3.Connection, folder: Path) -> None:
-    """Make sure that nobody else has the database open, nor opens it from now on."""
+    """Refuse if another connection has the database open; keep others from opening it."""
     statements = "journal_mode = DELETE", "locking_mode = EXCLUSIVE"
     try:
         for statement in statements:
             connection.execute(f"PRAGMA {statement}").fetchone()
-        connection.execute("BEGIN EXCLUSIVE")  # takes the lock, which lasts
+        connection.execute("BEGIN EXCLUSIVE")  # takes the lock, which outlasts the commit
         connection.execute("COMMIT")
     except connection.OperationalError as error:
         if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -148,7 +148,7 @@ def _export(connection: sqlite3.Connection, copy: Path, key: bytes | None) -> No
     connection.execute("BEGIN")
     created = "SELECT name, type, sql FROM main.sqlite_schema WHERE sql NOT NULL ORDER BY rowid"
     for name, kind, statement in connection.execute(created).fetchall():
-        if name == "sqlite_sequence":  # made with the first table that has ids
+        if name == "sqlite_sequence":  # SQLite makes it with the first table that has ids
             continue
         connection.execute(re.sub(r"^CREATE \w+ ", r"\g<0>copy.", statement))
         if kind == "table":
@@ -174,7 +174,7 @@ def _check(target: Database, source: sqlite3.Connection) -> int:
 
 
 def _finished(database: Database) -> int:
-    """The number of faces of a gallery that is under the new key already; or raise WrongKey."""
+    """Return the number of faces if the gallery already has the new key; else raise WrongKey."""
     database.check_key()
     with closing(database.connect(read_only=True)) as connection:
         sync_folder(database.path.parent)

@@ -1,4 +1,4 @@
-"""The HNSW index on the disk: whether it may be loaded, and when it must be discarded."""
+"""Load, save and discard the HNSW index on disk."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ WORTHWHILE = 5_000
 class SavedIndex:
     """The saved generations of the HNSW index of a store.
 
-    A generation is used only if the store holds exactly the faces that it holds: none was
-    removed since, and no other history (a restored backup) has taken its place.
+    A generation is used only if the store still holds exactly its faces: none was removed since,
+    and the store has no other history (a restored backup).
 
     Parameters
     ----------
@@ -43,17 +43,17 @@ class SavedIndex:
         The gallery's folder of indexes.
     contract : Contract
     allowed : bool, default True
-        Whether files may hold the faces; if not, nothing is saved, and what is there is deleted.
+        Whether files may hold faces; if not, nothing is saved and existing files are deleted.
 
     Attributes
     ----------
     face : int
-        Id of the last face in the files; 0 where there is no file that can be used.
+        Id of the last face in the files; 0 if no file can be used.
     pending : bool
         A file may still hold a removed face, because it could not be deleted.
     reached : int
-        Id of the last face that was ever saved or loaded here, also if it was discarded since:
-        a removal must not make an open gallery write its whole index again.
+        Id of the last face ever saved or loaded by this object, even if it was discarded since.
+        A removal must not make an open gallery write its whole index again.
     """
 
     def __init__(self, folder: Path, contract: Contract, *, allowed: bool = True) -> None:
@@ -66,7 +66,7 @@ class SavedIndex:
         self._unknown = False  # the files may hold any face
 
     def repair(self, snapshot: Snapshot) -> None:
-        """Delete what the store no longer holds, and what a crash left.  For the writer only."""
+        """Delete files that do not match the store or that a crash left.  For the writer only."""
         mark = generations.watermark(self._root)
         if self.allowed and mark is not None and _fits(mark, snapshot):
             self.face = self.reached = int(mark["face"])
@@ -78,7 +78,7 @@ class SavedIndex:
             self._clean(generations.discard)
 
     def load(self, snapshot: Snapshot) -> IndexSync[HnswIndex] | None:
-        """The newest generation, if it is whole and fits the store; else None."""
+        """Load the newest generation if it is intact and matches the store; else return None."""
         found = generations.latest(self._root, self._contract.id, self._contract.dimension)
         result = self._load(found, snapshot) if isinstance(found, Generation) else found.reason
         if isinstance(result, IndexSync):
@@ -90,7 +90,7 @@ class SavedIndex:
         return None
 
     def _warn(self, snapshot: Snapshot, reason: str) -> None:
-        # Not where no file is there: none was saved since a removal, or before a crash.
+        # No warning without a file: none was saved since a removal, or before a crash.
         if snapshot.size() >= WORTHWHILE and generations.numbers(self._root):
             log.warning("%s: the saved index is not used: %s", self._root, reason)
 
@@ -110,9 +110,9 @@ class SavedIndex:
         return IndexSync(index, State(int(found.watermark["face"]), snapshot.state().removal))
 
     def save(self, sync: IndexSync[HnswIndex], snapshot: Snapshot) -> None:
-        """Write a generation; one that cannot be written is only a warning.
+        """Write a generation; a failure is only logged as a warning.
 
-        `sync` must be at the removals of the snapshot, and must not change meanwhile.
+        `sync` must have applied all removals of the snapshot, and must not change meanwhile.
         """
         face = sync.state.face
         try:
@@ -133,9 +133,9 @@ class SavedIndex:
         self.pending = self.pending and len(generations.numbers(self._root)) > 1
 
     def discard_faces(self, removed: Iterable[NDArray[np.int64]]) -> None:
-        """Discard the files if they hold one of these faces, or could not be discarded before.
+        """Discard the files if they hold one of these faces, or if an earlier discard failed.
 
-        A failure is logged and sets `pending`: the removal itself is done.
+        A failure is logged and sets `pending`.  It is not raised: the removal itself is done.
         """
         if self.pending or any(self._unknown or ids.min() <= self.face for ids in removed):
             self._clean(generations.discard)
@@ -157,7 +157,7 @@ class SavedIndex:
 
 def _fits(mark: dict[str, object], snapshot: Snapshot) -> bool:
     face = mark.get("face")
-    # Within SQLite's integers.
+    # SQLite's integers are below 2**63.
     return (
         type(face) is int and 0 <= face < 2**63 and mark.get("holds") == snapshot.fingerprint(face)
     )

@@ -1,10 +1,11 @@
-"""The tables of a gallery, and how an older set of them becomes the present one.
+"""Tables of a gallery's database, and migrations from older versions.
 
-Faces and templates are two tables for the sake of erasure.  A template is overwritten where it
-lies and its row stays, for SQLite's ``secure_delete`` is not enough: it overwrites the row that
-is deleted, but where pages are merged after a deletion, a copy of a *neighbour* may be left in the
-unused part of a page, and would survive that neighbour's own deletion.  Rows of a table that only
-grows at its end never move.  `compact` writes the table anew and drops the old one whole.
+Faces and templates are separate tables to make erasure safe.  A removed template is overwritten in
+place and its row stays, because SQLite's ``secure_delete`` is not enough.  It overwrites the
+deleted row.  But when SQLite merges pages after a deletion, it may leave a copy of a *neighbouring*
+row in the unused part of a page.  That copy would survive the deletion of the neighbouring row.
+Rows of a table that only grows at its end never move.  `compact` rewrites the table and drops the
+old one as a whole.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ __all__ = ["APPLICATION_ID", "DIGESTS", "MIGRATIONS", "READABLE", "TEMPLATES"]
 
 APPLICATION_ID = 0x66634731  # "fcG1"
 
-# Versions of the schema: the oldest that can be read without a migration, and the first whose
-# faces have digests.
+# Versions of the schema: the oldest that can be read without a migration, and the first with
+# digests of faces.
 READABLE, DIGESTS = 1, 2
 
 TEMPLATES = "CREATE TABLE {name} (id INTEGER PRIMARY KEY, vector BLOB NOT NULL)"
 
-# One tuple of statements per version; what was released never changes.  AUTOINCREMENT: an id is
-# never used again, so that "all ids up to n" stays true of an index once it is.
+# One tuple of statements per version; released statements never change.  AUTOINCREMENT never reuses
+# an id, so an index that holds all ids up to n stays complete up to n.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -44,12 +45,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX faces_by_group ON faces (group_id)",
         "CREATE INDEX faces_by_user ON faces (user_id, group_id)",
         TEMPLATES.format(name="templates"),
-        # What other processes and saved indexes still have to forget.
+        # Faces that other processes and saved indexes still have to remove.
         """CREATE TABLE removals (
             seq INTEGER PRIMARY KEY AUTOINCREMENT,
             face INTEGER NOT NULL
         )""",
     ),
-    # See digests.py; `connection.migrate` fills it.
+    # See digests.py; `connection.migrate` fills the column.
     ("ALTER TABLE faces ADD COLUMN digest BLOB",),
 )

@@ -48,7 +48,7 @@ _UNWRITABLE = (
     sqlite3.SQLITE_NOMEM,
 )
 
-# How long an erasure waits for readers of other processes, at first and later, in milliseconds.
+# Milliseconds that an erasure waits for readers in other processes: the first time, and later.
 _ERASURE_PATIENCE, _NEXT_PATIENCE = 2000, 50
 
 _NAMED = 10  # damaged faces listed in one message
@@ -66,7 +66,7 @@ class Store:
     contract : Contract
         Contract of the engine; an existing gallery must have the same.
     read_only : bool
-        Open without write access, beside the process that writes.
+        Open without write access, while another process may write.
     key : bytes, optional
         32 bytes; the database is encrypted under this key.
 
@@ -77,7 +77,7 @@ class Store:
     ContractMismatch
         The templates belong to another vector space.
     GalleryLocked
-        It is already open for writing.
+        The gallery is already open for writing.
     GalleryCorrupt
         The database is damaged or is not an SQLite database.
     GalleryNotWritable
@@ -92,21 +92,21 @@ class Store:
     ) -> None:
         self.path = folder / DATABASE
         self._database = Database(self.path, key)
-        # Strings: making a Path takes longer than the call of stat.
+        # Strings: making a Path takes longer than calling stat.
         self._names = [f"{self.path}{suffix}" for suffix in ("", "-wal", "-shm")]
         self.read_only = read_only
         self.erasure_pending = False
         self._contract = contract
-        self._key = b""  # of the digests; empty for a reader of a schema without
+        self._key = b""  # of the digests; empty if the schema has none
         self._free: list[sqlite3.Connection] = []
         self._mutex = threading.Lock()
         self._changing = threading.RLock()
         self.closed = False
-        self._files: list[tuple[int, ...]] = []  # device and inode, as opened
+        self._files: list[tuple[int, ...]] = []  # device and inode at opening
         self._process = os.getpid()
         self._lock: FolderLock | None = None
         self._writer: sqlite3.Connection | None = None
-        self._frozen: tuple[int, ...] | None = None  # the file as opened, on a read-only medium
+        self._frozen: tuple[int, ...] | None = None  # the file at opening, on a read-only medium
         try:
             self._database.check_key()
             if read_only:
@@ -115,7 +115,7 @@ class Store:
                 claim(folder)
                 self._lock = FolderLock(folder)
                 with contextlib.suppress(OSError):
-                    partial_copy(folder).unlink(missing_ok=True)  # of a process that died
+                    partial_copy(folder).unlink(missing_ok=True)  # left by a process that died
                 self._open_writer()
             with self.snapshot():
                 pass  # check that a connection works
@@ -135,7 +135,7 @@ class Store:
         if new:
             for folder in self.path.absolute().parents:  # any of them may be new
                 sync_folder(folder)
-        self.erase()  # a crash may have left templates in the log
+        self.erase()  # a crash may have left removed templates in the log
 
     def _open_reader(self) -> None:
         if not self.path.is_file():
@@ -154,7 +154,7 @@ class Store:
                     raise
                 for connection in self._free:
                     connection.close()
-                # Readers share memory through a file, which a read-only medium has no place for.
+                # Readers share memory through a file, which a read-only medium cannot hold.
                 self._frozen = self._look()
                 self._free = [self._database.connect_frozen()]
                 version = refuse_foreign(self._free[0], self.path)
@@ -223,7 +223,7 @@ class Store:
             yield
 
     def erase(self) -> None:
-        """Empty the write-ahead log, which may hold templates that were removed since.
+        """Empty the write-ahead log, which may hold removed templates.
 
         A failure (another process is reading, or the disk fails) is logged and sets
         `erasure_pending`.  It is not raised, because the removal itself is already committed.
@@ -281,7 +281,7 @@ class Store:
     def close(self) -> None:
         """Close all connections; the last process to close removes the log."""
         if self.inherited:
-            return  # all belongs to the parent; its threads may hold the locks here forever
+            return  # the parent owns all; locks of its threads may never be released here
         with self._changing, self._mutex:
             self.closed = True
             for connection in self._free:
@@ -364,7 +364,7 @@ def file_size(path: Path) -> int:
 
 @contextlib.contextmanager
 def translate_errors(database: Database) -> Iterator[None]:
-    """Turn errors of SQLite into errors of the gallery, by SQLite's result code."""
+    """Convert errors of SQLite to errors of facecore, by SQLite's result code."""
     try:
         yield
     except database.driver.Error as error:
@@ -374,7 +374,7 @@ def translate_errors(database: Database) -> Iterator[None]:
 def _translated(error: sqlite3.Error, database: Database) -> FacecoreError:
     full = getattr(error, "sqlite_errorcode", 0)
     code = full & 0xFF
-    if not full and "UTF-8" in str(error):  # the text may hold what was stored
+    if not full and "UTF-8" in str(error):  # the text may contain stored data
         return GalleryCorrupt(f"{database.path}: a text is not what was stored")
     text = f"{database.path}: {' '.join(str(error).split())}"
     if code in _DAMAGED or full == sqlite3.SQLITE_IOERR_SHORT_READ:

@@ -38,7 +38,7 @@ __all__ = ["WAY_BACK", "Row", "Snapshot", "State", "Transaction"]
 
 WAY_BACK = "restore the folder from a backup, or remove the face and add it again"
 
-# Removals kept for the indexes of other processes; an index that lags more is rebuilt.
+# Removals kept for the indexes of other processes; an index further behind is rebuilt.
 _REMEMBERED = 100_000
 _GROUP = "SELECT id, name, title, description, created, size FROM groups"
 # LEFT JOIN: a face without its group or template is damaged, not absent.
@@ -48,8 +48,8 @@ _FACES = (
 
 
 Row: TypeAlias = tuple[Any, ...]
-"""A stored face: its digest and the values of `COLUMNS`, of which the template is last."""
-_ID = 1  # the place of the id in a row
+"""A stored face: its digest and the values of `COLUMNS`, with the template last."""
+_ID = 1  # index of the id in a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Snapshot:
         Raises
         ------
         GroupNotFound
-            There is no group of one of the names.
+            One of the groups does not exist.
         """
         counters: dict[str, int] = {}
         groups: dict[str, tuple[int, int]] = {}
@@ -152,7 +152,7 @@ class Snapshot:
         ------
         RecordNotFound
         GalleryCorrupt
-            The face is damaged; also in the other methods that return records.
+            The face is damaged; also raised by the other methods that return records.
         """
         row = self._one(f"{self._select} WHERE f.{column} = ?", value)
         if row is None:
@@ -174,7 +174,7 @@ class Snapshot:
         )
 
     def rows_of(self, ids: NDArray[np.int64]) -> list[Row]:
-        """Return the faces of the ids, in order; raises GalleryCorrupt where one is missing."""
+        """Return the faces of the ids, in order; raises GalleryCorrupt if one is missing."""
         wanted = ids.tolist()
         rows = self._all(
             f"{self._select} WHERE f.id IN (SELECT value FROM json_each(?))", json.dumps(wanted)
@@ -242,7 +242,7 @@ class Snapshot:
         return f"{count}-{total}-{row[0].lower() if row else ''}"
 
     def damage(self) -> str:
-        """Return what SQLite finds wrong in the file, or an empty string."""
+        """Return the first fault that SQLite finds in the file, or an empty string."""
         found = str(self._one("PRAGMA integrity_check(1)")[0])
         return "" if found == "ok" else found
 
@@ -261,15 +261,15 @@ class Snapshot:
         Raises
         ------
         GalleryCorrupt
-            One is missing, or is no vector of unit length; the error names the face.
+            A template is missing or not of unit length; the error names the face.
         """
         return self._templates([row[_ID] for row in rows], [row[-1] for row in rows])
 
     def _templates(self, ids: Sequence[int], blobs: Sequence[Any]) -> NDArray[np.float32]:
         vectors = self._unpacked(blobs)
         if vectors is None:
-            # One by one only now: nearly always, all are whole.  Twice, because a single row is
-            # measured with another rounding.
+            # Check one by one only after a failure, which is rare.  Each template is passed twice,
+            # because a single row is measured with another rounding.
             pairs = zip(ids, blobs, strict=True)
             bad = [i for i, blob in pairs if self._unpacked([blob, blob]) is None]
             what = "a template"
@@ -289,7 +289,7 @@ class Snapshot:
         return bool(self._key) and digest(self._key, *row[1:]) != row[0]
 
     def record(self, row: Row) -> FaceRecord:
-        """Return the record of a row; raises GalleryCorrupt where the row is damaged."""
+        """Return the record of a row; raises GalleryCorrupt if the row is damaged."""
         _, number, face_id, user_id, group, quality, origin, created, _ = row
         if self._is_damaged(row):
             raise GalleryCorrupt(
@@ -340,7 +340,7 @@ class Transaction(Snapshot):
         self.removed: list[NDArray[np.int64]] = []
 
     def commit(self) -> None:
-        """Make the changes durable against a crash and a power loss."""
+        """Commit the changes; they then survive a crash and a power loss."""
         self._check()
         self._connection.execute("COMMIT")
 
@@ -358,7 +358,7 @@ class Transaction(Snapshot):
     def update_group(
         self, name: str, title: str | None, description: str | None, number: int | None
     ) -> Group:
-        """Set the fields that are not None; raises GroupNotFound, also if it has another id."""
+        """Set the fields that are not None; raises GroupNotFound, also for another id."""
         group = self._chosen(name, number)
         self._connection.execute(
             "UPDATE groups SET title = ?, description = ? WHERE id = ?",
@@ -371,7 +371,7 @@ class Transaction(Snapshot):
         return self.group(name)
 
     def delete_group(self, name: str, number: int | None) -> int:
-        """Delete a group and its faces; return their number.  Raises as `update_group`."""
+        """Delete a group; return the number of its faces.  Raises as `update_group`."""
         group = self._chosen(name, number)
         count = self._remove(group, {})
         self._connection.execute("DELETE FROM groups WHERE id = ?", (group.id,))
@@ -460,7 +460,7 @@ class Transaction(Snapshot):
         except self._connection.DatabaseError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
                 raise
-            self._connection.execute("REINDEX faces")  # an index does not fit a damaged row
+            self._connection.execute("REINDEX faces")  # an index does not match a damaged row
             run("DELETE FROM faces WHERE id = ?", rows)
         run("INSERT INTO removals (face) VALUES (?)", rows)
         self._resize(group, -len(rows))
