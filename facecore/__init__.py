@@ -1,6 +1,6 @@
 """On-device face comparison: detection, alignment, embedding and calibrated scores.
 
-The names are loaded when they are first used: `import facecore` costs next to nothing.
+Names are loaded on first use, so `import facecore` takes almost no time.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from facecore.matching.scanning import warmup
     from facecore.models.listing import PackInfo, list_packs
 
-# Module -> the public names that it holds; the imports above are the same, for type checkers.
+# Module -> its public names; the imports above repeat them for type checkers.
 _NAMES = {
     "facecore.engine": ("FaceEngine",),
     "facecore.errors": (

@@ -1,4 +1,4 @@
-"""The version of facecore, importable from every floor."""
+"""The version of facecore, in a module that every other module can import."""
 
 __all__ = ["__version__"]
 

@@ -24,13 +24,13 @@ PAIRS = {
 def read(name: str) -> bytes:
     """Read the JPEG file of a photograph: ``"astronaut"`` or ``"hopper"``.
 
-    Eileen Collins (NASA) and Grace Hopper (US Navy); both photographs are in the public domain.
+    The pictures of Eileen Collins (NASA) and Grace Hopper (US Navy) are in the public domain.
     """
     return files("facecore").joinpath(f"demo_pictures/{name}.jpg").read_bytes()
 
 
 def pictures() -> dict[str, NDArray[np.uint8]]:
-    """Demo pictures by name, BGR."""
+    """Return the demo pictures by name: shape (H, W, 3), uint8, BGR."""
     import cv2
 
     astronaut, hopper = (images.load(read(name)) for name in ("astronaut", "hopper"))

@@ -52,7 +52,7 @@ def draw_faces(
     Raises
     ------
     InvalidParameter
-        The number of labels differs from that of the faces.
+        The number of labels differs from the number of faces.
     """
     import cv2
 
@@ -149,7 +149,7 @@ def _system_fonts() -> tuple[str, ...]:
         for path in sorted(Path(os.path.expanduser(folder)).rglob("*"))
         if path.suffix.lower() in (".ttf", ".otf", ".ttc")
     ]
-    # Upright faces of regular weight and width first, of these the plainest.
+    # Prefer upright fonts of regular weight and width, then sans-serif fonts.
     special = ("Bold", "Italic", "Oblique", "Light", "Thin", "Condensed", "Narrow", "Mono")
     return tuple(sorted(found, key=lambda p: (any(w in p for w in special), "Sans" not in p)))
 
@@ -187,7 +187,7 @@ def square_around(
 
 
 def draw_quality(image: NDArray[np.uint8], face: Face, quality: Quality) -> NDArray[np.uint8]:
-    """Draw a face, its box coloured by quality level, beside a bar chart of the measures.
+    """Draw a face, its box coloured by quality level, next to a bar chart of the measures.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def draw_quality(image: NDArray[np.uint8], face: Face, quality: Quality) -> NDAr
         BGR.
     face : Face
     quality : Quality
-        Of that face.
+        Quality of `face`.
 
     Returns
     -------

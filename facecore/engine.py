@@ -1,4 +1,4 @@
-"""FaceEngine: images in, results out; the only place that knows the whole flow."""
+"""FaceEngine, the main entry point: detect, embed and compare the faces of images."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ __all__ = ["FaceChoice", "FaceEngine", "FaceInput", "IfMany"]
 
 T = TypeVar("T")
 
-# Imported where they are used: a comparison needs neither them nor the measures of quality.
+# Imported on first use, like the measures of quality: a comparison needs none of them.
 _OPTIONAL = {
     "liveness": ("facecore.face.liveness", "AttackClassifier"),
     "attributes": ("facecore.face.attributes", "AttributeEstimator"),
@@ -62,62 +62,63 @@ _OPTIONAL = {
 class FaceEngine:
     """Detects, embeds and compares faces on this machine.
 
-    An engine is safe to share between threads: its models keep no state between calls.  A child
-    of a fork opens its own models at the first use.  A pickled or copied engine is opened again
-    from the arguments below (docs/processes.md).
+    Threads may share an engine: its models keep no state between calls.  A forked process opens
+    its own models on first use.  Unpickling or copying an engine opens it again from the
+    arguments below (docs/processes.md).
 
     Parameters
     ----------
     pack : str or PathLike, default "compact"
-        Name of an installed model pack, or the folder of one.  Nothing is ever downloaded
-        here; ``facecore weights pull NAME`` does that.
+        Name or folder of an installed model pack.  The engine never downloads anything;
+        ``facecore weights pull NAME`` does.
     providers : sequence of str or (str, dict), optional
-        Execution providers by precedence, with their options: "CPU", the default, "CUDA",
-        "TensorRT", "OpenVINO", "CoreML", or ONNX Runtime's name of one.  TensorRT, OpenVINO and
-        CoreML compile for the shape of an input, so the detector, which sees all sizes, runs on
-        the others.
+        Execution providers by precedence, with their options: "CPU" (the default), "CUDA",
+        "TensorRT", "OpenVINO", "CoreML", or a full ONNX Runtime name.  TensorRT, OpenVINO and
+        CoreML compile a network for each input shape.  The detector takes inputs of all sizes
+        and therefore runs on the other providers.
     threads : int, optional
-        Threads inside one operator; by default half as many as there are usable processors,
-        because the images of a comparison are processed in parallel.  On the CPU, `embed_many` uses
-        models of one thread and processes one image per processor.
+        Threads per operator; by default half the number of usable processors, because a
+        comparison processes its images in parallel.  On the CPU, `embed_many` uses
+        single-threaded models and processes one image per processor.
     allow_fallback : bool, default False
         Use the CPU, and log a warning, if a provider is not available.
     threshold : float, optional
-        Score from which a comparison passes, 0..100; by default the score that 0.1 % of pairs
-        of different people reach (80).
+        Lowest score that passes, 0..100; by default 80, the score that 0.1 % of pairs of
+        different people reach.
     calibration : path or Calibration, optional
-        Maps similarities to scores instead of the pack's own table: a file that
-        ``facecore calibrate`` wrote, or a table that was fitted.  Where a file holds a table for
-        ID portraits too, it replaces the pack's; otherwise the pack's stays.
+        Map from similarities to scores that replaces the pack's table: a file that
+        ``facecore calibrate`` wrote, or a fitted table.  A table for ID portraits in the file
+        replaces the pack's; without one, the pack's stays.
     min_recognizability : float, optional
-        Faces below it raise `UnrecognizableFace`, 0..100; by default the pack's limit.  0 accepts
-        every face, and then no score keeps its false accept rate on poor pictures
-        (docs/calibration.md).
+        Lowest recognisability of a face, 0..100; by default the pack's limit.  A face below it
+        raises `UnrecognizableFace`.  0 accepts every face, and then no score keeps its false
+        accept rate on poor pictures (docs/calibration.md).
     limits : Limits, optional
         Limits on the bytes, pixels and memory of an image.
     isolate_decoding : bool, default False
-        Decode encoded images in one or two processes beside this one, with limits on memory and
-        processor time.  A picture that crashes a decoder is then an `UnreadableImage`.  Costs
-        about a millisecond a small picture, half a second at the first one, and 60 MB a process
-        (docs/pictures.md).  A ``PIL.Image`` is still decoded in this process.
+        Decode encoded images in one or two separate processes, with limits on memory and
+        processor time.  A picture that crashes a decoder then raises `UnreadableImage`.  Costs
+        about a millisecond per small picture, half a second for the first one, and 60 MB per
+        process (docs/pictures.md).  A ``PIL.Image`` is still decoded in this process.
 
     Raises
     ------
     PackNotFound, PackCorrupt
-        The pack is not on this machine, or is not what was published.
+        The pack is not on this machine, or differs from the published one.
     ProviderUnavailable
         A provider is not available.
     InvalidParameter
-        An argument is invalid, or the calibration is damaged or of another contract.
+        An argument is invalid, or the calibration is damaged or belongs to another contract.
 
     Attributes
     ----------
     calibration : Calibration
-        Of photographs against photographs.  Where the pack has none, similarities are given as
-        ever, and `Calibration.is_missing` is true: scores and thresholds raise `NotCalibrated`.
+        Table for photographs against photographs.  If the pack has none,
+        `Calibration.is_missing` is true: comparisons still give similarities, but scores and
+        thresholds raise `NotCalibrated`.
     id_portrait_calibration : Calibration or None
-        Of portraits from an identity card's chip against photographs; None where the pack
-        has no such table.
+        Table for portraits from an identity card's chip against photographs; None if the pack
+        has none.
 
     Examples
     --------
@@ -172,7 +173,7 @@ class FaceEngine:
         self._pipeline, on_cpu = open_pipeline(
             loaded, limits, threads, self._options, self._decoder, self._least
         )
-        # Models that few callers need, opened at the first use, under FORK_LOCK.
+        # Opened on first use, under FORK_LOCK: few callers need these models.
         self._serial = self._pipeline if threads == 1 or not on_cpu else None
         self._opened: dict[str, Any] = {}
 
@@ -186,7 +187,7 @@ class FaceEngine:
 
     @property
     def threshold(self) -> float:
-        """Score from which a comparison passes, 0..100.
+        """Lowest score that passes, 0..100.
 
         Raises
         ------
@@ -198,7 +199,7 @@ class FaceEngine:
 
     @property
     def min_recognizability(self) -> float:
-        """Recognisability below which a face is refused, 0..100."""
+        """Lowest recognisability that the engine accepts, 0..100."""
         return self._pipeline.gate.limit
 
     @property
@@ -206,7 +207,7 @@ class FaceEngine:
         return self._pipeline.gate.allowance
 
     def _limit(self, threshold: float | None) -> float | None:
-        """The threshold of a comparison; None where there are no scores to hold against it."""
+        """Return the threshold of a comparison; None if the pack gives no scores."""
         given = None if threshold is None else _check_score(threshold, "threshold")
         if self.calibration.is_missing:
             return None
@@ -214,13 +215,13 @@ class FaceEngine:
 
     @property
     def contract_id(self) -> str:
-        """Identity of the vector space; only vectors of one contract may be compared."""
+        """Identifier of the vector space; compare only vectors of the same contract."""
         return self._pipeline.contract
 
     def warmup(self) -> None:
-        """Run every model once and compile the kernels, which the first calls would do otherwise.
+        """Run every model once and compile the kernels, so that the first calls do not.
 
-        The models for liveness and for age and gender are opened too, where the pack has them.
+        Also opens the models for liveness and for age and gender, if the pack has them.
         Afterwards no call on this engine, and no search of its galleries, compiles anything.
         """
         compile_kernels(self.pack.embedder.output.dimension)
@@ -230,7 +231,7 @@ class FaceEngine:
         self.detect(picture)
         sample = FaceSample(picture, face, align(picture, face.landmarks))
         if self.pack.liveness is not None:
-            self.liveness(sample)  # before it is embedded: then the gate would refuse it
+            self.liveness(sample)  # before `embed`: after it, the gate would refuse the sample
         self._pipeline.embed([sample])
         self.quality(sample)
         if self.pack.attributes is not None:
@@ -239,18 +240,19 @@ class FaceEngine:
     def open(
         self, image: ImageInput, *, limits: images.Limits | None = None, decode: bool = True
     ) -> Picture:
-        """Read and check an image, and decode it in the resolution that face detection needs.
+        """Read and check an image, and decode it at the resolution that face detection needs.
 
-        Every method that takes an image also takes the result; `sample` finds the face too.
+        Every method that takes an image also takes the result.  To find the face as well, use
+        `sample`.
 
         Parameters
         ----------
         image : image
             As in `detect`.
         limits : Limits, optional
-            Stricter ones than the engine's own.
+            Replace the engine's limits.
         decode : bool, default True
-            False: check what the header says, and leave the pixels for later.
+            If False, check the header and decode the pixels later.
 
         Raises
         ------
@@ -262,10 +264,10 @@ class FaceEngine:
         return self._pipeline.open(image, limits=limits)
 
     def decode(self, pictures: Sequence[Picture]) -> None:
-        """Decode several pictures at the same time, each in another process.
+        """Decode several pictures in parallel, each in a separate process.
 
-        Other methods decode a picture when they need its pixels, and raise its errors.  That
-        includes the pictures for which no process is free now; without ``isolate_decoding``, all.
+        Raises no error of a picture: the method that needs the pixels raises it.  That method also
+        decodes a picture for which no process was free; without ``isolate_decoding``, all of them.
 
         Parameters
         ----------
@@ -277,11 +279,11 @@ class FaceEngine:
             self._decoder.decode_together(pictures, scales)
 
     def detect(self, image: ImageInput) -> list[Face]:
-        """All faces of an image, largest first; empty where there is none.
+        """Detect all faces of an image, largest first; the list is empty if there is none.
 
-        Faces are found from 20 pixels up, and smaller ones, by the longer side of the box, are
-        left out.  A larger picture is reduced first, with YuNet to a longer side of 1920 pixels,
-        with SCRFD and RetinaFace to 1280; the 20 pixels count after it.
+        Leaves out faces whose box has a longer side below 20 pixels.  Reduces a large picture
+        first: to a longer side of 1920 pixels with YuNet, of 1280 with SCRFD and RetinaFace.  The
+        20 pixels apply to the reduced picture.
 
         Parameters
         ----------
@@ -296,26 +298,26 @@ class FaceEngine:
         return self._pipeline.detect(image)
 
     def largest_face(self, image: ImageInput) -> Face:
-        """The largest face of an image.
+        """Detect the largest face of an image.
 
         Raises
         ------
         NoFaceDetected
-            There is none.
+            The image shows no face.
         UnreadableImage, ImageTooLarge, InvalidParameter
             See `facecore.images.load`.
         """
         return self._pipeline.find(image, "largest")
 
     def sample(self, image: FaceInput, *, face: FaceChoice = "largest") -> FaceSample:
-        """The face that stands for an image, ready for everything else that takes an image.
+        """Detect and align one face of an image; every method that takes an image takes the result.
 
         Parameters
         ----------
         image : image or FaceSample
-            As in `detect`; a sample is returned as it is.
+            As in `detect`; a sample is returned unchanged.
         face : {"largest", "central"}
-            Which face stands for the image.
+            Which face of the image to use.
 
         Raises
         ------
@@ -336,19 +338,19 @@ class FaceEngine:
         return self._pipeline.sample(image, face)
 
     def samples(self, image: FaceInput) -> list[FaceSample]:
-        """Every face of an image, largest first, aligned and embedded.
+        """Detect, align and embed every face of an image, largest first.
 
-        A face whose landmarks allow no alignment, or that the embedder cannot read, is left out.
+        Leaves out faces that cannot be aligned, or that the embedder cannot read.
 
         Parameters
         ----------
         image : image or FaceSample
-            As in `detect`; a sample answers with itself alone.
+            As in `detect`; the list for a sample holds only that sample, if it can be read.
 
         Returns
         -------
         list of FaceSample
-            Empty where there is no face.
+            Empty if no face is left.
 
         Raises
         ------
@@ -368,7 +370,7 @@ class FaceEngine:
     def samples_many(
         self, images: Iterable[FaceInput], batch_size: int = 32, progress: bool = False
     ) -> Iterator[list[FaceSample] | FacecoreError]:
-        """`samples` of many images, in their order, while the images are still being read.
+        """Apply `samples` to many images, in order, while images are still being read.
 
         Parameters
         ----------
@@ -378,7 +380,7 @@ class FaceEngine:
         Yields
         ------
         list of FaceSample, or FacecoreError
-            The error, for an image that cannot be read.
+            The error, if the image cannot be read.
 
         Raises
         ------
@@ -389,14 +391,14 @@ class FaceEngine:
         return _streamed(pipeline, images, batch_size, progress, None, pipeline.samples_of)
 
     def embed(self, image: FaceInput, *, face: FaceChoice = "largest") -> NDArray[np.float32]:
-        """Vector of one face of an image.
+        """Embed one face of an image.
 
         Parameters
         ----------
         image : image or FaceSample
             As in `sample`.
         face : {"largest", "central"}
-            Which face stands for the image.
+            Which face of the image to use.
 
         Returns
         -------
@@ -406,7 +408,7 @@ class FaceEngine:
         Raises
         ------
         NoFaceDetected
-            There is no face, or none that can be aligned; such a crop is never embedded.
+            There is no face, or none that can be aligned; nothing is embedded then.
         UnrecognizableFace
             The embedder cannot read the face; see `min_recognizability`.
         UnreadableImage, ImageTooLarge, InvalidParameter
@@ -426,26 +428,26 @@ class FaceEngine:
         face: FaceChoice = "largest",
         if_many: IfMany = "largest",
     ) -> Iterator[NDArray[np.float32] | FacecoreError]:
-        """Vectors of many images, in their order, while the images are still being read.
+        """Embed one face of each of many images, in order, while images are still being read.
 
         Parameters
         ----------
         images : iterable of image or FaceSample
             Read lazily, at most two batches ahead.
         batch_size : int, default 32
-            Images that the processors share out among themselves; each embeds the faces of its
-            share in one run, on a CPU at most 8 at a time.
+            Number of images that the worker threads divide among themselves.  Each embeds the
+            faces of its share in one run; on a CPU, at most 8 per run.
         progress : bool, default False
             Show a progress bar on standard error.
         face : {"largest", "central"}
-            Which face stands for an image.
+            Which face of an image to use.
         if_many : {"largest", "refuse"}
-            As in `compare`; such an image yields the error SeveralFacesDetected.
+            As in `compare`; a refused image yields the error SeveralFacesDetected.
 
         Yields
         ------
         ndarray, shape (D,), float32, or FacecoreError
-            The error, for an image that has no vector: one bad image never ends the run.
+            The error, if the image has no vector: one bad image never ends the run.
 
         Raises
         ------
@@ -459,14 +461,14 @@ class FaceEngine:
         return _streamed(pipeline, images, batch_size, progress, face, work)
 
     def quality(self, image: FaceInput, *, face: FaceChoice = "largest") -> Quality:
-        """How well the picture of one face suits a comparison.
+        """Measure how well the picture of one face suits a comparison.
 
         Parameters
         ----------
         image : image or FaceSample
             As in `sample`.
         face : {"largest", "central"}
-            Which face stands for the image.
+            Which face of the image to use.
 
         Returns
         -------
@@ -493,24 +495,24 @@ class FaceEngine:
             return assess(sample)
 
     def attributes(self, image: FaceInput, *, face: FaceChoice = "largest") -> Attributes | None:
-        """Apparent age and gender of one face: a reference value, computed only when asked for.
+        """Estimate the apparent age and gender of one face, for reference only.
 
         Parameters
         ----------
         image : image or FaceSample
             As in `sample`.
         face : {"largest", "central"}
-            Which face stands for the image.
+            Which face of the image to use.
 
         Returns
         -------
         Attributes or None
-            None where the quality is LOW: too poor a picture to say anything.
+            None if the quality is LOW: the picture is too poor for an estimate.
 
         Raises
         ------
         InvalidParameter
-            The pack has no network for it (`pack.attributes` is None).
+            The pack has no network for age and gender (`pack.attributes` is None).
         NoFaceDetected, UnreadableImage, ImageTooLarge
             As in `sample`.
         """
@@ -531,23 +533,23 @@ class FaceEngine:
         id_portrait: bool = False,
         if_many: IfMany = "largest",
     ) -> Comparison:
-        """Whether the faces of two images show the same person.
+        """Compare the faces of two images and decide whether they show the same person.
 
         Parameters
         ----------
         a, b : image or FaceSample
             As in `sample`.
         face : {"largest", "central"}
-            Which face stands for an image.
+            Which face of an image to use.
         threshold : float, optional
-            Score from which the comparison passes, 0..100; the engine's by default.
+            Lowest score that passes, 0..100; by default the engine's.
         id_portrait : bool, default False
-            One of the two images is the small portrait of an identity card's chip
-            (102×126 pixels).  The score then comes from the table that was measured on such
-            portraits, and means the same: 80 is what 0.1 % of pairs of different people reach.
+            Whether one of the two images is the small portrait from an identity card's chip
+            (102×126 pixels).  The score then comes from the table measured on these portraits.
+            It has the same meaning: 0.1 % of pairs of different people reach 80.
         if_many : {"largest", "refuse"}
-            Where an image shows several faces: compare the largest (`Comparison.others` counts
-            the others), or raise SeveralFacesDetected.
+            If an image shows several faces: compare the one that `face` chooses
+            (`Comparison.others` counts the others), or raise SeveralFacesDetected.
 
         Raises
         ------
@@ -556,8 +558,8 @@ class FaceEngine:
         NoFaceDetected, UnrecognizableFace, UnreadableImage, ImageTooLarge, InvalidParameter
             The message names the image.
         NotCalibrated
-            `id_portrait` is given, and the pack has no table for it.  Where it has none at all, the
-            scores of the result raise it.
+            `id_portrait` is true, and the pack has no table for it.  If the pack has no table at
+            all, the scores of the result raise this error.
         """
         limit = self._limit(threshold)
         _check_if_many(if_many)
@@ -575,8 +577,8 @@ class FaceEngine:
     ) -> list[Comparison]:
         """Compare the largest face of a reference with every face of an image, best first.
 
-        Each score is that of one comparison.  A picture with n faces gives a stranger n chances:
-        the chance that one of them passes is up to n times the threshold's false accept rate.
+        Each score is that of a single comparison.  If `image` shows n strangers, the chance that
+        any of them passes is up to n times the threshold's false accept rate.
 
         Parameters
         ----------
@@ -588,8 +590,8 @@ class FaceEngine:
         Returns
         -------
         list of Comparison
-            ``faces[1]`` is the face of `image`; empty where `image` shows none.  Faces that the
-            embedder cannot read are left out.
+            ``faces[1]`` is the face of `image`.  The list leaves out faces that the embedder
+            cannot read, and is empty if `image` shows no face.
 
         Raises
         ------
@@ -618,7 +620,7 @@ class FaceEngine:
         threshold: float | None = None,
         id_portrait: bool = False,
     ) -> CrossComparison:
-        """Compare three images: A with B and B with C, and in a loop also C with A.
+        """Compare three images: A with B, B with C and, in a loop, C with A.
 
         Parameters
         ----------
@@ -642,13 +644,13 @@ class FaceEngine:
         return comparison.cross_compare(first, second, third, table, limit, mode, self._allowance)
 
     def calibration_for(self, id_portrait: bool = False) -> Calibration:
-        """The table of photographs, or that of ID portraits against photographs.
+        """Return the table for photographs, or the one for ID portraits against photographs.
 
         Raises
         ------
         NotCalibrated
-            The pack has no table for ID portraits.  (Where it has none for photographs, every
-            method of the answer raises this.)
+            The pack has no table for ID portraits.  (If it has none for photographs, every
+            method of the returned table raises this.)
         """
         table = self.id_portrait_calibration if id_portrait else self.calibration
         if table is None:
@@ -661,21 +663,20 @@ class FaceEngine:
     def liveness(
         self, image: FaceInput, *, face: FaceChoice = "largest", threshold: float | None = None
     ) -> Liveness:
-        """Whether a face was photographed from a print or a screen.
+        """Detect whether a face was photographed from a print or a screen.
 
-        It does not stop good masks or pictures that are fed in behind the camera: see
-        docs/liveness.md before relying on it.
+        Does not stop good masks, or injection attacks, which bypass the camera.  Read
+        docs/liveness.md before you rely on it.
 
         Parameters
         ----------
         image : image or FaceSample
-            As in `sample`.  Give the camera's own picture with what surrounds the face:
-            cropping and compressing remove traces of a recapture.
+            As in `sample`.  Give the camera's original picture with the surroundings of the
+            face: cropping and compression remove traces of a recapture.
         face : {"largest", "central"}
-            Which face stands for the image.
+            Which face of the image to use.
         threshold : float, optional
-            Attack score from which the face is taken for an attack, 0..100; the pack's by
-            default.
+            Lowest attack score that counts as an attack, 0..100; by default the pack's.
 
         Raises
         ------
@@ -684,10 +685,10 @@ class FaceEngine:
         FaceTurned
             The head is turned sideways by more than 60 degrees, or tilted by more than 45.
         UnrecognizableFace
-            `image` is a FaceSample that has been embedded, and `embed` refuses it.  An image
-            is not embedded for this: that would double the cost.
+            `image` is a FaceSample that is already embedded, and `embed` refuses it.  This
+            method embeds nothing itself: that would double the cost.
         InvalidParameter
-            The pack has no model for it, or an argument is invalid.
+            The pack has no liveness model, or an argument is invalid.
         NoFaceDetected, UnreadableImage, ImageTooLarge
             As in `sample`.
         """
@@ -725,7 +726,7 @@ class FaceEngine:
         return Template(sample.face, vector, len(sample.others), clear)
 
     def _optional(self, role: Literal["liveness", "attributes"], what: str) -> Any:
-        """A model that not every pack has, opened at the first use: few pay for it."""
+        """Return an optional model of the pack; open it on first use, since few callers need it."""
         with FORK_LOCK:
             if role not in self._opened:
                 spec, data = getattr(self.pack, role), getattr(self._loaded, role)
@@ -740,7 +741,7 @@ class FaceEngine:
             return self._opened[role]
 
     def _worker_pipeline(self) -> Pipeline:
-        """The models, on the CPU with one thread each; opened when first needed."""
+        """Return the pipeline of `embed_many`: on the CPU, with one thread per model."""
         with FORK_LOCK:
             if self._serial is None:
                 self._serial, _ = open_pipeline(
@@ -752,7 +753,7 @@ class FaceEngine:
 def _tables(
     pack: Pack, given: str | os.PathLike[str] | Calibration | None
 ) -> tuple[Calibration, Calibration | None]:
-    """The tables for photographs and for ID portraits: the pack's, or a user's own."""
+    """Return the tables for photographs and for ID portraits: the pack's or the user's."""
     own, contract = pack.embedder, pack.contract_id
     table = Calibration.missing(pack.name, contract)
     if own.calibration is not None:
@@ -807,7 +808,7 @@ _SINGLE = (str, bytes, bytearray, memoryview, os.PathLike, Picture, FaceSample)
 
 
 def _check_several(images: Iterable[FaceInput]) -> None:
-    """Refuse one image where many are expected: an array of pixels would count as its rows."""
+    """Refuse a single image: a loop over an array of pixels would take each row for an image."""
     pixels = isinstance(images, np.ndarray) and images.dtype.kind in "uif" and images.ndim < 4
     if pixels or isinstance(images, _SINGLE) or hasattr(images, "read"):
         raise InvalidParameter("images is a single image", "give a list of images")

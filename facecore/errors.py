@@ -206,7 +206,7 @@ class UserExists(FacecoreError):
 
 
 class WrongKey(FacecoreError):
-    """The gallery or archive is encrypted under another key, or not at all, or no key was given."""
+    """The key is missing or wrong, or the gallery or archive is not encrypted."""
 
     hint_default = "give its key: key= in Python, or --gallery-key-file in a command"
 

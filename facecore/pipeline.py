@@ -1,4 +1,4 @@
-"""From pictures to vectors, with one set of models: decode, detect, align, embed."""
+"""Decode, detect, align and embed: from pictures to vectors, with one set of models."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ __all__ = [
 FaceChoice = Literal["largest", "central"]
 IfMany = Literal["largest", "refuse"]
 FaceInput: TypeAlias = Union[ImageInput, FaceSample]  # noqa: UP007 - ImageInput is a string
-"""An image, or one whose face has been found already."""
+"""An image, or a face that was already found in one."""
 
 T = TypeVar("T")
 _Cut: TypeAlias = tuple[Face, NDArray[np.uint8]]
 """A face and its aligned crop."""
 
-# Decoded bytes that `vectors_of` holds before it looks for their faces.
+# Once the decoded pictures hold more bytes than this, `vectors_of` detects their faces.
 _TOGETHER = 2**23
-# Most images that a worker takes at a time on a CPU.  Larger runs save no time, and the allocator
-# maps and returns the pages of their tensors each time: with 16, two workers took a fifth longer
-# (``python -m benchmarks throughput``).
+# Maximum number of images that a worker takes at a time on a CPU.  Larger batches save no time,
+# and the allocator maps and unmaps their tensors in each run: with 16, two workers took a fifth
+# longer (``python -m benchmarks throughput``).
 _SHARE = 8
 
 
 class Pipeline:
-    """The way of a picture through the models.  Safe to share between threads.
+    """Runs the models on pictures.  Safe to share between threads.
 
     Parameters
     ----------
@@ -67,14 +67,14 @@ class Pipeline:
     contract : str
         Contract id of the embedder's vectors.
     limits : Limits
-        On the bytes, pixels and memory of an image.
+        Limits on the bytes, pixels and memory of an image.
     decoder : Decoder, optional
-        Where encoded images are decoded.
+        Decodes encoded images.
     gate : Gate, optional
-        Refuses faces that the embedder cannot read; by default the one of unmeasured packs.
+        Refuses faces that the embedder cannot read; the default refuses none.
     share : int, optional
-        Most faces in one run of the embedder, and most images that a worker of `stream` takes at a
-        time; no limit by default.
+        Maximum number of faces in one run of the embedder, and of images that a worker of
+        `stream` takes at a time; by default unlimited.
     """
 
     def __init__(
@@ -101,40 +101,40 @@ class Pipeline:
         choice: FaceChoice | None = "largest",
         limits: images.Limits | None = None,
     ) -> Picture:
-        """Checked, and decoded as finely as the search for that face, or for all, begins."""
+        """Check an image and decode it at the scale of `first_scale`."""
         picture = self.read(image, limits)
         with translate_errors(picture):
             picture.reduced(self.first_scale(picture, choice))
         if picture.height * picture.width >= malloc.LARGE:
-            malloc.trim_heap()  # what earlier ones left
+            malloc.trim_heap()  # free the pages of earlier pictures
         return picture
 
     def read(self, image: ImageInput, limits: images.Limits | None = None) -> Picture:
-        """A picture whose pixels are not decoded yet."""
+        """Check an image without decoding its pixels."""
         return open_picture(image, limits or self.limits, self.decoder)
 
     def first_scale(self, picture: Picture, choice: FaceChoice | None) -> float:
-        """The scale at which the search for that face, or for all, begins."""
+        """Return the scale at which the search for one face, or for all (None), starts."""
         scale = self.detector.coarse_scale(picture)
-        if choice != "largest":  # both passes
+        if choice != "largest":  # the search runs both passes
             scale = max(scale, self.detector.fine_scale(picture))
         elif 4 * scale <= 1:
-            # Of a large picture the crop too is likely to need more, and to decode it once more
-            # costs more than twice the pixels: at 1/8, 1/4 and 1/2, 12 megapixels take 18, 21
-            # and 32 ms.
+            # The crop of a large picture is likely to need a finer scale as well, and decoding
+            # the picture twice costs more than decoding it at twice the scale: at 1/8, 1/4 and
+            # 1/2, 12 megapixels take 18, 21 and 32 ms.
             scale *= 2
         return scale
 
     def detect(self, image: ImageInput) -> list[Face]:
-        """All faces, largest first."""
+        """Detect all faces, largest first."""
         return self._all_faces(self.open(image, None))
 
     def find(self, image: ImageInput, choice: FaceChoice) -> Face:
-        """The face that stands for an image; raises NoFaceDetected."""
+        """Detect the chosen face of an image; raises NoFaceDetected."""
         return self.choose(self.open(image, choice), choice)[0]
 
     def choose(self, picture: Picture, choice: FaceChoice) -> list[Face]:
-        """The face that stands for a picture, then the others; raises NoFaceDetected."""
+        """Detect the faces of a picture, the chosen one first; raises NoFaceDetected."""
         if choice == "largest":
             with translate_errors(picture):
                 return _there(self._largest_first([picture])[0], picture)
@@ -146,7 +146,7 @@ class Pipeline:
         return _there(found, picture)
 
     def _all_faces(self, picture: Picture) -> list[Face]:
-        """All faces with their true landmarks, largest first."""
+        """Detect all faces with the landmarks of `right`, largest first."""
         with translate_errors(picture):
             found = self.detector.detect(picture)
             righted = right(self.detector, [picture] * len(found), found)
@@ -156,7 +156,7 @@ class Pipeline:
         return sorted(righted, key=lambda face: face.size, reverse=True)
 
     def _largest_first(self, pictures: Sequence[Picture]) -> list[list[Face]]:
-        """The prominent faces of each picture, the largest first and with its true landmarks."""
+        """Detect the prominent faces of each picture, largest first; `right` corrects the first."""
         found = self._first_righted(self.detector.prominent_each(pictures), pictures)
         for i, picture in enumerate(pictures):
             turned = find_turned(self.detector, picture, found[i])
@@ -174,7 +174,7 @@ class Pipeline:
         return found
 
     def sample(self, image: FaceInput, choice: FaceChoice) -> FaceSample:
-        """The face that stands for an image; a sample is returned as it is."""
+        """Detect and align the chosen face of an image; return a sample unchanged."""
         if isinstance(image, FaceSample):
             return image
         picture = self.open(image, choice)
@@ -185,7 +185,7 @@ class Pipeline:
         return FaceSample(picture, face, crop, tuple(others))
 
     def samples(self, image: FaceInput) -> list[FaceSample]:
-        """Every face that can be aligned and read, largest first, embedded."""
+        """Detect, align and embed every face that can be read, largest first."""
         if isinstance(image, FaceSample):
             samples = [image]
         else:
@@ -202,14 +202,14 @@ class Pipeline:
         return [one for one in samples if one.scores[self.contract] >= self.gate.limit]
 
     def embed(self, samples: Sequence[FaceSample]) -> list[NDArray[np.float32]]:
-        """Vectors of samples; those that have none yet share runs of the embedder."""
+        """Return the vectors of samples; embed those without one in shared runs."""
         new = [sample for sample in samples if self.contract not in sample.vectors]
         for some in (new[i : i + self.share] for i in range(0, len(new), self.share)):
             made = self.embedder.embed(np.stack([sample.crop for sample in some]))
             scores = self.gate.scores(made, [sample.crop for sample in some])
             for sample, vector, score in zip(some, made, scores, strict=True):
-                vector.flags.writeable = False  # it is handed out again
-                # Other threads look for the vector, and then for the score.
+                vector.flags.writeable = False  # later calls return it again
+                # The score first: other threads look for the vector, then for the score.
                 sample.scores[self.contract], sample.vectors[self.contract] = score, vector
         return [sample.vectors[self.contract] for sample in samples]
 
@@ -224,12 +224,12 @@ class Pipeline:
         choice: FaceChoice,
         if_many: IfMany = "largest",
     ) -> list[NDArray[np.float32] | FacecoreError]:
-        """Vectors of several images; an error for each image that has none.
+        """Embed one face of each of several images; return an error for an image without a vector.
 
-        An error among the sources is returned unchanged.
+        Errors among the sources are returned unchanged.
 
-        All pictures pass one stage before the next: a run of a model evicts everything else from
-        the processor's caches, and code outside the caches takes several times as long.
+        Each stage handles all pictures before the next stage starts: a run of a model evicts
+        everything else from the processor's caches, and uncached code takes several times as long.
         """
         found: dict[int, _Cut | NDArray[np.float32] | FacecoreError] = {}
         pictures: dict[int, Picture] = {}
@@ -259,7 +259,7 @@ class Pipeline:
     def samples_of(
         self, sources: Sequence[FaceInput | FacecoreError]
     ) -> list[list[FaceSample] | FacecoreError]:
-        """`samples` of several images; an error for each that cannot be read."""
+        """Apply `samples` to several images; return an error for each that cannot be read."""
         answers: list[list[FaceSample] | FacecoreError] = []
         for image in sources:
             try:
@@ -269,7 +269,7 @@ class Pipeline:
         return answers
 
     def _light(self, image: FaceInput) -> list[FaceSample]:
-        """`samples`, without the pixels of a large picture: many may wait for their consumer."""
+        """Apply `samples`, then free the pixels of a large picture: many results may wait."""
         samples = self.samples(image)
         if samples and not isinstance(image, (Picture, FaceSample)):
             picture = samples[0].picture
@@ -283,13 +283,12 @@ class Pipeline:
         choice: FaceChoice | None,
         work: Callable[[list[FaceInput | FacecoreError]], list[T]],
     ) -> Iterator[T]:
-        """Apply `work` to many images, in their order, read at most two batches ahead.
+        """Apply `work` to many images, in order; read at most two batches ahead.
 
-        Decoding and the models release the GIL, so each worker keeps a processor busy if it does
-        everything for its images, with models of one thread.  Splitting the operators among
-        threads as well, or embedding in a separate thread, costs 15 to 25 % on two processors,
-        as more threads then take turns than there are processors
-        (``python -m benchmarks importing``).
+        Decoding and the models release the GIL.  A worker thread that does everything for its
+        images, with single-threaded models, therefore keeps one processor busy.  Multi-threaded
+        operators, or a separate thread for embedding, cost 15 to 25 % on two processors, because
+        there are then more busy threads than processors (``python -m benchmarks importing``).
         """
         workers = usable_cpus()
         share = min(-(-batch_size // workers), self.share)
@@ -310,7 +309,7 @@ class Pipeline:
                 pool.shutdown(cancel_futures=True)
 
     def _read(self, image: FaceInput, choice: FaceChoice | None) -> FaceInput | FacecoreError:
-        """What other threads may read; open files and Pillow's images are read here."""
+        """Read an open file or a Pillow image; leave other images to the worker threads."""
         if isinstance(image, FaceSample) or images.is_independent(image):
             return image
         try:
@@ -323,7 +322,7 @@ class Pipeline:
     ) -> list[_Cut | FacecoreError]:
         faces: list[list[Face]] | None = None
         if choice == "largest":
-            # If that fails, one by one, so that the error stays with its picture.
+            # If this fails, `choose` below runs on each picture and finds the one with the error.
             with contextlib.suppress(FacecoreError), translate_errors(pictures[0]):
                 faces = self._largest_first(pictures)
         answers: list[_Cut | FacecoreError] = []
@@ -335,11 +334,11 @@ class Pipeline:
                     answers.append((found[0], align(picture, found[0].landmarks)))
             except FacecoreError as error:
                 answers.append(_without_frames(error))
-            picture.release_pixels()  # a small face was decoded finer, and there may be many
+            picture.release_pixels()  # many pictures may wait, some decoded at a finer scale
         return answers
 
     def _embed_each(self, cuts: list[_Cut]) -> list[NDArray[np.float32] | FacecoreError]:
-        """One batch; if that fails, one by one, so that the error stays with its crop."""
+        """Embed crops in one batch; if it fails, one by one, to find the crop with the error."""
         if not cuts:
             return []
         vectors: NDArray[np.float32] | None = None
@@ -349,9 +348,9 @@ class Pipeline:
         except FacecoreError as error:
             if len(cuts) == 1:
                 return [_without_frames(error)]
-        if vectors is None:  # outside the handler, so that this error is no context of the next
+        if vectors is None:  # outside the handler: its error must not become the next context
             return [answer for cut in cuts for answer in self._embed_each([cut])]
-        if not self.gate.limit:  # it refuses nothing
+        if not self.gate.limit:  # the gate refuses nothing
             return list(vectors)
         answers: list[NDArray[np.float32] | FacecoreError] = []
         scores = self.gate.scores(vectors, [crop for _, crop in cuts])
@@ -372,9 +371,9 @@ def open_pipeline(
     decoder: images.Decoder = images.decode_still,
     least: float | None = None,
 ) -> tuple[Pipeline, bool]:
-    """The pipeline of a pack, and whether its models run on the CPU alone.
+    """Open the pipeline of a pack; also return whether its models run only on the CPU.
 
-    `least` is the recognisability below which faces are refused; by default the pack's limit.
+    `least` is the lowest recognisability of a face, 0..100; by default the pack's limit.
     """
     pack = loaded.pack
     first = open_model(pack.detector, loaded.detector, threads=threads, **options)
@@ -387,7 +386,7 @@ def open_pipeline(
 
 
 def check_alone(faces: Sequence[Face], if_many: IfMany) -> None:
-    """Refuse a picture with more than one face where `if_many` is "refuse"."""
+    """Refuse a picture with more than one face if `if_many` is "refuse"."""
     if if_many == "refuse" and len(faces) > 1:
         first, second = sorted((face.size for face in faces), reverse=True)[:2]
         raise SeveralFacesDetected(
@@ -426,9 +425,9 @@ def translate_errors(picture: Picture) -> Iterator[None]:
 
 
 def _without_frames(error: FacecoreError) -> FacecoreError:
-    """The error and its causes without their frames, which hold the decoded image."""
+    """Remove the tracebacks of an error and its causes: their frames hold the decoded image."""
     link: BaseException | None = error
-    seen: set[int] = set()  # an error that is raised again can be in the chain of its own causes
+    seen: set[int] = set()  # the chain of a re-raised error's causes can contain the error
     while link is not None and id(link) not in seen:
         seen.add(id(link))
         link.__traceback__ = None

@@ -55,17 +55,17 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def read_private(path: Path, most: int, name: str, hint: str) -> bytes:
-    """Read a file of secrets that nobody else may read.
+    """Read a file of secrets; refuse it if other users can read or change it.
 
-    Its group may: service managers hand out such files.
+    The group may read it: service managers create secrets with that mode.
 
     Parameters
     ----------
     path : Path
     most : int
-        Bytes to read; what is behind them is left out.
+        Maximum number of bytes to read; the rest is ignored.
     name : str
-        Of the content, for the message.
+        Name of the content, for the error message.
     hint : str
         What to do if the file cannot be read.
 
@@ -202,7 +202,7 @@ def exclusive(target: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def staged(target: Path, mode: int = 0o777) -> Iterator[Path]:
-    """Create an empty temporary folder beside `target`, and remove it at the end."""
+    """Create an empty temporary folder next to `target`, and remove it at the end."""
     # Not tempfile.mkdtemp: its mode 0700 would lock other users out of a shared cache.
     folder = _temporary(target)
     try:

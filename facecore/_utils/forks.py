@@ -1,4 +1,4 @@
-"""What a child of ``os.fork`` inherits and can neither use nor close."""
+"""Protect objects and locks that a child of ``os.fork`` can neither use nor close."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 __all__ = ["FORK_LOCK", "leak_in_children"]
 
 FORK_LOCK = threading.RLock()
-"""Hold it during work that must not be half done in a child: a fork waits for it."""
+"""Hold this lock during work that a fork must not interrupt: a fork waits for it."""
 
 _things: weakref.WeakValueDictionary[int, object] = weakref.WeakValueDictionary()
-_alive: list[object] = []  # during a fork: other threads' objects end before the child's hook
-_opencv_threads: list[int] = []  # during a fork: how many OpenCV may use
+_alive: list[object] = []  # during a fork: keeps other threads' objects for the child's hook
+_opencv_threads: list[int] = []  # during a fork: the number that OpenCV may use
 
 
 def leak_in_children(thing: object) -> None:
@@ -32,8 +32,8 @@ def _before() -> None:
     FORK_LOCK.acquire()
     found = [reference() for reference in _things.valuerefs()]
     _alive[:] = [thing for thing in found if thing is not None]
-    # A worker of OpenCV's pool may hold its mutex at this moment.  A child would inherit it locked,
-    # and wait for it when it ends.  With one thread the pool ends its workers.
+    # A worker of OpenCV's pool may hold the pool's mutex now.  A child would inherit the mutex
+    # locked, and wait for it at exit.  With one thread, the pool ends its workers.
     cv2: Any = sys.modules.get("cv2")
     if hasattr(cv2, "getNumThreads") and (count := cv2.getNumThreads()) > 1:
         _opencv_threads.append(count)

@@ -14,7 +14,7 @@ __all__ = ["LARGE", "keep_pages", "malloc_trim", "trim_heap"]
 LARGE = 1_500_000
 """Minimum number of pixels for which trimming is worthwhile."""
 
-_KEPT = 16 << 20  # bytes; half of the most that raises glibc's thresholds
+_KEPT = 16 << 20  # bytes; half of the largest block that raises glibc's thresholds
 
 _PAUSE = 1.0  # seconds; after trimming, the next large picture must fault in every page again
 
@@ -28,7 +28,7 @@ def keep_pages() -> None:
     Its default is 128 KiB.  Then pixels and tensors go back to the OS after each image, and the
     next image faults in up to a thousand pages.  Freeing one mapped block raises glibc's mmap
     threshold to the block's size and its trim threshold to twice that (`mallopt(3)`); glibc does
-    the same after any image of that size.  Elsewhere this has no effect.
+    the same after any image of that size.  Other C libraries ignore this.
     """
     np.empty(_KEPT, np.uint8)
 

@@ -14,5 +14,5 @@ def count_of(number: int, noun: str = "face") -> str:
 
 def is_printable(text: str) -> bool:
     """Whether a text holds no line break and no control character; any space is allowed."""
-    # str.isprintable takes no space but the ASCII one.
+    # str.isprintable rejects all spaces but the ASCII one.
     return all(c.isprintable() or unicodedata.category(c) == "Zs" for c in text)

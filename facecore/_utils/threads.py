@@ -1,7 +1,7 @@
 """One thread pool for the whole process, for the parallel tasks of a call.
 
 Concurrent calls then share as many threads as there are processors.  A call never waits for the
-tasks of another: if the pool is busy, it runs its tasks in its own thread.
+tasks of another call: if the pool is busy, it runs its tasks in the calling thread.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def submit(task: Callable[[], T]) -> Future[T] | None:
 def at_once(tasks: Sequence[Callable[[], T]]) -> list[T]:
     """Return the results of tasks, in order; the caller runs tasks that no helper has started.
 
-    Raises what the first task that fails raises; later ones may have run or not.
+    Raises the error of the first task that fails; later tasks may have run or not.
     """
     helpers = [submit(task) for task in tasks[1:]]
     helper: Future[T] | None = None
@@ -64,7 +64,7 @@ def at_once(tasks: Sequence[Callable[[], T]]) -> list[T]:
         for helper in helpers:
             if helper is not None:
                 helper.cancel()
-        # A future holds its error, whose traceback holds this frame: without the cycle, pictures
-        # are freed at once.
+        # A future holds its error, whose traceback holds this frame.  Breaking this cycle frees
+        # pictures at once.
         helpers.clear()
         helper = None

@@ -66,7 +66,7 @@ class Clusters:
     Attributes
     ----------
     people : tuple of Person
-        Known people, then the other groups from the largest; a face without a match is a person.
+        Known people, then the other groups, largest first; a face without a match is a person.
     doubts : tuple of Doubt
         The closest decisions: joined pairs in order of increasing similarity, then the other
         pairs in order of decreasing similarity.
@@ -101,7 +101,7 @@ def cluster(
         Calibration of the engine that embedded the faces.
     far : float, default 0.9
         Probability that a face matches any stranger's face in the collection.  Fewer groups are
-        joined wrongly, because their mean decides; docs/collections.md lists measured rates.
+        joined wrongly, because the mean decides; docs/collections.md lists measured rates.
         The threshold is never below that of one comparison at a rate of 0.1 %.
     known : mapping of str to faces, optional
         Named people.  A group gets the name of the most similar known person if their mean
@@ -174,7 +174,7 @@ def _doubts(
         for face, next_to in ((i, j), (j, i)):
             if mate[face] < 0:
                 nearest[face], mate[face] = pairs.similarity[k], next_to
-    joined: dict[int, int] = {}  # the face of each group with the lowest such similarity
+    joined: dict[int, int] = {}  # group -> its face with the lowest `nearest`
     for face in np.flatnonzero(mate >= 0).tolist():
         root = int(groups[face])
         if root not in joined or nearest[face] < nearest[joined[root]]:

@@ -80,8 +80,8 @@ def embed_pictures(
 
     The columns are those of `facecore.gallery.vector_file.vector_schema`; the rows follow the
     order of the pictures, largest face first.  Row groups are first written into the folder
-    ``OUT.parts``, so an interrupted run loses only unfinished ones.  A picture that changed since
-    is read again.  At the end the file is written atomically and the folder is removed.
+    ``OUT.parts``, so an interrupted run loses only unfinished ones.  A resumed run reads changed
+    pictures again.  At the end the file is written atomically and the folder is removed.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def embed_pictures(
     start = time.perf_counter()
     source, out = Path(source), Path(out)
     schema = vector_schema(engine)
-    # Unlike Path.is_dir, os.path.isdir raises nothing; `listed_paths` tells what is wrong.
+    # Unlike Path.is_dir, os.path.isdir raises nothing; `listed_paths` reports the problem.
     found = pictures_below(source) if os.path.isdir(source) else listed_paths(source)
     paths = [path.absolute() for path in found]  # the same on every machine
     if not paths:
@@ -151,7 +151,7 @@ def embed_pictures(
 
 
 def _part(engine: FaceEngine, folder: Path, pictures: list[Path], quality: bool) -> _Part:
-    """Name the file of a row group by everything that its rows depend on: if it exists, it fits."""
+    """Name a row group's file by a hash of all that its rows depend on: an old file is valid."""
     models = engine.pack.detector.sha256, engine.pack.embedder.sha256  # variants share a contract
     gate, limits = engine.min_recognizability, asdict(engine.limits)
     made_by = [engine.contract_id, *models, gate, limits, __version__, quality]
@@ -180,7 +180,7 @@ def _write(engine: FaceEngine, part: _Part, quality: bool) -> int:
 
 
 def _rows(picture: PictureFaces) -> Iterator[dict[str, Any]]:
-    # Arrow takes UTF-8 only; file names of Linux may be anything.
+    # Arrow takes UTF-8 only; Linux file names may hold any bytes.
     path = str(picture.path).encode("utf-8", "backslashreplace").decode()
     common = {"path": path, "sha256": picture.sha256 or None}
     for one in picture.faces:
@@ -268,7 +268,7 @@ def _on_ray(
         context = data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        # An engine uses all processors of its machine, so one worker a machine is enough.
+        # An engine uses all processors of its machine, so one worker per machine is enough.
         cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
         cpus = [int(count) for count in cpus if count >= 1]
         count = workers or len(cpus)
@@ -295,7 +295,7 @@ def _on_ray(
         )
         for row in done.iter_rows():
             yield int(row["written"])
-    except FacecoreError:  # of `_start`; some are ValueErrors
+    except FacecoreError:  # from `_start`; some are ValueErrors
         raise
     except (ray.exceptions.RayError, ConnectionError, ValueError) as error:
         if isinstance(cause := getattr(error, "cause", None), FacecoreError):
@@ -314,7 +314,7 @@ def _start(ray: Any, address: str) -> None:
             log_to_driver=False,
             logging_level="ERROR",
         )
-    except Exception as error:  # a plain Exception on a machine that is too slow for its 30 s
+    except Exception as error:  # Ray raises a plain Exception if the start takes 30 s
         raise _failed(address, error) from error
 
 

@@ -52,7 +52,7 @@ class FoundFace:
 
     @property
     def link_ending(self) -> str:
-        """End of the name of a link to the picture that tells which face is meant."""
+        """Suffix of a link's name that identifies the face in the picture."""
         return f"_{self.sha256[:8]}_{self.number}"
 
 
@@ -93,7 +93,7 @@ def read_faces(
         Supplies the faces of cached pictures and stores the others; an interrupted run loses at
         most 128 pictures.
     quality : bool, default False
-        Measure the quality of each face.  The cache does not hold it, so it is not read then.
+        Measure the quality of each face.  This skips reading the cache, which holds no quality.
     progress : bool, default False
         Show a progress bar on standard error.
     """
@@ -177,7 +177,7 @@ def _window(
         try:
             if quality:
                 scores[digest] = [engine.quality(sample).score for sample in samples]
-        except FacecoreError as error:  # quality may decode the picture more finely, and fail
+        except FacecoreError as error:  # quality may decode the picture at a finer scale, and fail
             failed[digest] = error.with_traceback(None)
             continue
         made[digest] = [(sample.face, engine.embed(sample)) for sample in samples]

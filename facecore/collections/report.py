@@ -1,4 +1,4 @@
-"""HTML report of clusters, with the pairs that need manual review."""
+"""Write an HTML report of clusters, with the pairs that need manual review."""
 
 from __future__ import annotations
 

@@ -41,12 +41,12 @@ class VectorCache:
     Raises
     ------
     InvalidParameter
-        The file cannot be read or written; so in all methods.
+        The file cannot be read or written.  All methods raise this error.
     """
 
     def __init__(self, engine: FaceEngine, path: Path | str | None = None) -> None:
         self.path = cache_root().parent / "faces.db" if path is None else Path(path)
-        # A variant has the contract of its pack, but other vectors.
+        # A variant shares the contract of another pack, but computes different vectors.
         models = (engine.pack.detector.sha256[:16], engine.pack.embedder.sha256[:16])
         # Only faces that pass the gate are stored.
         gate = repr(engine.min_recognizability)

@@ -54,7 +54,7 @@ class NamedFace:
     similarity : float
         Cosine, -1..1, against `picture`.
     picture : Path
-        The most similar known picture: of that person, or of anybody for a stranger.
+        The most similar picture of that person; for a stranger, of all known people.
     """
 
     face: Face
@@ -122,7 +122,7 @@ def read_known(
 ) -> KnownFaces:
     """Read one face of each picture of `known_people`.
 
-    It is the largest face, but for a link of ``facecore cluster`` the face that the link names.
+    Takes the largest face; for a link of ``facecore cluster``, the face that the link names.
 
     Raises
     ------
@@ -173,8 +173,8 @@ def who(
     cache : VectorCache, optional
         Keeps the vectors of the known pictures for the next call.
     far : float, default 0.01
-        Probability that a stranger's face gets a name; with the number of known pictures it
-        determines the threshold.
+        Probability that a stranger's face gets a name.  Together with the number of known
+        pictures, it determines the threshold.
     once : bool, default True
         Whether a person gets at most one face of the photo.
     progress : bool, default False

@@ -92,7 +92,7 @@ class Calibration:
 
     @classmethod
     def missing(cls, pack: str, contract: str = "") -> Calibration:
-        """Placeholder for a pack without a calibration; every method raises `NotCalibrated`."""
+        """Create a placeholder for a pack without a table; every method raises `NotCalibrated`."""
         return cls((), contract=contract, pack=pack)
 
     @property
@@ -317,7 +317,7 @@ class Calibration:
         return np.interp(np.asarray(score, np.float64), y, x)
 
     def far(self, score: ArrayLike) -> NDArray[np.float64]:
-        """Share of impostor comparisons that reach a score; elementwise.
+        """Compute the share of impostor comparisons that reach a score; elementwise.
 
         Beyond the last measured knot the rate is extrapolated; see `is_extrapolated`.
         At score 0 the rate is 1.
@@ -348,12 +348,12 @@ class Calibration:
     def threshold(
         self, far: float | Sequence[float] | NDArray[np.floating] = DEFAULT_FAR
     ) -> float | NDArray[np.float64]:
-        """Score with the false accept rate `far`: the inverse of the method `far`.
+        """Compute the score with the false accept rate `far`: the inverse of the method `far`.
 
         Raises
         ------
         InvalidParameter
-            `far` is not above 0 and at most 1, or lower than the rate at score 100.
+            `far` is not above 0 and at most 1, or is lower than the rate at score 100.
         """
         if np.ndim(far):
             rates = np.asarray(far, np.float64)
@@ -395,7 +395,7 @@ def _check_fit(
     independent: int,
     identities: int | None,
 ) -> None:
-    """Reject data that no table can be measured on; `impostor` is in descending order."""
+    """Reject data that does not suffice for a table; `impostor` is in descending order."""
     needed = math.ceil(_EXPECTED / _MUST_MEASURE)
     if independent < needed:
         people = math.ceil((1 + math.sqrt(1 + 8 * needed)) / 2)

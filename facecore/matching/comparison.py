@@ -30,7 +30,7 @@ class Template:
     others : int
         Number of other faces in the picture.
     recognizability : float
-        0..100; of a pack that was not measured, what the crop alone tells.
+        0..100; derived from the crop alone if the pack has no network for it.
     """
 
     face: Face
@@ -46,8 +46,8 @@ class Comparison:
     Attributes
     ----------
     score : float
-        0..100 on the calibrated scale: 70, 80 and 90 are the scores that 1 %, 0.1 % and
-        0.01 % of pairs of different people reach.  That of ``similarity - allowance``.
+        Score of ``similarity - allowance`` on the calibrated scale, 0..100: 1 %, 0.1 % and
+        0.01 % of pairs of different people reach 70, 80 and 90.
     similarity : float
         Cosine, -1..1.
     passed : bool
@@ -61,8 +61,8 @@ class Comparison:
     others : tuple of int
         Number of other faces in each image; see `FaceSample.others`.
     allowance : float
-        Cosine that two faces, both hard to read, must be more alike; 0 if one of them is clear.
-        See `facecore.face.recognizability.allowance`.
+        Cosine subtracted from the similarity of two faces that are both hard to read; 0 if
+        either is clear.  See `facecore.face.recognizability.allowance`.
 
     Raises
     ------
@@ -156,8 +156,8 @@ def compare(
 ) -> Comparison:
     """Compare two templates of the same contract; swapping them swaps only the faces.
 
-    `threshold` may be None only if the calibration is missing.  `largest` is that of
-    `facecore.face.recognizability.allowance`.
+    `threshold` may be None only if the calibration is missing.  `largest` is the
+    parameter of `facecore.face.recognizability.allowance`.
     """
     similarity = float(cosine(a.vector, b.vector))
     if calibration.is_missing or threshold is None:

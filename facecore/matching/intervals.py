@@ -35,13 +35,13 @@ _BLOCK_CELLS = 1 << 22  # 32 MiB of int64
 
 
 def wilson_interval(count: float, total: float) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953).
+    """Compute the 95 % interval of a proportion (Wilson 1927, doi:10.1080/01621459.1927.10502953).
 
     Parameters
     ----------
     count, total : float
-        ``0 <= count <= total``, ``total > 0``; `count` may be fractional, if a share of many
-        dependent comparisons stands for that of `total` independent ones.
+        ``0 <= count <= total``, ``total > 0``.  `count` may be fractional: the share of many
+        dependent comparisons, times `total` independent ones.
     """
     z = 1.959963984540054
     p = count / total
@@ -52,13 +52,13 @@ def wilson_interval(count: float, total: float) -> tuple[float, float]:
 
 
 def quantile_interval(rates: NDArray[np.floating]) -> tuple[float, float]:
-    """The 2.5 % and 97.5 % quantiles of a bootstrap's rates."""
+    """Compute the 2.5 % and 97.5 % quantiles of the rates of a bootstrap."""
     low, high = np.quantile(rates, [0.025, 0.975])
     return float(low), float(high)
 
 
 def draw_people(count: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.int64]:
-    """How often each of `count` people is drawn in each resample; shape (resamples, count)."""
+    """Count the draws of each of `count` people in each resample; shape (resamples, count)."""
     return np.concatenate([np.empty((0, count), np.int64), *_blocks(count, resamples, seed)])
 
 
@@ -78,7 +78,7 @@ def resampled_rates(
     Parameters
     ----------
     passing, total : ndarray or sparse array, shape (P, P), or ndarray, shape (P,)
-        Numbers of counted and of all comparisons, for each pair of people (or each person).
+        Numbers of passing and of all comparisons, for each pair of people (or each person).
     resamples, seed : int
 
     Returns
@@ -109,7 +109,7 @@ def bootstrap_rates(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % bootstrap interval of a rate; parameters as in `resampled_rates`.
+    """Compute the 95 % bootstrap interval of a rate; parameters as in `resampled_rates`.
 
     Returns
     -------

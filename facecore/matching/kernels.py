@@ -75,13 +75,13 @@ def cache_folder() -> Path | None:
     """Create the cache folder for this version's machine code; None if it must not be used.
 
     Each version of the kernels, Numba, llvmlite and Python, and each kind of processor, has its
-    own folder: machines that share a home directory never load each other's code.  Who can write
-    to the folder can run code in this process, so it must belong to this user alone.
+    own folder: machines that share a home directory never load each other's code.  Write access
+    to the folder allows running code in this process, so the folder must belong to this user alone.
     """
     code = b"".join(Path(file).read_bytes() for file in (__file__, tiles.__file__))
     source = hashlib.sha256(code).hexdigest()[:12]
     python = "".join(map(str, sys.version_info[:2]))
-    processor = str(cpu_target.target_context.codegen().magic_tuple())  # as Numba compiles for
+    processor = str(cpu_target.target_context.codegen().magic_tuple())  # the target of Numba
     name = (
         f"numba{numba.__version__}-llvmlite{version('llvmlite')}-py{python}-{source}"
         f"-{platform.machine()}-{hashlib.sha256(processor.encode()).hexdigest()[:12]}"
@@ -106,8 +106,8 @@ def compile_kernel(name: str, width: int = 0, cache: Path | None = None) -> Call
     width : int
         Columns of the codes that the kernel "scan" takes; "pairs" takes any.
     cache : Path, optional
-        Folder that keeps the machine code for the next process.  Without effect where it cannot
-        be read or written.
+        Folder that keeps the machine code for the next process.  Has no effect if it cannot be
+        read or written.
     """
     build = {"scan": _build_scan, "pairs": _build_pairs}[name]
     if cache is not None:
@@ -118,7 +118,7 @@ def compile_kernel(name: str, width: int = 0, cache: Path | None = None) -> Call
             return build(width, True)
         except Exception as error:  # a full disk, a damaged file
             log.warning("%s: the kernels' machine code is not kept: %s", cache, error)
-            shutil.rmtree(cache, ignore_errors=True)  # the next process starts it again
+            shutil.rmtree(cache, ignore_errors=True)  # the next process creates it again
         finally:
             config.CACHE_DIR = before
     return build(width, False)

@@ -6,15 +6,15 @@ others, the Cauchy-Schwarz inequality gives
 
 .. math:: x \cdot y \le h_x \cdot h_y + \lVert t_x \rVert \lVert t_y \rVert
 
-which is a dot product as well: of h with the norm of t as one more column.  Both this bound and
-the full product are computed from integers, :math:`\hat x = \mathrm{round}(S x)`.  The norms are
+The right side is itself a dot product, with the norm of t as one more column of h.  Both this
+bound and the full product use integers, :math:`\hat x = \mathrm{round}(S x)`.  The norms are
 rounded up, which never lowers the bound; no other column is off by more than 1/2, so with W of
 them
 
 .. math:: |S^2 \, x \cdot y - \hat x \cdot \hat y| \le S \sqrt W (1 + 10^{-3}) + W / 4
 
-Pairs that both tests let pass are computed from the float32 vectors.  No N x N matrix is
-allocated.
+The cosine of a pair that passes both tests is computed from the float32 vectors.  No N x N matrix
+is allocated.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ MAX_PAIRS = 100_000_000  # 1.6 GB
 
 _PROBES, _ROWS = 256, 8192  # size of a tile
 _SAMPLE = 5_000  # approximate number of vectors for computing the axes
-_SCALE = 32_000  # of the integers: 16 bits, and no sum of products exceeds 32 bits
+_SCALE = 32_000  # keeps the integers within 16 bits, and sums of products within 32
 _HEADS = (8, 16, 24, 32, 48, 64)  # widths of the first test, in steps of two columns
-_TRIED = 1024  # rows and probes that choose among them
+_TRIED = 1024  # rows and probes to try these widths on
 _EXACT = 1 << 15  # pairs per block of exact computation
 
 
@@ -103,7 +103,7 @@ def pairs_above(vectors: NDArray[np.float32], least: float, *, progress: bool = 
 
 
 def too_many_pairs(least: float) -> InvalidParameter:
-    """Make the error of `pairs_above`."""
+    """Create the error of `pairs_above`."""
     return InvalidParameter(
         f"more than {MAX_PAIRS:,} pairs have a similarity of {least:.3f} or more",
         "use a lower far, or fewer pictures of one person",
@@ -148,7 +148,7 @@ class _Table:
 
         self.count, dimension = vectors.shape
         sample = vectors[:: max(1, self.count // _SAMPLE)].astype(np.float64)
-        axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1]  # the longest first
+        axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1]  # in order of decreasing eigenvalue
         self.head = _choose_head(sample @ axes, least, ROWS, PROBES)
         # Column 0 holds the norm of the columns that the first test leaves out, column 1 is zero.
         width = 2 + dimension + dimension % 2
@@ -183,14 +183,14 @@ class _Table:
             count = self.run(rows, probes, row, start, self.head, self.limit, sums, first, second)
             found.append((first[:count].copy(), second[:count].copy()))
         pairs = np.concatenate(found, axis=1)
-        pairs = pairs[:, pairs[1] < self.count]  # not those with padding
+        pairs = pairs[:, pairs[1] < self.count]  # drop pairs with padding
         return pairs[0], pairs[1]
 
 
 def _choose_head(turned: NDArray[np.float64], least: float, rows: int, probes: int) -> int:
-    """Choose the width of the first test, in steps: the least work on a sample of pairs.
+    """Choose the width of the first test, in steps, with the least work on a sample of pairs.
 
-    The first test costs its own steps, and all steps for each tile that passes.
+    The cost is the steps of the first test, plus all steps for each tile that passes it.
     """
     one, other = turned[::2][:_TRIED], turned[1::2][:_TRIED]
     one, other = one[: len(one) // rows * rows], other[: len(other) // probes * probes]

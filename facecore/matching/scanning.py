@@ -20,7 +20,7 @@ from facecore.models.registry import DEFAULT_PACK
 __all__ = ["ScanBlock", "afford_numpy", "kernel", "scan", "warmup"]
 
 CACHE_SWITCH = "FACECORE_KERNEL_CACHE"
-# "numpy": never import Numba, which takes 110 MB and two seconds of processor time at first.
+# "numpy": never import Numba, which takes 110 MB and, at first, two seconds of processor time.
 KERNELS_SWITCH = "FACECORE_KERNELS"
 
 # Number of products (rows times probes) computed with NumPy before the process imports Numba and
@@ -139,7 +139,7 @@ def _never_compile() -> bool:
 
 
 def afford_numpy(products: int) -> bool:
-    """Whether NumPy computes `products` faster than compiling a kernel first; counts them if so."""
+    """Whether to compute `products` with NumPy instead of compiling; if so, count them."""
     global _numpy_products
     if _never_compile():
         return True

@@ -1,7 +1,7 @@
-r"""Dot products of a tile of 16-bit vectors in vector registers; importing this imports Numba.
+r"""Compute dot products of 16-bit vectors tile by tile in registers; imports Numba.
 
 A tile is 16 rows against 4 probes.  Each step multiplies two columns: the rows' two columns lie
-side by side, so that LLVM compiles the products and their sum to one instruction on x86
+side by side, so LLVM compiles the products and their sum to one instruction on x86
 (``vpdpwssd`` or ``vpmaddwd``).  A row vector is loaded once for four probes, and the
 64 sums stay in registers.  A loop that Numba compiles would sum each pair horizontally.
 """

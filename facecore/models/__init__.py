@@ -1,4 +1,4 @@
-"""Model packs: what they state, where they are, and the ONNX Runtime sessions they run in.
+"""Model packs: their manifests, their locations, and their ONNX Runtime sessions.
 
-Nothing here loads ONNX Runtime or touches the network before it is asked to.
+Importing these modules neither loads ONNX Runtime nor uses the network.
 """

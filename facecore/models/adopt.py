@@ -1,4 +1,4 @@
-"""Packs of a user's models in the cache: write the manifest, publish, remove."""
+"""Write, publish and remove packs of a user's models in the cache."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def adopted_packs() -> tuple[str, ...]:
 def staged_pack(name: str) -> Iterator[tuple[Path, Callable[[], Path]]]:
     """Provide a temporary folder for a new pack, and a function that publishes it to the cache.
 
-    Unless the function is called, nothing is kept.  It replaces a pack of the same name atomically.
+    Nothing is kept unless the function is called.  It replaces a pack of the same name atomically.
 
     Raises
     ------

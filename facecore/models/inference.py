@@ -1,4 +1,4 @@
-"""Run a model: pixels to the tensor that its manifest asks for, and the session's answer."""
+"""Convert pixels to the input tensor that a manifest specifies, and run the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["ProcessSession", "Session", "run", "to_tensor"]
 
 
 class Session(Protocol):
-    """The part of ``onnxruntime.InferenceSession`` that facecore uses; safe to share by threads."""
+    """The part of ``onnxruntime.InferenceSession`` that facecore uses; threads may share it."""
 
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, NDArray[np.float32]]
@@ -33,7 +33,7 @@ class Session(Protocol):
         ...
 
     def get_outputs(self) -> Sequence[Any]:
-        """Return the outputs, described alike."""
+        """Return the outputs, each with ``name``, ``type`` and ``shape``."""
         ...
 
     def get_providers(self) -> list[str]:
@@ -42,7 +42,7 @@ class Session(Protocol):
 
 
 class ProcessSession:
-    """A `Session` that every process opens for itself: a fork loses the threads of an open one."""
+    """A `Session` that a forked process opens again: a fork loses the threads of an open one."""
 
     def __init__(self, create: Callable[[], Session]) -> None:
         self._create = create
@@ -82,7 +82,7 @@ def to_tensor(
     canvas: tuple[int, int] | None = None,
     margin: int = 0,
 ) -> NDArray[np.float32]:
-    """Reorder and normalise: ``x = (pixel - mean) / std``.
+    """Reorder and normalise pixels: ``x = (pixel - mean) / std``.
 
     Parameters
     ----------
@@ -91,10 +91,10 @@ def to_tensor(
     spec : InputSpec
         Layout, channel order, mean and std of the model's input.
     canvas : (int, int), optional
-        Height H and width W of the answer, black where no pixel falls; left out, those of the
+        Height H and width W of the result, black around the images; by default the size of the
         images.
     margin : int
-        Of the canvas, which it needs, above and to the left of an image.
+        Pixels of the canvas above and to the left of each image; requires `canvas`.
 
     Returns
     -------
@@ -127,7 +127,7 @@ def run(
     feed: Mapping[str, NDArray[np.float32]],
     name: str,
 ) -> list[NDArray[np.float32]]:
-    """Run a model; what ONNX Runtime raises becomes a typed error.
+    """Run a model; convert ONNX Runtime's exceptions to FacecoreError.
 
     Parameters
     ----------
@@ -137,12 +137,12 @@ def run(
     feed : mapping of str to ndarray
         Input name -> tensor.
     name : str
-        What the error message calls the model.
+        Name of the model in error messages.
 
     Raises
     ------
     FacecoreError
-        The run failed: the memory of the device was full, say.
+        The run failed, for example because the memory of the device was full.
     """
     try:
         return session.run(outputs, feed)
@@ -155,7 +155,7 @@ def run(
 
 
 def _fill(planes: NDArray[np.float32], image: NDArray[np.uint8], reverse: bool) -> None:
-    """(h, w, 3) into (3, h, w): OpenCV parts the channels faster than NumPy turns the axes."""
+    """Copy (h, w, 3) to (3, h, w): OpenCV splits channels faster than NumPy transposes axes."""
     import cv2
 
     parts = cv2.split(image)

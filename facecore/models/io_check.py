@@ -1,4 +1,4 @@
-"""Check a session's tensors against the manifest, so that a wrong shape never loads."""
+"""Check a session's tensors against the manifest, to reject wrong shapes on loading."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def expected_outputs(
     if isinstance(model, EmbedderSpec):
         return {model.output.name: (None, model.output.dimension)}
     if isinstance(model, LivenessSpec):
-        # The oldest kind is read, but no longer run.
+        # facecore reads manifests of the oldest architecture, but no longer runs the model.
         cues = 0 if model.architecture == "native-patches-112" else len(model.cues.names)
         return {model.output.name: (None, 1 + cues)}
     if isinstance(model, AttributesSpec):

@@ -154,9 +154,9 @@ class EmbedderSpec(ModelFile):
     id_portrait_calibration : CalibrationSpec, optional
         Portraits from an identity card's chip against photos.
     recognizability : RecognizabilitySpec, optional
-        Tells unreadable faces by vector and crop; without it the pack refuses none by default.
+        Detects unreadable faces by vector and crop; without it the pack refuses none by default.
     interchange : InterchangeSpec, optional
-        For a variant: the contract of the pack whose vectors its own may replace, with the
+        For a variant: the contract of the pack whose vectors it may replace, with the
         measurement.
     """
 

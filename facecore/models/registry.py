@@ -67,7 +67,7 @@ class Registry:
 def shipped_root() -> Path:
     """Return the folder that holds ``registry.toml`` and one folder per known pack.
 
-    This is ``facecore/weights`` in an installed package, and ``weights`` beside the package in
+    This is ``facecore/weights`` in an installed package, and ``weights`` next to the package in
     a source checkout or an editable install.
 
     Raises
@@ -76,7 +76,7 @@ def shipped_root() -> Path:
         Neither folder exists: the installation is incomplete.
     """
     package = Path(__file__).resolve().parent.parent
-    # Inside first: a folder beside an installed package is not facecore's.
+    # Inside first: a folder next to an installed package is not facecore's.
     for root in (package / "weights", package.parent / "weights"):
         if (root / REGISTRY_NAME).is_file():
             return root

@@ -46,15 +46,15 @@ def open_model(
 ) -> Session:
     """Create the session of a pack's model and check its tensors against the manifest.
 
-    A child of a fork opens the model again when it first uses the session.
+    A forked process opens the model again when it first uses the session.
 
-    A network that sees pictures of all sizes, a detector, is kept away from the providers that
-    would compile it for every size: see `facecore.models.providers.any_shape`.
+    A detector takes pictures of all sizes.  It does not run on providers that would compile it
+    for every size: see `facecore.models.providers.any_shape`.
 
     Parameters
     ----------
     model : ModelSpec
-        Its part of the manifest.
+        The model's section of the manifest.
     data : bytes
         The model, as `facecore.models.packs.load_pack` returns it.
     providers, threads, allow_fallback
@@ -75,7 +75,7 @@ def open_model(
             allow_fallback=allow_fallback,
             name=model.file,
         )
-        max_batch = getattr(model, "max_batch", 1)  # a detector sees one picture at a time
+        max_batch = getattr(model, "max_batch", 1)  # a detector takes one picture per run
         outputs = expected_outputs(model)
         check_io(session, model.input, outputs, name=model.file, max_batch=max_batch)
         return session
@@ -91,27 +91,27 @@ def create_session(
     allow_fallback: bool = False,
     name: str,
 ) -> Session:
-    """Create an ONNX Runtime session that runs where it was asked to run.
+    """Create an ONNX Runtime session that runs on the requested providers.
 
     ONNX Runtime drops a provider that it cannot start, with a warning at most, and uses the
-    CPU. Here that is an error unless `allow_fallback`. If ONNX Runtime reports it, a provider
-    that runs no node of the model is an error too; single nodes that a provider does not
-    support may always run on the CPU.
+    CPU. This function raises an error instead, unless `allow_fallback`. It also raises one if
+    ONNX Runtime reports that the requested providers run no node of the model. Single nodes
+    that a provider does not support may always run on the CPU.
 
     Parameters
     ----------
     model : bytes
-        A whole ONNX model; weights in separate files are refused, as no hash covers them.
+        Complete ONNX model. Weights in separate files are refused: no hash covers them.
     providers : sequence of str or (str, dict), optional
         By precedence, with their options: "CPU", "CUDA", "TensorRT", "OpenVINO", "CoreML", or
-        ONNX Runtime's name of one. None means the CPU.
+        a full ONNX Runtime name. None means the CPU.
     threads : int, optional
-        Threads inside one operator; all usable processors if left out. Always explicit: left
-        to itself, ONNX Runtime pins one per core of the machine, which fails in containers.
+        Threads per operator; by default the number of usable processors. Always explicit: the
+        default of ONNX Runtime, one pinned thread per core of the machine, fails in containers.
     allow_fallback : bool
         Use the CPU, and log a warning, if a provider is not available.
     name : str
-        What error messages call the model.
+        Name of the model in error messages.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def create_session(
     PackCorrupt
         ONNX Runtime does not accept the model.
     InvalidParameter
-        There is no such provider, or `providers` or `threads` is invalid.
+        A provider is unknown, or `providers` or `threads` is invalid.
     """
     requested = resolve(providers, _known())
     threads = _thread_count(threads)
@@ -148,7 +148,7 @@ def create_session(
     except PackCorrupt as error:
         if not usable or set(usable) == {CPU}:
             raise
-        # The model or the provider? A model that opens on the CPU is not corrupt.
+        # A model that opens on the CPU is not corrupt: the provider failed.
         session = _open(model, {CPU: {}}, threads, name)
         problem = error.message.removeprefix(f"{name}: ")
     if problem:
@@ -166,15 +166,15 @@ def _open(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    # Waiting threads sleep. Spinning ones make a single busy model slightly faster on an idle
-    # machine, and everything slower elsewhere: an engine has several models, each with its own
-    # threads, and those of the idle ones would spin against the busy one. Measured on two busy
-    # cores, detector and embedder in turn: 8 ms asleep, 24 ms spinning.
+    # Waiting threads sleep. Spinning makes a single busy model slightly faster on an idle
+    # machine, and everything slower elsewhere: an engine has several models with separate
+    # threads, and the spinning threads of idle models would slow the busy model down. Measured
+    # on two busy cores, detector and embedder in turn: 8 ms asleep, 24 ms spinning.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # An arena keeps for the life of the session what the largest inputs needed that ever ran at
-    # once, and a memory pattern is kept for every input shape: with a detector that sees pictures
-    # of all sizes, both grow for days. Without an arena a run takes 3 % more time at the sizes of a
-    # comparison and 20 % at 1920 pixels (python -m benchmarks sessions).
+    # An arena keeps the memory of the largest concurrent inputs until the session ends, and ONNX
+    # Runtime keeps a memory pattern for every input shape. With a detector, which takes pictures
+    # of all sizes, both grow for days. Without an arena, a run takes 3 % more time at the sizes of
+    # a comparison and 20 % at 1920 pixels (python -m benchmarks sessions).
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     # Every failure arrives as an exception; the log would only repeat it on standard error.
@@ -191,7 +191,7 @@ def _open(
                 bytes(model),
                 options,
                 providers=[(key, dict(value)) for key, value in providers.items()],
-                enable_fallback=0,  # its own fallback prints to standard output and tries the CPU
+                enable_fallback=0,  # the fallback prints to standard output and tries the CPU
             )
             leak_in_children(session)
         session.disable_fallback()  # nor during run()
@@ -203,7 +203,7 @@ def _open(
 
 
 def _dropped(session: Any, requested: Mapping[str, Any]) -> str:
-    """Say which requested provider the session does without; empty if none."""
+    """Describe the requested providers that do not run; empty if all run."""
     lacking = [key for key in requested if key not in session.get_providers()]
     if lacking:
         return f"ONNX Runtime could not start {', '.join(lacking)}"
@@ -235,7 +235,7 @@ def _known() -> list[str]:
 
 
 def _onnxruntime() -> Any:
-    # For Linux, 1.29 and later send telemetry unless this is set before their first import.
+    # On Linux, versions from 1.29 send telemetry unless this is set before the first import.
     if "ORT_DISABLE_TELEMETRY" not in os.environ:
         if "onnxruntime" in sys.modules:
             _logger.warning(
@@ -243,7 +243,7 @@ def _onnxruntime() -> Any:
                 "set ORT_DISABLE_TELEMETRY=1 in the environment"
             )
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    # Here and not above: it takes a while to load, and listing packs does not need it.
+    # Imported here: loading it takes a while, and listing packs does not need it.
     import onnxruntime  # type: ignore[import-untyped,unused-ignore]
 
     return onnxruntime

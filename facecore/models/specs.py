@@ -25,7 +25,7 @@ TAILS = ("exponential",)
 # Numbers that `facecore.face.recognizability.features` takes from a crop.
 CROP_FEATURES = 63
 
-# Smaller scales drown in rounding errors; exp(-2 / 0.003) does not underflow a float.
+# Rounding errors dominate smaller scales; exp(-2 / 0.003) does not underflow a float.
 LEAST_TAIL_SCALE = 0.003
 
 
@@ -117,7 +117,7 @@ class LivenessOutput:
     ----------
     name : str
         Name in the ONNX graph.  For each face, the output holds the log odds of an attack and
-        what is added to the weight of each cue.
+        the number added to the weight of each cue.
     """
 
     name: str
@@ -293,14 +293,14 @@ class CalibrationSpec:
 
 @dataclass(frozen=True, slots=True)
 class RecognizabilitySpec:
-    """Network that tells whether the embedder could read a face, from its vector and its crop.
+    """Network that scores how well the embedder can read a face, from its vector and its crop.
 
     Parameters
     ----------
     dataset : str
         Pictures that it was fitted on.
     limit : float
-        Faces below it are refused, 0–100.
+        Lowest recognisability that is accepted, 0–100.
     refused : float
         Share of ordinary pictures of the data set below the limit, 0–1.
     hidden : int
@@ -310,7 +310,7 @@ class RecognizabilitySpec:
     embedder : str
         SHA-256 of the measured embedder; a pack with another embedder rejects the section.
     allowance : float
-        Largest cosine that is taken off the similarity of two faces that are both hard to read,
+        Largest cosine to subtract from the similarity of two faces that are both hard to read,
         0–1.
     """
 
@@ -335,7 +335,7 @@ class RecognizabilitySpec:
         require(finite, "weights", "must be finite float16 numbers in base64")
 
     def numbers(self) -> NDArray[np.float32]:
-        """Decode `weights`: (D + 63, H), (H,), (H,) and (1,) in one row, for vectors of D."""
+        """Decode `weights` into one row: (D + 63, H), (H,), (H,) and (1,), for dimension D."""
         coded = base64.b64decode(self.weights, validate=True)
         return np.frombuffer(coded, "<f2").astype(np.float32)
 
