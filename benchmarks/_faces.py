@@ -77,7 +77,7 @@ def top_float64(gallery: Array, probes: Array, k: int, block: int = 1 << 12) -> 
         hits: list[tuple[Array, Array, Array]] = []
         for first in range(0, len(gallery), block):
             product = wanted @ gallery[first : first + block].astype(np.float64).T
-            if first == 0:  # first floor; few rows pass it later
+            if first == 0:  # initial floor; few rows pass it later
                 at = max(0, product.shape[1] - k)
                 least = np.partition(product, at, axis=1)[:, at] - 1e-12
             probe, row = np.nonzero(product >= least[:, None])

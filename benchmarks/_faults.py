@@ -38,7 +38,7 @@ FAULTY(int, ftruncate64, (int fd, off64_t size), (fd, size))
 
 
 def run_again(folder: Path) -> None:
-    """Run this program again with a library that can fail; returns in that run only."""
+    """Run this program again with a library that injects faults; return only in that run."""
     if "libfaults" in os.environ.get("LD_PRELOAD", ""):
         return
     source, library = folder / "faults.c", folder / "libfaults.so"
@@ -56,5 +56,5 @@ def run_again(folder: Path) -> None:
 
 
 def begin(one_in: int, seed: int) -> None:
-    """Let one call in `one_in` fail from now on, in this process; 0 for none."""
+    """Make one call in `one_in` of this process fail from now on; 0 for none."""
     ctypes.CDLL(None).set_faults(one_in, seed)

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 DATA = Path(os.environ.get("FACECORE_DATA", Path(__file__).parents[2] / "shared"))
-"""Where the reference data lie, if they do."""
+"""Folder of the reference data; it may not exist."""
 
 
 def arguments(text: str | None) -> argparse.ArgumentParser:

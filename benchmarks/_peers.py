@@ -79,7 +79,7 @@ class FaceDetectorYN(Script):
         super().__init__(pack)
 
     def open_detector(self, file: Path) -> None:
-        # Silence the warning that its new graph engine supports one target only.
+        # Silence the warning that OpenCV's new graph engine supports one target only.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         threshold = self.pack.detector.threshold
         self.opencv = cv2.FaceDetectorYN.create(str(self.other or file), "", (320, 320), threshold)

@@ -82,7 +82,7 @@ def photograph(
     share: float = 0.25,
     seed: int = 0,
 ) -> Path:
-    """Return a portrait in a large picture, as from a phone: JPEG of quality 90.
+    """Write a portrait in a large picture, as from a phone, as JPEG of quality 90.
 
     The portrait is enlarged until the face box has the given share of the picture's height, then
     blended into a textured background with the same noise.
@@ -93,7 +93,7 @@ def photograph(
     pixels = np.asarray(cv2.imread(str(portrait)), np.uint8)
     box = engine.largest_face(pixels).box
     scale = share * height / float(box[3] - box[1])
-    # The part around the face that fits.
+    # Keep only the part around the face that fits.
     middle = (box[:2] + box[2:]) / 2
     half = np.minimum(np.array([width, height]) / (2 * scale), [pixels.shape[1], pixels.shape[0]])
     low = np.maximum(middle - half, 0).astype(int)

@@ -2,8 +2,8 @@
 
 Compares with SSR-Net, a public network, on the same crops, if h5py is installed (the extra
 `bench`) and its weights are in the reference data.  Also prints, by group, the quality measures
-that could depend on skin colour: their means on these crops, and on all crops of UTKFace how often
-one of the measures that limit the score is low.
+that could depend on skin colour: their means on these crops, and how often a measure that limits
+the score is low, on all crops of UTKFace.
 
     python -m benchmarks attributes [--pack NAME] [--only quality]
 """
@@ -38,8 +38,8 @@ BANDS = ((0, 4), (5, 15), (16, 29), (30, 44), (45, 59), (60, 74), (75, 120))
 WATCHED = ("score", "under_exposure", "luminance_mean", "occlusion", "key_occlusion")
 
 # Pixels per side added to the 128-pixel crop for SSR-Net; -8 leaves the 112-pixel template.
-# It was trained with a margin of two fifths of the face box, more than a crop has, so the crop's
-# border is replicated.
+# SSR-Net was trained with a margin of two fifths of the face box, more than a crop has, so the
+# crop's border is replicated.
 MARGINS = (-8, 0, 16, 32)
 
 

@@ -1,7 +1,7 @@
 """Does a pack's calibration hold for other people, including its extrapolated tail?
 
-1. False accept rates of the two tables on all pairs of the LFW pictures in the test pairs.  Down
-   to 0.01 % the tables were measured (on other people); below, the exponential tail extrapolates.
+1. False accept rates of the two tables on all pairs of the LFW pictures in the test pairs.  The
+   tables were measured down to 0.01 %, on other people; below, the exponential tail extrapolates.
 2. Accuracy of extrapolated knots from small folders: fits tables with three tails on random draws
    of 50 to 200 of the 1,468 people in no test pair, and compares their extrapolated thresholds
    with all 1,468.
@@ -41,7 +41,7 @@ def embed(engine: FaceEngine, paths: list[Path], portraits: bool) -> np.ndarray[
 
 
 def on_other_people(engine: FaceEngine, root: Path) -> list[dict[str, Any]]:
-    # The pictures of the pairs only: the compact pack learnt from others of these people.
+    # Only pictures of the test pairs: compact was trained on other pictures of these people.
     pairs = read_lfw_pairs(root / "lfw" / "pairs.txt")
     names = sorted({name for pair in pairs for name in pair[2:]})
     paths = [root / "lfw" / "images" / name for name in names]

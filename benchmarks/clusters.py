@@ -5,9 +5,10 @@
     python -m benchmarks clusters DIR --keep lfw.npz --drawn 10000 100000 1000000
     python -m benchmarks clusters DIR --keep lfw.npz --switch 10000 50000   # exact and HNSW
 
-One face of each picture: the one nearest to the centre.  The peers use their best settings, tuned
-on the same labels; facecore uses its defaults.  Vectors are drawn with the mean and covariances
-of those of DIR; the threshold is the one that `cluster` chooses for as many faces.
+Uses the face nearest to the centre of each picture.  The peers use their best settings, tuned on
+the same labels; facecore uses its defaults.  Drawn vectors have the mean and covariances of DIR's.
+Their threshold is the one that `cluster` chooses for that number of faces; ``--switch`` uses
+a cosine of 0.62.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def judge(truth: Array, answer: Array) -> dict[str, float]:
 
 
 def labelled(engine: FaceEngine, folder: Path, keep: Path | None) -> tuple[Array, Array]:
-    """Vectors and names of the people below a folder, from the file of an earlier run if any."""
+    """Return vectors and names of a folder's people, from an earlier run's file if it exists."""
     if keep is not None and keep.exists():
         kept = np.load(keep)
         return kept["vectors"], kept["truth"]
@@ -88,7 +89,7 @@ def peers(vectors: Array) -> Any:
     from sklearn.cluster import DBSCAN, HDBSCAN
 
     distance = np.clip(1 - vectors @ vectors.T, 0, 2).astype(np.float64)
-    distance = (distance + distance.T) / 2  # HDBSCAN asks for the last bit
+    distance = (distance + distance.T) / 2  # HDBSCAN requires exact symmetry
     np.fill_diagonal(distance, 0)
     for eps in np.arange(0.38, 0.56, 0.02):
         for least in (1, 3):
@@ -163,7 +164,7 @@ def all_pairs(vectors: Array, least: float, rounds: tuple[int, ...]) -> list[dic
     """Time all pairs against faiss, with each number of processors in `rounds`."""
     import faiss
 
-    pairs_above(vectors[:6000], least)  # compiled
+    pairs_above(vectors[:6000], least)  # compile the kernel before timing
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
     results = []
@@ -201,9 +202,9 @@ def all_pairs(vectors: Array, least: float, rounds: tuple[int, ...]) -> list[dic
 
 
 def exact_and_graph(vectors: Array, least: float) -> dict[str, Any]:
-    """Processor time of all pairs, exactly and through the graph; the graph's share of them."""
+    """Time all pairs by the exact scan and by the graph; also find the graph's share of them."""
     found, times = [], []
-    pairs_above(vectors[:6000], least)  # compiled
+    pairs_above(vectors[:6000], least)  # compile the kernel before timing
     most = neighbours.MOST_EXACT
     for neighbours.MOST_EXACT in (len(vectors), 0):
         start = time.process_time()
@@ -217,7 +218,7 @@ def exact_and_graph(vectors: Array, least: float) -> dict[str, Any]:
 
 
 def cluster_drawn(vectors: Array, table: Calibration, far: float) -> dict[str, Any]:
-    """Time and memory of clustering; the memory is that beyond what the vectors take."""
+    """Measure the time of clustering, and its memory beyond that of the vectors."""
     faces = as_faces(vectors)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, start = time.perf_counter(), time.process_time()

@@ -5,13 +5,13 @@
     python -m benchmarks compare --face-recognition /path/to/its/bin/python --json compare.json
 
 All candidates take turns in one run; all figures are medians.  A ratio above 1 means that the
-other is slower than `engine.compare` with default settings (all processors).  Wall time and
-processor time are printed; other load disturbs processor time less.
+candidate is slower than `engine.compare` with default settings (all processors).  Prints wall time
+and processor time, which other load disturbs less.
 
 The floor decodes at the engine's scale and runs the two bare models at the engine's shapes, in
-sessions with its settings (`benchmarks/_floor.py`): one picture after the other with one thread
-and with all, and both at the same time with one thread each; the embedder in one run for both
-faces or one run per face.  The fastest variant counts.
+sessions with its settings (`benchmarks/_floor.py`).  Its variants take one picture after the other
+with one thread or with all, or both at the same time with one thread each.  The embedder runs once
+for both faces or once per face.  The fastest variant counts.
 
 The scripts (`benchmarks/_peers.py`) use the pack's models at facecore's detector size, in sessions
 with ONNX Runtime's defaults.  One uses OpenCV's FaceDetectorYN as detector; another runs
@@ -54,12 +54,12 @@ YUNET = DATA / "weights" / "yunet" / "yunet_n_dynamic.onnx"
 
 Runs = dict[str, Callable[[int], object]]
 Medians = Mapping[str, tuple[float, float]]
-"""Seconds on the wall, and of this process's threads on the processors."""
+"""Wall time, and processor time of this process's threads, in seconds."""
 
 
 def floors(engine: FaceEngine, floor: Floor, a: Path, b: Path) -> Runs:
     """Return the variants of the floor for two pictures; print the engine's calls."""
-    engine.compare(a, b)  # opens everything that opens at first use
+    engine.compare(a, b)  # warm up: parts of the engine open at first use
     with traced(engine.pack) as trace:
         engine.compare(a, b)
     shapes = ", ".join(f"{shape[3]}x{shape[2]}" for shape in trace.detector)

@@ -289,7 +289,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # As a module, so that its processes can import it by name.
+    # Run it as a module: the child processes import it by name.
     from benchmarks import concurrency
 
     sys.exit(concurrency.main())

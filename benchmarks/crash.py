@@ -284,7 +284,7 @@ def run(
                     state, pending, since = apply(state, pending), None, []
                     done += 1
                 elif work == FAILED:
-                    # Its commit may have reached the log, and be there after the kill.
+                    # The commit may have reached the log and survive the kill.
                     since.append(pending)
                     pending = None
                     failed += 1

@@ -1,11 +1,11 @@
-"""What the detectors find on real scenes: recall, false and nested faces, the largest face, rolls.
+"""Detectors on real scenes: recall, false and nested faces, the largest face, rolls.
 
-Reads the labelled scenes and the pictures of no face in FACECORE_DATA/scenes, by default the
-quarter that no training saw (weights/training/labelled.py).  A face counts from a width of 20
-pixels on; it is found if a box overlaps it by 0.4 or more (intersection over union).  A box that
-meets no labelled face and does not lie in an ignored area is false, and nested if more than half of
-it lies in a labelled face.  `roll` turns London's and LFW's pictures (not those of the test pairs)
-by multiples of 45 degrees and compares the landmarks with the upright answer turned along.
+Reads the labelled scenes and the pictures without faces in FACECORE_DATA/scenes, by default the
+held-out quarter (weights/training/labelled.py).  A face counts if it is at least 20 pixels wide.
+It is found if a box overlaps it by 0.4 or more (intersection over union).  A box is false if it
+matches no labelled face and does not lie in an ignored area, and nested if more than half of it
+also lies in a labelled face.  The roll test turns London's and LFW's pictures (not those of the
+test pairs) by multiples of 45 degrees and compares the landmarks with the turned upright ones.
 
     python -m benchmarks detection --figure detection.png
     python -m benchmarks detection --all       # with the pictures that compact was trained on
@@ -51,7 +51,7 @@ def area(boxes: Array) -> Array:
 
 
 def matched(found: Array, wanted: Array) -> Array:
-    """For each box found, best first, the index of the face that it meets first, or -1."""
+    """Match each box, best first, to the free face that it overlaps most; -1 for none."""
     both = shared(found, wanted)
     overlaps = both / (area(found)[:, None] + area(wanted)[None] - both + 1e-9)
     answer = np.full(len(found), -1)
@@ -63,7 +63,7 @@ def matched(found: Array, wanted: Array) -> Array:
 
 
 class Count:
-    """What one detector does on the scenes."""
+    """Counts of one detector's hits and errors on the scenes."""
 
     def __init__(self) -> None:
         self.pictures = self.false = self.nested = 0
@@ -140,7 +140,7 @@ def on_scenes(engine: FaceEngine, pictures: Iterable[Scene]) -> Count:
 
 
 def on_blanks(engine: FaceEngine, pictures: Iterable[Scene]) -> dict[str, Any]:
-    """Return the share of the pictures of no face with a face, by what they show."""
+    """Return the share of pictures without faces that have a detection, by kind of picture."""
     all_: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
     for scene in pictures:
@@ -154,7 +154,7 @@ def on_blanks(engine: FaceEngine, pictures: Iterable[Scene]) -> dict[str, Any]:
 
 
 def turned(pixels: Array, degrees: float) -> tuple[Array, Array]:
-    """The picture turned about its middle on a larger canvas, and the matrix (2, 3)."""
+    """Turn a picture about its centre on a larger canvas; return it and the matrix (2, 3)."""
     height, width = pixels.shape[:2]
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0)
     outer = np.abs(matrix[:, :2]) @ (width, height)
@@ -164,7 +164,7 @@ def turned(pixels: Array, degrees: float) -> tuple[Array, Array]:
 
 
 def on_rolls(engine: FaceEngine, paths: Sequence[Path]) -> dict[str, Any]:
-    """Return, by roll, the share found and the median error in distances between the eyes."""
+    """Return, by roll, the share found and the landmark errors in eye distances."""
     missed: Counter[int] = Counter()
     errors: dict[int, list[float]] = {}
     for path in paths:
@@ -192,7 +192,7 @@ def on_rolls(engine: FaceEngine, paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def draw(counts: dict[str, Count], path: Path) -> None:
-    """Write precision over recall, from the confidences above the packs' thresholds."""
+    """Plot precision over recall, for the confidences above the packs' thresholds."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(5, 4), layout="constrained")

@@ -8,7 +8,7 @@ Mutates small valid pictures of every format, and pictures that once caused bugs
 (tests/data/pictures), in one to six places.  Picture number i of a seed is always the same.  A
 child process reads them and is replaced when it dies.  Counts crashes, pictures that take more
 than 10 seconds, growth of the child's memory by more than 128 MiB (the limits allow 64 MiB per
-picture), errors other than `UnreadableImage` and `ImageTooLarge`, and lines on standard error.
+picture), errors other than `UnreadableImage` and `ImageTooLarge`, and output on standard error.
 Exits with status 1 if there is any.
 """
 

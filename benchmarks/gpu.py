@@ -77,7 +77,7 @@ def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 def throughput(
     cpu: Any, other: Any, tensor: NDArray[np.float32], device: str, args: argparse.Namespace
 ) -> list[dict[str, float]]:
-    """Milliseconds per run by batch size: CPU, provider, provider with bound tensors."""
+    """Measure seconds per run by batch size: CPU, provider, and provider with bound tensors."""
     name = cpu.get_inputs()[0].name
     print(
         f"{'batch':>6}{'CPU':>11}{'provider':>11}{'ratio':>8}{'bound':>11}{'transfers':>11}", end=""

@@ -7,8 +7,8 @@ parameters with one thread; the exact index uses all processors. "opened" is the
 files to the first result: SHA-256 of every byte, checks of every link, and one search.
 
 `--crossing 0.999` grows one index through all sizes instead.  At each size it finds the smallest
-search width with that recall@1, for probes of people in the gallery, and prints the time of such a
-search beside the exact scan's, both on one thread.  The vectors have the statistics of compact's
+search width with that recall@1, for probes of people in the gallery, and prints the times of this
+search and of the exact scan, both on one thread.  The vectors have the statistics of compact's
 (`benchmarks/_faces.py`).
 """
 
@@ -103,7 +103,7 @@ def measure(count: int, root: Path, options: argparse.Namespace) -> list[dict[st
 
 
 def crossing(options: argparse.Namespace) -> Iterator[dict[str, float]]:
-    """Yield and print, for each size, what a search with the wanted recall@1 costs."""
+    """Yield and print, for each size, the cost of a search with the requested recall@1."""
     sizes = sorted(options.count)
     # All templates of a person are in one part, so every probe has a match.
     drawn = [

@@ -49,7 +49,7 @@ REQUEST = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 def resident(process: int) -> int:
-    """Bytes of a process's own memory."""
+    """Return the bytes of a process's anonymous memory."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024

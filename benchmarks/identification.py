@@ -10,7 +10,7 @@ independent given the gallery).
     python -m benchmarks identification --verify 1 3 5
 
 Does `Gallery.verify` keep the threshold's rate for users with that many enrolled pictures?  Each
-user's next picture is a genuine probe; 1,500 people of a single picture are the strangers.
+user's next picture is a genuine probe; 1,500 people with a single picture are the strangers.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def strangers_who_find(
 
 
 def verification(engine: FaceEngine, people: list[list[Path]], enrolled: list[int]) -> list[Any]:
-    """For users with n templates: rates at the engine's threshold, of strangers and of users."""
+    """Measure the rates of strangers and users at the engine's threshold, by enrolled pictures."""
     rng = np.random.default_rng(0)
     alone = [some[0] for some in people if len(some) == 1]
     strangers = [alone[i] for i in rng.permutation(len(alone))[:1500]]

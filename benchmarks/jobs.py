@@ -1,11 +1,11 @@
-"""Five everyday jobs: lines to write with facecore and three other libraries, run for real.
+"""Five everyday jobs: lines to write with facecore and three other libraries.
 
     python -m benchmarks jobs --face-recognition PYTHON
 
 The jobs: compare two pictures, name the people on a photo, find duplicates in a folder, enrol and
-search, draw boxes with names.  The programs are in ``benchmarks/everyday``.  The pictures are LFW's
-(five people are known by one picture each; the photo shows them on other pictures, and three
-strangers).  PYTHON is an interpreter that has face_recognition.
+search, draw boxes with names.  The programs are in ``benchmarks/everyday``.  The pictures are from
+LFW.  Five people are known by one picture each; the photo shows other pictures of them, and three
+strangers.  PYTHON is an interpreter that has face_recognition.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def program(library: str, job: str) -> Path:
 
 
 def lines(path: Path) -> int:
-    """Lines to write, without blank ones."""
+    """Count the lines, without blank ones."""
     return sum(bool(line.strip()) for line in path.read_text("utf-8").splitlines())
 
 
@@ -64,7 +64,7 @@ def prepare(lfw: Path, folder: Path) -> None:
 
 
 def run(path: Path, python: str, folder: Path) -> tuple[str, float]:
-    """Output and processor time of a program, the interpreter's start included."""
+    """Run a program; return its output and processor time, with the interpreter's start."""
     environment = os.environ | {"PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"}
     if path.suffix == ".py":
         command = [python, str(path), *JOBS[path.stem]]

@@ -1,13 +1,13 @@
-"""Liveness errors: attacks that pass, by species, and genuine faces that are called attacks.
+"""Liveness errors: attacks that pass, by species, and genuine faces classified as attacks.
 
-Four kinds of pictures, each with MiniFASNet and Silent-Face-Anti-Spoofing's pair beside us:
+Four kinds of pictures; the peers are MiniFASNet and Silent-Face-Anti-Spoofing's pair:
 
     python -m benchmarks liveness --sources DIR [--left-out presentations.npz]
-        real attacks, source by source.  The shipped model was fitted to these sources, so its own
-        column flatters it; with what weights/training/presentations.py wrote there is a column of
-        answers by models that did not see the source.
+        real attacks, source by source.  The shipped model was fitted to these sources, so its
+        column is too optimistic.  With the output of weights/training/presentations.py, another
+        column has the answers of models fitted without the source.
     python -m benchmarks liveness --genuine [--every 8]
-        all LFW pictures of the test pairs, and the London set: genuine pictures called attacks.
+        genuine pictures classified as attacks: LFW's of the test pairs, and the London set.
     python -m benchmarks liveness --lfw 150 --london 25
         simulated attacks (weights/training/recapture.py) with held-out parameters, of LFW
         pictures of the test pairs at 0.7 to 3 times their size, and of the London set.
@@ -65,7 +65,7 @@ class Peers:
         ]
 
     def _crops(self, pixels: Pixels, box: NDArray[np.float64]) -> Iterator[NDArray[np.float32]]:
-        """The three inputs, cut as the networks' own code does."""
+        """Yield the three inputs, cut as in the networks' published code."""
         limits = np.array(pixels.shape[1::-1]) - 1.0
         size = box[2:] - box[:2]
         for reach in (2.7, 4.0):
@@ -109,7 +109,7 @@ def peers(root: Path) -> dict[str, Callable[[FaceSample], float]]:
 
 
 def pair_score(odds: NDArray[np.float64]) -> float:
-    """Both networks' probabilities of an attack, averaged as their authors do."""
+    """Average both networks' probabilities of an attack, as their authors do; 0..100."""
     return float(25 * (2 + np.tanh(odds[:2] / 2).sum()))
 
 
@@ -233,7 +233,7 @@ def sources(root: Path, engine: FaceEngine, presentations: Path | None) -> None:
 
 
 def genuine(root: Path, engine: FaceEngine, every: int) -> None:
-    """Print how many genuine test pictures are called attacks; one of `every` LFW pictures."""
+    """Print the share of genuine pictures classified as attacks; one in `every` of LFW's."""
     sets = {
         "LFW": (
             [root / "lfw/images" / n for n in sorted(tested_pictures(root))[::every]],

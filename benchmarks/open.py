@@ -2,8 +2,8 @@
 
     python -m benchmarks open [--count 1000000] [--keep FOLDER] [--encrypted] [--json FILE]
 
-The gallery is created once, in a temporary folder unless --keep names one.  Opening it, which
-builds the exact index from the store, is then timed in fresh processes, medians of --runs.
+The gallery is created once, in a temporary folder unless --keep names one.  Fresh processes then
+open it, which builds the exact index from the store; figures are medians of --runs.
 "seconds" is the wall time from the import of facecore to the result; "cpu" is processor time,
 which other load does not stretch; "imports" is the part of "seconds" before opening.  Memory is
 anonymous resident memory at the result, minus that after the imports.  With --encrypted, a copy of
@@ -41,7 +41,7 @@ LINE = (
 
 def child(began: float) -> None:
     """Open a gallery, search once, then repeatedly; runs in a separate process."""
-    import facecore.gallery.sqlite.backend  # noqa: F401 - what a gallery in a folder needs
+    import facecore.gallery.sqlite.backend  # noqa: F401 - a gallery in a folder needs it
 
     imports, memory = time.perf_counter() - began, resident()
     engine: Any = TemplateEngine()
@@ -57,7 +57,7 @@ def child(began: float) -> None:
             "megabytes": (resident() - memory) / 1e6,
             "similarity": best[0].similarity,
         }
-        probes = faces(200, 200, len(probe))[1]  # others, which read other pages
+        probes = faces(200, 200, len(probe))[1]  # new probes, which read other pages
         times = []
         for other in probes:
             start = time.perf_counter()

@@ -152,7 +152,7 @@ def measures(engine: FaceEngine) -> dict[str, Any]:
     names = sorted({name for pair in pairs for name in pair[2:]})[::320][:24]
     paths = [root / "lfw" / "images" / name for name in names]
     paths += sorted((root / "faces" / "london").glob("*neutral.jpg"))[::13][:8]
-    # Slightly enlarged, to remove their own compression blocks.
+    # Enlarge slightly, to remove the files' compression blocks.
     pictures = [
         np.asarray(cv2.resize(images.load(path), None, fx=1.1, fy=1.1), np.uint8) for path in paths
     ]

@@ -3,12 +3,12 @@
     python -m benchmarks small
     python -m benchmarks small --packs compact --core 3 --rounds 200
 
-Every process is bound to one core before it imports anything, as `taskset -c 0` binds it (Linux).
-Times are processor time, which other load disturbs least; on one core that is idle, wall clock is
-the same, but for an enrolment, which also waits for the disk.  Times are medians of the rounds,
-all figures medians of three processes of each kind, in turn.  Memory is the resident set and its
-peak; one process only compares, another only enrols and searches.  facecore searches with NumPy
-until compiling a kernel pays, which is after 1,000 searches among 10,000 faces.
+Every process is bound to one core before it imports anything, as by `taskset -c 0` (Linux).  Times
+are processor time, which other load disturbs least.  On an idle core, wall clock is the same except
+for an enrolment, which also waits for the disk.  Times are medians of the rounds, and all figures
+are medians of three processes of each kind, in turn.  Memory is the resident set and its peak; one
+process only compares, another only enrols and searches.  facecore searches with NumPy until
+compiling a kernel pays, after 1,000 searches among 10,000 faces.
 """
 
 from __future__ import annotations

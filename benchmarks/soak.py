@@ -5,11 +5,11 @@
 
 Runs pictures of random size and shape, 64 to 4000 pixels on the longer side, through `detect`,
 `compare` and `embed_many` in random order: JPEG, PNG and WebP files, and arrays that never repeat
-a size.  Some show nobody; some files are broken.  Reads anonymous memory (Linux: RssAnon) a hundred
-times: as is, including pages left in the allocator's heaps, and again after releasing free heap
-pages, which is what the process holds.  After a warm-up of a quarter of the images, fits a line to
-the latter: memory grows if the line rises by more than two standard errors and by more than a
-twentieth.
+a size.  Some pictures show no face; some files are broken.  Reads anonymous memory (Linux: RssAnon)
+a hundred times: as is, including free pages in the allocator's heaps, and again after releasing
+those pages, which leaves the memory that the process holds.  After a warm-up of a quarter of the
+images, fits a line to the second reading: memory grows if the line rises by more than two standard
+errors and by more than a twentieth.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ Every process first imports `cv2, onnxruntime, numpy`.  The steps after that are
 `import facecore`, opening an engine, the first comparison of two files and, for contrast, the
 second; or the first search in a gallery.  "imported first" is a process that imports facecore
 before anything else.  Whole processes are also timed from outside.  Times are wall clock and, where
-other load disturbs it, processor time.  Memory is the resident set and its anonymous part, next to
-a process that only imports `cv2, onnxruntime` (Linux), with the pages that each comparison faulted
-in.  All figures are medians.
+other load disturbs it, processor time.  Memory (Linux) is the resident set and its anonymous part,
+compared with a process that only imports `cv2, onnxruntime`, and the page faults of each
+comparison.  All figures are medians.
 """
 
 from __future__ import annotations

@@ -3,14 +3,14 @@
 The table spoils the pictures of 150 LFW people and of London's 102 in each way of
 `facecore.evaluation.spoiling.ROWS`, and compares every pair of people.  The search draws random
 spoilings (roll, covers, light, blur, size, noise, colour, compression, one to three at once)
-and applies each to a few people; it prints the pair of strangers with the highest score, and the
-spoiling that made it.
+and applies each to a few people; it prints the highest score of two strangers, and the spoiling of
+their pictures.
 
     python -m benchmarks strangers                               # the table, both packs
     python -m benchmarks strangers --search 100000 --pack compact --seed 1
     python -m benchmarks strangers --genuine 400                 # pairs of one person, one turned
-    python -m benchmarks strangers --allowance                   # what it costs LFW's genuine pairs
-    python -m benchmarks strangers --time                        # of the roll and of the gate
+    python -m benchmarks strangers --allowance                   # its cost for LFW's genuine pairs
+    python -m benchmarks strangers --time                        # cost of the roll and of the gate
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Person:
 
 
 def people(engine: FaceEngine, which: str, most: int) -> list[Person]:
-    """One picture of each person, untouched."""
+    """Return one unchanged picture of each person."""
     if which == "LFW":
         pairs = read_lfw_pairs(DATA / "lfw" / "pairs.txt")
         pictures = sorted({picture for pair in pairs for picture in pair[2:]})
@@ -68,7 +68,7 @@ def people(engine: FaceEngine, which: str, most: int) -> list[Person]:
 def spoiled(
     engine: FaceEngine, some: Sequence[Person], spoiling: Spoiling, seed: int = 0
 ) -> list[FaceSample | None]:
-    """Embedded samples of the spoiled pictures; None where no face was found."""
+    """Return embedded samples of the spoiled pictures; None if no face was found."""
     answers: list[FaceSample | None] = []
     for i, one in enumerate(some):
         try:
@@ -82,7 +82,7 @@ def spoiled(
 
 
 def taken(engine: FaceEngine, samples: Sequence[FaceSample]) -> NDArray[np.float64]:
-    """What a comparison takes off the similarity of each two samples (N, N)."""
+    """Return the allowance that a comparison subtracts for each pair of samples (N, N)."""
     spec = engine.pack.embedder.recognizability
     clear = np.array([s.recognizability or 0.0 for s in samples])
     largest = 0.0 if spec is None else spec.allowance
@@ -91,7 +91,7 @@ def taken(engine: FaceEngine, samples: Sequence[FaceSample]) -> NDArray[np.float
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Shares of one row of the table; `passing` is of the pairs of which no picture is refused."""
+    """Shares of one row of the table; `passing` is of the pairs without a refused picture."""
 
     missed: float
     refused: float
@@ -138,7 +138,7 @@ def table(packs: Sequence[str], sets: Sequence[tuple[str, int]]) -> Iterator[str
 
 
 def search(pack: str, pairs: int, seed: int, sets: Sequence[tuple[str, int]]) -> Iterator[str]:
-    """Random spoilings; each is shared by a few people, whose pairs are all compared."""
+    """Draw random spoilings; apply each to a few people, and compare all their pairs."""
     engine = FaceEngine(pack, threads=1)
     some = [one for which, most in sets for one in people(engine, which, most)]
     rng = np.random.default_rng(seed)
@@ -166,7 +166,7 @@ def search(pack: str, pairs: int, seed: int, sets: Sequence[tuple[str, int]]) ->
 
 
 def genuine(packs: Sequence[str], most: int) -> Iterator[str]:
-    """LFW's genuine pairs, the second picture turned."""
+    """Measure LFW's genuine pairs with the second picture turned."""
     pairs = [pair for pair in read_lfw_pairs(DATA / "lfw" / "pairs.txt") if pair[1]]
     pairs = pairs[:: max(1, len(pairs) // most)][:most]
     for pack in packs:
@@ -188,7 +188,7 @@ def genuine(packs: Sequence[str], most: int) -> Iterator[str]:
 
 
 def cost(packs: Sequence[str]) -> Iterator[str]:
-    """All genuine pairs of LFW's test pictures: rejected at 70, 80, 90, and with the allowance."""
+    """Measure the FNMR of LFW's test pictures at 70, 80, 90, without and with the allowance."""
     listed = read_lfw_pairs(DATA / "lfw" / "pairs.txt")
     names = sorted({name for pair in listed for name in pair[2:]})
     for pack in packs:
@@ -213,7 +213,7 @@ def cost(packs: Sequence[str]) -> Iterator[str]:
 
 
 def times(pack: str, which: str) -> str:
-    """Processor time of the roll and of the gate, beside that of a whole picture of a set."""
+    """Measure processor time of the roll and the gate, and of a whole picture of a set."""
     engine = FaceEngine(pack, threads=1)
     pipeline = engine._pipeline
     paths = lfw()[::88] if which == "LFW" else london()

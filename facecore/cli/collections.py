@@ -354,7 +354,7 @@ def _cluster(args: argparse.Namespace) -> Answer:
 
 
 def _check(args: argparse.Namespace, engine: FaceEngine) -> None:
-    """Refuse, before the folder is embedded, what only the comparison would refuse."""
+    """Check the options of the comparison before the folder is embedded."""
     from facecore.gallery.thresholds import check_far
 
     check_far(args.far)

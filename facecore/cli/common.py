@@ -28,7 +28,7 @@ def name_of(folder: Path) -> str:
 
 
 def crowd(path: object, others: int, hint: str = "") -> list[str]:
-    """Return a line if a picture shows other faces beside the largest."""
+    """Return a line if a picture shows other faces in addition to the largest."""
     text = f"{others + 1} faces in {path}; the largest was used"
     return [f"{text} ({hint})" if hint else text] if others else []
 

@@ -99,7 +99,7 @@ def _comparison(result: Comparison) -> dict[str, Any]:
 
 
 def _verdict(result: Comparison, calibration: Calibration) -> str:
-    """Format in one line the decision and how often strangers score as high."""
+    """Format the decision, and how often strangers score as high, in one line."""
     far = float(calibration.far(result.score))
     about = "fewer than" if calibration.is_extrapolated(result.score) else "about"
     rarest = max(far, calibration.rarest_measured.far)

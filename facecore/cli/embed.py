@@ -13,9 +13,9 @@ from facecore.errors import InvalidParameter
 _EMBED = """\
 Write the vectors of all faces of many pictures into a Parquet file.
 
-PICTURES is a folder, or a text file with one path in each line.  A picture without a face
-to use gets a row with the code of its error.  Stopped half-way, by Ctrl-C or a crash, the
-same command goes on where it was.  The file holds the templates, unencrypted.
+PICTURES is a folder, or a text file with one path in each line.  A picture without a
+usable face gets a row with the code of its error.  After an interruption, by Ctrl-C or a crash,
+run the same command again to resume.  The file holds the templates, unencrypted.
 
 With --ray, the workers of a Ray cluster do the work: auto is a cluster of this machine.
 
@@ -32,12 +32,12 @@ def add_commands(commands: Commands) -> None:
     embed = commands.add("embed", _embed, _EMBED, MODELS)
     embed.add_argument("source", metavar="PICTURES", type=Path, help="folder, or list of paths")
     embed.add_argument(
-        "--out", metavar="PARQUET", type=Path, required=True, help="replaced where it is there"
+        "--out", metavar="PARQUET", type=Path, required=True, help="replaced if it exists"
     )
     embed.add_argument("--quality", action="store_true", help="judge the quality of each face")
     embed.add_argument("--ray", metavar="ADDRESS", help="auto, or the address of a cluster")
     embed.add_argument(
-        "--workers", type=int, help="of Ray (default: one for each machine of the cluster)"
+        "--workers", type=int, help="Ray workers (default: one for each machine of the cluster)"
     )
 
 

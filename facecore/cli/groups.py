@@ -85,9 +85,9 @@ example:
 _REKEY = """\
 Encrypt a gallery, decrypt it, or change its key.
 
-Nobody may have the gallery open.  After an interruption, run the same command again.  A key is 64
-hexadecimal digits in a file that others cannot read.  Without the key, the faces are lost: keep a
-copy of it.
+No process may have the gallery open.  After an interruption, run the same command again.  A key
+is 64 hexadecimal digits in a file that others cannot read.  Without the key, the faces are lost:
+keep a copy of it.
 
 example:
   (umask 077; openssl rand -hex 32 > door.key)
@@ -173,7 +173,7 @@ def _create(args: argparse.Namespace) -> Answer:
 def _list(args: argparse.Namespace) -> Answer:
     with open_gallery(args, read_only=True) as gallery:
         if args.name is None:
-            # One more tells whether there are more; Milvus would count all for minutes.
+            # Read one more to see whether there are more: Milvus takes minutes to count all.
             groups = gallery.groups(offset=args.offset, limit=args.limit + 1)
             more = len(groups) > args.limit
             groups = groups[: args.limit]
@@ -212,7 +212,7 @@ def _compact(args: argparse.Namespace) -> Answer:
         gallery.compact()
         after = gallery.stats()
     sizes = f"{before.store_bytes / 1e6:,.1f} MB before, {after.store_bytes / 1e6:,.1f} MB now"
-    lines = [f"{count_of(after.faces)}, and the place of {before.removed:,} freed; {sizes}"]
+    lines = [f"{count_of(after.faces)}; freed the space of {before.removed:,} removed; {sizes}"]
     answer = {"faces": after.faces, "removed": before.removed}
     return {**answer, "bytes_before": before.store_bytes, "bytes": after.store_bytes}, OK, lines
 

@@ -70,7 +70,7 @@ def _serve(args: argparse.Namespace) -> Answer:
         _log_lines()
         # Pictures are untrusted: one that crashes a decoder must not stop the server.
         engine = engine_of(args, isolate_decoding=os.name == "posix")
-        # As Ctrl-C does, SIGTERM raises KeyboardInterrupt, so that the gallery is closed.
+        # Let SIGTERM raise KeyboardInterrupt like Ctrl-C, so that the gallery is closed.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with Gallery(args.gallery, engine, key=secret) as gallery:
             config = ServiceConfig(allow_private_addresses=args.allow_private_addresses)
@@ -82,8 +82,8 @@ def _serve(args: argparse.Namespace) -> Answer:
             def stop(*_: object) -> None:
                 server.should_exit = True
 
-            # uvicorn handles signals only while it runs, and re-raises them at its end: from here
-            # on they end the server in order.
+            # uvicorn handles signals only while it runs, and re-raises them at its end.  From here
+            # on, they stop the server in order.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, stop)
             server.run([sock])

@@ -135,8 +135,8 @@ def adopt(
     name : str, optional
         Name of the pack; by default the name of the folder or of the embedder's file.
     people : path, optional
-        Folder with one folder of pictures per person.  They serve to measure the calibration (at
-        least 46 people) and to find the preprocessing of an unknown model.
+        Folder with one folder of pictures per person, to measure the calibration (at least 46
+        people) and to find the preprocessing of an unknown model.
     detector : str or path, optional
         Pack with the detector to use, or an ONNX file; replaces a detector among the sources.
     channels : {"RGB", "BGR"}, optional
@@ -250,12 +250,12 @@ def _files(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -
 
 
 def _expanded(path: str | os.PathLike[str]) -> Path:
-    # Path.expanduser raises RuntimeError where there is no such user.
+    # Path.expanduser raises RuntimeError if the user does not exist.
     return Path(os.path.expanduser(path))
 
 
 def _check_folder(path: Path) -> None:
-    """Refuse, before any work, a folder that the manifest could not name."""
+    """Refuse, before any work, a folder name that the manifest cannot hold."""
     folder = str(path.absolute().parent)
     try:
         folder.encode()

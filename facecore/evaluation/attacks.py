@@ -119,7 +119,7 @@ def bpcer_at_apcer(
     for kind in np.unique(kinds):
         own = np.sort(scores[(kinds == kind) & ~np.isnan(scores)])
         allowed = int(np.floor(apcer * len(own) * (1 + 1e-12)))
-        # Only attacks below the threshold pass, so it can equal the first that must not pass.
+        # Attacks pass only below the threshold, so it can equal the first score that must not pass.
         limits.append(own[allowed] if allowed < len(own) else np.inf)
     return attack_errors(attacks, kinds.tolist(), bona_fide, float(min(limits, default=np.inf)))
 

@@ -263,8 +263,8 @@ def measure(
 def default_file(engine: FaceEngine) -> Path:
     """Default path of a user's calibration of a pack.
 
-    For packs known by name it is in the cache of pulled packs, because an installation is
-    never modified; for a pack in a user's folder it is in that folder's parent.
+    The file of a pack known by name is in the cache of pulled packs, because an installation is
+    never modified.  The file of a pack in a user's folder is in that folder's parent.
     """
     pack = engine.pack
     name = f"{pack.name}.calibration.toml"
@@ -330,7 +330,7 @@ def _doubtful(
     compared: NDArray[np.bool_],
     paths: Sequence[Path],
 ) -> tuple[Doubt, ...]:
-    """Find impostor pairs that the pack's calibration expects less than once in 100 such sets.
+    """Find impostor pairs that the pack's calibration expects in under 1 of 100 sets of this size.
 
     A pack without a calibration uses `made`, the one just measured.
     """

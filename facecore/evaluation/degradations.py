@@ -165,7 +165,7 @@ def turn_head(pixels: Pixels, face: Face, yaw: float = 0.0, pitch: float = 0.0) 
 
 
 def _cover(pixels: Pixels, face: Face, degree: float) -> Pixels:
-    """Hide `degree` of the face's height from below with a striped grey-green ellipse."""
+    """Hide the share `degree` of the face's height, from below, with a striped ellipse."""
     return _patch(pixels, face, (56.0, 118.0 - 50 * degree), (46.0, 50 * degree))
 
 

@@ -50,8 +50,8 @@ class Rate:
         """Create a rate with the 2.5 % and 97.5 % quantiles of the bootstrap `rates`.
 
         If all resamples agree, for example because none or all comparisons count, the interval
-        is Wilson's for the same share of `independent` comparisons: the number of pairs of
-        people (of people, for genuine comparisons), regardless of the number of pictures.
+        is Wilson's for the same share of `independent` comparisons.  `independent` is the number
+        of pairs of people for impostor comparisons, and of people for genuine ones.
         """
         if not 0 <= count <= total or not total or independent < 1:
             raise InvalidParameter(f"{count} of {total} comparisons is not a rate")

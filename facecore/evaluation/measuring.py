@@ -113,7 +113,7 @@ def by_group(
 def identify(
     engine: FaceEngine, vectors: NDArray[np.float32], people: NDArray[np.integer]
 ) -> Identification | None:
-    """Enrol the first picture of everyone with two or more; search with all other pictures."""
+    """Enrol the first picture of each person with two or more; search with all other pictures."""
     _, first, person, count = np.unique(
         people, return_index=True, return_inverse=True, return_counts=True
     )

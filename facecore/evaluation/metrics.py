@@ -212,7 +212,7 @@ def _curve(
 def best_threshold(values: NDArray[np.floating], same: NDArray[np.bool_]) -> float:
     """Find the threshold with the highest accuracy of ``values >= threshold`` against `same`.
 
-    Among equally good thresholds the middle one is chosen, to generalise to unseen pairs.
+    Choose the middle one of equally good thresholds, to generalise to unseen pairs.
     """
     if not len(values):
         raise InvalidParameter("there is no comparison to choose a threshold on")

@@ -117,7 +117,7 @@ def evaluate_liveness(engine: FaceEngine, folder: Path) -> OwnAttacks:
     Raises
     ------
     InvalidParameter
-        There are no genuine pictures or no attacks, a species is named "genuine", none of a
+        There are no genuine pictures or no attacks, a species is named "genuine", no picture of a
         species gave an answer, or the pack has no liveness model.
     """
     pictures = list(read_folder(folder))

@@ -283,7 +283,7 @@ def _bars(axes: Any, places: Sequence[float], rates: Sequence[Rate], across: boo
 
 
 def _rarest(rates: NDArray[np.float64]) -> float:
-    """Lowest rate of a plot: that of ten errors, or of one if only few comparisons were made."""
+    """Choose the lowest rate of a plot: ten errors, or one error if comparisons are few."""
     least = min(float(rates[rates > 0].min(initial=1.0)), 0.1)
     return min(10 * least, max(least, 1e-3))
 

@@ -30,7 +30,7 @@ __all__ = [
 Crops = NDArray[np.uint8]
 Triple = tuple[float, float, float]
 
-# Name -> mean and std of the red, green and blue channel, in the order of use.
+# Name -> mean and std of the red, green and blue channel; most common first.
 NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
     "127.5/127.5": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
     "127.5/128": ((127.5, 127.5, 127.5), (128.0, 128.0, 128.0)),
@@ -43,15 +43,15 @@ NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
 _TRIED_PEOPLE, _TRIED_PICTURES = 60, 160
 # Relative difference in d' that is not significant; the more common preprocessing wins.
 _SAME = 0.01
-# With fewer people the channel order is decided by chance: on the two people of the demonstration
-# BGR wins by 8 % for an RGB model.  With eight or more people, RGB won by 4 to 8 % in all trials
-# on LFW, for mfn_112 and MobileFaceNet.  A larger lead counts with few people too.
+# With fewer people, chance decides the channel order: on the two people of the demonstration, BGR
+# wins by 8 % for an RGB model.  With eight or more people, RGB won by 4 to 8 % in all trials on
+# LFW, for mfn_112 and MobileFaceNet.  A lead above _CLEAR_LEAD counts with few people too.
 _FEW_PEOPLE, _CLEAR_LEAD = 8, 1.25
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A preprocessing and how well it separates genuine from impostor comparisons.
+    """A preprocessing, and its separation of genuine from impostor comparisons.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ def collect_crops(
     pictures: Mapping[str, NDArray[np.uint8]] | None,
     face: FaceChoice,
 ) -> tuple[Crops, NDArray[np.intp]]:
-    """Aligned crops and their people, for trying preprocessings; skips pictures without a face."""
+    """Collect aligned crops and their people for the trials; skip pictures without a face."""
     sources: list[tuple[str, Any]] = list((pictures or {}).items())
     if album is not None:
         albums: dict[str, list[Path]] = {}

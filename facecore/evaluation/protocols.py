@@ -40,7 +40,7 @@ from facecore.matching.similarity import cosine
 
 __all__ = ["folder", "lfw", "london", "pairs"]
 
-# Without it the intervals would fail after all pictures of a test set were embedded.
+# Fail at import: the intervals need SciPy only after the whole test set is embedded.
 require_extra("scipy")
 
 _FAR = (0.01, 0.001)

@@ -1,10 +1,9 @@
 """Measure which vectors of an embedder belong to faces that it cannot read.
 
 Pictures of a few people from one source are spoiled in the same way.  A spoiled face counts as
-unreadable where strangers of its group pass as each other, or where it no longer passes as its
-own original.  A small network
-learns to tell these vectors from those of readable faces, and the limit is set so that few
-ordinary pictures of people it has not seen are refused.
+unreadable if strangers of its group match each other, or if it no longer matches its original.
+A small network learns to separate the vectors of unreadable and readable faces.  The limit refuses
+few ordinary pictures of held-out people.
 """
 
 from __future__ import annotations
@@ -62,26 +61,26 @@ HIDDEN = 32
 # Share of ordinary pictures that the limit refuses.
 REFUSED = 0.004
 
-# A spoiled face is unreadable if it passes, at score 80, as more than this share of strangers:
-# OF_GROUP, mean over its group; OWN, itself within its group; ANYWHERE, itself among strangers
+# Label a spoiled face unreadable if it matches more than this share of strangers at score 80:
+# OF_GROUP, mean over its group; OWN, the face within its group; ANYWHERE, the face among strangers
 # spoiled in any way.
 OF_GROUP, OWN, ANYWHERE = 0.003, 0.005, 0.01
 
-# The allowance is the smallest that keeps the share of passing strangers of every kind of spoiling
-# at or below PASSING, and at most MOST: beyond, it costs more genuine pairs than it stops
-# strangers.  Turned crops do not count, as the library turns faces back before it aligns them.
+# Choose the smallest allowance that keeps the FMR of every kind of spoiling at or below PASSING.
+# Above MOST, an allowance rejects more genuine pairs than impostor pairs.  Turned crops do not
+# count, because the library turns faces back before it aligns them.
 PASSING, MOST = 0.001, 0.35
 _TURNED_BACK = ("turned", "upside down", "on their side")
 
-ALIKE = 24  # pictures of a group
-_LEAST_ALIKE = 8  # of which their similarities are counted
+ALIKE = 24  # pictures per group
+_LEAST_ALIKE = 8  # fewest strangers of each crop in a group that is counted
 
 _LEAST_PEOPLE = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpoiledCrops:
-    """Aligned crops of pictures, as they are and spoiled.
+    """Aligned crops of original and spoiled pictures.
 
     Attributes
     ----------
@@ -90,11 +89,11 @@ class SpoiledCrops:
     picture : ndarray, shape (N,), int
         Copies of one picture share a number.
     kind : ndarray, shape (N,), str
-        `ORIGINAL`, or what spoils the crop most.
+        `ORIGINAL`, or the main defect (`facecore.evaluation.spoiling.kind_of`).
     group : ndarray, shape (N,), int
-        Crops of one group come from one source and are spoiled alike.
+        Crops of one group come from one source and are spoiled in the same way.
     held_out : ndarray, shape (N,), bool
-        The limit is set on these people, and nothing is fitted on them.
+        Held-out people set the limit; nothing is fitted on them.
     """
 
     crops: NDArray[np.uint8]
@@ -113,9 +112,9 @@ class Measured:
     ----------
     spec : RecognizabilitySpec
     lines : tuple of str
-        A table for people: for each kind, held-out people only, the share that is refused, and
-        the share of strangers of one group at score 80: of all, of those not refused, and of
-        these with the allowance.
+        A readable table of held-out people, by kind: the share of refused crops, and the FMR at
+        score 80 within a group: of all pairs, of pairs without a refused crop, and of the latter
+        with the allowance.
     """
 
     spec: RecognizabilitySpec
@@ -125,10 +124,10 @@ class Measured:
 def spoiled_alike(
     some: Sequence[tuple[NDArray[np.uint8], Face]], rng: np.random.Generator
 ) -> tuple[str, list[NDArray[np.uint8]]]:
-    """Spoil pictures by one random spoiling; its kind, and their aligned crops.
+    """Spoil pictures in one random way; return the kind and the aligned crops.
 
-    The landmarks are those of the original, moved as a detector moves them on a poor picture: a
-    search costs more than all the rest.
+    Instead of running the detector on the spoiled pictures, which would take longer than all other
+    steps, move the original's landmarks as a detector moves them on a poor picture.
     """
     spoiling = draw(rng)
     forced = bool(spoiling.turn) and rng.random() < 0.3  # else the library finds the turned face
@@ -143,7 +142,7 @@ def spoiled_alike(
 
 
 def _moved(face: Face, spoiling: Spoiling, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Landmarks that a detector might find on the spoiled picture."""
+    """Move the landmarks as a detector might on the spoiled picture."""
     points = face.landmarks.astype(np.float64)
     middle = points.mean(axis=0)
     harmed = (spoiling.line, spoiling.blur, spoiling.face_pixels, spoiling.gain < 0.3)
@@ -157,7 +156,7 @@ def _moved(face: Face, spoiling: Spoiling, rng: np.random.Generator) -> NDArray[
 
 
 def _turned(points: NDArray[np.float64], face: Face, degrees: float) -> NDArray[np.float64]:
-    """Landmarks turned clockwise around the middle of the face's box."""
+    """Turn landmarks clockwise around the centre of the face's box."""
     centre = face.box.reshape(2, 2).mean(axis=0)
     z = ((points - centre) @ np.array([1, 1j])) * np.exp(1j * np.radians(degrees))
     return np.asarray(np.stack([z.real, z.imag], axis=1) + centre, np.float64)
@@ -166,7 +165,7 @@ def _turned(points: NDArray[np.float64], face: Face, degrees: float) -> NDArray[
 def collect(
     engine: FaceEngine, pictures: Iterable[tuple[str | None, Path]], copies: int = 3
 ) -> SpoiledCrops:
-    """Spoil the pictures of people; a quarter of the people, by a hash, is held out.
+    """Spoil pictures of people, and hold out a quarter of the people, chosen by a hash.
 
     Raises
     ------
@@ -216,9 +215,9 @@ def fit(inputs: NDArray[np.float32], readable: NDArray[np.bool_], decay: float =
     Parameters
     ----------
     inputs : ndarray, shape (N, K), float32
-        Of deviation 1; they are scaled by the root of K.
+        Standardised: each column has a standard deviation of about 1.
     readable : ndarray, shape (N,), bool
-        Both classes weigh the same.
+        Both classes have the same total weight.
     decay : float
         Weight of the squared parameters in the loss.
     """
@@ -259,9 +258,9 @@ def measure(pack: str | Path, spoiled: SpoiledCrops, dataset: str) -> Measured:
     pack : str or Path
         As in `facecore.FaceEngine`.
     spoiled : SpoiledCrops
-        Aligned by any detector: the file serves every embedder.
+        Crops aligned by any detector; the same crops serve every embedder.
     dataset : str
-        Its name.
+        Name of the data set.
     """
     loaded = load_pack(pack)
     session = create_session(loaded.embedder, threads=1, name="embedder")
@@ -290,7 +289,7 @@ def measure_vectors(
     spoiled: SpoiledCrops,
     dataset: str,
 ) -> Measured:
-    """`measure`, of vectors, `features` and the least `limits` of the crops that exist already."""
+    """Run `measure` on precomputed vectors, `features` and least `limits` of the crops."""
     original = spoiled.kind == ORIGINAL
     threshold = _threshold(embedder, vectors[original], spoiled.person[original])
     numbers = {number: i for i, number in enumerate(spoiled.picture) if original[i]}
@@ -324,7 +323,7 @@ def _fit_all(
     readable: NDArray[np.bool_],
     used: NDArray[np.bool_],
 ) -> Weights:
-    """`fit` on scaled inputs; the weights take them as they are."""
+    """Run `fit` on scaled inputs; return weights for unscaled inputs."""
     scale = np.hstack([np.full(vectors.shape[1], vectors.shape[1] ** -0.5), seen.std(0) + 1e-3])
     centre = np.hstack([np.zeros(vectors.shape[1]), seen.mean(0)])
     inputs = ((np.hstack([vectors, seen]) - centre) / scale).astype(np.float32)
@@ -334,10 +333,9 @@ def _fit_all(
 
 
 def _scaled(weights: Weights, ordinary: NDArray[np.float32]) -> Weights:
-    """Weights on a scale that means the same for every embedder.
+    """Rescale the weights so that scores mean the same for every embedder.
 
-    Of ordinary pictures of people on whom nothing was fitted, a twentieth lies below 50 and a fifth
-    below 95.
+    A twentieth of the held-out people's ordinary pictures scores below 50, a fifth below 95.
     """
     first, bias, last, offset = weights
     answer = np.maximum(ordinary @ first + bias, 0) @ last + offset
@@ -347,7 +345,7 @@ def _scaled(weights: Weights, ordinary: NDArray[np.float32]) -> Weights:
 
 
 def without_section(lines: Iterable[str]) -> list[str]:
-    """The lines of a manifest without the section of the recognisability."""
+    """Return a manifest's lines without the section ``[embedder.recognizability]``."""
     kept, inside = [], False
     for line in lines:
         if line.strip() == "[embedder.recognizability]":
@@ -360,7 +358,7 @@ def without_section(lines: Iterable[str]) -> list[str]:
 
 
 def write_section(manifest: Path, spec: RecognizabilitySpec) -> None:
-    """Put the section into a ``pack.toml``, in the place of an old one; all other lines stay.
+    """Write the section into a ``pack.toml``, in place of an old one; keep all other lines.
 
     Raises
     ------
@@ -390,7 +388,7 @@ def write_section(manifest: Path, spec: RecognizabilitySpec) -> None:
 def _threshold(
     embedder: EmbedderSpec, vectors: NDArray[np.float32], person: NDArray[np.str_]
 ) -> float:
-    """Cosine of score 80: of the pack's table, or counted where it has none."""
+    """Return the cosine at score 80: from the pack's calibration, or measured without one."""
     if embedder.calibration is not None:
         return next(k.similarity for k in embedder.calibration.knots if k.score == 80)
     apart = np.triu(person[:, None] != person[None], 1)
@@ -403,10 +401,10 @@ def _gathering(
     spoiled: SpoiledCrops,
     threshold: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """For each crop, the share of strangers, spoiled alike, as whom its group and itself pass.
+    """Estimate, for each crop, the mean FMR of its group and the crop's FMR within the group.
 
-    A group is too small to count one in a thousand: the share is the tail of a normal
-    distribution with the mean of the crop's similarities and the deviation of the group's.
+    A group is too small to count one match in a thousand.  The FMR is the tail of a normal
+    distribution with the mean of the crop's similarities and the group's standard deviation.
     """
     from scipy.special import ndtr
 
@@ -428,9 +426,9 @@ def _alike(
     spoiled: SpoiledCrops,
     threshold: float,
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.bool_]]]:
-    """For each group, its rows, their similarities, and which pairs are strangers.
+    """Yield each group's rows, their similarities, and a mask of the impostor pairs.
 
-    Two whose originals pass as one person are none: a source can show a person under two names.
+    The mask excludes pairs whose originals match: a source can list a person under two names.
     """
     order = np.argsort(spoiled.group, kind="stable")
     starts = np.flatnonzero(np.diff(spoiled.group[order])) + 1
@@ -442,7 +440,7 @@ def _alike(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pairs:
-    """Pairs of held-out strangers, spoiled alike: similarity, recognisability of both, kind."""
+    """Impostor pairs of held-out groups: similarity, recognisability of both, kind."""
 
     similarity: NDArray[np.float32]
     worse: NDArray[np.float32]
@@ -472,11 +470,11 @@ class _Pairs:
 
 
 def _least_allowance(pairs: _Pairs, limit: float, threshold: float) -> float:
-    """The least allowance with which few strangers of any kind of spoiling pass the gate."""
+    """Find the least allowance that keeps the FMR of every kind at or below `PASSING`."""
     left = pairs.worse >= limit
     spoiled = left & ~np.isin(pairs.kind, (ORIGINAL, *_TURNED_BACK))
     kinds = [spoiled & (pairs.kind == kind) for kind in np.unique(pairs.kind)]
-    # A kind of fewer pairs shows no such share: few people are judged by all kinds together.
+    # A kind with fewer pairs cannot show this FMR.  With few people, pool all kinds.
     kinds = [kind for kind in kinds if kind.sum() * PASSING >= 1] or [spoiled]
     for largest in np.arange(0, MOST, 0.01):
         passing = pairs.passing(threshold, largest)
@@ -488,7 +486,7 @@ def _least_allowance(pairs: _Pairs, limit: float, threshold: float) -> float:
 def _anywhere(
     vectors: NDArray[np.float32], spoiled: SpoiledCrops, threshold: float
 ) -> NDArray[np.float64]:
-    """For each crop, the share of strangers, spoiled in any way, as whom it passes."""
+    """Measure the share of strangers, spoiled in any way, that each crop matches."""
     (others,) = np.nonzero(~spoiled.held_out & (spoiled.kind != ORIGINAL))
     shares = []
     for i in range(0, len(vectors), 1000):

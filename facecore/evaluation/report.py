@@ -130,7 +130,7 @@ def _facts(
 
 
 def _shown(text: str) -> str:
-    """Escape what UTF-8 cannot encode, such as undecodable bytes of a file name."""
+    """Escape characters that UTF-8 cannot encode, such as undecodable bytes of a file name."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -133,7 +133,7 @@ class Result:
         return lines + [f"note: {note}" for note in self.notes]
 
     def own_lines(self) -> list[str]:
-        """Lines of this protocol only: a name of up to 19 characters, the value from column 20."""
+        """Format the protocol's lines: a name of up to 19 characters, the value from column 20."""
         return []
 
 
@@ -151,7 +151,7 @@ class LfwResult(Result):
     fmr_at_threshold, fnmr_at_threshold : float
         Error rates over the listed pairs at the engine's threshold.
     pairs, skipped : int
-        Listed pairs, and those with an image without a vector; the accuracy counts them as wrong.
+        Listed pairs, and those with an image without a vector, which the accuracy counts as wrong.
     genuine_pairs, impostor_pairs : int
         Numbers of all pairs of pictures, the basis of `points` and `groups`.
     """
@@ -168,7 +168,7 @@ class LfwResult(Result):
     impostor_pairs: int
 
     def own_lines(self) -> list[str]:
-        """The protocol's own part of `lines`."""
+        """Format the protocol's part of `lines`."""
         return [
             f"accuracy            {self.accuracy:.2%} ± {self.deviation:.2%} "
             f"({self.pairs:,} pairs, {len(self.fold_accuracy)} folds)",
@@ -202,7 +202,7 @@ class LondonResult(Result):
     lowest_genuine: float
 
     def own_lines(self) -> list[str]:
-        """The protocol's own part of `lines`."""
+        """Format the protocol's part of `lines`."""
         share = self.impostor_passing / self.impostor
         return [
             f"genuine passing     {self.genuine_passing} of {self.genuine} "
@@ -231,7 +231,7 @@ class PairsResult(Result):
     tar_at_far: dict[float, Rate]
 
     def own_lines(self) -> list[str]:
-        """The protocol's own part of `lines`."""
+        """Format the protocol's part of `lines`."""
         return [
             f"pairs               {self.genuine:,} of one person, {self.impostor:,} of two",
             *_tar_lines(self.tar_at_far),
@@ -241,7 +241,7 @@ class PairsResult(Result):
 
 @dataclass(frozen=True, slots=True)
 class Identification:
-    """Result of searches in a gallery of the first picture of everyone with two or more.
+    """Result of searches in a gallery of the first picture of each person with two or more.
 
     Attributes
     ----------
@@ -252,7 +252,7 @@ class Identification:
     cmc : tuple of float
         Cumulative match characteristic at ranks 1..20.
     fnir : Rate
-        Share of mated searches without the mate at rank 1 and at or above the threshold.
+        Share of mated searches whose mate is below the threshold or not at rank 1.
     fpir : Rate or None
         Share of non-mated searches with a candidate; it grows with the gallery.
     """
@@ -276,7 +276,7 @@ class FolderResult(Result):
         Number of people with at least one vector.
     genuine_pairs, impostor_pairs : int
     identification : Identification or None
-        None if nobody has two pictures.
+        None if no person has two pictures.
     """
 
     people: int
@@ -285,7 +285,7 @@ class FolderResult(Result):
     identification: Identification | None
 
     def own_lines(self) -> list[str]:
-        """The protocol's own part of `lines`."""
+        """Format the protocol's part of `lines`."""
         lines = [
             f"people              {self.people:,}",
             _all_pairs_line(self.genuine_pairs, self.impostor_pairs),

@@ -1,7 +1,7 @@
-"""Spoil pictures of faces as cameras, hands and networks do, to find where a promise breaks.
+"""Spoil pictures of faces as cameras, hands and networks do, to test false accepts.
 
-A `Spoiling` changes any number of pictures in the same way.  Strangers' vectors are most alike
-where two pictures are poor in the same way, so `ROWS` and `draw` test false accepts at their worst.
+A `Spoiling` changes any number of pictures in the same way.  Strangers' vectors are most similar
+if both pictures are poor in the same way, so `ROWS` and `draw` test the worst false accept rates.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["COVERS", "ROWS", "Spoiling", "draw", "kind_of"]
 
 Pixels = NDArray[np.uint8]
 
-# Outlines in pixels of the aligned crop: what hides the eyes, the mouth, or more.
+# Outlines, in pixels of the aligned crop, of covers over the eyes, the mouth, or more.
 _ANGLES = np.linspace(0, 2 * np.pi, 32, endpoint=False)
 _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 COVERS: dict[str, tuple[NDArray[np.float64], ...]] = {
@@ -50,7 +50,7 @@ class Spoiling:
     tilt : float
         Further turn in degrees, clockwise, around the face.
     cover : str
-        A key of `COVERS`, or nothing.
+        A key of `COVERS`, or an empty string for none.
     shade : float
         Grey level of the cover, 0..255.
     gain : float
@@ -58,16 +58,16 @@ class Spoiling:
     fade : float
         Share of the contrast that is lost, 0..1.
     line, line_angle : float
-        Length of motion blur in sizes of the face, and its direction in degrees.
+        Length of motion blur in face sizes, and its direction in degrees.
     blur : float
-        Deviation of Gaussian blur in sizes of the face.
+        Standard deviation of Gaussian blur in face sizes.
     face_pixels : float
-        Size to which the face is reduced before the picture is enlarged again; 0 for none.
+        Size in pixels to which the face is reduced before it is enlarged again; 0 for none.
     noise : float
-        Deviation of the grain, in grey levels.
+        Standard deviation of the noise, in grey levels.
     negative, grey : bool
     jpeg : int
-        Quality of a compression; 0 for none.
+        JPEG quality; 0 for no compression.
     """
 
     turn: int = 0
@@ -92,9 +92,9 @@ class Spoiling:
         ----------
         pixels : ndarray, shape (H, W, 3), uint8, BGR
         face : Face
-            The face of `pixels` that the sizes refer to, upright.
+            Upright face of `pixels`; sizes are relative to it.
         seed : int
-            Of the noise.
+            Seed of the noise.
         """
         import cv2
 
@@ -179,7 +179,7 @@ ROWS: dict[str, Spoiling] = {
     "negative": Spoiling(negative=True),
     "very dark and noisy": Spoiling(gain=0.06, noise=6.0),
 }
-"""Kinds of pictures in which strangers' vectors gather."""
+"""Unchanged pictures, and spoilings that make strangers' vectors similar."""
 
 
 def draw(rng: np.random.Generator, kinds: int = 2) -> Spoiling:
@@ -195,7 +195,7 @@ def draw(rng: np.random.Generator, kinds: int = 2) -> Spoiling:
         elif name == "tilt":
             values["tilt"] = float(rng.uniform(-180, 180))
         elif name == "cover":
-            values["cover"] = str(rng.choice([*COVERS, "glasses", "mask"]))  # what people wear
+            values["cover"] = str(rng.choice([*COVERS, "glasses", "mask"]))  # people wear these
             values["shade"] = float(rng.uniform(0, 255) if rng.random() < 0.6 else 15)
         elif name == "light":
             values["gain"] = float(rng.uniform(1.2, 4))
@@ -221,7 +221,7 @@ def draw(rng: np.random.Generator, kinds: int = 2) -> Spoiling:
 
 
 def kind_of(spoiling: Spoiling) -> str:
-    """Word for what spoils a picture most: turned, covered, small, blurred, dark or poor."""
+    """Name the main defect of a picture: turned, covered, small, blurred, dark or poor."""
     if spoiling.turn or abs(spoiling.tilt) > 30:
         return "turned"
     if spoiling.cover:

@@ -1,4 +1,4 @@
-"""The documented operations: requests in, responses out."""
+"""The documented operations, with their results, codes and settings."""
 
 from facecore.operations.add_face_record import AddFaceRecordResult
 from facecore.operations.codes import CODES, DOCUMENTED, Code, OperationError

@@ -33,8 +33,8 @@ class AddFaceRecordResult:
     face_quality : {"HIGH", "MEDIUM", "LOW"}
         LOW if there was no face.
     face_id : str
-        Of the new record; "" if there is none.  The document has no place for it, so it is
-        not in the response's body.
+        Id of the new record; "" if there is none.  The response body omits it: the document has
+        no member for it.
     """
 
     passed: bool
@@ -42,7 +42,7 @@ class AddFaceRecordResult:
     face_id: str
 
     def to_response(self) -> dict[str, Any]:
-        """Members of the response's body."""
+        """Return the members of the response body."""
         return {
             "Message": "The request was successful.",
             "Result": {
@@ -75,13 +75,13 @@ def run(context: Context, params: Mapping[str, object]) -> AddFaceRecordResult:
 
 
 def _picture_name(given: Given) -> str:
-    """Name of an address or a file without its ending; "" if the picture has none."""
+    """Return the file name of an address or file without extension; "" if it has none."""
     if isinstance(given.value, Upload):
         return given.value.name
     if given.kind != "url":
         return ""
     try:
         path = urllib.parse.urlsplit(str(given.value)).path
-    except ValueError:  # no address: the download says so
+    except ValueError:  # not an address: the download reports it
         return ""
     return PurePosixPath(urllib.parse.unquote(path)).stem

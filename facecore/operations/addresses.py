@@ -1,9 +1,9 @@
-"""Addresses of pictures, which the sender of a request chooses.
+"""Check the addresses of pictures against server-side request forgery.
 
-A sender of addresses could use this machine as a probe into its own network (server-side request
-forgery).  So an address is parsed once, strictly; every answer of the name service is checked
-before a connection is opened, and the connection goes to the answer that was checked; a redirect
-is a new address, to which all of this applies again.
+The sender of a request chooses the address, and could make this machine connect to its local
+network.  Therefore an address is parsed once, strictly.  Every answer of the name service is
+checked before a connection is opened, and the connection uses the checked answer.  A redirect is
+a new address, and the same checks apply.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NOT_PUBLIC_4 = [
         "10.0.0.0/8",
         "100.64.0.0/10",  # carrier-grade NAT; metadata services of some clouds
         "127.0.0.0/8",
-        "168.63.129.16/32",  # a public number, behind which Azure serves each virtual machine
+        "168.63.129.16/32",  # a public address, on which Azure serves each virtual machine
         "169.254.0.0/16",  # link-local; metadata services of most clouds
         "172.16.0.0/12",
         "192.0.0.0/24",
@@ -46,8 +46,8 @@ _NOT_PUBLIC_4 = [
         "240.0.0.0/4",  # reserved, broadcast
     )
 ]
-# Outside 2000::/3 lie all local networks, and those that embed an IPv4 address: ::ffff:0:0/96
-# (mapped), 64:ff9b::/96 and 64:ff9b:1::/48 (NAT64).  The second list has those inside.
+# All local networks are outside 2000::/3, and so are networks that embed an IPv4 address:
+# ::ffff:0:0/96 (mapped), 64:ff9b::/96 and 64:ff9b:1::/48 (NAT64).  _NOT_PUBLIC_6 has those inside.
 _PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
 _NOT_PUBLIC_6 = [
     ipaddress.IPv6Network(network)
@@ -62,7 +62,7 @@ _NOT_PUBLIC_6 = [
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The parts of an http(s) address, in the ASCII form of the wire."""
+    """The parts of an http(s) address, in ASCII, as sent."""
 
     scheme: str
     host: str  # lower case; an IPv6 address without brackets
@@ -81,24 +81,24 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The moment at which a download has to be over.
+    """The time by which a download must be over.
 
     Parameters
     ----------
     seconds : float
-        From now on.
+        Seconds from now.
     """
 
     seconds: float
     _started: float = field(default_factory=time.monotonic)
 
     def remaining(self) -> float:
-        """Seconds that are left, more than 0.
+        """Return the seconds that are left, more than 0.
 
         Raises
         ------
         DownloadFailed
-            None are.
+            No time is left.
         """
         left = self._started + self.seconds - time.monotonic()
         if left <= 0:
@@ -107,15 +107,15 @@ class Deadline:
 
 
 def parse(url: str) -> Address:
-    """The parts of an address.
+    """Split an address into its parts.
 
-    Stricter than browsers, so that no two parsers read one address differently: no credentials,
-    no white space or backslash, no zone, and an IPv4 address only as four decimal numbers.
+    Stricter than browsers, so that no two parsers read one address differently: credentials,
+    white space, backslashes and zones are refused, and an IPv4 address is four decimal numbers.
 
     Raises
     ------
     AddressRefused
-        It has another form.
+        The address has another form.
     """
     if len(url) > URL_LENGTH:
         raise AddressRefused(f"the address has {len(url)} characters; {URL_LENGTH} are allowed")
@@ -156,7 +156,7 @@ def _host(netloc: str, name: str) -> str:
     labels = host.split(".")
     if not host or len(host) > 253 or not all(map(_is_label, labels)):
         raise AddressRefused("the host is missing, or is not a name that can be looked up")
-    # The C library also reads 2130706433, 127.1 and 0177.0.0.1 as addresses; others do not.
+    # The C library also reads 2130706433, 127.1 and 0177.0.0.1 as addresses; other parsers do not.
     if labels[-1].isdigit() or labels[-1].startswith("0x"):
         try:
             return str(ipaddress.IPv4Address(host))
@@ -171,13 +171,13 @@ def _is_label(label: str) -> bool:
 
 
 def resolve(host: str, port: int, deadline: Deadline, *, allow_private: bool) -> list[str]:
-    """Every IP address of a host; all of them may be connected to.
+    """Return every IP address of a host; a connection to each is allowed.
 
     Raises
     ------
     AddressRefused
-        One of them is not public, or is this machine or its neighbour, and `allow_private` is
-        not set.
+        An address is not public, or belongs to this machine or its IPv6 network, and
+        `allow_private` is not set.
     DownloadFailed
         The name is unknown, or the name service takes too long.
     """
@@ -216,7 +216,7 @@ def _is_near(ip: str) -> bool:
 
 
 def _source(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address of this machine that packets to another one would come from, if any."""
+    """Return the source address of packets from this machine to `ip`; None without a route."""
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
@@ -227,10 +227,10 @@ def _source(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _lookup(host: str, port: int, deadline: Deadline) -> list[str]:
-    """The name service's answers, in its order.
+    """Return the name service's answers, in its order.
 
-    The C library's call has no time limit, so it runs in a thread that may be left behind; the
-    resolver's own limits end it.
+    The C library's call has no timeout, so it runs in a thread, which may outlive this function.
+    The resolver's own timeouts end it.
     """
     answers: list[list[str] | OSError] = []
 

@@ -1,6 +1,6 @@
-"""Every documented code with its HTTP status and message, and which operation answers with it.
+"""Every documented code with its HTTP status and message, and the operations that answer with it.
 
-The odd ones are the document's own: 401 for pictures, 403 for throttling and for a missing
+The document defines the unusual ones: 401 for pictures, 403 for throttling and for a missing
 value, the spelling of ToolargeImage.
 """
 
@@ -24,7 +24,7 @@ class Code:
     status : int
         HTTP status.
     message : str
-        The response's ``Message``, unless the failure has a closer one.
+        The response's ``Message``, unless the failure has a more specific one.
     """
 
     name: str
@@ -115,7 +115,7 @@ DOCUMENTED: dict[str, tuple[Code, ...]] = {
     "DeleteFaceRecord": _GROUPS,
     "DeleteFaceRecordV2": _GROUPS,
 }
-"""The codes of each operation; a failure of the device gets the last 500 among them."""
+"""The codes of each operation, as the specification lists them."""
 
 CODES: dict[str, Code] = {
     code.name: code for codes in (*DOCUMENTED.values(), (UNKNOWN_ACTION,)) for code in codes
@@ -144,7 +144,7 @@ class OperationError(FacecoreError):
     Raises
     ------
     InvalidParameter
-        No operation documents such a code.
+        No operation documents this code.
 
     Examples
     --------
@@ -159,7 +159,7 @@ class OperationError(FacecoreError):
             raise InvalidParameter(f"{name!r:.80} is not a documented code", "see operations.CODES")
         self._code = CODES[name]
         super().__init__(message or self._code.message)
-        self.args = (name, self.message)  # a pickled copy is made from these
+        self.args = (name, self.message)  # pickle rebuilds the error from these
 
     @property
     def code(self) -> str:

@@ -1,4 +1,4 @@
-"""CompareFaces: how alike the faces of two pictures are, without a verdict."""
+"""CompareFaces: score the similarity of the faces of two pictures, without a verdict."""
 
 from __future__ import annotations
 
@@ -33,15 +33,14 @@ class CompareFacesResult:
     similarity_score : float
         0..100.
     thresholds : mapping of float to float
-        Score from which one accepts two people as one, by the false accept rate that goes with
-        it: 0.01, 0.001 and 0.0001.
+        Lowest score to accept, by false accept rate: 0.01, 0.001 and 0.0001.
     """
 
     similarity_score: float
     thresholds: Mapping[float, float]
 
     def to_response(self) -> dict[str, Any]:
-        """Members of the response's body."""
+        """Return the members of the response body."""
         rates = {f"{far:f}".rstrip("0"): f"{t:.2f}" for far, t in sorted(self.thresholds.items())}
         return {
             "Code": "1",
@@ -76,7 +75,7 @@ def run(context: Context, params: Mapping[str, object]) -> CompareFacesResult:
 
 
 def _by_prefix(way: Given) -> Given:
-    """The way that a value's beginning names."""
+    """Read from a value's prefix how the picture is given."""
     if not isinstance(way.value, str):
         return way
     if way.value.startswith(_BASE64):

@@ -1,4 +1,4 @@
-"""Settings of a service, for all that the document leaves open."""
+"""Settings of a service that the document leaves open."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ class ServiceConfig:
     allow_private_addresses : bool, default False
         Also fetch pictures from addresses that are not public: loopback and the local network.
     download_timeout : float, default 5.0
-        Seconds for the download of one picture, all of it.
+        Total time to download one picture, in seconds.
     gate : callable, optional
-        Called with the operation's name before anything else is checked.  To let a request pass
-        it returns; to refuse it, it raises `OperationError` with a documented code.
+        Called with the operation's name before any other check.  It refuses a request by raising
+        `OperationError` with a documented code.
     threshold : float, optional
-        Score from which two faces are one person's, 0..100; the engine's by default.
+        Lowest score at which two faces count as one person, 0..100; the engine's by default.
     search_far : float, default 0.01
-        A stored face counts as found from the higher of two scores: `threshold`, and the score
-        that this share of new people would reach with any face of the searched groups.  The more
-        faces are stored, the stricter the search.
+        Share of new people who would match any face of the searched groups.  A stored face is
+        found if its score reaches both `threshold` and the score for this share.  The more faces
+        are stored, the stricter the search.
     liveness_threshold : float, optional
-        Attack score from which a picture is an attack, 0..100; the engine's by default.
+        Lowest attack score that counts as an attack, 0..100; the engine's by default.
     any_orientation : bool, default False
-        Apply the bounds of a picture's resolution to its longer and shorter side, not to height
-        and width: landscape pictures then have the same limits as portraits.
+        Apply the limits on resolution to a picture's longer and shorter side, not to its height
+        and width.  Landscape pictures then have the same limits as portraits.
     exact_biz_id : bool, default True
-        FaceCrossCompareIntl takes a MerchantBizId of exactly 32 characters, which is the rule of
-        its document; otherwise 1 to 32, like the other operations.
+        Require exactly 32 characters in the MerchantBizId of FaceCrossCompareIntl, like its
+        document.  If False, accept 1 to 32, like the other operations.
 
     Raises
     ------
     InvalidParameter
-        A value is out of range or of another type.
+        A value is out of range or of the wrong type.
     """
 
     allow_private_addresses: bool = False

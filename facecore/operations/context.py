@@ -1,4 +1,4 @@
-"""Engine, gallery and settings, which every operation works with."""
+"""Engine, gallery and settings, which all operations share."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class OperationResult(Protocol):
     """The typed result of an operation."""
 
     def to_response(self) -> dict[str, Any]:
-        """Members of the response's body, under their documented names and in their types."""
+        """Return the members of the response body, with their documented names and types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class Context:
     allowed : frozenset of str, optional
         The groups that the caller may use; None for all.
     registering : threading.Lock
-        Held from a search to the registration that depends on it: of two requests with the
-        same new face only one finds that it is new.
+        Held from a search to the registration that depends on it.  Of two requests with the
+        same new face, only one finds it new.
     """
 
     engine: FaceEngine
@@ -71,11 +71,11 @@ class Context:
             raise OperationError(RAM_USER_ACCESS_DENIED, "The caller may not use this group.")
 
     def faces(self, values: Values, rules: PictureRules) -> list[FaceSample]:
-        """The largest face of every picture of a request, in the table's order."""
+        """Return the largest face of every picture of a request, in the table's order."""
         return read_faces(values.pictures.values(), rules, self.config, self.engine)
 
     def check_group(self, code: str) -> None:
-        """Refuse the code of a group that the caller may not use, or that does not exist.
+        """Refuse a group that the caller may not use, or that does not exist.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class Context:
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Report a value that the gallery refuses as InvalidParameter."""
+    """Answer with InvalidParameter if the gallery refuses a value."""
     try:
         yield
     except (GroupExists, GroupNotFound, InvalidParameter) as error:
@@ -108,5 +108,5 @@ def refusing() -> Iterator[None]:
 
 
 def new_transaction_id() -> str:
-    """32 hexadecimal digits."""
+    """Return 32 random hexadecimal digits."""
     return uuid.uuid4().hex

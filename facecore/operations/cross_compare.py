@@ -1,4 +1,4 @@
-"""FaceCrossCompareIntl: whether three pictures show one person."""
+"""FaceCrossCompareIntl: decide whether three pictures show one person."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class CrossCompareResult:
     Attributes
     ----------
     passed : bool
-        Whether every pair that was compared passed.
+        Whether every compared pair passed.
     score_ab, score_bc : float
-        0..1.
+        Cosine similarity, 0..1.
     score_ca : float or None
         None in a chain, where C is not compared with A.
     transaction_id : str
@@ -45,7 +45,7 @@ class CrossCompareResult:
     transaction_id: str
 
     def to_response(self) -> dict[str, Any]:
-        """Members of the response's body."""
+        """Return the members of the response body."""
         result: dict[str, Any] = {
             "FacePassed": "Y" if self.passed else "N",
             "FaceComparisonScoreA2B": self.score_ab,
@@ -74,5 +74,5 @@ def run(context: Context, params: Mapping[str, object]) -> CrossCompareResult:
 
 
 def _score(pair: Comparison) -> float:
-    """Of this operation alone the score is the cosine itself, 0..1."""
+    """Return the cosine similarity, 0..1; only this operation uses it as the score."""
     return min(max(pair.similarity, 0.0), 1.0)

@@ -1,8 +1,8 @@
-"""One GET over a connection to an address that was checked, until a deadline.
+"""Download from a checked address, until a deadline.
 
-httpcore does the HTTP.  Its network backend turns a host into a connection: there the name is
-looked up, checked and pinned.  The URL, and with it the Host header, SNI and the name in the
-certificate, keeps the host.
+httpcore implements HTTP.  Its network backend opens the connections; the backend of this module
+looks up, checks and pins the host name first.  The URL keeps the host name, and so do the Host
+header, SNI and the name in the certificate.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ REDIRECTING = (301, 302, 303, 307, 308)
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """An answer that names another address, perhaps a relative one."""
+    """An answer that names another address, absolute or relative."""
 
     location: str
 
 
 def fetch(url: str, *, limit: int, timeout: float = 5.0, allow_private: bool = False) -> bytes:
-    """The bytes behind an http or https address.
+    """Download the bytes at an http or https address.
 
     No proxy, cookie or credential of the environment is used.  A compressed answer is refused,
     not unpacked.
@@ -43,21 +43,21 @@ def fetch(url: str, *, limit: int, timeout: float = 5.0, allow_private: bool = F
     Parameters
     ----------
     url : str
-        Names in other scripts are encoded (IDNA 2003); a fragment is left out.
+        Names in other scripts are encoded (IDNA 2003); a fragment is dropped.
     limit : int
-        The most bytes to read.
+        Maximum number of bytes to read.
     timeout : float, default 5.0
-        Seconds for all of it: name service, connections, redirects and every byte.
+        Total time in seconds: name service, connections, redirects and every byte.
     allow_private : bool, default False
-        Also take addresses that are not public, such as loopback and private ones.
+        Also accept addresses that are not public, such as loopback and private ones.
 
     Raises
     ------
     AddressRefused
-        It is not an http(s) address, carries credentials, or leads (by itself, by the name
+        `url` is not an http(s) address, carries credentials, or leads (directly, by the name
         service or by a redirect) to a machine that is not on the public internet.
     ImageTooLarge
-        There are more than `limit` bytes.
+        The answer has more than `limit` bytes.
     DownloadFailed
         Unknown name, refused connection, no time left, a status other than 2xx, more than 3
         redirects, or an answer that breaks off or is not HTTP.
@@ -79,7 +79,7 @@ def fetch(url: str, *, limit: int, timeout: float = 5.0, allow_private: bool = F
 def get(
     address: Address, *, limit: int, deadline: Deadline, allow_private: bool
 ) -> bytes | Redirect:
-    """The body behind an address, or the redirect that it answers with.
+    """Request an address; return the body of the answer, or its redirect.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def _answer(response: httpcore.Response, limit: int) -> bytes | Redirect:
 
 
 class _Checked(httpcore.NetworkBackend):
-    """Connects to checked addresses only."""
+    """Connect to checked addresses only."""
 
     def __init__(self, deadline: Deadline, allow_private: bool) -> None:
         self._deadline = deadline
@@ -146,7 +146,7 @@ class _Checked(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         found = addresses.resolve(host, port, self._deadline, allow_private=self._allow_private)
         for tried, ip in enumerate(found):
-            # A share of the time each: one that never answers must not use up that of the others.
+            # Divide the time: an address that never answers must not use up that of the others.
             share = self._deadline.remaining() / (len(found) - tried)
             try:
                 stream = self._sockets.connect_tcp(ip, port, share)
@@ -157,7 +157,7 @@ class _Checked(httpcore.NetworkBackend):
 
 
 class _Timed(httpcore.NetworkStream):
-    """A stream in which every step ends at the deadline, however many there are."""
+    """A stream whose operations all share one deadline."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: Deadline) -> None:
         self._stream = stream
@@ -187,8 +187,8 @@ class _Timed(httpcore.NetworkStream):
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
-    # The machine's authorities, to which an administrator may have added some, and the well-known
-    # ones: a small container image often has none.
+    # Trust the machine's authorities, to which an administrator may have added some, and those of
+    # certifi: a small container image often has none.
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     return context

@@ -1,8 +1,8 @@
-"""FaceDuplicationCheckIntl: whether a person is new, the one on another picture, and live.
+"""FaceDuplicationCheckIntl: check whether a person is new, matches Target and is live.
 
 The steps are liveness of Source, Source against Target (modes 1 and 2), Source against the
-stored faces (modes 0 and 2), the verdict, and registration.  Each that applies is carried out
-and reported, even after one before it has failed; the sub-code names one of them.
+stored faces (modes 0 and 2), the verdict, and registration.  Every step that applies is carried
+out and reported, even if an earlier one failed.  The sub-code names one of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["DuplicationCheckResult", "SubCode", "run"]
 
 _log = logging.getLogger("facecore.operations")
 
-# The document's 206 is about the capturing device, and never this operation's answer.
+# The document's 206 concerns the capturing device; this operation never answers with it.
 SubCode = Literal["200", "204", "205", "233"]
 PASSED: SubCode = "200"
 NOT_THE_SAME: SubCode = "204"
@@ -55,23 +55,23 @@ class DuplicationCheckResult:
     sub_code : {"200", "204", "205", "233"}
         Passed; not the person on Target; presentation attack; found among the stored faces.
     score : float or None
-        Source against Target, 0..100; None where they were not compared.
+        Source against Target, 0..100; None if they were not compared.
     duplicates : tuple of Match
         Stored faces of the same person, best first.
     is_attack : bool or None
-        None where liveness was not checked.
+        None if liveness was not checked.
     attack_score : float or None
         0..100, higher means more likely an attack.
     registered : bool or None
-        None where registration was not attempted; False where the user was there already.
+        None if registration was not attempted; False if the group already held the user.
     face_id : str
-        Of the new record; "" if there is none.
+        Id of the new record; "" if there is none.
     age : int or None
-        In years; None where it was not asked for or cannot be told.
+        In years; None if it was not requested or cannot be estimated.
     gender : {"M", "F"} or None
-        As `age`.
+        None in the same cases as `age`.
     quality : mapping of str to float, or None
-        As of `FaceCompareResult`.
+        As in `FaceCompareResult`.
     transaction_id : str
         32 hexadecimal digits.
     """
@@ -90,7 +90,7 @@ class DuplicationCheckResult:
     transaction_id: str
 
     def to_response(self) -> dict[str, Any]:
-        """Members of the response's body: what was not computed is absent."""
+        """Return the members of the response body, without values that were not computed."""
         result: dict[str, Any] = {
             "FacePassed": "Y" if self.passed else "N",
             "SubCode": self.sub_code,
@@ -147,10 +147,10 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
         sub_code = ATTACK
     elif compared is not None and not compared.passed:
         sub_code = NOT_THE_SAME
-    # Measured before the lock, so that others do not wait, and before anything is stored, because
-    # it may fail.
+    # Measure before taking the lock, so that other requests do not wait, and before storing the
+    # face, because measuring may fail.
     if registers and sub_code == PASSED:
-        engine.quality(source)  # kept on the sample
+        engine.quality(source)  # cached on the sample
     attributes = None
     if values["FaceAttributeCheck"] == "Y" and engine.pack.attributes is not None:
         attributes = engine.attributes(source)
@@ -182,7 +182,7 @@ def run(context: Context, params: Mapping[str, object]) -> DuplicationCheckResul
 
 
 def _check(context: Context, values: Values) -> tuple[list[str], bool]:
-    """Check what the table cannot; return the groups to search, and whether to register."""
+    """Check what the table cannot express; return the groups to search, and whether to register."""
     codes: list[str] = []
     if values["FaceGroupCodes"]:
         codes = list(values.lists["FaceGroupCodes"])
@@ -198,7 +198,7 @@ def _check(context: Context, values: Values) -> tuple[list[str], bool]:
         context.check_group(values["FaceRegisterGroupCode"])
         context.check_user_id(values["MerchantUserId"])
     if values["Liveness"] == "1" and context.engine.pack.liveness is None:
-        # Never "no attack", which was not checked.
+        # Do not answer "no attack": liveness was not checked.
         message = f"the pack {context.engine.pack.name} has no liveness model"
         _log.error("Liveness=1 cannot be answered: %s", message)
         raise OperationError(INTERNAL_ERROR, f"Liveness=1 cannot be answered: {message}.")
@@ -215,7 +215,7 @@ def _liveness(context: Context, source: FaceSample) -> Liveness:
 def _search(
     context: Context, values: Values, source: FaceSample, groups: list[str]
 ) -> tuple[Match, ...]:
-    """Stored faces of the same person, best first."""
+    """Return the stored faces of the same person, best first."""
     if not groups:
         return ()
     config, limit = context.config, int(values["ReturnFaces"])
@@ -223,14 +223,14 @@ def _search(
     try:
         found = context.gallery.search(source, groups, limit, far=config.search_far)
     except InvalidParameter as error:
-        # The table has no score as rare as this many faces need.  Never "nobody was found".
+        # The table has no score rare enough for this many faces.  Do not answer "no match".
         message = f"The groups cannot be searched: {error.message}."
         raise OperationError(INTERNAL_ERROR, message) from error
     return tuple(match for match in found if match.score >= least)
 
 
 def _register(context: Context, values: Values, source: FaceSample) -> FaceRecord | None:
-    """The new record; None if the user is in the group and is not to be replaced."""
+    """Store the face; return None if the user is in the group and must not be replaced."""
     replaces = values["UpdateFaceIfUserExists"] == "Y"
     try:
         return context.gallery.add(

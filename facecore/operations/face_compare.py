@@ -1,4 +1,4 @@
-"""FaceCompare: whether two pictures show one person."""
+"""FaceCompare: decide whether two pictures show one person."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ class FaceCompareResult:
     score : float
         0..100.
     quality : mapping of str to float, or None
-        Scores of both faces, 0..100, by their documented names; None where they were not asked
-        for.
+        Scores of both faces, 0..100, by their documented names; None if they were not requested.
     transaction_id : str
         32 hexadecimal digits.
     """
@@ -37,7 +36,7 @@ class FaceCompareResult:
     transaction_id: str
 
     def to_response(self) -> dict[str, Any]:
-        """Members of the response's body."""
+        """Return the members of the response body."""
         result: dict[str, Any] = {
             "TransactionId": self.transaction_id,
             "Passed": "Y" if self.passed else "N",

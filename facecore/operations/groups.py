@@ -41,18 +41,18 @@ class GroupsResult:
     Attributes
     ----------
     members : dict
-        Of the response's body.
+        Members of the response body.
     """
 
     members: dict[str, Any] = field(default_factory=dict)
 
     def to_response(self) -> dict[str, Any]:
-        """Members of the response's body."""
+        """Return the members of the response body."""
         return self.members
 
 
 def create_group(context: Context, params: Mapping[str, object]) -> GroupsResult:
-    """CreateFaceGroup, which the vendor does not have; ``Data`` is the new group's Id."""
+    """CreateFaceGroup (the vendor has no such operation): create a group; ``Data`` is its Id."""
     values = read(CREATE_FACE_GROUP, params)
     context.check_access(values["GroupCode"])
     with refusing():
@@ -63,7 +63,7 @@ def create_group(context: Context, params: Mapping[str, object]) -> GroupsResult
 
 
 def query_groups(context: Context, params: Mapping[str, object]) -> GroupsResult:
-    """QueryFaceGroup: one page of the groups, by their Id."""
+    """QueryFaceGroup: list one page of the groups, by Id."""
     values = read(QUERY_FACE_GROUP, params)
     with refusing():
         groups = context.gallery.groups(title=values["Name"] or None)
@@ -75,7 +75,7 @@ def query_groups(context: Context, params: Mapping[str, object]) -> GroupsResult
 
 
 def modify_group(context: Context, params: Mapping[str, object]) -> GroupsResult:
-    """ModifyFaceGroup: another name and description; the code stays."""
+    """ModifyFaceGroup: change the name and description of a group, but not its code."""
     values = read(MODIFY_FACE_GROUP, params)
 
     def change(group: Group) -> None:
@@ -91,7 +91,7 @@ def modify_group(context: Context, params: Mapping[str, object]) -> GroupsResult
 
 
 def delete_group(context: Context, params: Mapping[str, object]) -> GroupsResult:
-    """DeleteFaceGroup: a group and every face in it."""
+    """DeleteFaceGroup: delete a group and every face in it."""
     values = read(DELETE_FACE_GROUP, params)
     return _with_group(
         context, values, lambda group: context.gallery.delete_group(group.name, id=group.id)
@@ -99,7 +99,7 @@ def delete_group(context: Context, params: Mapping[str, object]) -> GroupsResult
 
 
 def query_records(context: Context, params: Mapping[str, object]) -> GroupsResult:
-    """QueryFaceRecord: one page of a group's records, by their Id."""
+    """QueryFaceRecord: list one page of a group's records, by Id."""
     values = read(QUERY_FACE_RECORD, params)
     group = values["FaceGroupCode"]
     context.check_group(group)
@@ -112,13 +112,13 @@ def query_records(context: Context, params: Mapping[str, object]) -> GroupsResul
     try:
         count = context.gallery.count(group, **filters)
         records = context.gallery.records(group, (page - 1) * size, size, **filters)
-    except InvalidParameter:  # no user has an id that cannot be stored
+    except InvalidParameter:  # an id that cannot be stored belongs to no user
         count, records = 0, []
     return _page(values, count, [_record(record) for record in records])
 
 
 def delete_record(context: Context, params: Mapping[str, object]) -> GroupsResult:
-    """DeleteFaceRecord: one face."""
+    """DeleteFaceRecord: delete one face."""
     values = read(DELETE_FACE_RECORD, params)
     try:
         record = context.gallery.record_by_id(int(values["Id"]))
@@ -131,7 +131,7 @@ def delete_record(context: Context, params: Mapping[str, object]) -> GroupsResul
 
 
 def delete_record_v2(context: Context, params: Mapping[str, object]) -> GroupsResult:
-    """DeleteFaceRecordV2: a user's faces, in one group or in all of them."""
+    """DeleteFaceRecordV2: delete a user's faces in one group or in all groups."""
     values = read(DELETE_FACE_RECORD_V2, params)
     user_id, group = values["MerchantUserId"], values["FaceGroupCode"]
     gallery = context.gallery
@@ -143,7 +143,7 @@ def delete_record_v2(context: Context, params: Mapping[str, object]) -> GroupsRe
             with suppress(GroupNotFound):  # deleted meanwhile, with every face in it
                 if context.may_use(code) and gallery.remove(code, user_id=user_id):
                     deleted.append(code)
-    except InvalidParameter:  # no user has an id that cannot be stored
+    except InvalidParameter:  # an id that cannot be stored belongs to no user
         pass
     result = {"Deleted": "Y" if deleted else "N"}
     if not group:
@@ -154,7 +154,7 @@ def delete_record_v2(context: Context, params: Mapping[str, object]) -> GroupsRe
 def _with_group(
     context: Context, values: Values, change: Callable[[Group], object]
 ) -> GroupsResult:
-    """Data 1 if a group was changed, 0 if there is none that the caller may use."""
+    """Change a group; ``Data`` is 1, or 0 if the caller may use no group with this Id."""
     try:
         group = context.gallery.group_by_id(int(values["Id"]))
         if not context.may_use(group.name):
@@ -188,7 +188,7 @@ def _group(group: Group) -> dict[str, Any]:
 
 
 def _record(record: FaceRecord) -> dict[str, Any]:
-    """Without ImgOssUrl: pictures are not kept."""
+    """Convert a record, without ImgOssUrl: pictures are not stored."""
     return {
         "Id": record.id,
         "FaceId": record.face_id,

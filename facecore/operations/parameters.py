@@ -1,6 +1,6 @@
-"""Reads a request by its operation's table of parameters.
+"""Read a request by its operation's table of parameters.
 
-The tables themselves stand in `tables`, a row per parameter of the document.
+The module `tables` has the tables, with one row per documented parameter.
 """
 
 from __future__ import annotations
@@ -32,23 +32,22 @@ class Parameter:
     ----------
     name : str
     required : bool
-        Absent or empty, it is answered with `missing`.
+        Answer with `missing` if the parameter is absent or empty.
     default : str
-        Taken for an absent one.
+        Value of an absent parameter.
     allowed : tuple of str
-        Every value that is accepted, exactly; with `pattern` empty too, any is.
+        The accepted values, exactly.  If `pattern` is empty too, any value is accepted.
     pattern : str
-        Regular expression of the whole value.
+        Regular expression that the whole value must match.
     when : mapping of str to tuple of str
-        Values of other parameters with which this one is looked at; otherwise it counts as
-        absent.
+        Values of other parameters under which this one is read; otherwise it counts as absent.
     separator : str
         Regular expression between the items of a list; "" if the value is not a list.  A tuple
-        is such a list too: its items may hold separators.
+        is a list too, and its items may contain separators.
     ignored : bool
-        Reserved: accepted in every value, and without effect.
+        Reserved: accepts any value and has no effect.
     missing, invalid : Code
-        Codes of a violation.
+        Codes for an absent and for an invalid value.
     """
 
     name: str
@@ -63,7 +62,7 @@ class Parameter:
     invalid: Code = INVALID_PARAMETER
 
     def check(self, value: str | None) -> None:
-        """Refuse a value that is given and not accepted; None is a value that is not text."""
+        """Refuse a value that is not accepted; None stands for a value that is not text."""
         if value is not None and self.allowed and value not in self.allowed:
             raise OperationError(
                 self.invalid, f"{self.name} is {value!r:.80}, must be {' or '.join(self.allowed)}."
@@ -71,7 +70,7 @@ class Parameter:
         if (
             value is None
             or (self.pattern and not re.fullmatch(self.pattern, value, re.DOTALL))
-            or re.search("[\ud800-\udfff]", value)  # halves of pairs, which no encoding holds
+            or re.search("[\ud800-\udfff]", value)  # lone surrogates, which no encoding holds
         ):
             raise OperationError(self.invalid, f"{self.name} has a value that is not accepted.")
 
@@ -83,15 +82,15 @@ class PictureParameter:
     Attributes
     ----------
     name : str
-        How messages call it.
+        Name in messages.
     text, url : str
-        Parameters that hold it as base64, and its address; "" if there is none.
+        Parameters that hold the picture as base64, and its address; "" if there is none.
     files : tuple of str
         Parameters that hold the file itself, or the address it was uploaded to.
     when : mapping of str to tuple of str
-        As of a `Parameter`; a picture that is looked at is required.
+        As in `Parameter`; a picture that is read is required.
     missing : Code
-        Code of its absence.
+        Code for an absent picture.
     """
 
     name: str
@@ -104,7 +103,7 @@ class PictureParameter:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A picture that is given as it is, in the place of text.
+    """A picture that is given as a file or bytes instead of text.
 
     Attributes
     ----------
@@ -115,7 +114,7 @@ class Upload:
 
     @property
     def name(self) -> str:
-        """The file's name without its folder and ending; "" if there is none."""
+        """File name without folder and extension; "" if there is none."""
         name = self.source if isinstance(self.source, (str, os.PathLike)) else None
         if name is None:
             name = getattr(self.source, "name", "")
@@ -131,7 +130,7 @@ class Given:
     parameter : str
     kind : {"text", "url", "file"}
     value : object
-        Text; an `Upload` if the kind is "file".  All else is not a picture.
+        Text; an `Upload` if the kind is "file".  Any other value is not a picture.
     """
 
     parameter: str
@@ -141,16 +140,16 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """A request that has passed its table.
+    """A request that has passed the checks of its table.
 
     Attributes
     ----------
     texts : mapping of str to str
-        Every parameter of the table that is looked at; "" where it is absent.
+        Every parameter of the table that is read; "" if it is absent.
     lists : mapping of str to tuple of str
-        The items of every list that is looked at, each once.
+        The items of every list that is read, without repetition.
     pictures : mapping of str to tuple of Given
-        Every picture that is looked at, at least one way of each.
+        Every picture that is read, each given in at least one way.
     """
 
     texts: Mapping[str, str]
@@ -162,15 +161,15 @@ class Values:
 
 
 def read(table: Sequence[Parameter | PictureParameter], params: Mapping[str, object]) -> Values:
-    """Hold a request against its table: first all that is missing, then all that is wrong.
+    """Check a request against its table: first for missing values, then for invalid ones.
 
     Parameters
     ----------
     table : sequence of Parameter or PictureParameter
         In the document's order.
     params : mapping of str to object
-        Numbers count as the text they print; None and "" count as absent.  What the table does
-        not know is left alone.
+        Numbers are converted to text; None and "" count as absent.  Parameters without a row are
+        ignored.
 
     Raises
     ------
@@ -215,7 +214,7 @@ def read(table: Sequence[Parameter | PictureParameter], params: Mapping[str, obj
 
 
 def _text(value: object) -> str | None:
-    """Text unchanged, numbers as their text, "" for absent values, None for all others."""
+    """Return text unchanged, numbers as text, "" for absent values, None for all others."""
     if value is None or isinstance(value, str):
         return value or ""
     try:

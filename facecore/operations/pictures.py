@@ -1,4 +1,4 @@
-"""Turns the pictures of a request into faces, with every check in the document's order."""
+"""Convert the pictures of a request to faces, with every check in the document's order."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ __all__ = [
 ]
 
 _MIB = 2**20
-# To decode one picture of a request, which has up to three: 44 million pixels of JPEG or PNG.
+# Memory to decode one of up to three pictures of a request: 44 million pixels of JPEG or PNG.
 _MEMORY = 256 * _MIB
 
-# The first bytes of a file tell its format; names may lie.
+# Identify a format by the first bytes of the file: its name may be wrong.
 _MAGIC = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
 
 
@@ -70,11 +70,11 @@ class PictureRules:
     formats : tuple of str
         Accepted formats; empty for all that the engine reads.
     max_bytes : int
-        Of the file, inclusive.
+        Largest file, inclusive.
     max_text : int or None
-        Characters of base64, inclusive.
+        Most characters of base64, inclusive.
     least, most : (int, int) or None
-        Height and width in pixels of the upright picture, inclusive.
+        Smallest and largest height and width of the upright picture, in pixels, inclusive.
     twice, not_base64, address, download, too_large, unreadable, no_face : Code
         Codes for: a picture given in two ways; text that is not base64; an address that may not
         be fetched; a failed download; too many characters or bytes; a file that is not a picture
@@ -149,8 +149,8 @@ def read_faces(
 ) -> list[FaceSample]:
     """Return the largest face of every picture of a request, embedded.
 
-    The first check that fails on any picture decides, in this order: given twice; text, address
-    and download, picture by picture; bytes; format and resolution; face.
+    The checks run in this order, and the first failure on any picture decides: given twice; text,
+    address and download, picture by picture; bytes; format and resolution; face.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def read_faces(
     rules : PictureRules
     config : ServiceConfig
     engine : FaceEngine
-        Decodes them, within its own limits too.
+        Decodes the pictures; its limits apply too.
 
     Raises
     ------
@@ -183,10 +183,10 @@ def read_faces(
     def face(name: str, picture: Picture) -> FaceSample | OperationError:
         try:
             sample = engine.sample(picture)
-            engine.embed(sample)  # in the same thread, while the others are looked at
+            engine.embed(sample)  # in this thread, in parallel with the other pictures
         except (UnreadableImage, ImageTooLarge) as error:
             raise OperationError(rules.unreadable, f"{name}: {error.message}.") from error
-        # Returned: another picture that cannot be read comes first.
+        # Return, not raise: another picture that cannot be read takes precedence.
         except NoFaceDetected as error:
             return OperationError(rules.no_face, f"{name}: {error.message}.")
         except UnrecognizableFace as error:
@@ -203,7 +203,7 @@ def read_faces(
 
 
 def _fetched(given: Given, rules: PictureRules, config: ServiceConfig) -> bytes | None:
-    """The file behind one way; None, or a byte too many, where it is over the limit."""
+    """Return the bytes of one picture; None, or one byte too many, if they exceed the limit."""
     if isinstance(given.value, Upload):
         return _uploaded(given.parameter, given.value, rules)
     if not isinstance(given.value, str):
@@ -239,7 +239,7 @@ def _fetched(given: Given, rules: PictureRules, config: ServiceConfig) -> bytes 
 
 
 def _uploaded(parameter: str, upload: Upload, rules: PictureRules) -> bytes:
-    """Bytes of a file, at most one more than is allowed."""
+    """Read a file, at most one byte more than is allowed."""
     source, most = upload.source, rules.max_bytes + 1
     try:
         if isinstance(source, (str, os.PathLike)):
@@ -305,10 +305,10 @@ def _bounds(rules: PictureRules) -> str:
 
 
 def decode_base64(text: str) -> bytes:
-    r"""Bytes of base64 text.
+    r"""Decode base64 text.
 
-    Line breaks may stand anywhere, padding may be missing, and a space stands for a plus sign,
-    which clients that do not escape a form turn into one.
+    Line breaks are allowed anywhere, and padding may be missing.  A space counts as a plus sign:
+    form decoding turns an unescaped plus sign into a space.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Quality scores under the names of the document."""
+"""Quality scores under their documented names."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["enrolment_level", "quality_scores"]
 
 
 def enrolment_level(quality: Quality) -> Level:
-    """How good a face is to be stored: the level of its score or of its sharpness, if lower.
+    """Return the level for enrolment: that of the score, or of the sharpness if it is lower.
 
-    The score alone says how the engine at hand would do; it recognises a blurred face too.  What
-    is stored serves for years.
+    The score alone rates a face for the current engine, which also recognises blurred faces.  A
+    stored face must serve for years.
     """
     score = min(quality.score, quality.operation_scores["SharpnessScore"])
     return "HIGH" if score >= HIGH_FROM else "LOW" if score < LOW_BELOW else "MEDIUM"
@@ -22,7 +22,7 @@ def enrolment_level(quality: Quality) -> Level:
 def quality_scores(
     engine: FaceEngine, source: FaceSample, target: FaceSample | None
 ) -> dict[str, float]:
-    """The five scores of Source, 0..100, and those of Target with ``Target`` before their names."""
+    """Return the five scores of Source, 0..100, and those of Target with the prefix ``Target``."""
     scores = dict(engine.quality(source).operation_scores)
     if target is not None:
         of_target = engine.quality(target).operation_scores

@@ -1,4 +1,4 @@
-"""FaceService: documented requests in, documented responses out."""
+"""FaceService, which answers documented requests with documented responses."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ class Response:
     Attributes
     ----------
     status : int
-        Of HTTP.
+        HTTP status.
     body : dict
-        By the documented names, ready for JSON.
+        Members under their documented names, ready for JSON.
     """
 
     status: int
@@ -82,22 +82,22 @@ class Response:
 
 
 class FaceService(TypedOperations):
-    """The documented operations on one engine and one gallery.
+    """Carry out the documented operations on one engine and one gallery.
 
-    A service is safe to share between threads.  `call` takes and gives the documented fields; each
-    of the five operations is also a method with Python's types.
+    Threads can share a service.  `call` takes and returns the documented fields.  Five operations
+    are also methods with Python types.
 
     Parameters
     ----------
     engine : FaceEngine
     gallery : Gallery
-        Of the same engine.
+        A gallery of the same engine.
     config : ServiceConfig, optional
 
     Raises
     ------
     NotCalibrated
-        The engine's pack has no calibration: every operation answers with scores.
+        The engine's pack has no calibration, which scores need.
     """
 
     def __init__(
@@ -119,18 +119,18 @@ class FaceService(TypedOperations):
         Parameters
         ----------
         name : str
-            As in the document: ``"FaceCompare"``.
+            Documented name, such as ``"FaceCompare"``.
         params : mapping of str to object
-            By the documented names: text, or numbers, which count as the text they print.
+            Values under their documented names: text, or numbers, which are converted to text.
             ``FacePictureFileObject`` takes bytes or a binary file.
         groups : frozenset of str, optional
-            The groups that the caller may use; None for all.  Requests that name another group
-            are refused with Forbidden.RAMUserAccessDenied; ids in other groups are not found.
+            The groups that the caller may use; None for all.  A request that names another group
+            is refused with Forbidden.RAMUserAccessDenied.  Ids in other groups are not found.
 
         Returns
         -------
         Response
-            Nothing is raised: a failure is a response with its documented status and code.
+            A failure is a response too, with its documented status and code; nothing is raised.
         """
         request_id = str(uuid.uuid4()).upper()
         try:
@@ -174,7 +174,7 @@ class FaceService(TypedOperations):
         request_id: str = "",
         groups: frozenset[str] | None = None,
     ) -> OperationResult:
-        """Carry out an operation; every failure is an `OperationError`."""
+        """Carry out an operation; raise `OperationError` for every failure."""
         run = OPERATIONS.get(name)
         if run is None:
             raise OperationError(UNKNOWN_ACTION)
@@ -204,7 +204,7 @@ class FaceService(TypedOperations):
 
 
 def error_body(code: str, message: str, request_id: str) -> dict[str, Any]:
-    """Body of a response that reports an error."""
+    """Return the body of an error response."""
     return {
         "RequestId": request_id,
         "HostId": "facecore",
@@ -214,7 +214,7 @@ def error_body(code: str, message: str, request_id: str) -> dict[str, Any]:
 
 
 def _log_failure(name: str, request_id: str, error: BaseException) -> None:
-    """Log where and why as text: frames hold pictures, and a log handler might keep them."""
+    """Log error and traceback as text: a log handler might keep frames, which hold pictures."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     _log.error(
         "%s failed, request %s: %s: %.300s\n%s",

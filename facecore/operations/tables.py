@@ -1,4 +1,4 @@
-"""The parameters of every operation, a row each, in the document's order.
+"""The parameters of every operation, one row each, in the document's order.
 
 The operations check what a row cannot express: that a group exists, that a list has at most ten
 codes.
@@ -67,7 +67,7 @@ DUPLICATION_CHECK = (
     Parameter("VerifyModel", required=True, allowed=("0", "1", "2")),
     Parameter("SceneCode", ignored=True),
     Parameter("Liveness", default="0", allowed=("0", "1")),
-    # The document's own example has the wide comma.
+    # The document's example has the full-width comma.
     Parameter("FaceGroupCodes", required=True, when=_SEARCHES, separator="[,\uff0c]"),
     PictureParameter("Source", "SourceFacePicture", "SourceFacePictureUrl"),
     PictureParameter("Target", "TargetFacePicture", "TargetFacePictureUrl", when=_VERIFIES),
@@ -102,13 +102,13 @@ COMPARE_FACES_TYPES = tuple(
     )
     for name in ("SourceImageType", "TargetImageType")
 )
-# A value is an http(s) address, or base64:// and the text; both in one parameter.
+# One parameter takes both forms: an http(s) address, or base64:// followed by the text.
 COMPARE_FACES_VALUES = (
     PictureParameter("Source", "SourceImageValue", missing=PARAM_MISSING),
     PictureParameter("Target", "TargetImageValue", missing=PARAM_MISSING),
 )
 
-# The vendor's groups come from its console; here an operation creates them.
+# The vendor's console creates groups; here an operation creates them.
 CREATE_FACE_GROUP = (
     Parameter("GroupCode", required=True, pattern=LISTED_CODE),
     Parameter("Name"),

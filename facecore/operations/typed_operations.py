@@ -1,4 +1,4 @@
-"""The five operations as methods with Python's own types."""
+"""Five operations as methods with Python types."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PictureInput: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryvie
 """A path, bytes, a binary file, an address that begins with http:// or https://, or a picture as
 text: a data URI, or base64 in the standard or the URL-safe alphabet."""
 
-# How JPEG, PNG and WebP begin in base64. No path is as long as a picture.
+# Base64 prefixes of JPEG, PNG and WebP. The length tells a picture from a path.
 _BASE64 = re.compile(r"\s*(?:[/_]9j[/_]|iVBORw0KGgo|UklGR)[\w+/=\s-]{300,}", re.ASCII)
 _DATA_URI = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
@@ -34,20 +34,20 @@ _MODES = {"search": "0", "verification": "1", "comprehensive": "2"}
 
 
 class TypedOperations(ABC):
-    """What `FaceService.call` does, without text in the place of pictures and booleans.
+    """Five operations of `FaceService.call` as methods that take pictures and booleans, not text.
 
-    Every check and limit of the document holds here too.  Each method raises `OperationError`,
-    with the documented code and status, where `call` answers with them.
+    Every documented check and limit applies here too.  Where `call` answers with an error, a method
+    raises `OperationError` with the same code and status.
     """
 
     @abstractmethod
     def _perform(self, name: str, params: Mapping[str, object]) -> OperationResult:
-        """The operation's typed result; raises OperationError."""
+        """Carry out an operation; return its typed result or raise OperationError."""
 
     def face_compare(
         self, source: PictureInput, target: PictureInput, *, quality: bool = False
     ) -> FaceCompareResult:
-        """FaceCompare: whether two pictures show one person.
+        """FaceCompare: decide whether two pictures show one person.
 
         Parameters
         ----------
@@ -76,14 +76,14 @@ class TypedOperations(ABC):
         c: PictureInput,
         mode: Literal["chain", "loop"] = "chain",
     ) -> CrossCompareResult:
-        """FaceCrossCompareIntl: whether three pictures show one person.
+        """FaceCrossCompareIntl: decide whether three pictures show one person.
 
         Parameters
         ----------
         a, b, c : path, bytes, binary file or address
-            As of `face_compare`.
+            As in `face_compare`.
         mode : {"chain", "loop"}
-            Whether C is compared with A too.
+            ``"loop"`` also compares C with A.
 
         Raises
         ------
@@ -116,34 +116,34 @@ class TypedOperations(ABC):
         quality: bool = False,
         attributes: bool = False,
     ) -> DuplicationCheckResult:
-        """FaceDuplicationCheckIntl: whether a person is new, the one on another picture, live.
+        """FaceDuplicationCheckIntl: check whether a person is new, matches `target` and is live.
 
         Parameters
         ----------
         source : path, bytes, binary file or address
-            As of `face_compare`.
+            As in `face_compare`.
         user_id : str
-            Under which the face is registered.
+            Id under which the face is registered.
         mode : {"search", "verification", "comprehensive"}
-            Against the stored faces, against `target`, or both.
+            Compare with the stored faces, with `target`, or with both.
         target : path, bytes, binary file or address, optional
-            As of `face_compare`; not looked at in a search.
+            As in `face_compare`; ignored in a search.
         groups : str or iterable of str
-            The names of 1 to 10 groups to search; not looked at in a verification.
+            The names of 1 to 10 groups to search; ignored in a verification.
         liveness : bool, default False
-            Whether `source` is checked for a presentation attack.
+            Check `source` for a presentation attack.
         auto_register : bool, default False
             Store a face that passes; never in a verification.
         register_group : str
-            Where it is stored.
+            Group in which the face is stored.
         update_existing : bool, default False
-            Replace the faces that the user has in that group.
+            Replace the faces that the user has in `register_group`.
         limit : int, default 1
-            Most duplicates to name, 1 to 5.
+            Maximum number of duplicates to return, 1 to 5.
         quality : bool, default False
             Also judge the quality of the faces.
         attributes : bool, default False
-            Also estimate age and gender, where the engine's pack has a network for it.
+            Also estimate age and gender, if the engine's pack has a network for them.
 
         Raises
         ------
@@ -177,12 +177,12 @@ class TypedOperations(ABC):
         Parameters
         ----------
         group : str
-            Which must exist.
+            A group that exists.
         picture : path, bytes, binary file or address
             JPEG, at most 10 MiB and 1920x1080 pixels (height x width).
         user_id : str, optional
-            At most 32 characters; by default the picture's name without its ending (up to 256),
-            or, where it has none, 32 random hexadecimal digits.
+            At most 32 characters.  By default, the picture's file name without extension (up to
+            256), or 32 random hexadecimal digits if it has no name.
 
         Raises
         ------
@@ -205,14 +205,14 @@ class TypedOperations(ABC):
         source_type: Literal["FacePic", "IDPic"] = "FacePic",
         target_type: Literal["FacePic", "IDPic"] = "FacePic",
     ) -> CompareFacesResult:
-        """CompareFaces: how alike two faces are, without a verdict.
+        """CompareFaces: score the similarity of two faces, without a verdict.
 
         Parameters
         ----------
         source, target : path, bytes, binary file or address
             At most 2 MiB.
         source_type, target_type : {"FacePic", "IDPic"}
-            A photograph, or the small portrait of an identity card's chip; not both the latter.
+            A photograph, or the small portrait of an identity card's chip; at most one portrait.
 
         Raises
         ------
@@ -253,7 +253,7 @@ def _value(picture: PictureInput) -> object:
 
 
 def _decoded(text: str) -> str | bytes:
-    """Bytes of a picture that is given as text; a path is returned as it is."""
+    """Decode a picture that is given as text; return a path unchanged."""
     if start := _DATA_URI.match(text):
         packed = urllib.parse.unquote_to_bytes(text[start.end() :])
     elif _BASE64.fullmatch(text):
@@ -264,4 +264,4 @@ def _decoded(text: str) -> str | bytes:
     try:
         return pybase64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
     except ValueError:
-        return text  # answered as a file that cannot be read
+        return text  # the answer reports a file that cannot be read

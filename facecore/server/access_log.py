@@ -1,4 +1,4 @@
-"""The log of requests: one line of JSON each, and never a flood."""
+"""The log of requests: one line of JSON each, with a limit per second."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ logger = logging.getLogger("facecore.server.access")
 
 
 class AccessLog:
-    """Writes a line per request; never a picture, a vector, a user's id or a secret.
+    """Write a line per request, without pictures, vectors, user ids and secrets.
 
-    Anybody who can connect can cause refusals and ask for the health, so beyond 50 per second they
-    are counted, and the next line that is written says how many were left out.
+    Every client that can connect can cause refusals and request the health status.  Beyond 50 of
+    them per second, the log only counts them; the next line states how many were left out.
     """
 
     def __init__(self) -> None:
@@ -35,9 +35,9 @@ class AccessLog:
         method : str
         answer : Answer
         size : int
-            Bytes of the body.
+            Size of the body in bytes.
         seconds : float
-            From the head's arrival to the answer.
+            Time from the head's arrival to the answer.
         """
         if answer.operation in ("", "Health"):
             second = int(time.monotonic())

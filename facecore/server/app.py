@@ -1,4 +1,4 @@
-"""The ASGI application: heads checked before bodies, bodies within limits, work in threads."""
+"""The ASGI application: check heads before bodies, limit bodies, run operations in threads."""
 
 from __future__ import annotations
 
@@ -28,47 +28,47 @@ from facecore.server.uploads import SECONDS as UPLOAD_SECONDS
 __all__ = ["Application", "ServerLimits"]
 
 RETRY_AFTER_MS = 1000
-# The body of a refused request is read and thrown away, up to these limits: a client that is
-# still sending does not see an answer.
+# Read and discard the body of a refused request, up to these limits: a client that is still
+# sending does not see an answer.
 DRAIN_SECONDS = 3.0
 DRAIN_BYTES = 32 * 2**20
-HEALTH_SECONDS = 5.0  # for which a look at the disk counts
-HEALTH_WAIT = 2.0  # for a disk that does not answer
+HEALTH_SECONDS = 5.0  # how long the result of a health check is valid
+HEALTH_WAIT = 2.0  # longest wait for a health check
 
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """What clients may take of this machine.
+    """Limits on the resources that clients may use.
 
     Attributes
     ----------
     body_bytes : int
-        Of one body; a picture of 10 MiB takes 14.3 MiB as an escaped base64 form.
+        Bytes of one body; a picture of 10 MiB takes 14.3 MiB as an escaped base64 form.
     body_seconds : float
-        For one body to arrive.
+        Seconds for one body to arrive.
     held_bytes : int
-        Of all bodies that are being read or wait.
+        Bytes of all bodies that are being read or wait.
     workers : int
-        Requests that are carried out at a time; 0 for one per usable processor, at least 4:
-        some of them only wait for a download.
+        Requests that are carried out at a time; 0 for one per usable processor, at least 4,
+        because some only wait for a download.
     queue : int
         Requests that wait, per worker.
     connections : int
-        Open at a time.
+        Open connections.
     address_connections : int
-        Of them from one address; loopback, where a reverse proxy connects from, has no limit of
-        its own.
+        Open connections from one address.  Loopback, from which a reverse proxy connects, is
+        exempt.
     connection_requests : int
         Requests on one connection before it is closed.
     head_seconds : float
-        For the head of a request to arrive, and for which an idle connection stays open.
+        Seconds for the head of a request to arrive, and until an idle connection is closed.
     write_seconds : float
-        For the client to take an answer.
+        Seconds for the client to read an answer.
 
     Raises
     ------
     InvalidParameter
-        A limit is negative, or 0 where nothing would pass.
+        A limit is negative, or is 0 and would block every request.
     """
 
     body_bytes: int = 16 * 2**20
@@ -106,8 +106,8 @@ class Application:
     service : Service
         Answers the operations; usually a `facecore.operations.FaceService`.
     keys : mapping of str to Key or str, optional
-        Access keys by id; a text is the secret of a key that may do everything.  Without keys no
-        request has to be signed: for programs on this machine alone.
+        Access keys by id; a string is the secret of a key without restrictions.  Without keys,
+        requests need no signature, and the server is for programs on this machine only.
     limits : ServerLimits, optional
     acs3_only : bool, default False
         Refuse the older signature, ``HMAC-SHA1``.
@@ -134,22 +134,22 @@ class Application:
         self.workers = workers = limits.workers or max(4, usable_cpus())
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="facecore-request")
         self._most = workers * (1 + limits.queue)
-        # One of several keys never takes all places.
+        # With several keys, no single key can take all places.
         self._share = self._most if keys is None or len(keys) < 2 else -(-self._most // 2)
         self._pending: Counter[str] = Counter()
         self._held = 0
-        self._unproven = 0  # of the held bytes, those whose sender only the body can prove
-        # Nobody fills the room for bodies with no more than the id of a key.
+        self._unproven = 0  # held bytes of requests that only the body can authenticate
+        # A client that knows only the id of a key cannot fill the room for bodies.
         self._most_unproven = limits.held_bytes // (1 if keys is None else 2)
         self._stopping = False
         self._health = _Health(service)
 
     def stop(self) -> None:
-        """Refuse further requests; current ones are finished."""
+        """Refuse further requests; current requests continue."""
         self._stopping = True
 
     def close(self) -> None:
-        """Wait for the threads, after the last request."""
+        """Wait for the threads; call this after the last request."""
         self._threads.shutdown()
         self._health.close()
 
@@ -202,7 +202,7 @@ class Application:
                 answer = await loop.run_in_executor(
                     self._threads, self._dispatcher.answer, admitted, bodies
                 )
-                if answer.operation == "Upload":  # perhaps the last one, and never named
+                if answer.operation == "Upload":  # perhaps the last upload, and never used
                     loop.call_later(UPLOAD_SECONDS, self._dispatcher.uploads.forget)
                 return answer
             finally:
@@ -212,13 +212,13 @@ class Application:
             self._unproven -= held.unproven
 
     def _length(self, request: Request) -> int:
-        """Bytes of the body, as the head states them."""
+        """Return the length of the body in bytes, as stated in the head."""
         headers = request.headers
         if "transfer-encoding" in headers:
-            # Two statements of a length are how requests are smuggled past a proxy, and a body
-            # in chunks of a byte costs more than it holds.
+            # Two stated lengths allow request smuggling past a proxy.  A body in chunks of one
+            # byte costs more than it holds.
             raise Refusal("InvalidRequest" if "content-length" in headers else "LengthRequired")
-        length = int(headers.get("content-length", "0"))  # digits: h11 has seen to it
+        length = int(headers.get("content-length", "0"))  # h11 accepts only digits
         if length > self.limits.body_bytes:
             raise Refusal("RequestTooLarge")
         return length
@@ -235,7 +235,7 @@ class Application:
             raise Refusal("Throttling.Api")
 
     async def _body(self, request: Request, held: _Held, *, is_proven: bool) -> bytearray:
-        """The body, if there is room for it."""
+        """Read the body, if there is room for it."""
         body = bytearray()
         try:
             async with asyncio.timeout(self.limits.body_seconds):
@@ -258,7 +258,7 @@ class Application:
 
 
 async def _drain(request: Request) -> bool:
-    """Throw the rest of a body away; whether all of it came."""
+    """Discard the rest of a body; return whether all of it arrived."""
     headers = request.headers
     if "transfer-encoding" in headers or "expect" in headers:
         return False
@@ -275,7 +275,7 @@ async def _drain(request: Request) -> bool:
 
 
 class _Health:
-    """Whether the gallery can be written, looked at every few seconds at most."""
+    """Check whether the gallery can be written, at most once every few seconds."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -283,12 +283,12 @@ class _Health:
         self._looked = 0.0
 
     def close(self) -> None:
-        """Leave a look that does not come back behind."""
+        """Abandon a check that does not return."""
         if self._look is not None:
             self._look.cancel()
 
     async def answer(self) -> Answer:
-        """The answer to ``GET /health``: 200, or 503 with the error."""
+        """Answer ``GET /health`` with 200, or with 503 and the error."""
         fresh = time.monotonic() - self._looked < HEALTH_SECONDS
         if self._look is None or (self._look.done() and not fresh):
             self._look = asyncio.wrap_future(self._start())
@@ -302,7 +302,7 @@ class _Health:
         return Answer(503 if problem else 200, json.dumps(status).encode(), code, "", "Health")
 
     def _start(self) -> Future[str]:
-        """Look in a daemon thread: one that hangs keeps neither a request nor the process."""
+        """Check in a daemon thread: if it hangs, it blocks neither requests nor the exit."""
         look: Future[str] = Future()
         look.set_running_or_notify_cancel()  # from now on it cannot be cancelled
 
@@ -311,7 +311,7 @@ class _Health:
 
         try:
             threading.Thread(target=work, name="facecore-health", daemon=True).start()
-        except RuntimeError:  # the system's limit of threads
+        except RuntimeError:  # the system's limit on threads
             look.set_result("ServiceUnavailable")
         return look
 

@@ -1,7 +1,7 @@
-"""Queries and forms: from ``name=value&name=value`` to the parameters of an operation.
+"""Convert queries and forms, ``name=value&name=value``, to the parameters of an operation.
 
-Percent escapes are read and written by tables over whole blocks: a body of 15 MiB arrives before
-anybody is known to have sent it, so that its bytes must not cost a step of Python each.
+Lookup tables decode and encode percent escapes in whole blocks.  A body of 15 MiB arrives before
+its sender is authenticated, so Python must not process its bytes one by one.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from facecore.server.refusals import Refusal
 
 __all__ = ["escape", "escape_twice", "merge", "read_form", "split_form", "unescape"]
 
-FIELDS = 100  # the largest operation has 20
-# Longer values are pictures in base64.  In other text one character can make Python store four
-# bytes for each of the others.
+FIELDS = 100  # several times as many as the largest operation and its signature need
+# Longer values are pictures in base64.  In other text, one character can make Python store every
+# character in four bytes.
 TEXT_BYTES = 1 << 16
 BLOCK = 1 << 18
 
@@ -28,7 +28,7 @@ for _value in range(16):
 
 
 def split_form(data: bytes | bytearray) -> list[Field]:
-    """Names and values as they came, in their order; a field without ``=`` has the value "".
+    """Split a form into encoded names and values, in order; without ``=`` the value is "".
 
     Raises
     ------
@@ -53,7 +53,7 @@ def split_form(data: bytes | bytearray) -> list[Field]:
 
 
 def read_form(data: bytes | bytearray) -> list[tuple[str, str]]:
-    """Decoded names and values, in their order.
+    """Return the decoded names and values, in order.
 
     Raises
     ------
@@ -65,12 +65,12 @@ def read_form(data: bytes | bytearray) -> list[tuple[str, str]]:
 
 
 def merge(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Parameters by name, from the query and the form.
+    """Return the parameters of the query and the form by name.
 
     Raises
     ------
     Refusal
-        InvalidParameter: a name has two values, which two readers could choose differently.
+        InvalidParameter: a name has two values, of which two readers could choose different ones.
     """
     merged: dict[str, str] = {}
     for name, value in fields:
@@ -80,7 +80,7 @@ def merge(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def unescape(data: memoryview | bytes) -> Iterator[bytes]:
-    """Decoded blocks of a name or value; ``+`` is a space.
+    """Yield the decoded blocks of a name or value; ``+`` is a space.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def _decode(block: bytes) -> bytes:
 
 
 def _escapes(prefix: bytes) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """What stands for each byte, padded with zeros to one width."""
+    """Return the table of escapes for each byte, padded with zeros to one width."""
     unreserved = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~"
     table = np.zeros((256, len(prefix) + 2), np.uint8)
     for code in range(256):
@@ -124,12 +124,12 @@ _ONCE, _TWICE = _escapes(b"%"), _escapes(b"%25")
 
 
 def escape(data: bytes) -> bytes:
-    """Percent encoding of RFC 3986, in which only letters, digits and ``-_.~`` stay."""
+    """Percent-encode as in RFC 3986; only letters, digits and ``-_.~`` stay."""
     return _ONCE[np.frombuffer(data, np.uint8)].tobytes().translate(None, b"\0")
 
 
 def escape_twice(data: bytes) -> bytes:
-    """``escape(escape(data))``."""
+    """Return ``escape(escape(data))``."""
     return _TWICE[np.frombuffer(data, np.uint8)].tobytes().translate(None, b"\0")
 
 

@@ -1,4 +1,4 @@
-"""The file of access keys: who may send requests, with which secret, and what each key may do."""
+"""The file of access keys: the id, the secret and the permissions of each key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from facecore.operations import DOCUMENTED
 __all__ = ["Key", "read_keys"]
 
 FILE_BYTES = 1 << 20
-SECRET_LENGTH = 16  # characters at least: a signature that was overheard can be tried offline
+SECRET_LENGTH = 16  # minimum: an intercepted signature allows guessing offline
 
 HINT = "write one key per line: id, secret, options, separated by spaces; see docs/serving.md"
 
@@ -32,11 +32,11 @@ class Key:
     ----------
     id, secret : str
     operations : frozenset of str, optional
-        The operations that it may call; None for all.
+        The operations that the key may call; None for all.
     groups : frozenset of str, optional
-        The face groups that it may read and change; None for all.
+        The face groups that the key may read and change; None for all.
     until : datetime.date, optional
-        The last day (UTC) on which it is accepted.
+        The last day (UTC) on which the key is accepted.
     rate : float, optional
         Requests per second.
     """
@@ -49,7 +49,7 @@ class Key:
     rate: float | None = None
 
     def expired(self, now: float) -> bool:
-        """Whether the last day is over at a time in seconds since 1970."""
+        """Whether the last day is over at `now`, in seconds since 1970."""
         if self.until is None:
             return False
         return now >= (self.until - datetime.date(1970, 1, 1)).days * 86400 + 86400
@@ -60,7 +60,7 @@ class Key:
 
 
 def read_keys(path: str | os.PathLike[str]) -> Mapping[str, Key]:
-    """Access keys by id.
+    """Read the access keys, by id.
 
     A line holds an id (letters, digits, ``.``, ``_``, ``-``), a secret of at least 16 printable
     ASCII characters, and options: ``operations=A,B``, ``groups=a,b``, ``until=2026-12-31``,
@@ -93,7 +93,7 @@ def read_keys(path: str | os.PathLike[str]) -> Mapping[str, Key]:
 
 
 def _read_line(line: str, place: str) -> Key:
-    """One key.  No message quotes the line or an option: both may be a misplaced secret."""
+    """Parse one key.  No message quotes the line or an option, which may be a misplaced secret."""
     match = _LINE.fullmatch(line)
     if match is None:
         raise InvalidParameter(f"{place}: there is no id with a secret", HINT)

@@ -1,7 +1,7 @@
-"""The codes of the server itself, for requests that reach no operation.
+"""Codes of the server, for requests that reach no operation.
 
-Names and statuses are those of the vendor's gateways where those have one; docs/serving.md lists
-all of them.
+Names and statuses match those of the vendor's gateways, if these define one.  docs/serving.md
+lists all codes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "NoSuchVersion": (400, "The version is not one of this server's."),
     "InvalidApi.NotFound": (404, "There is nothing at this path."),
     "InvalidAction.NotFound": (404, "There is no such operation."),
-    "UnsupportedHTTPMethod": (405, "The method is not one of this operation's."),
+    "UnsupportedHTTPMethod": (405, "The operation does not allow this HTTP method."),
     "RequestTimeout": (408, "The request did not arrive in time."),
     "LengthRequired": (411, "A body needs a Content-Length; Transfer-Encoding is not read."),
     "RequestTooLarge": (413, "The request is too large."),
@@ -31,10 +31,7 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "SignatureDoesNotMatch": (400, "The signature is not the one that the secret gives."),
     "SignatureNonceUsed": (400, "A request with this nonce has been answered already."),
     # Access
-    "Forbidden.CrossOrigin": (
-        403,
-        "The request is a web page's, or for another host name.",
-    ),
+    "Forbidden.CrossOrigin": (403, "A web page sent the request, or it names another host."),
     "Forbidden.RAMUserAccessDenied": (403, "The access key may not call this operation."),
     "Error.NoPermissionAccess": (403, "The access key may not call this operation."),
     # Load
@@ -46,14 +43,14 @@ REFUSALS: dict[str, tuple[int, str]] = {
 
 
 class Refusal(Exception):
-    """A request that no operation sees.
+    """The server refuses a request before any operation sees it.
 
     Parameters
     ----------
     code : str
         One of `REFUSALS`.
     message : str, optional
-        The code's own by default.
+        By default, the code's message.
     """
 
     def __init__(self, code: str, message: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Routes the parts of an HTTP request to an operation; knows nothing of the network."""
+"""Route the parts of an HTTP request to an operation, independently of the network."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Service(Protocol):
     def call(
         self, name: str, params: Mapping[str, Any], /, *, groups: frozenset[str] | None = None
     ) -> Any:
-        """A response with a status and a body; `groups` are those that it may use, None all."""
+        """Return a response with status and body; limit the request to `groups`, if given."""
 
     def knows(self, name: str) -> bool:
         """Whether there is an operation of this name."""
 
     def check(self) -> None:
-        """Raise a FacecoreError where the gallery cannot be written."""
+        """Raise a FacecoreError if the gallery cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to a client, and its facts for the log.
+    """The answer to a client, and its fields for the log.
 
     Attributes
     ----------
@@ -51,10 +51,10 @@ class Answer:
     body : bytes
         JSON; after an upload XML, which the vendor's clients parse.
     code : str
-        Of the operation, or of the refusal.
+        Code of the operation, or of the refusal.
     request_id : str
     operation : str
-        "" where it is unknown: a name that a client made up does not belong in a log.
+        "" if it is unknown: a name that a client made up does not belong in a log.
     """
 
     status: int
@@ -66,7 +66,7 @@ class Answer:
 
 
 def refuse(refusal: Refusal, operation: str = "") -> Answer:
-    """The answer that reports a refusal."""
+    """Return the answer that reports a refusal."""
     request_id = str(uuid.uuid4()).upper()
     data = json.dumps(error_body(refusal.code, refusal.message, request_id)).encode()
     return Answer(refusal.status, data, refusal.code, request_id, operation)
@@ -82,7 +82,7 @@ class Admitted:
     claim : Claim or None
         None without access keys, and for an upload.
     is_upload : bool
-        The body is a multipart form with a file, not a form.
+        Whether the body is a multipart form with a file, not a URL-encoded form.
     scheme : {"http", "https"}
     """
 
@@ -93,29 +93,29 @@ class Admitted:
 
     @property
     def owner(self) -> str:
-        """Id of the access key that the request names; "" where it names none."""
+        """Id of the access key that the request names; "" if it names none."""
         return self.claim.key.id if self.claim else ""
 
     @property
     def proven(self) -> str:
-        """The same, where the head alone proves that the key's holder has sent it."""
+        """Id of the access key, if the head alone proves that its holder sent it; otherwise ""."""
         return self.claim.key.id if self.claim and self.claim.body_hash else ""
 
 
 class Dispatcher:
-    """Checks and answers requests, one at a time or in many threads.
+    """Check and answer requests, one at a time or in many threads.
 
     Parameters
     ----------
     service : Service
     verifier : Verifier or None
-        None where requests carry no signature.  Such a server is for programs on this machine:
-        it refuses requests for other host names and those of web pages.
+        None if requests carry no signature.  The server is then for programs on this machine:
+        it refuses requests from web pages and for other host names.
 
     Attributes
     ----------
     uploads : Uploads
-        The files that wait for a request.
+        Uploaded files that wait for a request.
     """
 
     def __init__(self, service: Service, verifier: Verifier | None) -> None:
@@ -129,8 +129,8 @@ class Dispatcher:
         Raises
         ------
         Refusal
-            The body has another media type; the signature, or what it needs, is missing or
-            wrong; no upload is expected.
+            The body has another media type; a web page sent the request; the signature, or a
+            field that it needs, is missing or wrong; no upload is expected.
         """
         media_type = head.header("content-type").partition(";")[0].strip().lower()
         is_upload = media_type == "multipart/form-data" and head.method == "POST"
@@ -144,13 +144,13 @@ class Dispatcher:
         return Admitted(head, claim, is_upload, scheme)
 
     def answer(self, request: Admitted, bodies: list[bytes | bytearray]) -> Answer:
-        """Carry out a request; every failure is an answer too.
+        """Carry out a request; return an answer for every failure too.
 
         Parameters
         ----------
         request : Admitted
         bodies : list of bytes
-            The body, which is taken out of the list: so it is released once it has been read.
+            The body.  It is removed from the list, so that its memory is freed after reading.
         """
         operation = ""
         try:
@@ -179,7 +179,7 @@ class Dispatcher:
         except Refusal as refusal:
             return refuse(refusal, operation)
         except Exception as error:
-            # Not its text or its traceback's values: they may hold parts of a request.
+            # Log neither its text nor traceback values: they may hold parts of a request.
             place = error.__traceback__
             while place is not None and place.tb_next is not None:
                 place = place.tb_next
@@ -190,7 +190,7 @@ class Dispatcher:
     def _read(
         self, request: Admitted, body: bytes | bytearray
     ) -> tuple[Key | None, list[tuple[str, str]]]:
-        """The key that signed a request, and its parameters."""
+        """Return the key that signed a request, and the request's parameters."""
         key = None
         if self._verifier is not None and request.claim is not None:
             key = self._verifier.accept(request.claim, request.head, body)
@@ -214,8 +214,8 @@ def _operation(head: Head, params: Mapping[str, str], has_keys: bool) -> str:
     known = (UPLOAD_VERSION,) if operation == UPLOAD else VERSIONS
     if version and version not in known:
         raise Refusal("NoSuchVersion", f"The version must be {' or '.join(known)}.")
-    # The vendor's client asks for an upload by GET.  So does an image tag of any web page, which
-    # only a signature tells apart.
+    # The vendor's client requests an upload by GET.  An image tag of any web page can do the same,
+    # and only a signature distinguishes the two.
     by_get = operation in BY_GET or (operation == UPLOAD and has_keys)
     if head.method != "POST" and not by_get:
         raise Refusal("UnsupportedHTTPMethod")
@@ -229,14 +229,14 @@ def _check_role(key: Key, operation: str) -> None:
 
 
 def _check_local(head: Head) -> None:
-    """Refuse the requests of web pages, and those for other host names."""
+    """Refuse requests from web pages and for other host names."""
     host = head.header("host").rpartition("://")[2].rstrip("/").lower()
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
     try:
         local = ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
         local = name.removesuffix(".") == "localhost"
-    # Browsers name the page's site in every request to this machine; "none" is a typed address.
+    # Browsers state the page's site in every request to this machine; "none" is a typed address.
     site = head.headers.get("sec-fetch-site", ["none"])
     if not local or "origin" in head.headers or site != ["none"]:
         raise Refusal("Forbidden.CrossOrigin")

@@ -1,12 +1,12 @@
-"""Signatures of requests, in the two forms in which the vendor's clients write them.
+"""Verify the signatures of requests, in the two forms that the vendor's clients write.
 
 ``ACS3-HMAC-SHA256`` signs method, path, query, headers and the body's hash; ``HMAC-SHA1``
 (signature version 1.0) signs method, query and form.  Both sign a time stamp and a nonce, so that
-a request that was overheard cannot be sent again.
+an intercepted request cannot be replayed.
 
-A request is checked in two steps.  `Verifier.admit` sees the head alone and refuses all that can
-be refused without the body; with ``ACS3-HMAC-SHA256`` that includes the signature.
-`Verifier.accept` checks the body.
+A request is checked in two steps.  `Verifier.admit` reads only the head and makes every check that
+does not need the body; with ``ACS3-HMAC-SHA256`` these include the signature.  `Verifier.accept`
+checks the body.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from facecore.server.refusals import Refusal
 __all__ = ["Claim", "Head", "Nonces", "RateLimit", "Verifier"]
 
 WINDOW = 15 * 60  # seconds that a client's clock may differ
-NONCES = 1 << 17  # 70 requests per second, over the 30 minutes that a time stamp can be good for
+NONCES = 1 << 17  # 70 requests per second, over the 30 minutes that a time stamp can be valid
 NONCE_LENGTH = 128
 
 _ACS3 = re.compile(
@@ -42,13 +42,13 @@ _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)Z", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A request without its body, before anything in it is believed.
+    """A request without its body, before any check.
 
     Attributes
     ----------
     method : str
     query : sequence of (str, str)
-        Decoded, in its order.
+        Decoded names and values, in order.
     headers : mapping of str to sequence of str
         Names in lower case.
     """
@@ -58,14 +58,14 @@ class Head:
     headers: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
 
     def header(self, name: str) -> str:
-        """The only value of a header; "" if there is none, or more than one."""
+        """Return the only value of a header; "" if there is none, or more than one."""
         values = self.headers.get(name, ())
         return values[0].strip() if len(values) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The signature of a head, and what the body still has to prove.
+    """The signature of a head, and the values to verify with the body.
 
     Attributes
     ----------
@@ -74,9 +74,9 @@ class Claim:
         Time stamp, in seconds since 1970.
     nonce : str
     body_hash : str
-        SHA-256 of the body, which the head has signed; "" with ``HMAC-SHA1``.
+        SHA-256 of the body, signed in the head; "" with ``HMAC-SHA1``.
     signature : bytes
-        With ``HMAC-SHA1``, which signs the form: the signature to compare with.
+        ``HMAC-SHA1`` signature to verify with the body; empty with ``ACS3-HMAC-SHA256``.
     """
 
     key: Key
@@ -87,22 +87,22 @@ class Claim:
 
 
 class Verifier:
-    """Tells requests that a key's holder signed from all others.
+    """Check that the holder of a key signed a request.
 
     Safe to share between threads.
 
     Parameters
     ----------
     keys : mapping of str to Key or str
-        Keys by id; a text is the secret of a key that may do everything.
+        Keys by id; a string is the secret of a key without restrictions.
     acs3_only : bool, default False
         Refuse ``HMAC-SHA1``.
     clock : callable, default time.time
         Seconds since 1970.
     ticks : callable, default time.monotonic
-        Seconds of a clock that cannot be set.
+        Seconds of a monotonic clock.
     nonces : int, default 131,072
-        How many requests of one key are remembered at most.
+        Maximum number of remembered requests per key.
     """
 
     def __init__(
@@ -122,22 +122,23 @@ class Verifier:
         self._rates = {key.id: RateLimit(key.rate, ticks) for key in known if key.rate}
 
     def admit(self, head: Head) -> Claim:
-        """Check all that stands in the head.
+        """Check the head of a request.
 
-        A security token (STS) is ignored: the keys are this machine's own.
+        A security token (STS) is ignored: the keys are local to this machine.
 
         Raises
         ------
         Refusal
             The signature is missing or of another method; the key is unknown or expired; the
-            time stamp is too old; with ``ACS3-HMAC-SHA256``, the signature is wrong.
+            time stamp is too far from this machine's time; the nonce was used already; with
+            ``ACS3-HMAC-SHA256``, the signature is wrong.
         """
         claim = self._acs3(head) if head.header("authorization") else self._hmac_sha1(head)
         self._nonces[claim.key.id].check(claim.nonce, claim.made, self._clock())
         return claim
 
     def accept(self, claim: Claim, head: Head, body: bytes | bytearray) -> Key:
-        """Check the body of a request whose head was admitted, and use its nonce up.
+        """Check the body of a request whose head was admitted, and remember its nonce.
 
         Raises
         ------
@@ -194,7 +195,7 @@ class Verifier:
             raise Refusal("InvalidParameter", "A name is given twice.")
         if self._acs3_only and "Signature" in given:
             raise Refusal("InvalidSignatureMethod", "This server takes ACS3-HMAC-SHA256 alone.")
-        # Headers are not signed here, so that Action and Version have to be parameters.
+        # HMAC-SHA1 does not sign headers, so Action and Version must be parameters.
         needed = ("Signature", "SignatureNonce", "Timestamp", "AccessKeyId", "Action", "Version")
         if self._acs3_only or not all(given.get(name) for name in needed):
             raise Refusal("IncompleteSignature")
@@ -231,20 +232,20 @@ class Verifier:
 
 
 class Nonces:
-    """Remembers the answered requests of one key while their time stamps are good.
+    """Remember the answered requests of one key while their time stamps are valid.
 
-    A request can only be repeated with the time stamp that was signed, so its nonce is kept under
-    the minute of that stamp, and a minute is forgotten as a whole.  The machine's clock may be
-    set forward and back meanwhile.  So a minute is forgotten only when the clock says that it is
-    over and as much time has really passed; afterwards its stamps, and all earlier ones, are
-    refused at any setting of the clock.
+    A replayed request must carry the signed time stamp, so its nonce is kept under the minute of
+    that stamp.  Minutes are forgotten as a whole.  The machine's clock may be set forward or back
+    at any time, so a minute is forgotten only when its validity has ended on this clock and on the
+    monotonic clock.  After that, its stamps and all earlier ones are refused at any setting of the
+    machine's clock.
 
     Parameters
     ----------
     limit : int
-        Beyond it requests are refused, not forgotten: a forgotten one could be sent again.
+        Most requests to remember.  Further ones are refused: a forgotten one could be replayed.
     ticks : callable, default time.monotonic
-        Seconds of a clock that cannot be set.
+        Seconds of a monotonic clock.
     """
 
     def __init__(self, limit: int, ticks: Callable[[], float] = time.monotonic) -> None:
@@ -257,7 +258,7 @@ class Nonces:
         self._lock = threading.Lock()
 
     def check(self, nonce: str, made: int, now: float) -> None:
-        """Refuse a nonce that `use` would refuse, without using it up."""
+        """Refuse a nonce that `use` would refuse, without remembering it."""
         with self._lock:
             self._check(_digest(nonce), made // 60, now)
 
@@ -268,13 +269,13 @@ class Nonces:
         ----------
         nonce : str
         made, now : float
-            Time stamp that was signed with it, and the time, in seconds since 1970.
+            Signed time stamp and current time, in seconds since 1970.
 
         Raises
         ------
         Refusal
-            It was used before (SignatureNonceUsed); its minute was forgotten
-            (InvalidTimeStamp.Expired); there are too many (Throttling.Api).
+            The nonce was used before (SignatureNonceUsed); its minute was forgotten
+            (InvalidTimeStamp.Expired); there are too many nonces (Throttling.Api).
         """
         digest, minute = _digest(nonce), made // 60
         with self._lock:
@@ -300,7 +301,7 @@ class Nonces:
 
 
 class RateLimit:
-    """At most so many requests per second, and as many (at least one) at once.
+    """Limit the requests per second; a burst may have as many (at least one) at once.
 
     Safe to share between threads.
 
@@ -348,7 +349,7 @@ def _check_nonce(nonce: str) -> str:
 
 
 def _sign_sha1(key: Key, head: Head, body: bytes | bytearray) -> bytes:
-    """The HMAC-SHA1 over method, query and form, block by block: neither is held twice."""
+    """Compute the HMAC-SHA1 of method, query and form in blocks, without a second copy."""
     signed: dict[bytes, Iterable[bytes]] = {}
     fields: list[tuple[bytes, Iterable[bytes]]] = [
         (name.encode(), (value.encode(),)) for name, value in head.query if name != "Signature"

@@ -1,8 +1,8 @@
 """Files that a client uploads first and names in a request later (the vendor's Advance calls).
 
-Such a client asks for permission (AuthorizeFileUpload), posts the file to the host in the answer,
-and sends the operation with the file's address.  Here that host is this server, and the file waits
-in memory for the request that names it.
+The client asks for permission (AuthorizeFileUpload), posts the file to the host in the answer,
+and sends the operation with the file's address.  Here that host is this server.  The file waits in
+memory for the request that names it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["Uploads", "permission", "read_upload"]
 SECONDS = 60.0  # from the permission to the request that names the file
 PARTS = 16  # the vendor's clients send 7
 OWN_WAITING = 16  # permissions of one access key at a time; each is good for one file
-OWN_BYTES = 32 * 2**20  # of the files of one access key that wait
-BYTES = 64 * 2**20  # of all files that wait
-HEAD_BYTES = 1024  # of the headers of a part
+OWN_BYTES = 32 * 2**20  # total size of one access key's waiting files
+BYTES = 64 * 2**20  # total size of all waiting files
+HEAD_BYTES = 1024  # longest headers of a part
 
 _NAME = re.compile(rb'^content-disposition:[^\r\n]*; ?name="?([^";\r\n]*)', re.M | re.I)
 
@@ -38,7 +38,7 @@ class _Place:
 
 
 class Uploads:
-    """The files that wait, each for a minute at most.
+    """Hold uploaded files until a request names them, each for a minute at most.
 
     Safe to share between threads.
 
@@ -54,12 +54,12 @@ class Uploads:
         self._lock = threading.Lock()
 
     def allow(self, owner: str) -> str:
-        """The key under which the holder of an access key may upload one file.
+        """Return the key under which the holder of an access key may upload one file.
 
         Raises
         ------
         Refusal
-            Throttling.Api: too many of this holder are waiting.
+            Throttling.Api: too many uploads of this holder are waiting.
         """
         with self._lock:
             self._forget()
@@ -70,19 +70,19 @@ class Uploads:
             return key
 
     def expects(self) -> bool:
-        """Whether a file may come: without a permission no upload's body is read."""
+        """Whether an upload is permitted; otherwise no upload's body is read."""
         with self._lock:
             self._forget()
             return any(not place.data for place in self._places.values())
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep a file.  The key is a secret of 128 bits, and so the permission.
+        """Store a file.  The key is a secret of 128 bits and serves as the permission.
 
         Raises
         ------
         Refusal
-            InvalidParameter: there is no such key, or its file has come already;
-            Throttling.Api: the files that wait are too large together.
+            InvalidParameter: the key is unknown, or its file has arrived already;
+            Throttling.Api: the waiting files are too large in total.
         """
         with self._lock:
             self._forget()
@@ -96,7 +96,7 @@ class Uploads:
             place.data = data
 
     def take(self, address: str, owner: str) -> bytes | None:
-        """The file whose key ends an address, once; None if none waits."""
+        """Remove and return the file whose key ends an address; None if there is none."""
         key = address.rpartition("/")[2]
         with self._lock:
             self._forget()
@@ -106,7 +106,7 @@ class Uploads:
             return self._places.pop(key).data
 
     def forget(self) -> None:
-        """Let go of the files whose time is over, also if no other upload comes."""
+        """Delete expired files, even if no other upload arrives."""
         with self._lock:
             self._forget()
 
@@ -116,10 +116,11 @@ class Uploads:
 
 
 def permission(key: str, host: str, scheme: str) -> dict[str, Any]:
-    """Answer to AuthorizeFileUpload.
+    """Return the answer to AuthorizeFileUpload.
 
     The client posts to ``https://<Bucket>.<Endpoint>/``, but keeps a scheme that the bucket begins
-    with; so the host is cut at its first dot, and over plain HTTP the scheme is put before it.
+    with.  Therefore the host is split at its first dot, and over plain HTTP the bucket begins with
+    the scheme.
 
     Parameters
     ----------
@@ -127,12 +128,12 @@ def permission(key: str, host: str, scheme: str) -> dict[str, Any]:
     host : str
         The Host header: a host, or a whole URL.
     scheme : {"http", "https"}
-        In which the request came.
+        Scheme of the request.
 
     Raises
     ------
     Refusal
-        InvalidParameter: a host without a dot cannot be cut.
+        InvalidParameter: a host without a dot cannot be split.
     """
     name = host.rpartition("://")[2].rstrip("/")
     bucket, dot, endpoint = name.partition(".")
@@ -142,7 +143,7 @@ def permission(key: str, host: str, scheme: str) -> dict[str, Any]:
         "AccessKeyId": "upload",
         "Bucket": bucket if scheme == "https" else f"http://{bucket}",
         "Endpoint": endpoint,
-        # Clients send these two back; the key alone is what counts.
+        # Clients send these two back; only the key is checked.
         "EncodedPolicy": "e30=",
         "Signature": "none",
         "ObjectKey": key,
@@ -151,22 +152,22 @@ def permission(key: str, host: str, scheme: str) -> dict[str, Any]:
 
 
 def read_upload(content_type: str, body: bytes | bytearray) -> tuple[str, bytes]:
-    """Key and file of a multipart form.
+    """Read the key and the file of a multipart form.
 
-    Starlette's reader would write a file of more than 1 MiB to the disk, and walks over some
-    bytes one by one in Python.
+    Starlette's reader would write a file of more than 1 MiB to the disk, and processes some bytes
+    one by one in Python.
 
     Raises
     ------
     Refusal
-        InvalidParameter: it cannot be read, or lacks one of the two.
+        InvalidParameter: the form cannot be read, or lacks the key or the file.
     """
     message = Message()
     message["content-type"] = content_type
     boundary = str(message.get_param("boundary") or "")
     if not 0 < len(boundary) <= 70 or not boundary.isascii():
         raise Refusal("InvalidParameter", "The upload has no boundary.")
-    # A boundary begins a line; the first one begins the body.  Only what is asked for is copied.
+    # A boundary begins a line; the first one begins the body.  Copy only the two fields.
     line = b"--" + boundary.encode()
     fields: dict[str, slice] = {}
     start, parts = (len(line) if body.startswith(line) else 0), 0

@@ -1,7 +1,7 @@
-"""uvicorn, with JSON answers to malformed requests, and limits on connections.
+"""Run uvicorn with JSON answers to malformed requests and with limits on connections.
 
-uvicorn's own limits do not cover the documented ones: it waits without end for a first head and
-for a client that does not read, counts no connections per address, and answers in plain text.
+uvicorn lacks the documented limits: it waits forever for a first head and for a client that does
+not read, and does not count connections per address.  It also answers in plain text.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from facecore.server.router import Answer, refuse
 
 __all__ = ["Server", "bind"]
 
-STOP_SECONDS = 30  # for requests that are here when the server is told to stop
-# Bytes that the kernel keeps for a connection: clients that never read cost no more.
+STOP_SECONDS = 30  # for current requests, when the server is told to stop
+# Kernel buffers of a connection, in bytes: a client that never reads costs no more.
 SEND_BUFFER = 64 * 2**10
 RECEIVE_BUFFER = 256 * 2**10
 OWN_FILES = 128  # descriptors for the gallery and libraries
-WORKER_FILES = 8  # and for the connections to the database, downloads and decoding of a worker
+WORKER_FILES = 8  # descriptors per worker for the database, downloads and decoding
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -72,7 +72,7 @@ def reserve_files(connections: int, workers: int) -> None:
     Raises
     ------
     InvalidParameter
-        The system does not allow as many.
+        The system does not allow that many.
     """
     try:
         import resource
@@ -104,7 +104,7 @@ class Server(uvicorn.Server):
     Raises
     ------
     InvalidParameter
-        The process may not open as many files as there may be connections.
+        The process may not open enough files for the allowed connections.
     """
 
     def __init__(self, application: Application) -> None:
@@ -133,17 +133,17 @@ class Server(uvicorn.Server):
             logger.info("listening on http://%s:%d", host, port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish the requests that are here; refuse those that still come."""
+        """Finish the current requests; refuse new ones."""
         self._application.stop()
         await super().shutdown(sockets)
         self._application.close()
 
 
 class _StrictBuffer(ReceiveBuffer):
-    """h11's buffer, without the heads that another reader could read differently.
+    """h11's buffer, which also refuses heads that another parser could read differently.
 
-    Line breaks without a carriage return, and headers that go on in the next line, are obsolete
-    (RFC 9112, 2.2 and 5.2); here they are refused.
+    These are heads with line breaks without a carriage return, or with folded headers, which are
+    obsolete (RFC 9112, 2.2 and 5.2).
     """
 
     _LOOSE = re.compile(rb"(?<!\r)\n|\n[ \t]|\r(?!\n)")
@@ -171,7 +171,7 @@ class _StrictBuffer(ReceiveBuffer):
 
 
 class _Protocol(H11Protocol):
-    """A connection, which may keep the server waiting only for so long."""
+    """A connection with limits on how long the client may keep the server waiting."""
 
     def __init__(self, config: uvicorn.Config, *args: Any, **options: Any) -> None:
         super().__init__(config, *args, **options)
@@ -180,7 +180,7 @@ class _Protocol(H11Protocol):
         self._limits = application.limits
         self._log = application.log
         self.conn._receive_buffer = _StrictBuffer()
-        # Of this connection alone; the application reads it in the scope's state.
+        # Per connection; the application reads it from the scope's state.
         self.app_state = {"answered": 0}
         self._since = self.loop.time()  # when the server began to wait for this client
         self._timer: asyncio.TimerHandle | None = None
@@ -189,13 +189,13 @@ class _Protocol(H11Protocol):
 
     @property
     def waits(self) -> bool:
-        """Whether the next move is the client's: a head, the rest of a body, or reading."""
+        """Whether the client must act next: send a head or the rest of a body, or read."""
         idle = self.cycle is None or self.cycle.response_complete
         return idle or self.cycle.more_body or self.flow.write_paused
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)  # then a pause is a client that does not read
+        transport.set_write_buffer_limits(high=0)  # a pause then means a client that does not read
         self.origin = _origin(self.client[0] if self.client else "")
         self._await_head()
         others = [
@@ -214,7 +214,7 @@ class _Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Answer a client that has said all it will say, and still listens."""
+        """Answer a client that has stopped sending but still reads."""
         if self.cycle is None or self.cycle.response_complete:
             if self.conn.trailing_data[0]:
                 self._refuse(Refusal("InvalidRequest"))
@@ -253,7 +253,7 @@ class _Protocol(H11Protocol):
                 timer.cancel()
 
     def _make_room(self, others: Collection[_Protocol]) -> None:
-        """Close the connection that has kept the server waiting the longest, else this one."""
+        """Close the connection that has kept the server waiting the longest, or else this one."""
         waiting = [other for other in others if other.waits]
         closed = min(waiting, key=lambda other: other._since, default=self)
         closed._refuse(Refusal("Throttling.Api", "Too many connections."))
@@ -281,7 +281,7 @@ class _Protocol(H11Protocol):
         except h11.LocalProtocolError:  # an answer is on its way already
             pass
         else:
-            if self.cycle is None or self.cycle.response_complete:  # it logs its own end
+            if self.cycle is None or self.cycle.response_complete:  # else the application logs it
                 self._log.write("", answer, 0, 0.0)
         self.transport.close()
 
@@ -302,10 +302,10 @@ class _Protocol(H11Protocol):
 
 
 def _origin(address: str) -> str:
-    """What has a share of the connections: an address, of IPv6 its /64; "" for loopback."""
+    """Return the unit of the connection limit: IPv4 address or IPv6 /64; "" for loopback."""
     try:
         ip = ipaddress.ip_address(address)
-    except ValueError:  # a socket that is not of the internet
+    except ValueError:  # not an internet socket
         return ""
     if ip.is_loopback:
         return ""
@@ -315,10 +315,10 @@ def _origin(address: str) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """Log records as lines of JSON; a request's line is JSON already."""
+    """Format log records as lines of JSON; a request's line is JSON already."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; no traceback, because its values may be parts of a request."""
+        """Return the line, without a traceback: its values may be parts of a request."""
         text = record.getMessage()
         if record.name == "facecore.server.access":
             return text

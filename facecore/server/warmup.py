@@ -1,4 +1,4 @@
-"""Everything that takes its time at the first request, before the first request."""
+"""Warm up the models and the gallery before the first request."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ logger = logging.getLogger("facecore.server")
 
 
 def warm(engine: FaceEngine) -> None:
-    """Run every model once, and a search, so that clients do not wait for a compiler.
+    """Run every model and a search once, so that clients do not wait for compilation.
 
-    The vendor's clients give up after 10 seconds.  What is warmed is the process, on a gallery
-    that is thrown away; the caller's own is not touched.
+    The vendor's clients time out after 10 seconds.  The search uses a temporary gallery, not the
+    caller's.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def warm(engine: FaceEngine) -> None:
             "AddFaceRecord",
             {"ProductCode": "FACE_ENROLL", "FaceGroupCode": "warm", "FacePictureFile": picture},
         )
-        # All that one request can ask for: search, comparison, liveness, quality, attributes.
+        # One request uses search, comparison, liveness, quality and attributes.
         service.call(
             "FaceDuplicationCheckIntl",
             {
@@ -66,7 +66,7 @@ def warm(engine: FaceEngine) -> None:
 
 
 def prepare(gallery: Gallery) -> None:
-    """Compact a gallery that is mostly removed faces, and build its index.
+    """Compact a gallery that has more removed faces than faces, and build its index.
 
     Raises
     ------

@@ -75,7 +75,7 @@ def test_from_an_empty_folder_to_a_match(shell: Shell, pictures: tuple[str, str]
     assert "0 faces" in shell("remove", "staff", "--user", "eileen", status=1)
     compacted = shell.json("group", "compact")
     assert (compacted["faces"], compacted["removed"]) == (2, 1)
-    assert "2 faces, and the place of 0 freed" in shell("group", "compact")
+    assert "2 faces; freed the space of 0 removed" in shell("group", "compact")
     twin = shell.json("group", "list", "staff")["faces"][0]["face_id"]
     assert "1 face removed" in shell("remove", "staff", "--face", twin)
     assert "with 1 face\n" in shell("group", "delete", "visitors")
