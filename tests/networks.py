@@ -50,7 +50,7 @@ def save(
 
 
 def detector(path: Path, outputs: dict[str, Array], input_shape: Sequence[Any]) -> Path:
-    """A network that answers the same for every picture: its input only adds a zero."""
+    """Save a detector with the same outputs for every picture; its input only adds a zero."""
     nodes = [
         helper.make_node("ReduceMean", ["input"], ["mean"], keepdims=0),
         helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
@@ -71,7 +71,7 @@ def _stride_of(k: int) -> int:
 
 
 def yunet_outputs(size: tuple[int, int]) -> dict[str, Array]:
-    """Heads in which face k speaks from the cell of its centre at `_stride_of(k)`."""
+    """Return heads that encode face k in the cell of its centre at `_stride_of(k)`."""
     made: dict[str, Array] = {}
     for stride in STRIDES:
         rows, columns = _cells(size, stride)
@@ -98,7 +98,7 @@ SCRFD_NAMES = ("448", "471", "494", "451", "474", "497", "454", "477", "500")
 def scrfd_outputs(
     size: tuple[int, int], *, batched: bool = False, landmarks: bool = True
 ) -> dict[str, Array]:
-    """Two anchors a cell; face 0 speaks from the first, face 1 from the second."""
+    """Return outputs with two anchors per cell; face 0 uses the first, face 1 the second."""
     made = []
     for numbers in (1, 4, 10)[: 3 if landmarks else 2]:
         for stride in STRIDES:
@@ -120,7 +120,7 @@ def scrfd_outputs(
 
 
 def retinaface_outputs(size: tuple[int, int], *, softmax: bool = True) -> dict[str, Array]:
-    """Priors of 16 and 32, 64 and 128, 256 and 512 pixels; face k speaks from the first."""
+    """Return outputs for priors of 16/32, 64/128 and 256/512 pixels; each face uses the first."""
     sides = {8: (16, 32), 16: (64, 128), 32: (256, 512)}
     priors = [
         (stride, (column + 0.5) * stride, (row + 0.5) * stride, side)
@@ -163,10 +163,10 @@ def embedder(
     norm: bool = False,
     kind: int = TensorProto.FLOAT,
 ) -> Path:
-    """A random projection of the picture at 8x8; what a network's vector is, in small.
+    """Save an embedder: a random projection of the picture at 8x8.
 
-    `batch_dependent`: the vectors are scaled to the largest number of the whole batch and
-    rounded, as a dynamically quantised layer does.
+    `batch_dependent` scales to the largest number of the whole batch and rounds, like a
+    dynamically quantised layer.
     """
     rng = np.random.default_rng(3)
     nodes = []

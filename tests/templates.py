@@ -1,4 +1,4 @@
-"""Galleries of templates, without pictures: where the models are not the point."""
+"""Helpers for galleries of templates, for tests that need no pictures."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ DIMENSION = load_pack("compact").pack.embedder.output.dimension
 
 
 class TemplateSample(np.ndarray[Any, Any]):
-    """A template in the place of a face that was found."""
+    """A template in place of a detected face."""
 
     face = Face(np.zeros(4, np.float32), np.zeros((5, 2), np.float32), 1.0)
     others: tuple[Face, ...] = ()
 
 
 class TemplateEngine:
-    """What a gallery needs of an engine; an image is the template that it would have."""
+    """The methods of an engine that a gallery needs; an image is its own template."""
 
     def __init__(self, pack: str | Path = "compact") -> None:
         self.pack = load_pack(pack).pack
@@ -70,19 +70,19 @@ class TemplateEngine:
 
 
 def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Vectors of length 1."""
+    """Normalise vectors to length 1."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.asarray(vectors / norms, np.float32)
 
 
 def template(token: str) -> NDArray[np.float32]:
-    """The template that belongs to a name: always the same, and like no other."""
+    """Return the template of a name: always the same, and different from all others."""
     seed = int.from_bytes(hashlib.sha256(token.encode()).digest()[:8], "little")
     return unit(np.random.default_rng(seed).standard_normal(DIMENSION))
 
 
 def clusters(count: int, people: int, seed: int = 0) -> NDArray[np.float32]:
-    """Unit vectors around the people they belong to, one person after another in turn."""
+    """Return unit vectors around `people` centres; row i belongs to person i % `people`."""
     rng = np.random.default_rng(seed)
     centres = unit(rng.standard_normal((people, DIMENSION), dtype=np.float32))
     noise = 0.06 * rng.standard_normal((count, DIMENSION), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What each pack reaches on the reference data: slow, and the reason for everything else."""
+"""Accuracy of each pack on the reference data; these tests are slow."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_lfw(pack: FaceEngine, lfw_folder: Path) -> None:
     assert set(result.without_vector) <= {"UnrecognizableFace"}
     assert sum(result.without_vector.values()) <= 0.01 * result.images
     assert result.accuracy >= LEAST_LFW[pack.pack.name]
-    # The promise of the scores, on people whom the calibration has not seen.  Strangers of LFW are
-    # less alike than those of the other sets, so fewer of them pass.
+    # The FMR of the scores on people that the calibration has not seen.  Impostor pairs of LFW are
+    # less similar than those of the other sets, so fewer of them pass.
     for point in result.points:
         assert point.fmr is not None
         assert 0 < point.fmr.value / point.nominal_fmr < 1, point.line()
@@ -64,7 +64,7 @@ def overlap(a: Array, b: Array) -> float:
 
 
 def lost_in_tight_crops(pack: FaceEngine, paths: Sequence[Path]) -> list[str]:
-    """Pictures whose largest face is not found where it fills 85 % of the frame."""
+    """Return the pictures whose largest face is not found if it fills 85 % of the frame."""
     lost = []
     for path in paths:
         image = read(path)

@@ -1,4 +1,4 @@
-"""The benchmarks of speed run to their end, and their floor is what the engine asks for."""
+"""Speed benchmarks run to their end, and their floor repeats the calls of the engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command: what it prints where, and its exit status."""
+"""The command: its output streams and its exit status."""
 
 from __future__ import annotations
 
@@ -380,7 +380,7 @@ def test_names_that_the_output_cannot_encode_are_escaped(
 
 
 class OneAnswer:
-    """A parser whose only command gives an answer that is ready."""
+    """A parser whose only command returns a fixed answer."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer

@@ -1,4 +1,4 @@
-"""The pages: links lead somewhere, commands and names exist, examples run."""
+"""The pages: links resolve, commands and names exist, examples run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FOLDERS = (
     "weights/training",
 )
 PAGES = sorted(page for folder in FOLDERS for page in (REPO / folder).glob("*.md"))
-# The changelog may name what is gone.
+# The changelog may name removed commands and names.
 CHECKED = [page for page in PAGES if page.name != "CHANGELOG.md"]
 MODULES = [
     ".".join(path.relative_to(REPO).with_suffix("").parts)
@@ -67,19 +67,19 @@ def _name(page: Path) -> str:
 
 
 def _blocks(page: Path, *languages: str) -> list[str]:
-    """Fenced code of some languages."""
+    """Return the fenced code in some languages."""
     text = page.read_text(encoding="utf-8")
     return re.findall(rf"^```(?:{'|'.join(languages)})\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def _spans(page: Path) -> list[str]:
-    """Inline code, in one line each."""
+    """Return the inline code, on one line each."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
 
 
 def _commands(page: Path) -> Iterator[list[str]]:
-    """The simple commands of a page's shell blocks, split into words."""
+    """Yield the simple commands of a page's shell blocks, split into words."""
     for block in _blocks(page, "sh", "bash", "ini"):
         for line in block.replace("\\\n", " ").replace("ExecStart=", "").splitlines():
             words: list[str] = []
@@ -110,7 +110,7 @@ def test_every_benchmark_has_its_line() -> None:
 
 @pytest.mark.parametrize("page", CHECKED, ids=_name)
 def test_commands_exist(page: Path) -> None:
-    """What a block shows parses; what a sentence names is a command with these options."""
+    """Commands in blocks parse; commands in sentences exist and have these options."""
     for words in _commands(page):
         if Path(words[0]).name == "facecore":
             _parse(words[1:])
@@ -134,7 +134,7 @@ def _parse(words: list[str]) -> None:
 
 
 def _check_options(words: list[str]) -> None:
-    """`facecore weights pull NAME` and the like: the help must know the options."""
+    """Check that the help of a command like `facecore weights pull NAME` shows its options."""
     first = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), pytest.raises(SystemExit) as done:
@@ -145,7 +145,7 @@ def _check_options(words: list[str]) -> None:
 
 
 def _check_script(words: list[str], page: Path) -> None:
-    """`python -m benchmarks NAME`, `python weights/training/x.py`, `pytest tests/x.py`."""
+    """Check `python -m benchmarks NAME`, `python weights/training/x.py`, `pytest tests/x.py`."""
     text = " ".join(words)
     if match := re.match(r"(?:python -m )?pytest (tests/\S+)", text):
         assert (REPO / match[1]).exists(), text
@@ -198,7 +198,7 @@ def _check_node(node: ast.AST) -> None:
 
 
 def _called(node: ast.expr) -> Any:
-    """The function or class that is called; None where it is none of ours."""
+    """Return the called function or class, or None if it is not facecore's."""
     text = ast.unparse(node)
     if text.startswith("facecore."):
         return _resolve(text)
@@ -224,7 +224,7 @@ def _resolve(dotted: str) -> Any:
 
 
 def _member(owner: Any, name: str) -> Any:
-    """An attribute, also one that only the fields or the docstring of a class tell."""
+    """Return an attribute; a field or a name in the docstring of a class is enough."""
     if hasattr(owner, name):
         return getattr(owner, name)
     fields = {field.name for field in dataclasses.fields(owner)} if _is_data(owner) else set()

@@ -1,4 +1,4 @@
-"""Labels: inside the picture, one a face, in any script that the machine can write."""
+"""Labels: inside the picture, one per face, in any script that an installed font has."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_long_labels_stay_inside(box: tuple[int, int, int, int]) -> None:
     columns = np.flatnonzero(ground[band].any(axis=0))
     assert len(band) >= 8
     assert columns[-1] - columns[0] > 250
-    # Both ends are the ground beside the text: nothing of the label was cut off.
+    # Both ends are the ground next to the text, so no part of the label was cut off.
     assert ground[band[1:-1]][:, [columns[0], columns[-1]]].all()
     np.testing.assert_array_equal(draw_faces(image, [face(*box)], labels=["x" * 600]), drawn)
 

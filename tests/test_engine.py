@@ -204,8 +204,8 @@ def test_embed_many_keeps_order_and_errors_in_place(
 def test_embed_many_on_models_of_its_own(
     engine: FaceEngine, astronaut: Array, hopper: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker's models have one thread, and a share is worked on stage by stage."""
-    assert engine._worker_pipeline() is engine._pipeline  # which has one thread already
+    """A worker's models have one thread; a share of the images runs stage by stage."""
+    assert engine._worker_pipeline() is engine._pipeline  # it has one thread already
     many = FaceEngine(engine.pack.name, threads=2)
     images = [astronaut, engine.sample(hopper), NOISE, hopper]
     first = list(many.embed_many(images))
@@ -258,7 +258,7 @@ def test_embed_many_embeds_no_sample_again(engine: FaceEngine, hopper: Array) ->
     sample.vectors[engine.contract_id] = fake
     (again,) = engine.embed_many([sample])
     assert np.array_equal(again, fake)
-    again[0] = 2  # the caller's own
+    again[0] = 2  # the caller's copy
     assert sample.vectors[engine.contract_id][0] != 2
     assert not np.array_equal(fresh, fake)
     sample.scores[engine.contract_id] = 0.0
@@ -314,7 +314,7 @@ def test_a_result_can_be_pickled(engine: FaceEngine, hopper: Array) -> None:
 
 
 class Failing:
-    """A session that fails on the runs that are named, by their number."""
+    """A session that fails on the runs whose number satisfies `fails`."""
 
     def __init__(self, session: Any, fails: Callable[[int], bool], error: Exception) -> None:
         self.session, self.fails, self.error, self.runs = session, fails, error, 0
@@ -334,7 +334,7 @@ def test_embed_many_survives_a_batch_that_does_not_fit(
     )
     monkeypatch.setattr(engine._pipeline.embedder, "_session", failing)
     first, second, third = engine.embed_many([hopper, astronaut, hopper])
-    assert isinstance(second, FacecoreError)  # the batch failed, and again its second face
+    assert isinstance(second, FacecoreError)  # the batch failed, then its second face too
     assert "the model failed: no memory" in second.message
     np.testing.assert_allclose(first, third, atol=1e-6)
 
@@ -475,9 +475,9 @@ def test_no_network_and_no_compiler_on_the_way(engine: FaceEngine, hopper_path: 
 
 
 def test_a_face_at_the_edge_of_what_aligns(engine: FaceEngine, hopper: Array) -> None:
-    """A crop needs all five landmarks only as numbers: they may lie outside the picture."""
+    """A crop needs only the coordinates of the landmarks, which may lie outside the picture."""
     face = engine.largest_face(hopper)
-    part = hopper[:, : int(face.landmarks[1, 0]) + 4]  # cut off beside the left eye
+    part = hopper[:, : int(face.landmarks[1, 0]) + 4]  # cut off next to the left eye
     assert engine.embed(part) @ engine.embed(hopper) > 0.3
     assert face.landmarks.shape == TEMPLATE.shape
 
@@ -578,7 +578,7 @@ def test_after_warmup_nothing_is_compiled(
 
 
 def test_one_spelling_for_the_face_and_for_id_portraits() -> None:
-    """`face=` wherever an image stands for one face, `id_portrait=` wherever a score comes out."""
+    """`face=` for every image of one face, `id_portrait=` for every method that returns scores."""
     scored = [FaceEngine.compare, FaceEngine.cross_compare, Gallery.search, Gallery.search_many]
     engine = ("sample", "embed", "embed_many", "quality", "attributes", "liveness")
     others = [getattr(FaceEngine, name) for name in engine]

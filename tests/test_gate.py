@@ -1,4 +1,4 @@
-"""Faces that the embedder cannot read: refused on every path, with the reason; and strangers."""
+"""Refuse unreadable faces on every path, with the reason; impostor pairs in poor pictures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def astronaut() -> Pixels:
 
 @pytest.fixture(scope="module")
 def unreadable(compact: FaceEngine, astronaut: Pixels) -> Pixels:
-    """A picture in which the detector finds a face and the embedder cannot read it."""
+    """A picture with a face that the detector finds but the embedder cannot read."""
     face = compact.largest_face(astronaut)
     return Spoiling(line=0.2, gain=0.4, noise=6.0).apply(astronaut, face)
 
@@ -169,7 +169,7 @@ def test_quality_is_at_most_the_recognizability(
 
 
 def strangers(engine: FaceEngine, paths: list[Path], row: str) -> tuple[float, float, int]:
-    """Share of pairs at score 80, share of the pictures refused, and pairs compared."""
+    """Return the share of pairs at score 80, the share of pictures refused, and pairs compared."""
     samples: list[FaceSample] = []
     refused = 0
     for i, path in enumerate(paths):
@@ -191,7 +191,7 @@ def strangers(engine: FaceEngine, paths: list[Path], row: str) -> tuple[float, f
     return passing, refused / len(paths), len(upper)
 
 
-# Most of London's pairs at 80; it has 0.12 % untouched.  docs/calibration.md has the whole table.
+# Largest share of London's pairs at 80; it has 0.12 % untouched.  All rows: docs/calibration.md.
 MOST = {
     "as they are": 0.01, "upside down": 0.01, "on their side": 0.01, "dark sunglasses drawn": 0.02,
     "lower face covered": 0.02, "face of 16 pixels": 0.01, "blurred by motion": 0.02,

@@ -1,4 +1,4 @@
-"""Files that earlier versions wrote still open, and say what they said; tests/data/make.py."""
+"""Files of earlier versions, from tests/data/make.py, still open with the same content."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REMOVED = {6, 7}  # user u3
 
 @pytest.fixture(params=VERSIONS, ids=lambda path: path.name)
 def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A copy, as opening a gallery may write."""
+    """Return a copy, because opening a gallery may write."""
     return shutil.copytree(request.param, tmp_path / "golden")
 
 

@@ -1,8 +1,8 @@
 """Imports inside facecore point down its floors, and never in a circle.
 
-Every import counts, wherever it stands: at the top of a file, inside a function, or for type
-checkers only.  The name of a module in a string counts too, as lazy imports are written that way;
-the name of a package does not, as loggers have such names.
+Every import counts: at the top of a file, inside a function, or for type checkers only.  The name
+of a module in a string counts too, because lazy imports use it.  The name of a package in a string
+does not count, because loggers have such names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import facecore
 
 ROOT = Path(facecore.__file__).parent
 
-# From the ground up.  Rooms on one floor may import each other where that makes no circle.
+# From the ground up.  Rooms on one floor may import each other if that makes no circle.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "_version"),
     ("_utils",),
@@ -38,7 +38,7 @@ def module_name(path: Path) -> str:
 
 
 def arrows() -> dict[str, set[str]]:
-    """Module -> the modules of facecore that it imports."""
+    """Map each module to the modules of facecore that it imports."""
     paths = {module_name(path): path for path in ROOT.rglob("*.py")}
     files = {name for name, path in paths.items() if path.name != "__init__.py"}
     found: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""Nothing leaves the device: what a comparison leaves behind in a process of its own."""
+"""Nothing leaves the device: a comparison leaves no file, socket or foreign thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from facecore.models import session
 
-# On one processor neither OpenBLAS nor OpenCV start threads, so each that is left has a name.
+# On one processor neither OpenBLAS nor OpenCV starts threads, so every thread left is counted.
 COMPARE = """
 import json, os, sys, threading, time
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

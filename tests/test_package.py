@@ -1,4 +1,4 @@
-"""What `import facecore` gives, and what it costs."""
+"""The names that `import facecore` gives, and the modules that it loads."""
 
 from __future__ import annotations
 

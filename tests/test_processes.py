@@ -41,7 +41,7 @@ def end_of(child):
 
 
 def run(code: str, folder: Path, *arguments: object) -> str:
-    """The output of a script in a process of its own, within a time limit."""
+    """Run a script in a separate process within a time limit; return its output."""
     script = folder / "script.py"
     script.write_text(START + code, encoding="utf-8")
     done = subprocess.run(
@@ -94,7 +94,7 @@ def test_a_child_may_drop_inherit_or_use_an_engine(threads: int, tmp_path: Path)
 @needs_fork
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_child_inherits_no_worker_of_opencv(tmp_path: Path) -> None:
-    """Its pool's mutex may be locked at the fork, and the child's exit would wait for it."""
+    """The mutex of OpenCV's pool may be locked at the fork; the child's exit would wait for it."""
     code = """
 import cv2
 cv2.setNumThreads(2)

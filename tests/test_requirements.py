@@ -1,4 +1,4 @@
-"""The lowest versions that are tested are those that pyproject.toml allows."""
+"""The lowest tested versions are the lowest that pyproject.toml allows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from packaging.requirements import Requirement
 
 REPO = Path(__file__).resolve().parents[1]
-# Of other extras, .ci/run installs nothing in its lowest versions.
+# .ci/run installs the lowest versions of these extras only.
 EXTRAS = ("serve", "evaluation", "encryption")
-# Built or pinned elsewhere: one version, or none that a constraint could lower.
+# Built or pinned elsewhere, so a constraint could not lower them.
 PINNED = {"chroma-hnswlib", "facecore"}
 
 
@@ -47,7 +47,7 @@ def test_each_floor_is_tested() -> None:
 
 
 def test_hnswlib_comes_once() -> None:
-    """Both packages bring the module, so each platform gets exactly one of them."""
+    """Both packages install the module, so each platform gets exactly one of them."""
     table = project()
     wheels = [Requirement(r) for r in table["dependencies"] if r.startswith("chroma-hnswlib")]
     sources = [Requirement(r) for r in table["optional-dependencies"]["hnsw"]]

@@ -1,4 +1,4 @@
-"""Waiting for another thread or process in a test."""
+"""Wait for another thread or process in a test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Return when `condition` is true; fail, and never hang, where it stays false."""
+    """Return when `condition` is true; fail after `seconds` if it stays false."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

@@ -65,7 +65,7 @@ def test_a_failure_leaves_what_was_there(
         path.write_bytes(b"before")
 
     def fail(*_: object) -> None:
-        assert len(names(tmp_path)) == 1 + there  # in the middle of it
+        assert len(names(tmp_path)) == 1 + there  # the temporary file exists
         raise error
 
     monkeypatch.setattr(atomic_files.os, step, fail)

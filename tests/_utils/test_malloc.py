@@ -1,4 +1,4 @@
-"""facecore._utils.malloc: free pages stay between pictures, and go back after large ones."""
+"""facecore._utils.malloc: keep free pages between pictures, give them back after large ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_large_pictures_give_back_at_most_once_a_second(
     engine.detect(small)
     assert calls == []
     engine.detect(large)
-    # A JPEG counts by what it holds, however little of it is decoded.
+    # A JPEG counts with its full size, even if it is decoded at a reduced size.
     with pytest.raises(NoFaceDetected):
         engine.embed(cv2.imencode(".jpg", large)[1].tobytes())
     assert calls == [0]
@@ -44,9 +44,9 @@ def test_the_heap_really_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    piece = 2**16  # below every threshold: from the heap
+    piece = 2**16  # below every mmap threshold, so it comes from the heap
     pieces = [np.ones(piece, np.uint8) for _ in range(2000)]
-    pieces, kept = [], pieces[-1]  # which keeps the heap's end in use
+    pieces, kept = [], pieces[-1]  # the last piece keeps the heap's end in use
     before = resident()
     monkeypatch.setattr(malloc, "_last", -np.inf)
     malloc.trim_heap()

@@ -1,4 +1,4 @@
-"""The readers–writer lock, with every wait bounded by events and never by time asleep."""
+"""The readers–writer lock; tests wait for events and never sleep."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -7,11 +7,11 @@ import pytest
 
 from facecore._utils.rwlock import ReadersWriterLock
 
-LONG = 30.0  # seconds; a wait that fails, not one that passes
+LONG = 30.0  # seconds; only a failing test waits this long
 
 
 def waiting(lock, readers=0, writers=0):
-    """Until so many wait; the lock has no other sign of it."""
+    """Return when so many threads wait for the lock; only its private counters show it."""
     deadline = threading.Event()
     for _ in range(3000):
         if (lock._readers_waiting, lock._writers_waiting) == (readers, writers):
@@ -37,7 +37,7 @@ def test_readers_are_inside_together():
 
     def read():
         with lock.reading():
-            both.wait(LONG)  # passes only with the other one inside
+            both.wait(LONG)  # passes only if both readers are inside
 
     finish(start(read), start(read))
 

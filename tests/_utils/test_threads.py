@@ -1,4 +1,4 @@
-"""facecore._utils.threads: order, errors, and what happens where no helper is to be had."""
+"""facecore._utils.threads: order of results, errors, and work without helper threads."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_first_task_that_fails_decides() -> None:
 
 
 def test_a_failure_keeps_no_result_alive() -> None:
-    """Results may be pictures; a cycle would keep them until the garbage collector comes."""
+    """Results may be pictures; a reference cycle would keep them until garbage collection."""
 
     class Pixels:
         pass

@@ -1,4 +1,4 @@
-"""Vectors of whole collections: one row a face, the same after a stop and on several workers."""
+"""Embed whole collections: one row per face, equal after a stop and on several workers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Array = np.ndarray[Any, Any]
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory, astronaut: Array, hopper: Array) -> Path:
-    """Eileen twice, Grace with Eileen in the background, a wall, and what is no picture."""
+    """Eileen twice, Grace with Eileen in the background, a wall, and a file that is no picture."""
     root = tmp_path_factory.mktemp("people")
     both = np.hstack([cv2.resize(astronaut, (512, 600)), hopper])
     pictures = {"eileen/a.png": astronaut, "eileen/copy.png": astronaut, "grace/both.png": both}
@@ -117,7 +117,7 @@ def test_a_changed_picture_is_read_again(people: Path, compact: FaceEngine, tmp_
 
 def test_a_part_of_another_engine_is_made_again(tmp_path: Path, compact: FaceEngine) -> None:
     others = [
-        FaceEngine("compact-int8", threads=1),  # of the same contract and detector
+        FaceEngine("compact-int8", threads=1),  # same contract and detector
         FaceEngine("compact", threads=1, min_recognizability=0),
         FaceEngine("compact", threads=1, limits=Limits(max_pixels=1000)),
     ]
@@ -192,7 +192,7 @@ def test_vectors_become_a_group(
     with Gallery(where, compact) as gallery:
         assert load_vectors(gallery, file, "staff") == Moved(1, 2, 0)
         users = sorted(record.user_id for record in gallery.records("staff"))
-        assert users == ["eileen", "grace"]  # the copy is one face, and Grace's companion no user
+        assert users == ["eileen", "grace"]  # neither the copy nor Grace's companion is added
         assert all(record.quality for record in gallery.records("staff"))
         assert load_vectors(gallery, file, "staff") == Moved(1, 2, 2)
         assert import_pictures(gallery, "staff", people).added == 0  # the same faces
@@ -270,7 +270,7 @@ def test_a_ray_that_does_not_start_is_told(
         raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr(ray, "init", refuse)
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # embed_pictures sets it: undone afterwards
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # embed_pictures sets it; this undoes it
     with pytest.raises(InvalidParameter, match="Ray at auto: The current node timed out"):
         embed_pictures(compact, people, tmp_path / "v.parquet", ray="auto")
 
@@ -291,14 +291,14 @@ def test_two_workers_of_ray_write_the_same_rows(people: Path, file: Path, tmp_pa
     if importlib.util.find_spec("ray") is None:
         pytest.skip("the extra ray is not installed")
     out = tmp_path / "ray.parquet"
-    # On a busy machine, starting Ray takes minutes: its own limits must not end the run.
+    # On a busy machine Ray takes minutes to start; its time limits must not end the run.
     patience = {
         "RAY_worker_register_timeout_seconds": "600",
         "RAY_gcs_server_request_timeout_seconds": "600",
         "RAY_gcs_server_port_wait_time_s": "300",
         "RAY_health_check_timeout_ms": "300000",
     }
-    # In a process of its own: Ray leaves threads and sockets open, and changes the signal handlers.
+    # A separate process, because Ray leaves threads and sockets open and changes signal handlers.
     done = subprocess.run(
         [sys.executable, "-c", RAY, str(people), str(out)],
         capture_output=True,

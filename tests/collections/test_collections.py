@@ -45,7 +45,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, astronaut: Array, hopper: Array) -> Path:
-    """Eileen twice and once more on a picture with Grace, a wall, and what is no picture."""
+    """Eileen twice and once more on a picture with Grace, a wall, and files without a picture."""
     root = tmp_path / "pictures"
     (root / "deep").mkdir(parents=True)
     both = np.hstack([cv2.resize(astronaut, (512, 600)), hopper])
@@ -81,7 +81,7 @@ def test_a_folder_is_read_whole(compact: FaceEngine, folder: Path) -> None:
     assert [r.code for r in left_out].count("FaceTooSmall") == 2
     (folder / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(500))
     _, left_out = read_folder(compact, folder)
-    assert left_out[1].path.name == "phone.HEIC"  # it is told, not passed over
+    assert left_out[1].path.name == "phone.HEIC"  # reported, not skipped
     assert left_out[1].code == "UnreadableImage"
     empty = folder.parent / "empty"
     empty.mkdir()
@@ -100,7 +100,7 @@ def test_known_pictures_are_not_embedded_again(
     def refuse(*_: object) -> None:
         raise AssertionError("embedded again")
 
-    shutil.move(folder / "a.png", folder / "moved.png")  # by content, not by name
+    shutil.move(folder / "a.png", folder / "moved.png")  # found by content, not by name
     paths[0] = folder / "moved.png"
     monkeypatch.setattr(type(compact._worker_pipeline()), "samples_of", refuse)
     with VectorCache(compact) as cache:
@@ -249,7 +249,7 @@ def test_people_of_one_run_are_known_to_the_next(
 ) -> None:
     first, second, new = tmp_path / "people", tmp_path / "more", tmp_path / "new"
     assert cli.main(["cluster", str(folder), "--out", str(first)]) == 0
-    (first / "person_0001").rename(first / "Eileen")  # person_0002 is Grace, on a picture of both
+    (first / "person_0001").rename(first / "Eileen")  # person_0002 is Grace, from a picture of both
     new.mkdir()
     shutil.copy(folder / "a.png", new)
     cv2.imwrite(str(new / "grace.png"), hopper)
@@ -264,7 +264,7 @@ def test_people_of_one_run_are_known_to_the_next(
     shutil.rmtree(second)
     assert cli.main(["cluster", str(new), "--known", str(first), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["refused"]) == 1
-    # A new person gets no name that is taken.
+    # A new person never gets a name that is in use.
     (tmp_path / "other").mkdir()
     shutil.copy(folder / "a.png", tmp_path / "other" / "person_0001.png")
     assert cli.main(["cluster", str(new), "--known", str(tmp_path / "other"), "--json"]) == 0
@@ -317,7 +317,7 @@ def test_what_only_the_comparison_needs_is_checked_first(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    words = [*command, str(tmp_path / "nothing")]  # which would be told next
+    words = [*command, str(tmp_path / "nothing")]  # missing too, but checked later
     assert cli.main([*words, "--far", "2"]) == 2
     assert "far is 2" in capsys.readouterr().err
     bare = FaceEngine(
@@ -421,7 +421,7 @@ def test_the_command_who(
 def test_five_of_eight_on_a_collage(
     mobilefacenet: FaceEngine, lfw_folder: Path, tmp_path: Path
 ) -> None:
-    """Eight people of LFW, five of them known by two other pictures."""
+    """Name five of eight LFW people, known from two other pictures each."""
     people = [p for p in sorted((lfw_folder / "images").iterdir()) if len(list(p.iterdir())) > 2]
     chosen = [people[i] for i in np.random.default_rng(5).permutation(len(people))[:8]]
     for person in chosen[:5]:
@@ -462,7 +462,7 @@ def test_a_thumbnail_is_free_of_aliasing(compact: FaceEngine, folder: Path) -> N
     coded = base64.b64decode(_thumbnail(noise, found).partition(",")[2])
     small = cv2.imdecode(np.frombuffer(coded, np.uint8), cv2.IMREAD_COLOR)
     assert small.shape == (112, 112, 3)
-    assert small[10:-10, 10:-10].std() < 20  # of noise with a deviation of 74
+    assert small[10:-10, 10:-10].std() < 20  # the noise has a deviation of 74
 
 
 def test_the_page_in_a_browser(compact: FaceEngine, folder: Path, tmp_path: Path) -> None:
@@ -471,7 +471,7 @@ def test_the_page_in_a_browser(compact: FaceEngine, folder: Path, tmp_path: Path
         pytest.skip("no Chromium on this machine")
     path = tmp_path / "report.html"
     write_report(_fifty_groups(compact, folder), path)
-    # What the browser made of the page, and where the keys lead, written into its title.
+    # Write the number of groups, of drawn groups and the focused group into the page's title.
     probe = """<script>addEventListener("load", () => {
       const key = k => dispatchEvent(new KeyboardEvent("keydown", {key: k}));
       key("j"); key("j"); key("k");

@@ -1,4 +1,4 @@
-"""As `python -m benchmarks concurrency`, which takes a minute."""
+"""Run a short version of `python -m benchmarks concurrency`, which takes a minute."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_answers_are_those_of_a_serial_run(
 ) -> None:
     if key is not None:
         pytest.importorskip("sqlcipher3", reason="needs the extra encryption")
-    monkeypatch.setattr(SqliteBackend, "_current", SqliteBackend._current)  # put back at the end
+    monkeypatch.setattr(SqliteBackend, "_current", SqliteBackend._current)  # restore it at the end
     seconds = float(os.environ.get("FACECORE_SECONDS", "2"))
     result = concurrency.run(folder, seconds, index=index, key=key)
     assert result["problems"] == []

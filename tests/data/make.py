@@ -1,7 +1,7 @@
 """Write the golden files of this version: ``python tests/data/make.py`` in the repository's root.
 
-They go to a folder of the version that writes them, and never change again: test_golden.py opens
-the folders of all versions. A folder that is there is not written over.
+The files go to a folder named after the version and never change again. test_golden.py opens the
+folders of all versions. The script never overwrites a folder.
 ``python tests/data/make.py encrypted`` writes the faces of version 0.1.0 as an encrypted gallery
 and archive.
 """
@@ -37,7 +37,7 @@ from facecore.models.packs import load_pack  # noqa: E402
 KEY = bytes(range(32))  # of the encrypted files
 D = 12  # numbers of a template
 FACES = 40
-# Where a face that fills a cell of the detector has its points, in cells of 32 pixels.
+# Landmarks of a detected face, relative to its cell's centre, in cells of 32 pixels.
 POINTS = [-0.7, -0.4, 0.7, -0.4, 0.0, 0.2, -0.6, 0.9, 0.6, 0.9]
 
 MANIFEST = """format = 1
@@ -121,7 +121,7 @@ def constant(name: str, value: np.ndarray) -> onnx.NodeProto:
 
 
 def detector() -> bytes:
-    """A cell of 32 pixels is a face where its mean is near white; the face is 4 cells wide."""
+    """Return a detector that finds a face, 4 cells wide, at each nearly white cell of 32 pixels."""
     pooled = helper.make_node(
         "AveragePool", ["input"], ["cells"], kernel_shape=[32, 32], strides=[32, 32]
     )
@@ -145,7 +145,7 @@ def detector() -> bytes:
 
 
 def embedder() -> bytes:
-    """The mean of each colour in each quarter of the crop."""
+    """Return an embedder whose output is the mean of each colour in each quarter of the crop."""
     nodes = [
         helper.make_node(
             "AveragePool", ["input"], ["quarters"], kernel_shape=[56, 56], strides=[56, 56]

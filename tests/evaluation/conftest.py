@@ -1,4 +1,4 @@
-"""A tree that looks like LFW."""
+"""A folder tree in the layout of LFW."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = np.ndarray[Any, Any]
 
 @pytest.fixture
 def tiny_lfw(tmp_path: Path, astronaut: Array, hopper: Array) -> Path:
-    """Two folds of 2 + 2 pairs; H's fourth picture shows nobody."""
+    """Two folds of 2 + 2 pairs; H's fourth picture has no face."""
     for name, image in (("A", astronaut[:300, 75:375]), ("H", hopper[60:460, 60:460])):
         for i, picture in enumerate(variants(image), start=1):
             small = cv2.resize(picture, (250, 250), interpolation=cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""A user's files become a pack: recognised, tried, measured, listed and removed."""
+"""Adopt a user's files as a pack: recognise, try, measure, list and remove them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An InsightFace-like folder: a detector that sees the same two faces everywhere."""
+    """An InsightFace-like folder; its detector finds the same two faces in every picture."""
     root = tmp_path / "My Models"
     detector(root / "det.onnx", scrfd_outputs(SIZE), (1, 3, *SIZE))
     embedder(root / "rec.onnx", dimension=96)
@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def picture(seed: int, jitter: int = 0) -> Array:
-    """Coarse random colours, which is what the small embedder looks at."""
+    """Return coarse random colours, which the small embedder can tell apart."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (10, 12, 3)).astype(np.float32)
     coarse += 12 * np.random.default_rng(1000 * jitter + seed).normal(size=coarse.shape)
@@ -62,7 +62,7 @@ def picture(seed: int, jitter: int = 0) -> Array:
 
 @pytest.fixture(scope="session")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty people, of whom twenty have two pictures."""
+    """Sixty people; twenty of them have two pictures."""
     root = tmp_path_factory.mktemp("people")
     for person in range(60):
         (root / f"p{person:02d}").mkdir()
@@ -79,7 +79,7 @@ def test_a_folder_in_one_command(folder: Path, people: Path, cache: Path) -> Non
     assert set(made.passed_over) == {"2d106det.onnx", "notes.pth"}
     assert made.measurement is not None
     assert made.measurement.identities == 60
-    assert len(made.trials) == 10  # the hash is not known, so all were tried
+    assert len(made.trials) == 10  # the hash is unknown, so all were tried
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     # Nothing but the manifest is written.
     assert [path.name for path in (cache / "my-models").iterdir()] == [MANIFEST_NAME]
@@ -222,14 +222,14 @@ def test_the_best_preprocessing_is_taken_and_a_worse_one_is_told(folder: Path) -
     channels, mean, note = chosen(tried(5.0, 7.0, 5.0, 1.0, 1.0))
     assert (channels, mean) == ("BGR", "127.5")
     assert "BGR 127.5/127.5" in note
-    # Equal within a hundredth: the usual one.
+    # If trials are equal within a hundredth, take the usual preprocessing.
     assert chosen(tried(6.99, 6.5, 7.0, 1.0, 1.0))[:2] == ("RGB", "127.5")
-    # Two people cannot tell the colours, unless the lead is clear.
+    # Two people are too few to tell the channel order, unless the lead is clear.
     channels, _, note = chosen(tried(6.0, 7.0, 6.0, 1.0, 1.0), few=True)
     assert channels == "RGB"
     assert "too few people to tell RGB from BGR" in note
     assert chosen(tried(4.0, 7.0, 4.0, 1.0, 1.0), few=True)[0] == "BGR"
-    # Given by hand: kept, and told.
+    # Keep the preprocessing that the caller gives, and report the better one.
     channels, mean, note = chosen(
         tried(7.0, 6.0, 7.0, 1.0, 0.9), channels="BGR", normalisation="0/1"
     )
@@ -240,7 +240,7 @@ def test_the_best_preprocessing_is_taken_and_a_worse_one_is_told(folder: Path) -
 
 
 def test_a_wrong_order_given_by_hand_is_told(people: Path, folder: Path) -> None:
-    """End to end, on the order of the mean: 0/1 swamps the vector with brightness."""
+    """Run end to end: with the normalisation 0/1, brightness dominates the vector."""
     made = adopt(folder, people=people, channels="RGB", normalisation="0/1")
     assert made.manifest.embedder.input.mean == (0.0, 0.0, 0.0)
     assert any("separates people less well" in note for note in made.notes)
@@ -291,7 +291,7 @@ def test_a_folder_that_is_not_utf8_is_told_first(
 ) -> None:
     other = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     folder.rename(other)
-    monkeypatch.setattr("facecore.evaluation.adoption._only", None)  # no work before
+    monkeypatch.setattr("facecore.evaluation.adoption._only", None)  # a call would raise TypeError
     with pytest.raises(InvalidParameter, match=r"caf\\udce9.*not UTF-8"):
         adopt(other, name="cafe")
     assert not cache.exists()
@@ -371,7 +371,7 @@ def reference(part: str) -> Path:
 
 
 def lfw_pairs(root: Path, count: int) -> list[tuple[Path, Path, bool]]:
-    """The first pairs of the first fold, as many of each kind."""
+    """Return the first `count` genuine and `count` impostor pairs of the first fold."""
     lines = (root / "pairs.txt").read_text().splitlines()[1:]
 
     def file(name: str, number: str) -> Path:
@@ -402,7 +402,7 @@ def test_real_files_give_the_right_answers_on_lfw(
     made = adopt([weights / finder, weights / vectors], name="real")
     assert made.manifest.detector.input.height == size
     assert made.manifest.embedder.max_batch == batch
-    assert made.trials == ()  # known by its hash
+    assert made.trials == ()  # the hash is known
     engine = facecore.FaceEngine("real", threads=1)
     pairs = lfw_pairs(lfw_folder, 12)
     right = [engine.compare(a, b).passed == same for a, b, same in pairs]
@@ -410,7 +410,7 @@ def test_real_files_give_the_right_answers_on_lfw(
 
 
 def test_files_of_other_families_where_they_are_at_hand(lfw_folder: Path) -> None:
-    """Put an InsightFace folder into FACECORE_DATA/adopt: each is adopted and finds faces."""
+    """Adopt each folder in FACECORE_DATA/adopt (put an InsightFace folder there) and compare."""
     root = reference("adopt")
     folders = [root, *(path for path in root.iterdir() if path.is_dir())]
     folders = [path for path in folders if any(path.glob("*.onnx"))]

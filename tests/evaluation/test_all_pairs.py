@@ -15,7 +15,7 @@ from facecore.evaluation.all_pairs import Histograms, compare_all
 
 Array = np.ndarray[Any, Any]
 
-# Cosines of these are multiples of 1/4, exact in float32 whatever the order of the sums.
+# Cosines of these are multiples of 1/4, exact in float32 for any order of summation.
 CORNERS = np.array(np.meshgrid(*[[-0.5, 0.5]] * 4)).reshape(4, -1).T.astype(np.float32)
 
 
@@ -58,7 +58,7 @@ def test_any_vectors_in_blocks_are_as_in_one(monkeypatch: pytest.MonkeyPatch) ->
     people = rng.integers(0, 90, 300)
     genuine, impostor = dense(vectors, people)
     monkeypatch.setattr(all_pairs, "_BLOCK_CELLS", 1000)
-    # Half-way between two neighbours, so that the last bit of a sum decides nothing.
+    # Half-way between two neighbouring similarities, so rounding cannot change a count.
     thresholds = [float(np.sort(impostor)[-k - 1 :][:2].mean()) for k in (5, 50, 5000)]
     found = compare_all(vectors, people.astype(str), thresholds, resamples=200)
     assert found.impostor_above.tolist() == [5, 50, 5000]

@@ -1,4 +1,4 @@
-"""Measuring tables: packs say what they pass, users measure their own, mistakes are named."""
+"""Measure calibration tables, for packs and by users, and name mistakes in the pictures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Array = np.ndarray[Any, Any]
 
 
 class FakeEngine:
-    """Gives the vectors it was made with; a path that it does not know is no picture."""
+    """Yields the given vectors, and UnreadableImage for an unknown path."""
 
     def __init__(self, engine: FaceEngine, vectors: dict[Path, Array]) -> None:
         self.pack, self.limits, self.contract_id = engine.pack, engine.limits, engine.contract_id
@@ -193,7 +193,7 @@ def test_where_a_table_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def population(london_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder per person: 60 people of the London set, at half size, and two mistakes."""
+    """A folder per person: 60 people of the London set, at half size, and two faceless files."""
     root = tmp_path_factory.mktemp("population") / "London, 60 people"
     for neutral in sorted(london_folder.glob("*_neutral.jpg"))[:60]:
         folder = root / neutral.name[:3]
@@ -213,7 +213,7 @@ def population(london_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def own(
     engine: FaceEngine, population: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
-    """The file and the answer of ``facecore calibrate``."""
+    """Run ``facecore calibrate``; return its file and its answer."""
     path = tmp_path_factory.mktemp("own") / "own.toml"
     with pytest.MonkeyPatch.context() as patch:
         printed: list[str] = []
@@ -258,7 +258,7 @@ def test_evaluate_with_a_table_and_a_threshold_of_ones_own(
     assert found["threshold"] == 75
     assert [point["score"] for point in found["points"]] == [70, 75, 80, 90]
     assert [point["extrapolated"] for point in found["points"]] == [False, True, True, True]
-    # On the very pictures that the table was made of, the promise is what is measured.
+    # On the pictures that the table was fitted to, the measured FMR equals the nominal one.
     assert found["points"][0]["fmr"]["value"] == pytest.approx(0.01, rel=0.02)
     assert found["without_vector"] == {"NoFaceDetected": 1, "UnreadableImage": 1}
 
@@ -334,7 +334,7 @@ def test_too_few_people_leave_no_file(
     assert not out.exists()
 
 
-# --- what every comparison says ---------------------------------------------------------------
+# --- scores and thresholds of a comparison ----------------------------------------------------
 
 
 @pytest.mark.parametrize("id_portrait", [False, True])

@@ -21,7 +21,7 @@ from facecore.evaluation.metrics import (
 
 Array = np.ndarray[Any, Any]
 
-# Tenths tie often; any float does not.
+# Tenths often tie, arbitrary floats rarely.
 values = st.one_of(st.integers(-10, 10).map(lambda tenths: tenths / 10), st.floats(-1, 1))
 labelled = st.lists(st.tuples(values, st.booleans()), min_size=1, max_size=30)
 
@@ -62,7 +62,7 @@ def test_k_fold_accuracy_against_loops(rows: list[tuple[float, bool, int]]) -> N
 
 
 def test_a_fold_never_chooses_its_own_threshold() -> None:
-    # Fold 0 is parted at 0.3, fold 1 at 0.7: each with the other's threshold is half right.
+    # Fold 0 separates at 0.3, fold 1 at 0.7. With swapped thresholds, half of each is right.
     values = np.array([0.2, 0.4, 0.6, 0.8])
     same = np.array([False, True, False, True])
     assert k_fold_accuracy(values, same, np.array([0, 0, 1, 1])).tolist() == [0.5, 0.5]
@@ -145,7 +145,7 @@ def test_fmr_interval_against_a_plain_bootstrap() -> None:
     assert (low, high) == pytest.approx(wanted, abs=0.015)
     different = people[:, None] != people
     assert low < (vectors @ vectors.T >= 0.5)[different].mean() < high
-    # Everything passes, nothing passes; and the draw is repeatable.
+    # Everything passes, or nothing passes. A second draw gives the same interval.
     assert fmr_interval(vectors, people, [-1.1, 1.1]).tolist() == [[1, 1], [0, 0]]
     np.testing.assert_array_equal(fmr_interval(vectors, people, 0.5)[0], [low, high])
 

@@ -1,4 +1,4 @@
-"""Liveness on a folder of one's own: what is read, what is counted, what is written."""
+"""Evaluate liveness on a user's folder: read pictures, count errors, write a report."""
 
 from __future__ import annotations
 

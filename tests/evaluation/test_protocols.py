@@ -1,4 +1,4 @@
-"""Published protocols, end to end on tiny trees that look like the real ones."""
+"""Run published protocols end to end on tiny folders in the layout of the real sets."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_small_pairs_file(tmp_path: Path) -> None:
         "1 1\nA\nA 3 B 1\n",
         "1 1\nA 1 2\nA 3 B\n",
         "1 1\nA 1 2\nA 3 B 1 2\n",
-        "1 1\nA 1 2\nA 3 4\n",  # a fold without a pair of different people
+        "1 1\nA 1 2\nA 3 4\n",  # a fold without an impostor pair
         "1 1\nA 1 2\n../../up 3 B 1\n",
         "0 0\n",
     ],
@@ -171,8 +171,8 @@ def test_pairs(engine: FaceEngine, tiny_lfw: Path) -> None:
     point = result.points[1]
     assert point.fmr is not None
     assert point.fnmr is not None
-    assert (point.fmr.total, point.fmr.count) == (1, 0)  # what was not compared matched nobody
-    assert (point.fnmr.total, point.fnmr.count) == (3, 1)  # and did not match its own
+    assert (point.fmr.total, point.fmr.count) == (1, 0)  # a skipped impostor pair is left out
+    assert (point.fnmr.total, point.fnmr.count) == (3, 1)  # a skipped genuine pair is rejected
     assert result.tar_at_far[0.01].value == pytest.approx(2 / 3)
     json.dumps(result.as_dict())
     file.write_text("images/A/A_0001.jpg\timages/A/A_0002.jpg\t1\n")
@@ -214,14 +214,14 @@ def test_pairs_with_commas_and_blanks_in_names(tmp_path: Path) -> None:
 
 def test_a_folder_of_people(engine: FaceEngine, tiny_lfw: Path) -> None:
     images = tiny_lfw / "images"
-    (images / "A" / "A_0004.jpg").rename(images / "alone.jpg")  # a person of its own, it seems
+    (images / "A" / "A_0004.jpg").rename(images / "alone.jpg")  # counts as another person
     (images / "notes.txt").write_text("no picture")
     result = folder(engine, images)
     assert (result.images, result.without_face, result.people) == (8, 1, 3)
     assert (result.genuine_pairs, result.impostor_pairs) == (3 + 3, 21 - 6)
     point = result.points[1]
     assert point.fmr is not None
-    assert point.fmr.count == 3  # the lone picture is A, as was to be expected
+    assert point.fmr.count == 3  # the loose picture shows A, so it matches A's pictures
     found = result.identification
     assert found is not None
     assert (found.gallery, found.mated, found.non_mated) == (2, 4, 1)

@@ -42,7 +42,7 @@ def test_a_rate_without_errors_is_still_uncertain() -> None:
 
 
 def test_more_pictures_of_the_same_people_make_no_rate_surer() -> None:
-    # Each person's pictures are one and the same, and nothing like anybody else's.
+    # A person's vectors are equal, and orthogonal to those of all other people.
     vectors = np.repeat(np.eye(60, dtype=np.float32), 10, axis=0)
     found = compare_all(vectors, np.repeat(np.arange(60), 10), [0.5])
     fmr, fnmr = found.fmr(), found.fnmr()
@@ -51,7 +51,7 @@ def test_more_pictures_of_the_same_people_make_no_rate_surer() -> None:
     assert fmr[0].total == 177_000
     assert (str(fmr[0]), str(fnmr[0])) == ("0 (up to 0.217 %)", "0 (up to 6.02 %)")
     assert str(rate(np.ones(600), np.repeat(np.arange(60), 10))) == "100.00 % (93.98 % to 100.00 %)"
-    both = [[0, 1], [1, 0], [1, 2], [2, 1]] * 5  # three people, two pairs of them
+    both = [[0, 1], [1, 0], [1, 2], [2, 1]] * 5  # three people in two pairs
     assert rate(np.zeros(20), both).high == Rate.wilson(0, 2).high
     alone = compare_all(vectors[9:21], np.repeat([0, 1, 2], [1, 10, 1]), [0.5]).fnmr()
     assert alone is not None
@@ -74,7 +74,7 @@ def test_a_hundred_thousand_searches_need_no_gigabyte() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100e6
-    # In blocks the draw is what it is at once.
+    # A draw in blocks equals a draw at once.
     drawn = np.random.default_rng(0).multinomial(5000, np.full(5000, 1 / 5000), size=1000)
     np.testing.assert_array_equal(draw_people(5000), drawn)
 

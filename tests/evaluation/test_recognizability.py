@@ -1,4 +1,4 @@
-"""Unreadable vectors are told from readable ones, and the section goes into any manifest."""
+"""Separate unreadable from readable vectors, and write the section into a manifest."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from facecore.models.schema import FieldError
 from facecore.models.specs import CROP_FEATURES, RecognizabilitySpec
 
 COMPACT = shipped_root() / "compact" / "pack.toml"
-ABLE = np.full(600, 100, np.float32)  # no limit by the crop
+ABLE = np.full(600, 100, np.float32)  # the crops limit no score
 FACE = Face(np.array([72, 64, 152, 180], np.float32), (TEMPLATE + 56).astype(np.float32), 1.0)
 
 
@@ -45,9 +45,9 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def population(dimension: int) -> tuple[np.ndarray, SpoiledCrops]:
-    """Vectors of 300 people, each also spoiled: then they lie around one of three places.
+    """Return vectors of 300 people, clear and spoiled; spoiled ones lie near one of three points.
 
-    Groups of a source are spoiled alike.
+    Vectors of one group come from one source and are spoiled alike.
     """
     rng = np.random.default_rng(3)
     places, people = rng.normal(size=(3, dimension)), 300
@@ -151,7 +151,7 @@ def test_strangers_spoiled_alike_gather_only_in_their_group() -> None:
         assert shares[spoiled.kind == ORIGINAL].max() < 0.01
         assert shares[spoiled.kind != ORIGINAL].min() > 0.5
     one = replace(spoiled, group=np.arange(len(vectors)))
-    assert not np.any(_gathering(vectors, before, one, 0.5))  # nobody to pass as
+    assert not np.any(_gathering(vectors, before, one, 0.5))  # a group of one has no other face
 
 
 def test_two_poor_faces_must_be_more_alike() -> None:

@@ -238,7 +238,7 @@ def test_a_browser_shows_every_figure(
     assert main([*command, "--report", str(tmp_path / "out"), "--json"]) == 0
     files = json.loads(capsys.readouterr().out)["report"]
     page = Path(files["html"])
-    # A copy that measures itself; the report's own policy allows no script.
+    # Measure in a copy, because the report's content security policy allows no script.
     copy = tmp_path / "copy.html"
     text = re.sub(r"<meta http-equiv[^>]*>", "", page.read_text(encoding="utf-8"))
     copy.write_text(text.replace("</body>", MEASURE), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Pictures of two people, and a picture of nobody, to build small test sets of."""
+"""Helpers for small test sets: variants of a picture, and a picture without a face."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Array = np.ndarray[Any, Any]
 
 
 def variants(image: Array) -> list[Array]:
-    """Four pictures of one person."""
+    """Return four variants of a picture of one person."""
     height, width = image.shape[:2]
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), 8, 0.9)
     return [

@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 
 
 def similarity(scale: float, angle: float, shift: tuple[float, float]) -> Array:
-    """(2, 3): the map from the template into a picture."""
+    """Return the (2, 3) map from the template into a picture."""
     c, s = scale * np.cos(angle), scale * np.sin(angle)
     return np.array([[c, -s, shift[0]], [s, c, shift[1]]])
 
@@ -29,7 +29,7 @@ def apply(matrix: Array, points: Array) -> Array:
 
 
 def least_squares(points: Array, target: Array) -> Array:
-    """The four parameters of x' = ax - by + t, y' = bx + ay + u, solved directly."""
+    """Solve x' = ax - by + t, y' = bx + ay + u directly for its four parameters."""
     x, y = points.T
     one, zero = np.ones_like(x), np.zeros_like(x)
     A = np.concatenate([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
@@ -150,7 +150,7 @@ def test_landmarks_land_on_the_template(scale: float, angle: float) -> None:
 
 
 def noisy(image: Array, factor: float) -> Array:
-    """`image` enlarged, with noise in every pixel that only averaging takes away."""
+    """Enlarge `image` and add noise to every pixel, which only averaging removes."""
     large = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     grain = np.random.default_rng(0).normal(0, 20, large.shape)
     return np.clip(large + grain, 0, 255).astype(np.uint8)

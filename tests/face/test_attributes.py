@@ -1,4 +1,4 @@
-"""Age and gender: read off the network's answer, absent where a picture or a pack cannot tell."""
+"""Age and gender from the network's answer; None if the picture is too poor."""
 
 from __future__ import annotations
 

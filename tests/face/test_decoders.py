@@ -1,4 +1,4 @@
-"""Each head family finds the faces that a small network of it encodes, on every canvas."""
+"""Each head family finds the faces that its small test network encodes, on every canvas."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_outputs_of_another_size_are_refused(name: str) -> None:
 
 
 class Seeing:
-    """A network that sees given boxes (x1, y1, x2, y2, score), in pixels of its input, by size."""
+    """A network that finds given boxes by input size: (x1, y1, x2, y2, score), in its pixels."""
 
     def __init__(self, by_size: dict[tuple[int, int], list[tuple[float, ...]]]) -> None:
         self.by_size = by_size
@@ -86,18 +86,18 @@ class Seeing:
         return heads
 
 
-# A picture of 1,280 x 640: the coarse pass sees 320 x 160, the fine one all.
+# A picture of 1,280 x 640: the coarse pass sees 320 x 160, the fine pass all of it.
 BOTH = ((400, 200, 480, 300, 0.8), (100, 50, 120, 75, 0.4))  # fine, coarse: the same face
 
 
 @pytest.mark.parametrize(
     ("fine", "coarse", "wanted"),
     [
-        (BOTH[:1], BOTH[1:], [(400, 200, 480, 300)]),  # less sure at the other scale: supported
-        (BOTH[:1], (), []),  # 20 pixels in the coarse pass, which sees nothing there
-        ([(400, 200, 456, 270, 0.8)], (), [(400, 200, 456, 270)]),  # 14 pixels there: too small
+        (BOTH[:1], BOTH[1:], [(400, 200, 480, 300)]),  # less sure in the other pass: confirmed
+        (BOTH[:1], (), []),  # 20 pixels in the coarse pass, which finds nothing
+        ([(400, 200, 456, 270, 0.8)], (), [(400, 200, 456, 270)]),  # 14 coarse pixels: too small
         ((), [(100, 50, 120, 75, 0.9)], []),  # 80 pixels in the fine pass
-        ((), [(100, 50, 150, 110, 0.9)], [(400, 200, 600, 440)]),  # 200 there: seen in parts
+        ((), [(100, 50, 150, 110, 0.9)], [(400, 200, 600, 440)]),  # 200 fine pixels: seen in parts
         ([(500, 300, 518, 318, 0.9)], (), []),  # smaller than 20 pixels
         ([(500, 300, 521, 320, 0.9)], (), [(500, 300, 521, 320)]),
     ],
@@ -136,7 +136,7 @@ def spec_of(path: Path) -> DetectorSpec:
 @pytest.mark.parametrize("name", OUTPUTS)
 @pytest.mark.parametrize("shape", [SIZE, (320, 384), (80, 96), (320, 200)])
 def test_a_fixed_canvas_is_letterboxed(tmp_path: Path, name: str, shape: tuple[int, int]) -> None:
-    """The network's faces lie in its canvas; the answer lies in the picture."""
+    """The network finds faces on its canvas; the detector returns them in the picture."""
     path = detector(tmp_path / "fixed.onnx", OUTPUTS[name](SIZE), (1, 3, *SIZE))
     spec = spec_of(path)
     assert spec.architecture == name
@@ -145,7 +145,7 @@ def test_a_fixed_canvas_is_letterboxed(tmp_path: Path, name: str, shape: tuple[i
     scale = found.coarse_scale(picture)
     assert shape[0] * scale <= SIZE[0] + 0.5
     assert shape[1] * scale <= SIZE[1] + 0.5
-    assert found.fine_scale(picture) == scale  # there is no finer pass
+    assert found.fine_scale(picture) == scale  # no finer pass
     faces = found.detect(picture)
     assert len(faces) == 2
     for face, wanted, score in zip(faces, FACES, SCORES, strict=True):
@@ -178,7 +178,7 @@ def test_a_fixed_canvas_keeps_the_shape_of_the_picture(tmp_path: Path) -> None:
 
 
 class Blank:
-    """A network of open input size that finds nothing, and remembers the sizes that it saw."""
+    """A network of open input size that finds nothing and records its input sizes."""
 
     def __init__(self, family: str) -> None:
         self.family = family

@@ -1,4 +1,4 @@
-"""Decoding and suppression against plain loops; faces of every size, and none where none is."""
+"""Decoding and suppression against plain loops; faces of every size; pictures without faces."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_decode_is_what_the_paper_says() -> None:
         for d in (1, 1, 4, 10)
         for n in cells
     ]
-    outputs[0][0, 3] = outputs[4][0, 2] = np.nan  # of cls and of obj
+    outputs[0][0, 3] = outputs[4][0, 2] = np.nan  # in cls and in obj
     boxes, landmarks, scores = [], [], []
     for scale, stride in enumerate(STRIDES):
         cls, obj, bbox, kps = (outputs[3 * head + scale][0] for head in range(4))
@@ -136,7 +136,7 @@ def scaled(image: Array, factor: float) -> Array:
 
 
 def around(image: Array, box: Array, share: float) -> tuple[Array, Array]:
-    """The part of the picture of which the box is this share, and its top left corner."""
+    """Return the crop in which the box has this share of the area, and its top left corner."""
     middle, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 / math.sqrt(share)
     start = np.maximum(np.round(middle - half), 0).astype(int)
     stop = np.minimum(np.round(middle + half), image.shape[1::-1]).astype(int)

@@ -1,4 +1,4 @@
-"""Crops become unit vectors, each on its own, in their order, or not at all."""
+"""Crops become unit vectors, independently and in order, or raise an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPEC = read_manifest(Path(__file__).parents[2] / "weights/mobilefacenet/pack.tom
 
 
 class Fake:
-    """A session that answers with fixed rows, and remembers what it was asked."""
+    """A session that answers with fixed rows and records the batch sizes."""
 
     def __init__(self, rows: Any) -> None:
         self.rows = np.asarray(rows, np.float32)
@@ -108,5 +108,5 @@ def test_a_vector_depends_on_its_own_crop_only(embedder: Embedder, crops: Array)
     alone = np.concatenate([embedder.embed(crop[None]) for crop in crops])
     assert (together * alone).sum(axis=1).min() >= 0.99999
     np.testing.assert_allclose(embedder.embed(crops[::-1])[::-1], together, atol=1e-4)
-    # The crops do differ, so that an order that is not kept would show.
+    # The crops differ, so a wrong order would fail above.
     assert (together @ together.T)[~np.eye(len(crops), dtype=bool)].max() < 0.999

@@ -1,4 +1,4 @@
-"""A photograph made to look like the portrait on an identity card's chip."""
+"""Make a photograph look like the portrait on an identity card's chip."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_it_is_small_nearly_grey_and_coarse(portrait: Array, hopper: Array) -> N
     assert portrait.dtype == np.uint8
     colour = cv2.cvtColor(portrait, cv2.COLOR_BGR2HSV)[..., 1].mean()
     assert colour < 0.5 * cv2.cvtColor(hopper, cv2.COLOR_BGR2HSV)[..., 1].mean()
-    # JPEG at the same quality finds little left to lose.
+    # It is already coarse, so it stays small at the same JPEG quality.
     again = cv2.imencode(".jpg", portrait, [cv2.IMWRITE_JPEG_QUALITY, 30])[1]
     assert len(again) < 1.5 * MAX_BYTES
 

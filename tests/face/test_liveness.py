@@ -1,4 +1,4 @@
-"""Cues move under their own cause; recaptures of every species are told from genuine pictures."""
+"""Cues respond to their causes; recaptures of every species score above genuine pictures."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def noisy(picture: Image) -> Image:
     return clip(picture + noise[..., None])
 
 
-# Cue -> its cause, +1 where the cause raises it, and what should hardly move it.
+# Cue -> its cause, +1 or -1 if the cause raises or lowers it, and changes that hardly move it.
 CAUSES: dict[str, tuple[Callable[[Image], Image], int, list[Callable[[Image], Image]]]] = {
     "white_point": (bluish, 1, [blurred, noisy]),
     "blue_cast": (bluish, 1, [blurred, noisy]),
@@ -153,7 +153,7 @@ def test_the_view_of_a_tight_crop_is_the_crop(hopper: Image) -> None:
     whole = np.asarray(cv2.resize(crop, (80, 80)), np.uint8)
     assert np.abs(both[:80, 112:].astype(float) - whole).mean() < 3
     assert not both[80:, 112:].any()
-    assert not both[:, :112].any()  # a crop may be resized: its patch says nothing
+    assert not both[:, :112].any()  # a crop may be resized, so its patch stays blank
 
 
 def model(**changes: Any) -> CueModel:
@@ -165,9 +165,9 @@ def test_cues_and_network_add_log_odds() -> None:
     cues = {"gamut": 3.0, "clipping": 1e9, "blue_cast": 5.0, "network": 2.0}
     plain = model(weight=(0.5, -1.0), mean=(1.0, 0.0), network=0.75)
     added = contributions(cues, plain, np.zeros(2))
-    # No cue is believed beyond four scales; blue_cast is measured, but not in this model.
+    # Cues are clipped at four scales. blue_cast is measured, but this model does not use it.
     assert added == {"network": 1.5, "gamut": 1.0, "clipping": -4.0}
-    given = contributions(cues, plain, np.array([1.0, 0.5]))  # by the network, for this picture
+    given = contributions(cues, plain, np.array([1.0, 0.5]))  # the network adds these weights
     assert given == {"network": 1.5, "gamut": 3.0, "clipping": -2.0}
 
 
@@ -219,12 +219,12 @@ def test_genuine_pictures_are_no_attacks(
 
 
 def portraits(astronaut: Image, hopper: Image) -> list[Image]:
-    """Only what is about the face: every pixel costs the simulation time."""
+    """Crop the pictures around the face, because every pixel costs the simulation time."""
     return [astronaut[:280, 90:370], hopper[20:420, 80:440]]
 
 
 def score(engine: FaceEngine, genuine: Image, taken: Image) -> float:
-    """Judged where the genuine picture has its face: some recaptures hide it from the detector."""
+    """Score `taken` at the face of `genuine`; some recaptures hide the face from the detector."""
     sample = engine.sample(genuine)
     return engine.liveness(FaceSample(Picture.of(taken), sample.face, sample.crop)).attack_score
 
@@ -290,7 +290,7 @@ def test_a_tilted_head_is_told(compact: FaceEngine, hopper: Image) -> None:
 def test_an_embedded_face_passes_the_gate_first(compact: FaceEngine, hopper: Image) -> None:
     picky = FaceEngine("compact", min_recognizability=100)
     sample = picky.sample(hopper)
-    assert picky.liveness(sample) == compact.liveness(hopper)  # not embedded: the gate is not asked
+    assert picky.liveness(sample) == compact.liveness(hopper)  # not embedded: the gate does not run
     with pytest.raises(UnrecognizableFace):
         picky.embed(sample)
     with pytest.raises(UnrecognizableFace):

@@ -1,4 +1,4 @@
-"""Faces turned by any angle get the landmarks that they have."""
+"""Faces at any roll get correct landmarks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Pixels = NDArray[np.uint8]
 
 
 def tilted(pixels: Pixels, degrees: float) -> tuple[Pixels, NDArray[np.float64]]:
-    """The picture turned clockwise on a canvas that holds all of it, and the map to there."""
+    """Turn the picture clockwise on a canvas that holds all of it; return it and the map."""
     height, width = pixels.shape[:2]
     side = int(np.hypot(height, width))
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), -degrees, 1.0)
@@ -58,7 +58,7 @@ def test_turning_both_pictures_changes_no_score(engine: FaceEngine) -> None:
         scores = [
             engine.compare(np.rot90(a, k).copy(), np.rot90(b, k).copy()).score for k in range(4)
         ]
-        assert max(scores) - min(scores) < 10, scores  # 9.1 for two strangers at 28
+        assert max(scores) - min(scores) < 10, scores  # 9.1 for an impostor pair with score 28
 
 
 def test_quarter_turns_of_lfw(engine: FaceEngine, lfw_folder: Path) -> None:
@@ -181,7 +181,7 @@ def test_an_uncertain_look_at_the_pixels_does_not_confirm_a_doubtful_face(
     true = engine.largest_face(astronaut)
     upside_down = np.ascontiguousarray(np.rot90(astronaut, 2))
     box = np.tile(astronaut.shape[1::-1], 2).astype(np.float32) - true.box[[2, 3, 0, 1]]
-    # What detectors answer for a face upside down: landmarks as if it stood upright.
+    # For an upside-down face, detectors answer landmarks as if it stood upright.
     landmarks = true.landmarks - true.box.reshape(2, 2).mean(0) + box.reshape(2, 2).mean(0)
     doubtful = detector.upright_confidence - orientation.DOUBT / 2
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Measures of quality: their formulas, their ranges, and that each notices what it is for."""
+"""Quality measures: formulas, ranges, and whether each one responds to its degradation."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ CROPS = hnp.arrays(np.uint8, (112, 112, 3))
 
 
 def made_up(crop: Array, pixels: Array | None = None) -> FaceSample:
-    """A sample around any pixels, with the landmarks where the template has them."""
+    """Return a sample of any pixels, with its landmarks on the template."""
     box = np.array([20, 24, 92, 116], np.float32)
     face = Face(box, TEMPLATE.astype(np.float32), 0.9)
     return FaceSample(Picture.of(crop if pixels is None else pixels), face, crop)
 
 
-# The maps from raw values.
+# Maps from raw values to scores.
 
 
 @given(st.floats(-1e6, 1e6))
@@ -82,7 +82,7 @@ def test_scores_by_hand(name: str, raw: float, score: float) -> None:
     assert MEASURES[name](raw) == pytest.approx(score, rel=1e-4, abs=1e-6)
 
 
-# The raw values, on pixels whose answer is known.
+# Raw values of pixels with known answers.
 
 
 @given(hnp.arrays(np.uint8, (4, 5, 3)))
@@ -200,7 +200,7 @@ def test_geometry_of_any_points_is_finite(points: NDArray[np.float32]) -> None:
     assert all(math.isfinite(value) for value in geometry(face, 480, 640).values())
 
 
-# The whole.
+# The unified score.
 
 
 @given(CROPS)
@@ -319,7 +319,7 @@ def test_a_tiny_face(engine: FaceEngine, hopper: Array) -> None:
     assert result.score < large.score
 
 
-# `DEGRADATIONS` in benchmarks/quality.py are measured on 32 pictures; here on one.
+# benchmarks/quality.py measures `DEGRADATIONS` on 32 pictures; this test on one.
 @pytest.mark.parametrize("name", DEGRADATIONS)
 def test_each_measure_notices_its_own_degradation(
     engine: FaceEngine, london_folder: object, name: str
@@ -331,7 +331,7 @@ def test_each_measure_notices_its_own_degradation(
     for degree in kind.degrees:
         changed = kind.apply(sample.pixels, sample.face, degree)
         answers.append(engine.quality(changed).measures[kind.measures[0]])
-    # The detector's landmarks follow a nod only in part: benchmarks/quality.py has more pictures.
+    # The detector's landmarks follow a nod only in part; benchmarks/quality.py has more pictures.
     assert answers[-1] < answers[0] - (1.5 if name == "pitch" else 5)
     assert np.sum(np.diff(answers) > 1) <= 1
 
@@ -367,8 +367,8 @@ def test_texture_reads_only_around_the_face(engine: FaceEngine, hopper: Array) -
 
 
 def test_discarding_the_worst_helps(engine: FaceEngine, astronaut: Array, hopper: Array) -> None:
-    """Degraded copies against the picture itself: the score must know which ones fail."""
-    # The gate refuses the worst.
+    """Compare degraded copies with the picture; low scores must mark the copies that fail."""
+    # The default gate would refuse the worst copies.
     engine = FaceEngine(engine.pack.folder, threads=1, min_recognizability=0)
     similarities, scores = [], []
     for picture in (astronaut, hopper):

@@ -1,4 +1,4 @@
-"""The detector's training: labels that turn with the picture, and cells that decode to them."""
+"""Detector training: labels turn with the picture, and target cells decode to the labels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def label(x: float, y: float, width: float, height: float) -> Array:
 
 
 def decoded(targets: Array) -> tuple[Array, Array]:
-    """The targets as if a network had answered them."""
+    """Decode the targets as if a network had answered them."""
     heads, start = [], 0
     for stride in (8, 16, 32):
         cells = (SIDE // stride) ** 2
@@ -55,7 +55,7 @@ def test_every_cell_that_is_asked_answers_the_label(size: float, seed: int) -> N
 
 
 def test_the_landmarks_move_with_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assignment, "FRAMED", 0.0)  # it would blur the colours
+    monkeypatch.setattr(assignment, "FRAMED", 0.0)  # framing would blur the colours
     rows = label(90, 140, 60, 80)[None].astype(np.float32)
     picture = np.zeros((SIDE, SIDE, 3), np.uint8)
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
@@ -66,7 +66,7 @@ def test_the_landmarks_move_with_the_picture(monkeypatch: pytest.MonkeyPatch) ->
         turned, moved = assignment.placed(picture, rows, np.random.default_rng(seed))
         marks = np.round(moved[0, 5:].reshape(5, 2)).astype(int)
         seen = [tuple(int(v) for v in turned[y, x]) for x, y in marks]
-        if seen != colours:  # mirrored: the left eye is the right one now
+        if seen != colours:  # mirrored: left and right are swapped
             mirrored += 1
             assert seen == [colours[k] for k in (1, 0, 2, 4, 3)]
         across, down = marks[1] - marks[0], marks[3:].mean(0) - marks[:2].mean(0)
@@ -95,7 +95,7 @@ def test_faces_that_do_not_count_are_not_asked() -> None:
 
 
 def answers(rows: Array, logit: float) -> Array:
-    """A teacher's answers that show every face of `rows` with a probability of `logit`."""
+    """Return teacher answers that show every face of `rows` with a probability of `logit`."""
     said = np.zeros((assignment.CELLS, 16), np.float32)
     said[:, :2] = -9.0
     targets = assignment.targets_of(rows)
@@ -105,7 +105,7 @@ def answers(rows: Array, logit: float) -> Array:
 
 
 def asked_of(said: Array, rows: Array) -> dict[str, Array]:
-    """The `Targets` of one scene, without the axis of the batch."""
+    """Return the `Targets` of one scene without the batch axis."""
     wanted = assignment.targets(said[None], [rows.astype(np.float32)])
     return {name: value[0] for name, value in vars(wanted).items()}
 
@@ -128,13 +128,13 @@ def test_what_only_the_teacher_sees_is_no_face() -> None:
     wanted = asked_of(answers(rows, 2.0), rows[:0])
     assert (wanted["odds"] < 0.01).all()
     assert not wanted["face"].any()
-    assert (wanted["notice"] > 0.8).sum() > 3  # and it is not to be overlooked
+    assert (wanted["notice"] > 0.8).sum() > 3  # these cells still count in the loss
     assert wanted["asked"].all()
 
 
 def test_what_only_the_label_sees_is_a_face() -> None:
     rows = label(128, 128, 60, 80)[None].astype(np.float32)
-    rows[0, 5:] = np.nan  # labelled by eye
+    rows[0, 5:] = np.nan  # labelled by eye, without landmarks
     wanted = asked_of(answers(rows[:0], 0.0), rows)
     here = wanted["face"] > 0
     assert here.sum() > 3

@@ -1,4 +1,4 @@
-"""Blur along a line, covers and negatives are seen, and such a picture is never HIGH."""
+"""Detect motion blur, covers and negatives; the quality of these pictures is never HIGH."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from facecore.face.recognizability import Gate, likely_reason
 
 Pixels = NDArray[np.uint8]
 
-# What is done to the picture, the measure that tells, and the word of the error.
+# The spoiling, the measure that detects it, and a word of the error.
 SPOILT = {
     "motion along a row": (Spoiling(line=0.125), "detail", "blurred"),
     "motion along a column": (Spoiling(line=0.125, line_angle=90), "detail", "blurred"),
@@ -64,9 +64,9 @@ def test_a_spoilt_portrait_is_never_high(engine: FaceEngine, portrait: Pixels, n
     assert word in likely_reason(crop, sample.face)[0]
     try:
         found = engine.sample(spoilt)
-    except FacecoreError:  # not found at all
+    except FacecoreError:  # the face is not found
         return
-    # Landmarks found in a spoilt picture err, so the crop may look better; the vector tells too.
+    # Landmarks of a spoilt picture are inaccurate, so its crop may look better.
     assert engine.quality(found).level != "HIGH"
     (score,) = Gate().scores(np.zeros((1, 1), np.float32), [found.crop])
     assert score == min(limits(found.crop).values())
@@ -130,7 +130,7 @@ def test_blue_skin_lowers_the_tone_and_ordinary_light_does_not(
     untouched = visibility(crop)["tone"]
     grey = np.repeat(crop.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
     luma = visibility(grey)["tone"]
-    # Red and blue exchanged, as in the negative of a colour picture: the luma says nothing of it.
+    # Red and blue are swapped, as in a colour negative. Luma alone does not show it.
     assert visibility(crop[..., ::-1].copy())["tone"] < min(untouched, luma) - 3
     cool = np.clip(crop * np.array([1.15, 1.0, 0.9]), 0, 255).astype(np.uint8)
     assert visibility(cool)["tone"] == pytest.approx(untouched, abs=1.5)

@@ -1,4 +1,4 @@
-"""Export and load: what goes out comes back, on any kind of gallery, and nothing else does."""
+"""Export and load groups: a round trip on any kind of gallery, and damaged files refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def fill(gallery: Gallery, engine: FaceEngine, count: int) -> None:
 
 
 def content(gallery: Gallery) -> list[Any]:
-    """All that a load keeps."""
+    """Return everything that a load keeps."""
     groups = [(g.name, g.title, g.description, g.size) for g in gallery.groups()]
     faces = [
         (r.group, r.face_id, r.user_id, r.quality, r.origin, r.created, vector.tobytes())
@@ -100,7 +100,7 @@ def test_some_groups(gallery: Gallery, target: Gallery, tmp_path: Path) -> None:
     assert [group.name for group in target.groups()] == ["empty", "staff"]
     with pytest.raises(facecore.GroupNotFound):
         export_groups(gallery, path, ["staff", "nobody"])
-    assert load_groups(target, path) == Moved(2, 15, present=15)  # the file stayed as it was
+    assert load_groups(target, path) == Moved(2, 15, present=15)  # the file is unchanged
 
 
 def test_a_load_that_was_cut_short_is_completed(
@@ -146,7 +146,7 @@ def test_another_pack_is_refused(file: Path, tmp_path: Path, mobilefacenet: Face
 
 
 def sealed(lines: list[bytes]) -> bytes:
-    """Lines, the last of which gets the hash of those before it."""
+    """Join the lines; the last one gets the hash of all lines before it."""
     end = json.loads(lines[-1])
     end["sha256"] = hashlib.sha256(b"".join(lines[:-1])).hexdigest()
     return b"".join(lines[:-1]) + json.dumps(end).encode() + b"\n"
@@ -232,7 +232,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, target: Gallery) -> None:
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_damage_goes_unnoticed(file: Path, target: Gallery, data: st.DataObject) -> None:
-    """Flipped, cut, doubled or stuffed bytes: an error of ours, and nothing is stored."""
+    """Flipped, cut, doubled or inserted bytes raise a facecore error and store nothing."""
     whole = file.read_bytes()
     at = data.draw(st.integers(0, len(whole) - 1))
     upto = data.draw(st.integers(at, min(len(whole), at + 400)))
@@ -262,7 +262,7 @@ def test_no_damage_goes_unnoticed(file: Path, target: Gallery, data: st.DataObje
 def test_what_has_the_right_hash_is_checked_too(
     file: Path, target: Gallery, data: st.DataObject
 ) -> None:
-    """Any values in any line, under a hash that fits: stored as they are, or refused."""
+    """Any values in any line, under a correct hash, are stored unchanged or refused."""
     lines = file.read_bytes().splitlines(keepends=True)
     number = data.draw(st.integers(0, 6))
     row = json.loads(lines[number])

@@ -1,4 +1,4 @@
-"""What every kind of gallery does: in a folder, plain or encrypted, and on Milvus."""
+"""Behaviour of every kind of gallery: in a folder, plain or encrypted, and on Milvus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bulk import: what is in the group afterwards, however often it was stopped."""
+"""Bulk import: the content of the group afterwards, also after several stops."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Array = np.ndarray[Any, Any]
 
 @pytest.fixture
 def people(tmp_path: Path, hopper_path: Path, astronaut: Array) -> Path:
-    """Five good pictures, two bad ones, and one of nobody."""
+    """Five good pictures, two bad ones, and one outside a person's folder."""
     root = tmp_path / "people"
     for name in ("grace", "eileen", "noise"):
         (root / name).mkdir(parents=True)
@@ -209,7 +209,7 @@ def test_killed_and_resumed_is_the_same_as_never_killed(
             with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
                 while len(reader) == before and process.poll() is None:
                     time.sleep(0.001)
-                process.kill()  # which may have ended by itself
+                process.kill()  # the process may have ended already
         with Gallery(places[1], compact) as gallery:
             seen.add(len(gallery))
             assert content(gallery) <= whole

@@ -48,7 +48,7 @@ def test_from_an_empty_folder_to_a_match(shell: Shell, pictures: tuple[str, str]
     made = shell.json("group", "create", "visitors")
     assert (made["name"], made["size"]) == ("visitors", 0)
     added = shell.json("add", "staff", eileen, "eileen")
-    assert added.pop("others") == 0  # of the picture, which the gallery does not keep
+    assert added.pop("others") == 0  # other faces in the picture; not kept by the gallery
     assert added.pop("present") is False
     assert (added["user_id"], added["group"], added["origin"]) == ("eileen", "staff", "MANUAL")
     assert "added to visitors" in shell("add", "visitors", grace, "grace")

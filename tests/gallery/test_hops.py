@@ -1,4 +1,4 @@
-"""How many files of facecore one call enters: a reader follows a call through that many rooms."""
+"""Limit how many files of facecore one call enters, because a reader must follow them all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = str(Path(facecore.__file__).parent)
 
 
 def entered(call: Callable[[], object]) -> set[str]:
-    """Files of facecore in which a function ran."""
+    """Return the files of facecore in which a function ran."""
     files: set[str] = set()
 
     def note(frame: FrameType, event: str, _: Any) -> None:

@@ -1,4 +1,4 @@
-"""Whatever is given or found, the error is typed, says what was wrong, and nothing has changed."""
+"""Wrong arguments and damaged files raise typed errors that name the fault; nothing changes."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_what_is_not_there(
 
 
 def test_more_than_there_can_be_is_all_there_is(filled: Gallery) -> None:
-    """Numbers that fit no 64 bits are no reason for an OverflowError."""
+    """Numbers beyond 64 bits must not raise an OverflowError."""
     (record,) = given(filled)
     huge = 10**30
     assert filled.records(limit=huge) == [record]
@@ -176,14 +176,14 @@ def test_a_batch_is_added_whole_or_not_at_all(filled: Gallery) -> None:
 def test_packs_do_not_mix(
     filled: Gallery, folder: Path, templates_engine: Any, mobilefacenet: FaceEngine
 ) -> None:
-    """The error names both packs, at opening and at adding."""
+    """The error names both packs, on opening and on adding."""
     with pytest.raises(ContractMismatch, match=r"of the pack mobilefacenet.*of the pack compact"):
         given(filled, contract=mobilefacenet.contract_id)
     filled.close()
     for read_only in (False, True):
         with pytest.raises(ContractMismatch, match=r"of the pack compact .*not of mobilefacenet"):
             Gallery(folder, mobilefacenet, read_only=read_only)
-    Gallery(folder, templates_engine).close()  # the refusal let go of the lock
+    Gallery(folder, templates_engine).close()  # the refusal released the lock
 
 
 def test_a_closed_gallery(filled: Gallery) -> None:
@@ -247,7 +247,7 @@ def test_a_gallery_does_not_pass_through_a_fork(filled: Gallery) -> None:
             ready.set()
             done.wait(60)
 
-    # What a thread of the parent holds at the fork, nobody ever lets go of in the child.
+    # A lock that a thread of the parent holds at the fork is never released in the child.
     thread = threading.Thread(target=change)
     thread.start()
     ready.wait()
@@ -264,7 +264,7 @@ def test_a_gallery_does_not_pass_through_a_fork(filled: Gallery) -> None:
 def test_a_reader_without_a_log_notices_a_writer(
     filled: Gallery, folder: Path, templates_engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a reader may not write, SQLite reads the file as if it never changed."""
+    """If a reader may not write, SQLite reads the file as if it never changed."""
     given(filled)
     filled.close()
     plain = connection.Database.connect
@@ -341,7 +341,7 @@ class TestDamage:
     def test_a_template(
         self, filled: Gallery, folder: Path, templates_engine: Any, read_only: bool
     ) -> None:
-        """The error names the face, and without it the gallery works again."""
+        """The error names the face; after its removal the gallery works again."""
         given(filled, vectors=np.stack([template("s"), template("t")]), user_ids=["s", "t"])
         face_id = filled.records(user_id="t")[0].face_id
         filled.close()

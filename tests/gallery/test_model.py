@@ -1,4 +1,4 @@
-"""A gallery against a dictionary, over random histories with closing and opening in between."""
+"""Compare a gallery with a dictionary over random histories that reopen the gallery."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ class GalleryMachine(RuleBasedStateMachine):
 
 
 class FolderMachine(GalleryMachine):
-    """A folder also forgets: no file holds what was removed."""
+    """A folder is also erased: no file holds a removed template."""
 
     @precondition(lambda self: hasattr(self, "gallery"))
     @invariant()
@@ -199,7 +199,7 @@ class FolderMachine(GalleryMachine):
 
 
 class EncryptedMachine(FolderMachine):
-    """An encrypted folder holds no template and no user in any form."""
+    """An encrypted folder holds no template, and no header of SQLite."""
 
     key = bytes(range(32))
 

@@ -1,4 +1,4 @@
-"""Pairs through the graph are those of the exact comparison, once each and in its order."""
+"""Pairs from the graph equal those of the exact comparison, once each and in the same order."""
 
 from __future__ import annotations
 

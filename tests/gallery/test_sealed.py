@@ -1,4 +1,4 @@
-"""Encrypted archives: whole under the right key, or an error and nothing stored."""
+"""Encrypted archives load whole with the right key, or raise an error and store nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rate that a search is asked for is the rate at which strangers find anybody."""
+"""The `far` of a search is the rate at which strangers match anybody."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_threshold_rises_with_the_gallery(templates_engine: Any) -> None:
     scores = [score_threshold(table, 0.01, count) for count in (1, 10, 100, 1000)]
     assert scores[0] == 70
     assert np.all(np.diff(scores) > 0)
-    assert scores[2] == pytest.approx(90, abs=0.1)  # 1 % of 100 is 0.01 % of each
+    assert scores[2] == pytest.approx(90, abs=0.1)  # 1 % over 100 faces is 0.01 % per face
     assert table.is_extrapolated(scores[3])
     with pytest.raises(
         InvalidParameter, match=r"far 1e-09 over 1,000,000 comparisons is 1e-15 for"
@@ -38,7 +38,7 @@ def test_the_threshold_rises_with_the_gallery(templates_engine: Any) -> None:
 
 
 def test_a_search_takes_the_threshold_of_its_groups(filled: Gallery) -> None:
-    """The same two faces match in a small group, and do not among many."""
+    """The same two faces match in a small group but not in a large one."""
     table, probe = filled.engine.calibration, template("probe")
     wanted = float(table.similarity(table.threshold(0.001))) + 0.01
     other = unit(template("other") - (template("other") @ probe) * probe)
@@ -57,7 +57,7 @@ def test_a_search_takes_the_threshold_of_its_groups(filled: Gallery) -> None:
 
 
 def test_strangers_of_lfw(engine: FaceEngine, lfw_folder: Path, folder: Path) -> None:
-    """One picture of each person: 200 are the gallery, 300 search it."""
+    """One picture of each person: 200 form the gallery, 300 are probes."""
     people = sorted(path for path in (lfw_folder / "images").iterdir() if path.is_dir())
     some = np.random.default_rng(1).permutation(len(people))[:500]
     found = embed_all(engine, [sorted(people[i].iterdir())[0] for i in some], "central")
@@ -72,5 +72,5 @@ def test_strangers_of_lfw(engine: FaceEngine, lfw_folder: Path, folder: Path) ->
             hits = [gallery._matches(v, None, 1, None, far, table) for v in vectors[200:]]
             rate = np.mean([bool(matches) for matches in hits])
             assert all(match.score >= least for matches in hits for match in matches)
-            # Strangers of LFW are less alike than those of the sets that the table was measured on.
+            # Impostor pairs of LFW are less similar than those that the table was measured on.
             assert far / 40 <= rate <= far * 1.6, (far, rate)

@@ -1,4 +1,4 @@
-"""Users, not only faces: one match a user, verification, identification, duplicates."""
+"""Users, not only faces: one match per user, verification, identification, duplicates."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Array = np.ndarray[Any, Any]
 
 
 def like(token: str, similarity: float, other: str = "noise") -> Array:
-    """A template with this cosine to that of a name."""
+    """Return a template with the cosine `similarity` to the template of `token`."""
     one, two = template(token), template(other)
     across = unit(two - (one @ two) * one)
     return unit(similarity * one + np.sqrt(1 - similarity**2) * across)
@@ -107,7 +107,7 @@ def test_a_user_with_very_many_faces_hides_nobody(filled: Gallery) -> None:
 def test_a_store_that_gives_only_so_many_faces(
     people: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Users are looked for among as many; more is never asked for."""
+    """The search for users never asks the store for more faces than `most_hits`."""
     search, asked = people._backend.search, []
 
     def note(vector: Array, groups: Any, limit: int, *, count: bool = False) -> Any:
@@ -252,7 +252,7 @@ def test_the_commands_identify_and_duplicates(
     assert cli.main(["duplicates", "--group", "staff", "--json"]) == 0
     (one,) = json.loads(capsys.readouterr().out)["sets"]
     assert [face["user_id"] for face in one["faces"]] == ["eileen", "ellen"]
-    # A search hides strangers unless all are asked for.
+    # A search hides strangers unless --far is none.
     alone = str(tmp_path / "hopper.png")
     cv2.imwrite(alone, hopper)
     assert cli.main(["search", alone]) == 1

@@ -1,6 +1,6 @@
-"""Mutated pictures through the decode step or the engine, in a process that may die.
+"""Feed mutated pictures to the decoder or the engine, in a process that may die.
 
-Picture number i of a seed is always the same: `mutant(seed, i)`.
+`mutant(seed, i)` always returns the same picture.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from facecore.images import Limits, load
 from tests.images import hostile
 
 HANG = 10.0  # seconds
-MEMORY = 64 * 2**20  # that the limits allow one picture
-ASIDE = 64 * 2**20  # what the allocator keeps, and the libraries allocate once
+MEMORY = 64 * 2**20  # bytes that the limits allow one picture
+ASIDE = 64 * 2**20  # bytes that the allocator keeps and the libraries allocate once
 LIMITS = Limits(max_bytes=2**20, max_pixels=10_000_000, max_memory=MEMORY)
 _NUMBERS = (0, 1, 2, 7, 8, 127, 128, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000,
             0xFFFFFFFF, 0xFFFFFFF4)  # fmt: skip
@@ -38,7 +38,7 @@ _NUMBERS = (0, 1, 2, 7, 8, 127, 128, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFF
 
 @cache
 def corpus() -> list[bytes]:
-    """Small valid pictures of every format and of most of its kinds, and past crashes."""
+    """Return small valid pictures of every format and most of its kinds, and past crashes."""
     grid = np.mgrid[0:40, 0:56].astype(np.float32)
     layers = [
         np.sin(grid[0] / a) * np.cos(grid[1] / b) * 120 + 128 for a, b in ((5, 7), (9, 4), (3, 11))
@@ -93,7 +93,7 @@ def corpus() -> list[bytes]:
 
 
 def mutant(seed: int, number: int) -> bytes:
-    """One to six changes of a picture of the corpus; every second PNG gets right checksums."""
+    """Apply one to six changes to a corpus picture; three of four PNGs get right checksums."""
     draw = random.Random(f"{seed}/{number}")
     pictures = corpus()
     data = bytearray(draw.choice(pictures))
@@ -134,7 +134,7 @@ def _mend_checksums(png: bytearray) -> None:
     while position + 12 <= len(png):
         end = position + 12 + int.from_bytes(png[position : position + 4])
         if end > len(png):
-            # A wrong length would hide everything behind it: end the file here.
+            # A wrong length would hide everything after it, so end the file here.
             png[position : position + 4] = max(len(png) - position - 12, 0).to_bytes(4)
             end = len(png)
         png[end - 4 : end] = zlib.crc32(png[position + 4 : end - 4]).to_bytes(4)
@@ -143,7 +143,7 @@ def _mend_checksums(png: bytearray) -> None:
 
 @dataclass
 class Report:
-    """What came of a run; everything but `outcomes` must be empty."""
+    """Result of a run; `clean` requires empty crashes, hangs, memory, foreign and printed."""
 
     count: int = 0
     seconds: float = 0.0
@@ -174,9 +174,9 @@ def run(
         Numbers of the mutants: `first` to `count` − 1, or as far as `seconds` allow.
     seed : int
     seconds : float
-        When to stop, on the wall.
+        Limit of wall-clock time.
     detect : bool
-        Through `FaceEngine.detect`, not only to pixels.
+        Run `FaceEngine.detect` instead of only decoding.
     """
     report = Report()
     spawn = multiprocessing.get_context("spawn")
@@ -192,7 +192,7 @@ def run(
             )
             child.start()
             sender.close()
-            last, since = following, time.monotonic() + 60  # it has to import first
+            last, since = following, time.monotonic() + 60  # the child imports first
             while child.is_alive():
                 child.join(0.2)
                 if current.value != last:
@@ -207,7 +207,7 @@ def run(
                 for name, value in part.items():
                     _merge(report, name, value)
                 following = part["count"]
-            except EOFError:  # what it had found is lost, but for the picture that ended it
+            except EOFError:  # the results are lost; keep the picture that ended it
                 if last not in report.hangs:
                     report.crashes.append(last)
                 following = last + 1
@@ -247,7 +247,7 @@ def _work(
 
         engine = FaceEngine(limits=LIMITS, threads=1)
         look: Any = engine.detect
-        look(np.zeros((3000, 3300, 3), np.uint8))  # the models' own memory, at its largest
+        look(np.zeros((3000, 3300, 3), np.uint8))  # the models allocate their largest buffers
     else:
         look = _decode
     for data in corpus():

@@ -1,8 +1,8 @@
-"""Pictures that broke a decoder, took gigabytes or filled a log: what each is, and how to make it.
+"""Make pictures that broke a decoder, took gigabytes or filled a log.
 
-    python -m tests.images.hostile      # writes those that are kept, to tests/data/pictures
+    python -m tests.images.hostile      # writes the kept ones to tests/data/pictures
 
-No picture shows a person.  The name of a kept file ends in what it must become: ``read``, or the
+No picture shows a person.  The name of a kept file ends in the expected result: ``read``, or the
 code of the error.
 """
 
@@ -37,7 +37,7 @@ def frame(number: int, side: int = 48, x: int = 0, y: int = 0) -> bytes:
 
 
 def animation(filtering: int, *, first: bytes = b"", value: int = 0x20, still: int = 0x80) -> bytes:
-    """An APNG whose still picture is grey `still`, and whose other frame is grey `value`."""
+    """Return an APNG with a still picture of grey `still` and another frame of grey `value`."""
     return png(
         header(48, 48),
         chunk(b"acTL", struct.pack(">II", 2 if first else 1, 0)),
@@ -49,7 +49,7 @@ def animation(filtering: int, *, first: bytes = b"", value: int = 0x20, still: i
 
 
 def tiff(tags: dict[int, tuple[int, list[int]]], strip: bytes, times: int = 1) -> bytes:
-    """A little-endian TIFF of strips that share their bytes; tag -> (type 3 or 4, values)."""
+    """Return a little-endian TIFF whose strips share bytes; tag -> (type 3 or 4, values)."""
     tags = {**tags, 273: (4, [0] * times), 279: (4, [len(strip)] * times)}
     tags = dict(sorted(tags.items()))
     outside = b""
@@ -67,7 +67,7 @@ def tiff(tags: dict[int, tuple[int, list[int]]], strip: bytes, times: int = 1) -
 
 
 def flat_tiff(width: int, height: int, times: int = 1) -> bytes:
-    """32-bit grey of one value, deflated, whose strips are `times` the same bytes."""
+    """Return a deflated TIFF of one 32-bit grey value; its `times` strips share the same bytes."""
     packed = zlib.compress(bytes(4 * width * height), 9)
     return tiff(
         {256: (4, [width]), 257: (4, [height * times]), 258: (3, [32]), 259: (3, [8]),
@@ -78,7 +78,7 @@ def flat_tiff(width: int, height: int, times: int = 1) -> bytes:
 
 
 def exif_flood(tags: int = 60_000) -> bytes:
-    """A PNG whose EXIF data hold tags of a type that does not exist; the last is no matter."""
+    """Return a PNG whose EXIF data hold an orientation and `tags` - 1 tags of an unknown type."""
     entry = struct.pack("<HHI4s", 0x9000, 99, 1, b"\xff\xff\xff\xff")
     turned = struct.pack("<HHI4s", 0x0112, 3, 1, b"\6\0\0\0")
     exif = b"II*\0\x08\0\0\0" + struct.pack("<H", tags) + turned + entry * (tags - 1) + bytes(4)
@@ -86,7 +86,7 @@ def exif_flood(tags: int = 60_000) -> bytes:
 
 
 def webp_lossless(width: int, height: int) -> bytes:
-    """One colour, whatever the size: every code has one symbol and takes no bits."""
+    """Return a WebP of one colour at any size: every code has one symbol and takes no bits."""
     size = (width - 1) | (height - 1) << 14
     bits = "0" * 4  # no alpha, version 0
     bits += "0" + "0" + "0"  # no transform, no colour cache, no groups of codes
@@ -100,7 +100,7 @@ def webp_lossless(width: int, height: int) -> bytes:
 
 
 def kept() -> dict[str, bytes]:
-    """Past crashes and their neighbours, by name."""
+    """Return past crashes and similar pictures, by name."""
     return {
         "apng-frame-of-filter-5.read.png": animation(5, first=frame(0)),
         "apng-frame-outside.read.png": png(

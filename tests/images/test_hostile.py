@@ -1,4 +1,4 @@
-"""Hostile and unlucky pictures: none crashes, costs gigabytes, prints, or depends on a switch."""
+"""Hostile and damaged pictures never crash, take gigabytes, print or depend on a switch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEPT = sorted(path.name for path in hostile.FOLDER.iterdir())
 
 
 def outcome(image: object) -> bytes | str:
-    """Pixels, or the code of the error."""
+    """Return the pixels, or the code of the error."""
     try:
         return load(image, LIMITS).tobytes()
     except FacecoreError as error:
@@ -39,7 +39,7 @@ def test_the_kept_files_are_those_that_are_made() -> None:
     assert {*made} == {*KEPT}
     for name in KEPT:
         data = (hostile.FOLDER / name).read_bytes()
-        # Another zlib packs otherwise.
+        # Other zlib versions compress differently.
         assert abs(len(data) - len(made[name])) < 64, name
 
 
@@ -336,5 +336,5 @@ def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
 def test_a_thousand_mutated_pictures() -> None:
     report = run(1000, seed=20, seconds=240)
     assert report.clean, report
-    # Enough of them pass the checks to reach a decoder, enough do not.
+    # Enough pictures reach a decoder, and enough fail the checks before it.
     assert 100 < report.outcomes["read"] < 900, report

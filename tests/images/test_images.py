@@ -43,7 +43,7 @@ def encode(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def on_white(image: Image.Image) -> np.ndarray:
-    """What Pillow alone makes of it, in BGR."""
+    """Return the BGR pixels that Pillow alone produces."""
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
@@ -73,7 +73,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(array: np.ndarray, colour: int, extra: bytes = b"", rows: int | None = None) -> bytes:
-    """Write a PNG by hand: the kinds that Pillow does not write."""
+    """Write a PNG of a kind that Pillow does not write."""
     height, width = array.shape[:2]
     bits = array.dtype.itemsize * 8
     lines = b"".join(b"\0" + line.tobytes() for line in array[:rows].astype(array.dtype.str))
@@ -278,7 +278,7 @@ def test_unknown_orientation_is_upright(orientation):
     assert load(encode(FACE, "JPEG", exif=exif(orientation))).shape == (120, 100, 3)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow says so, then goes on
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow warns, then continues
 def test_damaged_exif_is_upright():
     for block in (
         b"Exif\0\0",
@@ -372,7 +372,7 @@ def test_webp_bomb():
 
 
 def with_frame(change):
-    """FILES["jpeg"] whose frame header, from its marker on, is changed by a function."""
+    """Return FILES["jpeg"] with its frame header, from the marker on, changed by `change`."""
     data = FILES["jpeg"]
     start = data.index(b"\xff\xc0")
     stop = start + 2 + int.from_bytes(data[start + 2 : start + 4])
@@ -756,7 +756,7 @@ def test_lossless_formats_round_trip_at_any_size(height, width, orientation, ran
 
 def test_import_is_cheap():
     folder = str(Path(errors.__file__).parent)
-    code = (  # this room alone, without what facecore/__init__.py imports
+    code = (  # this package alone, without the imports of facecore/__init__.py
         "import sys, types\n"
         "package = sys.modules['facecore'] = types.ModuleType('facecore')\n"
         f"package.__path__ = [{folder!r}]\n"

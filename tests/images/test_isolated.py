@@ -1,4 +1,4 @@
-"""facecore.images.isolated: whatever happens in the other process, this one gets an answer."""
+"""facecore.images.isolated: this process gets an answer even if the other one fails."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_process_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_of_the_process_is_limited() -> None:
     decoder = IsolatedDecoder(1, Limits(max_memory=2**20))
-    # As if the header had not told: 900 MB of pixels.
+    # 900 MB of pixels, as if the header had not announced them.
     wide = hostile.png(hostile.header(15_000, 15_000, 8, 6), hostile.chunk(b"IDAT", bytes(9)))
     with pytest.raises((ImageTooLarge, UnreadableImage)):
         decoder(Still("PNG", wide, 15_000, 15_000, 0), 1)
@@ -132,7 +132,7 @@ def test_memory_of_the_process_is_limited() -> None:
 
 
 def shared_memory() -> tuple[int, int]:
-    """How many mappings and how many open files of shared memory this process has."""
+    """Count the mappings and the open files of shared memory in this process."""
     found = [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()]
     files = sum("memfd:facecore" in name for name in found)
     return Path("/proc/self/maps").read_text().count("memfd:facecore"), files
@@ -142,7 +142,7 @@ def shared_memory() -> tuple[int, int]:
 def test_pictures_larger_than_the_shared_memory(
     shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Large pixels, large files, and systems without such memory: through the socket."""
+    """Large pixels, large files and systems without shared memory use the socket."""
     import cv2
 
     if not shared:
@@ -264,7 +264,7 @@ def test_pictures_are_decoded_together_where_processes_are_free(
 
 
 def test_decoding_together_waits_for_no_process() -> None:
-    """Calls that hold a process while they wait for another could wait for each other."""
+    """Calls that hold one process while they wait for another could deadlock."""
     decoder = IsolatedDecoder(1)
     pictures = [open_picture(data, decoder=decoder) for data in corpus()[:2]]
     with decoder._borrowed(), decoder._free:
@@ -286,7 +286,7 @@ def test_an_error_stays_with_its_picture_and_a_lost_answer_ends_its_process() ->
             pictures[0].pixels()
     assert np.array_equal(pictures[1].pixels(), load(data[1]))
     children = list(decoder._idle)
-    assert len(children) == 2  # both go on
+    assert len(children) == 2  # both continue
     with contextlib.suppress(KeyboardInterrupt), decoder._borrowed() as child:
         child.send(Still("BMP", corpus()[0], 9, 9, 0), 1)
         raise KeyboardInterrupt
@@ -309,7 +309,7 @@ def test_an_error_stays_with_its_picture_and_a_lost_answer_ends_its_process() ->
 def test_answers_of_a_hostile_process(
     answer: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nested too deep; half a character; no message; a signal without a name; byte by byte."""
+    """Nested too deep; a lone surrogate; no message; a signal without a name; byte by byte."""
     code = f"""
 import json, os, socket, sys, time
 sys.path[:] = json.loads(sys.argv[1])

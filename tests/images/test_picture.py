@@ -1,4 +1,4 @@
-"""facecore.images.picture.Picture: decoded only as finely as it is looked at."""
+"""facecore.images.picture.Picture: decode only as finely as a caller needs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_reduced_jpeg_is_the_average_of_the_whole(
         picture = open_picture(data)
         assert (picture.height, picture.width) == whole.shape[:2]
         pixels, reduction = picture.reduced(scale)
-        # Flipped, the part of a block at the end would come first.
+        # If flipped, the partial block at the end would come first.
         r = 1 if odd and orientation not in (1, 5) else wanted
         assert reduction == r
         assert pixels.shape == (-(-whole.shape[0] // r), -(-whole.shape[1] // r), 3)
@@ -102,8 +102,8 @@ def test_the_same_face_from_a_large_file_and_from_its_pixels(
 ) -> None:
     data = jpeg(photograph)
     from_file, from_pixels = compact.sample(data), compact.sample(load(data))
-    assert from_file.picture.nbytes == 0  # nothing is kept that can be decoded again
-    # In pixels of the whole picture: the eyes are 200 apart.
+    assert from_file.picture.nbytes == 0  # pixels that can be decoded again are not kept
+    # In pixels of the whole picture, in which the eyes are 200 apart.
     distance = np.abs(from_file.face.landmarks - from_pixels.face.landmarks).max()
     assert distance < 4
     assert compact.embed(from_file) @ compact.embed(from_pixels) > 0.99
@@ -116,7 +116,7 @@ def test_landmarks_count_pixels_of_the_whole_picture(
     compact: FaceEngine, astronaut: np.ndarray, side: int
 ) -> None:
     large = cv2.resize(astronaut, (side, side), interpolation=cv2.INTER_CUBIC)
-    # Mirrored and upside down in turn, the face lies near another edge.
+    # Mirrored, the face lies near another edge.
     for flip in (None, 1):
         picture = large if flip is None else np.ascontiguousarray(cv2.flip(large, flip))
         data = jpeg(picture)
@@ -142,7 +142,7 @@ def test_a_small_face_of_a_large_file_is_decoded_as_finely_as_it_needs(
     compact: FaceEngine, astronaut: np.ndarray
 ) -> None:
     wall = np.full((2400, 3200, 3), 128, np.uint8)
-    wall[1000:1512, 1300:1812] = astronaut  # eyes 50 apart: nothing of them to give away
+    wall[1000:1512, 1300:1812] = astronaut  # eyes 50 apart: no resolution to spare
     data = jpeg(wall)
     vector = compact.embed(data)
     assert vector @ compact.embed(load(data)) > 0.99

@@ -85,7 +85,7 @@ def test_the_rate_falls_with_the_score_and_beyond_the_knots_is_a_guess() -> None
     assert (np.diff(rates) < 0).all()
     # Half-way between two knots: the geometric mean.
     assert made.far(75.0) == pytest.approx(math.sqrt(0.01 * 0.001))
-    # Beyond the last knot, where no scale was fitted, the last segment's decade goes on.
+    # Beyond the last knot, without a fitted scale, the last segment's decade continues.
     decade = KNOTS[-1] - KNOTS[-2]
     assert made.far(made.score(KNOTS[-1] + decade)) == pytest.approx(1e-5)
     fitted = dataclasses.replace(made, tail_scale=0.03)
@@ -229,7 +229,7 @@ def test_the_tail_finds_an_exponential_law() -> None:
     for knot in made.knots[-2:]:
         assert not knot.measured
         assert knot.similarity == pytest.approx(0.1 - scale * math.log(knot.far), abs=3e-3)
-        assert knot.low <= knot.far <= knot.high  # what was counted agrees with the guess
+        assert knot.low <= knot.far <= knot.high  # the interval holds the extrapolated rate
     assert made.threshold(1e-6) == pytest.approx(made.score(0.1 - scale * math.log(1e-6)), abs=0.2)
 
 

@@ -31,7 +31,7 @@ def template(vector: object) -> Template:
 
 
 def at(angle: float) -> Template:
-    """A vector at this angle, in degrees."""
+    """Return a vector at this angle, in degrees."""
     return template([math.cos(math.radians(angle)), math.sin(math.radians(angle))])
 
 
@@ -85,7 +85,7 @@ def test_identity_scores_100() -> None:
     assert compare(at(10), at(10), CALIBRATION, 80.0).score == pytest.approx(100, abs=1e-4)
 
 
-# Which of the three pairs pass at a score of 80, a cosine of 0.3, an angle of 72.5 degrees.
+# A pair passes at a score of 80: a cosine of 0.3, an angle of 72.5 degrees.
 @pytest.mark.parametrize(
     ("b", "c", "ab", "bc", "ca"),
     [

@@ -35,7 +35,7 @@ def test_connected_sets() -> None:
 
 @pytest.mark.parametrize("least", [0.3, 0.4, 0.5, 0.6])
 def test_average_linkage_is_that_of_all_similarities(vectors: Array, least: float) -> None:
-    # Average linkage joins nothing across connected sets: there every similarity is lower.
+    # Average linkage never joins connected sets, because similarities between them are lower.
     whole = linkage(1 - (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)], "average")
     labels = average_linkage(vectors, pairs_above(vectors, least), least)
     assert partition(labels) == partition(fcluster(whole, 1 - least, "distance"))

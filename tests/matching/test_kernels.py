@@ -1,4 +1,4 @@
-"""The kernels agree with their plain forms, and the plain forms with float64, to the last row."""
+"""The kernels agree with their NumPy forms, and these forms with float64, for every row."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_full_buffer_is_emptied_or_grown_and_nothing_is_lost() -> None:
         assert (lower <= exact[kept]).all()
         assert (exact[kept] <= upper).all()
         assert set(np.flatnonzero(exact >= np.sort(exact)[-3])) <= set(kept)
-    assert len(kept) == 30000  # all alike
+    assert len(kept) == 30000  # all rows are equal
 
 
 @settings(max_examples=25)
@@ -247,7 +247,7 @@ print(kernels.cache_folder() is not None, type(scanning._kernels["scan", 32]).__
     (index,) = folder.rglob("*.nbi")
     index.write_bytes(index.read_bytes()[:20])
     assert python(code, **place) == "True CPUDispatcher"
-    assert not list(folder.iterdir())  # the next process starts it again
+    assert not list(folder.iterdir())  # the next process creates it again
     folder.chmod(0o770)
     assert python(code, **place) == "False CPUDispatcher"
     assert not list(folder.iterdir())

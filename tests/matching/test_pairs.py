@@ -17,14 +17,14 @@ Array = np.ndarray[Any, Any]
 
 
 def drawn(seed: int, count: int, dimension: int, people: int, kind: str = "faces") -> Array:
-    """Unit vectors around a few directions, so that many pairs are near any threshold."""
+    """Draw unit vectors around a few directions; many pairs are near any threshold."""
     random = np.random.default_rng(seed)
     centres = random.normal(size=(people, dimension))
     vectors = centres[random.integers(0, people, count)]
     vectors = vectors + random.normal(size=(count, dimension)) * random.uniform(0.1, 1.5)
     if kind == "falling":  # most of the length lies in few columns
         vectors *= np.geomspace(1, 0.01, dimension)
-    elif kind == "axes":  # the largest integers, and no length in most columns
+    elif kind == "axes":  # the largest integers, and zero in most columns
         vectors = np.eye(dimension)[random.integers(0, dimension, count)]
         vectors *= random.choice([-1, 1], (count, 1))
     elif kind == "equal":
@@ -62,7 +62,7 @@ def test_the_pairs_are_those_of_brute_force(
         patch.setattr(pairs, "afford_numpy", lambda products: not compiled)
         found = pairs_above(vectors, least)
     pairs_found = list(zip(found.first.tolist(), found.second.tolist(), strict=True))
-    # A pair that lies within rounding of the threshold may count or not.
+    # A pair within rounding of the threshold may count or not.
     exact = np.clip(vectors.astype(np.float64) @ vectors.T.astype(np.float64), -1, 1)
     disputed = set(pairs_found) ^ brute_force(vectors, least)
     assert all(abs(exact[i, j] - least) < 1e-12 for i, j in disputed)
@@ -84,7 +84,7 @@ def test_any_width_of_the_first_test_finds_the_same(
 
 
 def test_the_first_test_is_as_wide_as_the_vectors_need(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few columns decide where they hold most of the length; else more do."""
+    """The first test uses few columns if they hold most of the length, and more otherwise."""
     monkeypatch.setattr(pairs, "afford_numpy", lambda products: False)
     falling, level = (drawn(2, 3000, 160, 3000, kind) for kind in ("falling", "faces"))
     heads = [pairs._Table(vectors, 0.6).head for vectors in (falling, level)]

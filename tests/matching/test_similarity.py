@@ -1,4 +1,4 @@
-"""The cosine: symmetric to the last bit, clipped, and the dot product that it should be."""
+"""The cosine equals the dot product, is symmetric to the last bit, and is clipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table that `weights/training/calibrate.py` makes of several sets of strangers."""
+"""The table that `weights/training/calibrate.py` fits to several sets of impostor pairs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PICTURES = 400
 
 
 def made_sets() -> list[Strangers]:
-    """Six sets of random vectors; in one, a few strangers are alike; one shows people twice."""
+    """Make six sets of random vectors: one with similar strangers, one with people twice."""
     rng = np.random.default_rng(0)
     sets = []
     for number in range(6):
@@ -78,7 +78,7 @@ def test_people_are_counted_not_pictures(sets: list[Strangers], made: Calibratio
 
 
 def test_a_bootstrap_draws_all_pictures_of_a_person_together() -> None:
-    # Two people: a draw has pairs of strangers only if it holds both, and then all of them.
+    # With two people, a draw of both has all impostor pairs, and any other draw has none.
     who = np.array(["a", "a", "b"])
     vectors = np.array([[1, 0], [0, 1], [1, 0]], np.float32)
     one, _ = both("two people", vectors, vectors, who, who[:, None] != who[None])

@@ -1,4 +1,4 @@
-"""Files of a user's own tables: what is written is read, and nothing else is."""
+"""Calibration files of a user: read back what was written, and refuse everything else."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_round_trip(tmp_path: Path, portraits: bool) -> None:
     assert read_calibration(path) == written
     assert [p.name for p in path.parent.iterdir()] == ["own.toml"]
     other = content("other", portraits)
-    write_calibration(path, other)  # replaces
+    write_calibration(path, other)  # replaces the file
     assert read_calibration(path) == other
 
 
@@ -91,7 +91,7 @@ def test_a_wrong_field_is_named(tmp_path: Path, old: str, new: str, named: str) 
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
-    if named == "no such text is left":  # a claim that it was measured is well formed
+    if named == "no such text is left":  # a knot marked as measured is valid
         assert read_calibration(path).calibration.knots[-1].measured
         return
     with pytest.raises(InvalidParameter, match=named) as caught:

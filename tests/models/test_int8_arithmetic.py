@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="emulates an x86-64 processor"),
 ]
 
-# Runs in the emulated process: only NumPy and ONNX Runtime, as every import is slow there.
+# Runs in the emulated process, where imports are slow: only NumPy and ONNX Runtime.
 CHILD = """
 import sys
 import numpy as np, onnxruntime as ort
@@ -40,7 +40,7 @@ np.savez(out, **{o.name: a for o, a in zip(session.get_outputs(), answers)})
 def run(
     model: Path, given: NDArray[np.float32], folder: Path, *, haswell: bool = False
 ) -> dict[str, NDArray[np.float32]]:
-    """The outputs of a model by name, computed by this processor or as a Haswell would."""
+    """Return a model's outputs by name, from this processor or an emulated Haswell."""
     assert QEMU is not None
     source, out = folder / "given.npy", folder / "answers.npz"
     np.save(source, given)

@@ -1,4 +1,4 @@
-"""The optional liveness model of a pack: strictly checked where it is, absent where it is not."""
+"""The optional liveness model of a pack: strictly checked if present, None if absent."""
 
 from __future__ import annotations
 

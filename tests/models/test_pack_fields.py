@@ -1,4 +1,4 @@
-"""The field reference of pack.toml on the page is the one that the code gives."""
+"""The page's field reference of pack.toml equals the one generated from the code."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ def _paths(value: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def present(value: Any) -> Any:
-    """Without what is None: TOML has no null, so it is a field that is absent."""
+    """Drop None values, because TOML has no null and leaves the field out."""
     if isinstance(value, dict):
         return {key: present(item) for key, item in value.items() if item is not None}
     return [present(item) for item in value] if isinstance(value, list) else value
@@ -272,12 +272,12 @@ def test_any_change_is_corrupt_or_valid(changes: list[tuple[tuple[Any, ...], str
             else:
                 inner.insert(path[-1], value)
         except (KeyError, IndexError, TypeError, AttributeError):
-            continue  # an earlier change removed the way there
+            continue  # an earlier change removed the parent
     try:
         manifest = read(table)
     except PackCorrupt:
         return
-    # What was accepted survives the way back, so nothing was coerced or lost.
+    # An accepted manifest survives a round trip, so nothing was coerced or lost.
     assert read(present(json.loads(json.dumps(dataclasses.asdict(manifest))))) == manifest
 
 
@@ -311,12 +311,12 @@ def test_contract_is_the_embedder_and_nothing_else() -> None:
     ):
         table = base_table()
         for tables in ("calibration", "id_portrait_calibration", "recognizability"):
-            del table["embedder"][tables]  # which are bound to the SHA-256
+            del table["embedder"][tables]  # the tables are bound to the SHA-256
         assert contract_id(read(change(table, path, value)).embedder) != first
 
 
 def test_contract_is_stable_across_releases() -> None:
-    # Galleries on disk carry it: a change here orphans every enrolled template.
+    # Galleries on disk store the contract, so a change here orphans every enrolled template.
     embedder = read_manifest(MANIFEST).embedder
     assert contract_id(embedder) == "c1-30b4e284fab557a4"
     mean = (-0.0, *embedder.input.mean[1:])
@@ -375,7 +375,7 @@ def test_a_folder_is_a_path_or_has_a_separator(
     monkeypatch.chdir(tmp_path)
     for given_path in (tmp_path / "here", str(tmp_path / "here"), "./here", "here"):
         assert find_pack(given_path).name == "demo"
-    assert find_pack("small").name == "small"  # a known name is never a folder that lies about
+    assert find_pack("small").name == "small"  # a known name never means a local folder
     assert find_pack("./small").name == "mine"
     with pytest.raises(PackNotFound, match=r"pack\.toml"):
         find_pack(tmp_path / "nowhere")
@@ -437,7 +437,7 @@ def test_what_is_no_name(shipped: Path) -> None:
 def test_the_cache_is_looked_at(shipped: Path, tmp_path: Path) -> None:
     cached = write_pack(tmp_path / "cache" / "packs" / "big", "big")
     assert find_pack("big").folder == cached
-    (cached / "pack.toml").unlink()  # facecore's own manifest rules
+    (cached / "pack.toml").unlink()  # facecore's own manifest applies
     assert load_pack("big").pack.folder == cached
     (cached / "embedder.onnx").unlink()
     with pytest.raises(PackCorrupt) as caught:

@@ -1,4 +1,4 @@
-"""Execution providers by name: known or not, there or not, and agreeing with the CPU."""
+"""Execution providers: resolve names, report absent ones, and agree with the CPU."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_there_is_no_such_provider(name: str) -> None:
     with pytest.raises(InvalidParameter, match="no execution provider") as caught:
         resolve([name], KNOWN)
     assert all(short in caught.value.hint for short in ACCELERATORS)
-    with pytest.raises(InvalidParameter):  # a fallback is for what exists
+    with pytest.raises(InvalidParameter):  # a fallback is only for known providers
         FaceEngine(providers=[name], allow_fallback=True)
 
 
@@ -135,7 +135,7 @@ def test_it_agrees_with_the_cpu(
 def test_what_cannot_start_is_an_error(short: str, options: dict[str, str]) -> None:
     if ACCELERATORS[short] not in available_providers():
         pytest.skip(f"this ONNX Runtime has no {short}")
-    # ONNX Runtime itself leaves such a provider out and runs on the CPU.
+    # ONNX Runtime itself skips a provider that cannot start and runs on the CPU.
     with pytest.raises(ProviderUnavailable, match=ACCELERATORS[short]):
         FaceEngine(providers=[(short, options)], threads=1)
     engine = FaceEngine(providers=[(short, options)], threads=1, allow_fallback=True)

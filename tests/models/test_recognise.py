@@ -1,4 +1,4 @@
-"""A file's role is found by its tensors; a file that cannot be used is refused with a reason."""
+"""Recognise a file's role by its tensors; refuse an unusable file with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Known packs are listed and verified; a pull brings the whole pack, the right one, or nothing."""
+"""List and verify known packs; a pull installs the whole, correct pack or nothing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def registry_table() -> dict[str, Any]:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A facecore that ships `small`, knows `big`, has an empty cache and no way out."""
+    """A facecore that ships `small`, knows `big`, has an empty cache and cannot download."""
     root = tmp_path / "weights"
     for name in ("small", "big"):
         table = copy.deepcopy(read_toml(MANIFEST)) | {"name": name}
@@ -96,7 +96,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if length is not None:
             self.send_header("Content-Length", str(length))
         self.end_headers()
-        with contextlib.suppress(OSError):  # the client may have had enough
+        with contextlib.suppress(OSError):  # the client may have hung up
             self.wfile.write(body)
 
     def log_message(self, *args: Any) -> None:
@@ -210,7 +210,7 @@ def test_pull_from_a_folder(mirror: Path, capfd: pytest.CaptureFixture[str]) -> 
     assert result.downloaded == TOTAL
     assert result.folder == registry.cache_root() / "big"
     assert load_pack("big").embedder == MODELS["embedder"]
-    assert load_pack(result.folder).pack.name == "big"  # whole: it can be carried elsewhere
+    assert load_pack(result.folder).pack.name == "big"  # complete, so it can be copied elsewhere
     out, err = capfd.readouterr()
     assert out == ""
     assert "big" in err
@@ -415,7 +415,7 @@ def test_without_locks_the_faster_one_wins(mirror: Path, monkeypatch: pytest.Mon
     def late(folder: Path, target: Path, is_right: Callable[[], bool]) -> None:
         if not entered:
             entered.append(True)
-            pull("big", progress=False)  # meanwhile, another one finishes
+            pull("big", progress=False)  # another pull finishes first
         publish(folder, target, is_right)
 
     monkeypatch.setattr(atomic_files, "publish", late)

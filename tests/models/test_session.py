@@ -1,4 +1,4 @@
-"""Sessions run where they were asked to, with explicit threads, and only on the right tensors."""
+"""Sessions run on the requested providers, with explicit threads and only correct tensors."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_provider_that_is_not_there() -> None:
 
 
 def test_a_provider_that_runs_nothing() -> None:
-    # Built into the CPU package, always accepted, and never given a node of such a model.
+    # Built into the CPU package, always accepted, but never given a node of this model.
     provider = "AzureExecutionProvider"
     if provider not in available_providers():
         pytest.skip("this ONNX Runtime has no provider that takes nothing")
@@ -101,7 +101,7 @@ def test_a_provider_that_runs_nothing() -> None:
     with pytest.raises(ProviderUnavailable, match="runs no part"):
         create_session(model(), providers=[provider], name="tiny")
     create_session(model(), providers=[provider], allow_fallback=True, name="tiny")
-    with pytest.raises(PackCorrupt):  # the model is at fault, so no talk of providers
+    with pytest.raises(PackCorrupt):  # the model is at fault, not the provider
         create_session(b"broken", providers=[provider], name="tiny")
 
 
@@ -141,7 +141,7 @@ def test_the_right_tensors_pass() -> None:
     check(model(("N", 3, "H", "W")))
     check(model((1, 3, 8, 8), (1, 4)), max_batch=1)
     check(model(("N", 3, "H", "W")), InputSpec("x", "NCHW", "RGB", 0, 0, SPEC.mean, SPEC.std))
-    check(model(output=("N", "D")))  # the graph is open about it, so one run decides
+    check(model(output=("N", "D")))  # the graph leaves the dimension open, so one run decides
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_wrong_tensor_never_loads(build: Any, check_with: Any, message: str) -
 
 
 class Failing:
-    """A session whose every run fails."""
+    """A session that fails on every run."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -248,7 +248,7 @@ def cgroup(root: Path, membership: str, files: dict[str, str]) -> float | None:
             {"cpu/cpu.cfs_quota_us": "150000", "cpu/cpu.cfs_period_us": "100000"},
             1.5,
         ),
-        (  # both versions at once, as systemd's hybrid layout has them
+        (  # both versions at once, as in systemd's hybrid layout
             "2:cpuset:/\n1:cpu:/a\n0::/a\n",
             {"cpu/a/cpu.cfs_quota_us": "200000", "cpu/a/cpu.cfs_period_us": "100000"},
             2.0,

@@ -1,4 +1,4 @@
-"""A variant shares files and, where that was measured, the contract of the pack it is made from."""
+"""A variant shares files and, if measured as compatible, the contract of its source pack."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_shared_files_are_hashed_too(tmp_path: Path) -> None:
     shared.unlink()
     with pytest.raises(PackCorrupt, match=r"compact.liveness\.onnx: the model file is missing"):
         find_pack(variant)
-    shutil.copy(COMPACT / "liveness.onnx", variant)  # its own folder comes first
+    shutil.copy(COMPACT / "liveness.onnx", variant)  # the variant's folder comes first
     assert load_pack(variant).liveness == data
 
 
@@ -129,7 +129,7 @@ def test_the_variant_decides_as_the_pack(
 ) -> None:
     assert int8.compare(astronaut, astronaut[:, ::-1]).passed
     assert not int8.compare(astronaut, hopper).passed
-    assert int8.liveness(hopper).attack_score >= 0  # a model that it shares
+    assert int8.liveness(hopper).attack_score >= 0  # a shared model
 
 
 def test_one_embeds_alike_alone_and_among_others(
@@ -167,7 +167,7 @@ def test_a_granted_contract_is_that_of_the_pack_it_names() -> None:
 
 
 def test_new_tables_leave_the_other_models_in_the_manifest(tmp_path: Path) -> None:
-    # The sections of liveness and attributes stand behind the tables, and must outlive them.
+    # The sections of liveness and attributes follow the tables and must stay.
     path = tmp_path / "pack.toml"
     shutil.copy(COMPACT / "pack.toml", path)
     before = path.read_text()

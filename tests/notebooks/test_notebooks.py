@@ -1,4 +1,4 @@
-"""Every notebook runs from its first cell to its last, so that it never rots."""
+"""Every notebook runs from its first cell to its last."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 REPO = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 
-# In a process of its own: nbclient and its kernel leave event loops and sockets open, and the
-# tests count every warning as an error.
+# A separate process, because nbclient and its kernel leave event loops and sockets open, and
+# the tests turn every warning into an error.
 RUN = """
 import sys, nbformat
 from nbclient import NotebookClient

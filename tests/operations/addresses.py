@@ -1,4 +1,4 @@
-"""A web server of the tests: pictures, and addresses that stall, refuse or are not there."""
+"""A web server for tests: pictures, and addresses that stall, refuse or answer 404."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import TracebackType
 
 
 class PictureServer:
-    """Serves what was put into it on 127.0.0.1."""
+    """Serves the added pictures on 127.0.0.1."""
 
     def __init__(self) -> None:
         self._files: dict[str, bytes] = {}
@@ -26,7 +26,7 @@ class PictureServer:
                 self.send_response(404 if data is None else 200)
                 self.send_header("Content-Length", str(len(data or b"")))
                 self.end_headers()
-                with contextlib.suppress(ConnectionError):  # whoever saw the length may hang up
+                with contextlib.suppress(ConnectionError):  # a client may hang up after the length
                     self.wfile.write(data or b"")
 
             def log_message(self, *_: object) -> None:
@@ -51,13 +51,13 @@ class PictureServer:
         self._server.server_close()
 
     def url(self, data: bytes, name: str = "") -> str:
-        """Address of some bytes; the last part of its path is `name` if that is given."""
+        """Return the address of `data`; if given, `name` is the last part of its path."""
         key = f"{hash(data) & 0xFFFFFFFFFFFF:x}"
         self._files[key] = data
         return f"{self.base}/{key}{name}"
 
     def special(self, kind: str) -> str:
-        """Address that stalls (timeout), refuses or answers 404."""
+        """Return an address that stalls (timeout), refuses or answers 404."""
         if kind == "timeout":
             return f"{self.base}/stall"
         if kind == "404":

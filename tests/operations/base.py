@@ -1,4 +1,4 @@
-"""A valid symbolic request of every operation, to be changed in one place."""
+"""A valid symbolic request for every operation, which tests change in one place."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ for _name, _prefixes in _PICTURES.items():
 
 
 def pictures_of(name: str) -> list[str]:
-    """Base64 parameters of an operation of the first kind."""
+    """Return the Base64 parameters of a photo operation."""
     return [f"{prefix}FacePicture" for prefix in _PICTURES[name]]
 
 
 def without(request: dict[str, Any], *names: str, **changes: Any) -> dict[str, Any]:
-    """A copy without some parameters and with others changed."""
+    """Return a copy without some parameters and with others changed."""
     return {**{key: value for key, value in request.items() if key not in names}, **changes}

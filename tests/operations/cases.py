@@ -1,6 +1,6 @@
-"""The conformance cases: symbolic requests made real, and answers held against what they expect.
+"""Conformance cases: build real requests from symbolic ones, and check the answers.
 
-`run_case` takes the call itself, so that the same cases run in process and through a client.
+`run_case` takes the call as an argument, so the same cases run in process and through a client.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ Call = Callable[[str, dict[str, Any]], tuple[int, Body]]
 
 
 def load_cases(path: Path) -> list[dict[str, Any]]:
-    """All cases of a file of conformance cases."""
+    """Return all conformance cases of a file."""
     cases: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cases"]
     return cases
 
 
 class Requests:
-    """Makes symbolic requests real."""
+    """Builds real requests from symbolic ones."""
 
     def __init__(self, symbols: Symbols, server: PictureServer) -> None:
         self.symbols = symbols
         self.server = server
 
     def build(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Parameters as a client gives them; a stream is an open binary file."""
+        """Return parameters as a client gives them; a stream is an open binary file."""
         return {name: self._value(value) for name, value in request.items()}
 
     def _value(self, value: object) -> object:
@@ -60,11 +60,11 @@ def _text(data: bytes, form: str | None) -> str:
         return text.replace("+", " ")
     if form == "mime":
         return "\n".join(text[at : at + 76] for at in range(0, len(text), 76))
-    return text  # raw64: as it is, where a prefix belongs
+    return text  # raw64: without the prefix that belongs there
 
 
 def prepare(gallery: Gallery, given: Mapping[str, Any], symbols: Symbols) -> None:
-    """Create the groups of a case and enrol who is in them."""
+    """Create the groups of a case and enrol their people."""
     for code, people in given.get("groups", {}).items():
         gallery.create_group(code)
         for person in people:
@@ -73,7 +73,7 @@ def prepare(gallery: Gallery, given: Mapping[str, Any], symbols: Symbols) -> Non
 
 
 def run_case(case: Mapping[str, Any], requests: Requests, call: Call) -> list[str]:
-    """Send a case and its follow-ups; what was not as expected, in words."""
+    """Send a case and its follow-ups; return the failures in words."""
     failures: list[str] = []
     first: Body = {}
     for number, step in enumerate([case, *case.get("then", ())]):
@@ -85,7 +85,7 @@ def run_case(case: Mapping[str, Any], requests: Requests, call: Call) -> list[st
 
 
 def evaluate(expect: Mapping[str, Any], status: int, body: Body, first: Body) -> list[str]:
-    """Hold one answer against what a case expects.
+    """Compare one answer with what a case expects; return the failures in words.
 
     `first` is the body of the case's first answer.
     """
@@ -113,7 +113,7 @@ def evaluate(expect: Mapping[str, Any], status: int, body: Body, first: Body) ->
 
 
 def at(value: Any, path: str) -> Any:
-    """Member at a dotted path; None where there is none."""
+    """Return the member at a dotted path, or None."""
     for key in path.split("."):
         if isinstance(value, Mapping):
             value = value.get(key)

@@ -1,4 +1,4 @@
-"""What the tests of the operations share: pictures by symbol, a web server, a service."""
+"""Fixtures of the operations' tests: pictures by symbol, a web server, a service."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MakeService = Callable[..., FaceService]
 
 @pytest.fixture(scope="session")
 def london(request: pytest.FixtureRequest) -> Path | None:
-    """The London set, or None where it is absent: two pictures stand in then."""
+    """Return the London set, or None if it is absent; two pictures then replace it."""
     try:
         folder: Path = request.getfixturevalue("london_folder")
         return folder
@@ -49,10 +49,10 @@ def symbols(
 
 
 def _recaptured(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture on a display, photographed: by the simulation that the liveness room has.
+    """Return a simulated photograph of the picture on a display.
 
-    With this seed the camera resolves the display, so that the attack can be seen; how many
-    cannot is measured in docs/liveness.md, not here.
+    With this seed the camera resolves the display, so the attack is visible. docs/liveness.md
+    measures how many attacks are not visible.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(TRAINING))
@@ -81,7 +81,7 @@ def gallery(tmp_path: Path, engine: FaceEngine) -> Iterator[Gallery]:
 
 @pytest.fixture
 def make_service(engine: FaceEngine, gallery: Gallery) -> MakeService:
-    """A service on the test's own gallery; local addresses are allowed.
+    """Return a function that makes a service on the test's gallery and allows local addresses.
 
     Three seconds are enough on a busy machine, and short enough to wait for.
     """

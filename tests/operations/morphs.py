@@ -1,4 +1,4 @@
-"""A face between two faces: the attack on comparisons that are not transitive."""
+"""Morph two faces into one: the attack on comparisons that are not transitive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Pixels = NDArray[np.uint8]
 
 
 def morph(engine: FaceEngine, a: Pixels, b: Pixels, share: float = 0.5) -> Pixels:
-    """Both pictures, of one size, warped to the landmarks between them and blended."""
+    """Warp two pictures of one size to the landmarks between theirs, and blend them."""
     height, width = a.shape[:2]
     of_a, of_b = _points(engine, a), _points(engine, b)
     between = (1 - share) * of_a + share * of_b
@@ -23,7 +23,7 @@ def morph(engine: FaceEngine, a: Pixels, b: Pixels, share: float = 0.5) -> Pixel
 
 
 def _points(engine: FaceEngine, picture: Pixels) -> NDArray[np.float32]:
-    """The landmarks, guesses of the face's outline from them, and the picture's own corners."""
+    """Return the landmarks, an outline estimated from them, and points on the picture's edge."""
     right, left, nose, right_mouth, left_mouth = engine.largest_face(picture).landmarks
     eyes, mouth, across = (right + left) / 2, (right_mouth + left_mouth) / 2, left - right
     down = mouth - eyes

@@ -1,8 +1,8 @@
 """Symbolic pictures of the conformance cases ('@alice1;h=640;w=480'), made from real faces.
 
-With the reference data alice, bob, carol and dave are four people of the London set: photo 1 is
-neutral, photo 2 smiling, the others are both again under other crops, turns and light.  Without
-it alice is the astronaut and bob is Grace Hopper, one picture each, and the rest is skipped.
+With the reference data, alice, bob, carol and dave are four people of the London set.  Photo 1 is
+neutral, photo 2 smiling; the others vary the crop, roll and light of these two.  Without the data,
+alice is the astronaut and bob is Grace Hopper, one picture each; the rest is skipped.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ VARIANTS = {
 
 
 class Symbols:
-    """Turns the names of the cases into bytes; everything is made once."""
+    """Turns the symbols of the cases into bytes; makes each picture once."""
 
     def __init__(
         self,
@@ -58,14 +58,14 @@ class Symbols:
         self.pixels = cache(self._pixels)
 
     def face(self, engine: FaceEngine, symbol: str) -> FaceSample:
-        """The face of a symbol, found and embedded once."""
+        """Return the face of a symbol, which is detected and embedded once."""
         key = (engine.contract_id, symbol)
         if key not in self._faces:
             self._faces[key] = engine.sample(self.data(symbol))
         return self._faces[key]
 
     def _pixels(self, name: str) -> Pixels:
-        """Upright BGR pixels of a name without options."""
+        """Return upright BGR pixels of a name without options."""
         if match := re.fullmatch(r"(alice|bob|carol|dave)([1-8])", name):
             return self._photo(match[1], int(match[2]))
         makers: dict[str, Callable[[], Pixels]] = {
@@ -88,7 +88,7 @@ class Symbols:
             if person not in self._stand_ins:
                 pytest.skip(f"no picture of {person} without faces/london in the reference data")
             base = self._stand_ins[person]
-            # One picture: photo 2 has to be made too, and "smiling" means nothing.
+            # Only one picture: photo 2 is a variant of it too, and "smiling" has no effect.
             return base if number == 1 else _varied(base, *VARIANTS[max(number, 3)][1:])
         if number <= 2:
             return self._read(person, smiling=number == 2)
@@ -112,7 +112,7 @@ class Symbols:
         return self._morph(self.pixels("alice1"), self.pixels("bob1"))
 
     def _data(self, symbol: str) -> bytes:
-        """Encoded picture of a symbol with its options."""
+        """Return the encoded picture of a symbol with its options."""
         name, *pairs = symbol.removeprefix("@").split(";")
         options = dict(pair.split("=") for pair in pairs)
         if name == "not_an_image":
@@ -126,13 +126,13 @@ class Symbols:
         turn = int(options.get("exif", 1))
         if "h" in options:
             height, width = int(options["h"]), int(options["w"])
-            if turn >= 5:  # the options are of the stored pixels then
+            if turn >= 5:  # the options then describe the stored pixels
                 height, width = width, height
             pixels = _cover(pixels, height, width)
         return encode(pixels, options.get("fmt", "jpeg"), turn=turn, size=size)
 
 
-# EXIF orientation -> what makes an upright picture look as it is stored
+# EXIF orientation -> function from upright to stored pixels
 _STORED: dict[int, Callable[[Pixels], Pixels]] = {
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
@@ -146,7 +146,7 @@ _STORED: dict[int, Callable[[Pixels], Pixels]] = {
 
 
 def encode(pixels: Pixels, fmt: str, *, turn: int = 1, size: int = 0) -> bytes:
-    """An encoded picture, stored turned by an EXIF orientation and padded to a size."""
+    """Encode a picture, stored turned by an EXIF orientation and padded to a size."""
     picture = Image.fromarray(np.ascontiguousarray(_STORED[turn](pixels)[:, :, ::-1]))
     if fmt in ("png", "gif", "bmp"):
         picture = picture.quantize(256)  # in full colour 960x720 pixels exceed 1 MiB
@@ -164,7 +164,7 @@ def encode(pixels: Pixels, fmt: str, *, turn: int = 1, size: int = 0) -> bytes:
 
 
 def pad(data: bytes, size: int) -> bytes:
-    """The same picture in a file of `size` bytes: comments where the format has them."""
+    """Pad the file to `size` bytes, with comments if the format has them."""
     missing = size - len(data)
     if missing < 0:
         raise ValueError(f"{len(data)} bytes cannot be padded to {size}")
@@ -182,7 +182,7 @@ def pad(data: bytes, size: int) -> bytes:
 
 
 def _cover(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Cut to the aspect and resize; nothing is stretched."""
+    """Crop to the aspect ratio and resize without stretching."""
     rows, columns = pixels.shape[:2]
     scale = max(height / rows, width / columns)
     cut_h, cut_w = min(rows, round(height / scale)), min(columns, round(width / scale))

@@ -1,4 +1,4 @@
-"""Addresses: what is refused before anything is asked, and what a hostile server can do."""
+"""Addresses: those refused before any request, and downloads from a hostile server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BODY = bytes(range(256)) * 40
 
 
 class Hostile(BaseHTTPRequestHandler):
-    """Answers by path; each answer is a way to hold or to mislead a client."""
+    """Answers by path; most answers stall or mislead a client."""
 
     protocol_version = "HTTP/1.1"
     seen: list[tuple[str, str]]
@@ -171,7 +171,7 @@ def get(port: int, path: str, timeout: float = 5.0) -> bytes:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """A name service: name -> answers; "public.test" and what it says count as public."""
+    """Replace the name service by a table: name -> answers."""
     table: dict[str, list[str]] = {}
     monkeypatch.setattr(addresses, "_lookup", lambda host, port, deadline: table.get(host, [host]))
     return table
@@ -205,14 +205,14 @@ def test_three_redirects_and_no_more(port: int) -> None:
 
 @pytest.mark.parametrize("path", ["stall", "drip", "drip-headers", "continue-for-ever"])
 def test_the_deadline_is_over_all(port: int, path: str) -> None:
-    # The server would go on for 3 seconds and then end well, or for ever.
+    # The server would go on for 3 seconds and then succeed, or go on for ever.
     with pytest.raises(DownloadFailed, match=r"not over after 0\.3"):
         get(port, path, timeout=0.3)
 
 
 def test_refused_connection() -> None:
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound and not listening: nobody else can take it
+        unused.bind(("127.0.0.1", 0))  # bound but not listening, so no other process can take it
         with pytest.raises(DownloadFailed):
             get(unused.getsockname()[1], "good")
 
@@ -259,7 +259,7 @@ def test_redirects_are_parsed_like_addresses(port: int, path: str) -> None:
 def test_redirects_are_checked_like_addresses(
     port: int, path: str, names: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # "public.test" stands for a public machine: its answer passes the check, no other does.
+    # "public.test" stands for a public machine; only its answer passes the check.
     names["public.test"] = ["127.0.0.1"]
     asked: list[str] = []
     resolve = addresses.resolve
@@ -279,7 +279,7 @@ def test_redirects_are_checked_like_addresses(
 def test_a_connection_goes_to_the_answer_that_was_checked(
     sources: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rebinding: a second answer of the name service would be another machine."""
+    """DNS rebinding: a second answer of the name service would be another machine."""
     answers = iter([["93.184.216.34"], ["127.0.0.1"]])
     monkeypatch.setattr(addresses, "_lookup", lambda *args: next(answers))
     connected: list[str] = []
@@ -377,7 +377,7 @@ def test_machines_off_the_internet_are_refused(url: str, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def sources(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The routing table: target -> the address of this machine that packets come from."""
+    """Replace the routing table: target -> source address on this machine."""
     table: dict[str, str] = {}
 
     def source(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -25,7 +25,7 @@ FAULTS = {
 
 
 def gate_of(fault: str | None) -> Callable[[str], None] | None:
-    """A gate that injects a fault: "internal" is an error that nobody foresaw."""
+    """Return a gate that injects a fault; "internal" is an unexpected error."""
     if fault is None:
         return None
 
@@ -36,7 +36,7 @@ def gate_of(fault: str | None) -> Callable[[str], None] | None:
 
 
 def settings_of(case: dict[str, Any]) -> dict[str, Any]:
-    """Of the service that answers a case: its gate, and no long wait for an address that stalls."""
+    """Return the settings for a case: its gate, and a short wait for a stalling address."""
     settings: dict[str, Any] = {"gate": gate_of(case.get("given", {}).get("fault"))}
     if "@url:timeout" in str(case):
         settings["download_timeout"] = 0.3

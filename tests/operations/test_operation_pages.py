@@ -68,7 +68,7 @@ def test_examples(
 
 @pytest.mark.parametrize("page", TABLES)
 def test_examples_with_the_vendors_client(page: str) -> None:
-    """Every attribute that an example sets is one of the request's."""
+    """Every attribute that an example sets exists in the request model."""
     models = {
         "2022": pytest.importorskip("alibabacloud_cloudauth_intl20220809.models"),
         "2019": pytest.importorskip("alibabacloud_cloudauth20190307.models"),
@@ -117,7 +117,7 @@ def test_the_tables_know_what_the_vendors_client_sends() -> None:
                 known |= {row.text, row.url, *row.files}
         assert wire, page
         assert wire <= known, page
-        # Of ours only the stream is not in that request; the client uploads it elsewhere.
+        # Only our stream is not in that request, because the client uploads it elsewhere.
         assert known - wire <= {"FacePictureFileObject"}, page
 
 

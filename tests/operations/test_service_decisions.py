@@ -1,4 +1,4 @@
-"""The decision table of FaceDuplicationCheckIntl, and what each answer holds."""
+"""The decision table of FaceDuplicationCheckIntl, and the fields of each answer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_decision(
     requests: Requests,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every row; whether Source is an attack is decided here, all else by the engine."""
+    """Test every row; the test sets whether Source is an attack, the engine decides the rest."""
     gallery.create_group("g1")
     gallery.create_group("new")
     gallery.add("g1", requests.symbols.data("@alice4" if stored else "@bob1"), "somebody")
@@ -61,7 +61,7 @@ def test_decision(
         FaceRegisterGroupCode="new",
     )
 
-    # The document's table, in its own order.
+    # The document's table, in its order.
     duplicate = mode in "02" and stored
     if attack:
         sub_code = "205"
@@ -170,7 +170,7 @@ def test_a_user_who_is_there_already(
 def test_a_face_that_is_registered_finds_itself(
     service: FaceService, gallery: Gallery, requests: Requests
 ) -> None:
-    """The caller's own face is not left out of a later search."""
+    """A later search also finds the caller's registered face."""
     gallery.create_group("g1")
     change = {"VerifyModel": "0", "AutoRegistration": "0", "FaceRegisterGroupCode": "g1"}
     first = _answer(service, requests, **change)
@@ -260,7 +260,7 @@ def test_quality_of_a_record(
 ) -> None:
     gallery.create_group("g1")
     face = symbol != "@noface"
-    for passed in ("Y" if face else "N", "N"):  # the second time the user is there
+    for passed in ("Y" if face else "N", "N"):  # the second time, the user exists
         request = requests.build({**BASE["AddFaceRecord"], "FacePicture": symbol})
         response = service.call("AddFaceRecord", request)
         assert response.body["Message"] == "The request was successful."
@@ -292,7 +292,7 @@ def test_every_quality_is_stored(
     requests: Requests,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A poor face is said to be one, and stored all the same."""
+    """A poor face is reported, but still stored."""
     gallery.create_group("g1")
     found = SimpleNamespace(score=score, operation_scores={"SharpnessScore": sharpness})
     monkeypatch.setattr(engine, "quality", lambda _: found)
@@ -355,7 +355,7 @@ def test_envelope(name: str, service: FaceService, gallery: Gallery, requests: R
     ("flag", "has_network", "found", "expected"),
     [
         ("Y", True, SimpleNamespace(age=31.6, gender="F"), {"FaceAge": "32", "FaceGender": "F"}),
-        ("Y", True, None, {}),  # the picture is too poor to say anything
+        ("Y", True, None, {}),  # the picture is too poor to estimate
         ("Y", False, None, {}),
         ("N", True, SimpleNamespace(age=31.6, gender="F"), {}),
         (None, True, SimpleNamespace(age=31.6, gender="F"), {}),
@@ -386,7 +386,7 @@ def test_the_lock_waits_for_no_picture(
     requests: Requests,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The quality decodes all of it; the registration then has it from the sample."""
+    """Quality decodes the whole picture before the lock; the registration reuses the sample's."""
     gallery.create_group("g1")
     held = []
     real = engine.quality
@@ -410,7 +410,7 @@ def test_what_fails_registers_nobody(
     requests: Requests,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An error for a face that was stored would say that it was not."""
+    """An error means that no face was stored, so it must come before the registration."""
     gallery.create_group("g1")
 
     def fail(*_: object) -> None:
@@ -432,7 +432,7 @@ def test_more_faces_than_the_table_reaches(
     requests: Requests,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The answer names the reason: "nobody was found" was not checked."""
+    """The answer names the reason, because "nobody was found" was not checked."""
     gallery.create_group("g1")
     gallery.add("g1", requests.symbols.data("@alice4"), "somebody")
     short = replace(engine.calibration, tail_scale=10.0)

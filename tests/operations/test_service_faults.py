@@ -1,4 +1,4 @@
-"""Every code of every operation, and what happens when something fails that nobody foresaw."""
+"""Every code of every operation, and unexpected failures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from facecore.operations.service import OPERATIONS
 
 MakeService = Callable[..., FaceService]
 
-# The document's own list; odd ones and all.
+# The document's list, including its odd statuses.
 STATUS = {
     "MissingParameter": 400,
     "InvalidParameter": 400,
@@ -73,7 +73,7 @@ def test_a_gate_answers_with_every_code_of_an_operation(
             assert operation == name
             raise OperationError(code, "closed")
 
-        # The request is empty: the gate comes before anything that could be wrong with it.
+        # The request is empty, because the gate comes before all checks of the request.
         response = make_service(gate=gate).call(name, {})
         assert response.status == STATUS[code.name]
         assert response.body.pop("HostId")
@@ -287,7 +287,7 @@ def test_settings_have_the_documented_defaults() -> None:
 def test_values_of_other_types_are_refused(
     name: str, value: object, service: FaceService, gallery: Gallery, requests: Requests
 ) -> None:
-    """Not 500, whatever a caller in process passes."""
+    """No value that a caller in process passes gives a 500."""
     gallery.create_group("g1")
     ignored = {"FaceGroupCodes"} if BASE[name].get("VerifyModel") == "1" else set()
     for parameter in BASE[name].keys() - ignored:

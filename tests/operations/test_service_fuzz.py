@@ -1,4 +1,4 @@
-"""Requests that make no sense: always a documented code, never a failure of the device."""
+"""Requests that make no sense always get a documented code, never a server error."""
 
 from __future__ import annotations
 

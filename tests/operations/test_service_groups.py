@@ -30,7 +30,7 @@ def ask(service: FaceService) -> Any:
 
 @pytest.fixture
 def people(gallery: Gallery) -> Gallery:
-    """Two groups: g1 with u1 twice and u2, g2 with u1; the vectors mean nothing."""
+    """Three groups: g1 with u1 twice and u2, g2 with u1, g3 empty; the vectors are random."""
     for code in ("g1", "g2", "g3"):
         gallery.create_group(code, title=f"title {code}", description=f"about {code}")
     rng = np.random.default_rng(0)
@@ -250,7 +250,7 @@ def test_parameters(
 
 
 def test_a_caller_of_some_groups(service: FaceService, people: Gallery, requests: Requests) -> None:
-    """Whatever names, numbers or omits a group: the others are neither shown nor changed."""
+    """No request shows or changes a group that the caller may not use."""
     allowed = frozenset({"g1"})
     ids = {group.name: group.id for group in people.groups()}
     other = people.records("g2")[0]
@@ -299,7 +299,7 @@ def test_a_caller_of_some_groups(service: FaceService, people: Gallery, requests
 def test_an_id_never_means_another_group(
     name: str, service: FaceService, people: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The group of the id is deleted meanwhile, and another one of its code is created."""
+    """Meanwhile the group of the id is deleted and another group with its code is created."""
     real = people.group_by_id
 
     def replaced(number: int) -> Any:

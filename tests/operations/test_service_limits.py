@@ -40,7 +40,7 @@ def test_size_of_a_picture(
                 return _codes(service, requests, name, **{p: None, p + "Url": f"@url({symbol})"})
             return _codes(service, requests, name, **{p: symbol})
 
-        # As text 1 MiB of characters is the limit, which is 786,432 bytes.
+        # Base64 text is limited to 1 MiB of characters, which is 786,432 bytes.
         assert code("@alice1;bytes=786432") == "Success"
         assert code("@alice1;bytes=786433") == "ToolargeImage"
         assert code("@alice1;bytes=1048576", url=True) == "Success"
@@ -101,7 +101,7 @@ def test_resolution_in_any_orientation(
 
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_orientation(turn: int, service: FaceService, requests: Requests) -> None:
-    """The bounds are those of the upright picture, whichever way its pixels lie in the file."""
+    """The bounds apply to the upright picture, for every orientation in the file."""
     lying = turn >= 5
     for height, width, code in (
         (1920, 1080, "Success"),
@@ -130,7 +130,7 @@ def test_orientation(turn: int, service: FaceService, requests: Requests) -> Non
     ],
 )
 def test_format(fmt: str, code: str, service: FaceService, requests: Requests) -> None:
-    """By the content: the address of a JPEG may end in .png, and of a WebP in .jpg."""
+    """The content decides: the address of a JPEG may end in .png, and of a WebP in .jpg."""
     symbol = f"@alice1;fmt={fmt}"
     assert _codes(service, requests, "FaceCompare", SourceFacePicture=symbol) == code
     url = f"@url({symbol})/picture.jpg"
@@ -355,7 +355,7 @@ def test_the_picture_names_its_user(
             [
                 {"FacePictureUrl": url(data, "/by_url.jpg?size=3#top")},
                 {"FacePictureUrl": url(data, "/folder/by%20url.jpeg")},
-                {"FacePictureUrl": url(data, f"/{'0' * 64}.jpg")},  # object stores name so
+                {"FacePictureUrl": url(data, f"/{'0' * 64}.jpg")},  # as in object stores
                 {"FacePictureFileObject": stream},
                 {"FacePictureFileObject": file},
                 {"FacePictureFileObject": io.BytesIO(data)},
@@ -451,7 +451,7 @@ def test_files_that_cannot_be_read(service: FaceService, gallery: Gallery) -> No
 
 
 class _Trickle(io.RawIOBase):
-    """A file that gives less than was asked for."""
+    """A file whose reads return less than requested."""
 
     def __init__(self, data: bytes) -> None:
         self._data = io.BytesIO(data)
@@ -487,7 +487,7 @@ def test_base64_in_every_form(data: bytes, more: st.DataObject) -> None:
 
 @given(st.text(max_size=40))
 def test_base64_or_nothing(text: str) -> None:
-    """Whatever is accepted is what the standard library makes of the cleaned text."""
+    """Accepted text decodes like the cleaned text in the standard library."""
     try:
         found = decode_base64(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Of two things that are wrong with a request, the document's earlier check answers."""
+"""If two things are wrong with a request, the document's earlier check answers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ NOT_BASE64 = "!!!not base64!!!"
 
 
 def _photo_violations(name: str) -> list[tuple[str, int, Change]]:
-    """(code, rank, change) of everything that can be wrong, by the rank of its check.
+    """Return (code, rank, change) of every violation; the rank is that of its check.
 
-    A picture's checks run picture by picture while it is fetched, and for all pictures together
-    after that.
+    Checks during the fetch run picture by picture. Later checks run for all pictures together.
     """
     first, *_, last = pictures_of(name)
     found: list[tuple[str, int, Change]] = [
@@ -102,7 +101,7 @@ def test_two_violations(
 
 
 def test_the_pictures_are_fetched_in_order(service: FaceService, requests: Requests) -> None:
-    """Source's download fails before Target's text is looked at, and the other way round."""
+    """Source is fetched and checked before Target, both as a download and as text."""
     base = BASE["FaceCompare"]
     refused = {"SourceFacePicture": None, "SourceFacePictureUrl": "@url:refused"}
     request = requests.build({**base, **refused, "TargetFacePicture": NOT_BASE64})

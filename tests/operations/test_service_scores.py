@@ -1,4 +1,4 @@
-"""What must hold between the answers of different operations, whoever is on the pictures."""
+"""Invariants between the answers of different operations, for any pictures."""
 
 from __future__ import annotations
 
@@ -88,13 +88,13 @@ def test_triples(
     scores = {name: found.get(f"FaceComparisonScore{name}") for name in ("A2B", "B2C", "C2A")}
     assert set(scores) - {name for name in scores if scores[name] is None} == set(pairs)
     for name, pair in pairs.items():
-        # One run of the model over three faces may round otherwise than one over two.
+        # A batch of three faces may round differently from a batch of two.
         assert scores[name] == pytest.approx(min(max(pair.similarity, 0), 1), abs=1e-5)
     assert found["FacePassed"] == ("Y" if all(p.passed for p in pairs.values()) else "N")
 
 
 def test_a_chain_does_not_look_at_c_and_a(ask: Ask) -> None:
-    """A is like B and B like C, but C is not like A: a chain passes, a loop does not."""
+    """A matches B and B matches C, but C does not match A: a chain passes, a loop does not."""
     pictures = {
         "SourceAFacePicture": "@alice1",
         "SourceBFacePicture": "@morph_ab",
@@ -108,7 +108,7 @@ def test_a_chain_does_not_look_at_c_and_a(ask: Ask) -> None:
 
 
 def test_ways_of_giving_a_picture(ask: Ask) -> None:
-    """Base64 in any form, or an address: the pixels are the same, and so is the score."""
+    """Base64 in any form and an address give the same pixels and the same score."""
     forms: list[dict[str, Any]] = [
         {"SourceFacePicture": "@alice1"},
         {"SourceFacePicture": "@alice1|mime"},
@@ -150,16 +150,16 @@ def test_the_verdict_follows_the_threshold(
 @pytest.mark.parametrize(
     ("rate", "others", "settings", "found"),
     [
-        # A template that 0.05 % of strangers would be as like to, found from the threshold 80:
+        # `rate` is the share of strangers as similar as the template. The threshold is 80.
         (0.0005, 0, {}, True),
         (0.002, 0, {}, False),
         (0.002, 0, {"threshold": 70.0}, True),
         (0.0005, 0, {"threshold": 95.0}, False),
-        # and from the score that search_far asks for, whichever is higher.
+        # The higher one of the threshold and the score for search_far decides.
         (0.0005, 0, {"search_far": 0.001}, True),
         (0.0005, 0, {"search_far": 0.0001}, False),
         (0.002, 0, {"search_far": 0.1}, False),
-        # 1 % over 100 faces is 0.01 % a face.
+        # 1 % over 100 faces is 0.01 % per face.
         (0.0005, 99, {}, False),
         (0.0005, 9, {}, True),
         (0.0005, 99, {"search_far": 0.1}, True),
@@ -179,7 +179,7 @@ def test_how_strict_a_search_is(
     probe = engine.embed(requests.symbols.data("@alice1")).astype(np.float64)
     rng = np.random.default_rng(0)
     strangers = rng.normal(size=(others + 1, len(probe)))
-    strangers -= np.outer(strangers @ probe, probe)  # as unlike as can be
+    strangers -= np.outer(strangers @ probe, probe)  # orthogonal to the probe
     strangers /= np.linalg.norm(strangers, axis=1, keepdims=True)
     similarity = float(engine.calibration.similarity(engine.calibration.threshold(rate)))
     strangers[0] = similarity * probe + np.sqrt(1 - similarity**2) * strangers[0]

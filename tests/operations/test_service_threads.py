@@ -41,7 +41,7 @@ def test_a_user_is_added_once(service: FaceService, gallery: Gallery, requests: 
 def test_a_face_is_registered_once(
     service: FaceService, gallery: Gallery, requests: Requests
 ) -> None:
-    """Of requests with one new face under different ids, one registers and the rest find it."""
+    """If requests send one new face under different ids, one registers it and the rest find it."""
     gallery.create_group("g1")
     base = requests.build({**BASE["FaceDuplicationCheckIntl"], "VerifyModel": "0"})
     calls = [

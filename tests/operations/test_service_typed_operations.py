@@ -1,4 +1,4 @@
-"""The methods with Python's own types: the same checks, codes and answers as `call`."""
+"""The methods with Python types: the same checks, codes and answers as `call`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MakeService = Callable[..., FaceService]
 
 @pytest.fixture
 def alice(requests: Requests, tmp_path: Path) -> list[Any]:
-    """One picture in every way that a method takes it."""
+    """Return one picture in every form that a method accepts."""
     data = requests.symbols.data("@alice1")
     path = tmp_path / "alice.jpg"
     path.write_bytes(data)
@@ -121,7 +121,7 @@ def test_duplication_check(service: FaceService, gallery: Gallery, requests: Req
     gallery.create_group("g2")
     first = service.duplication_check(alice, "u1", mode="search", groups="g1")
     assert (first.passed, first.sub_code, first.registered) == (True, "200", None)
-    assert len(gallery) == 0  # not asked to
+    assert len(gallery) == 0  # registration was not requested
     there = {"auto_register": True, "register_group": "g1"}
     first = service.duplication_check(alice, "u1", mode="search", groups=["g1"], **there)
     assert (first.registered, first.score, first.duplicates) == (True, None, ())
@@ -133,7 +133,7 @@ def test_duplication_check(service: FaceService, gallery: Gallery, requests: Req
     assert [match.face_id for match in again.duplicates] == [first.face_id]
     assert again.score is not None
     assert again.score >= 80
-    gallery.create_group("north, gate")  # which the wire format cannot name
+    gallery.create_group("north, gate")  # the wire format cannot name it
     for codes in ("north, gate", ["north, gate", "g2"]):
         assert service.duplication_check(alice, "u1", mode="search", groups=codes).passed
     at_gate = service.add_face_record("north, gate", alice, "u9")

@@ -1,4 +1,4 @@
-"""The given cases again, from the vendor's own client over loopback."""
+"""The conformance cases again, through the vendor's client over loopback."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY, SECRET = "door-1", "s3cret-s3cret-s3cret"
 
 
 class Switch:
-    """One server serves every test's own service."""
+    """Lets one server serve the service of each test."""
 
     service: FaceService
 
@@ -46,7 +46,7 @@ def switched() -> Iterator[tuple[Switch, Running]]:
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client would send requests to 127.0.0.1 through a proxy too."""
+    """Unset proxies, because the client would use them for 127.0.0.1 too."""
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

@@ -1,4 +1,4 @@
-"""The vendor's own, unmodified client as a way to call an operation."""
+"""Call operations through the vendor's unmodified client."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METHODS = {
     "DeleteFaceGroup": "delete_face_group_",
     "QueryFaceRecord": "query_face_record_",
     "DeleteFaceRecord": "delete_face_record_",
-    "DeleteFaceRecordV2": "delete_face_record_v2",  # and so it is in the package
+    "DeleteFaceRecordV2": "delete_face_record_v2",  # the package spells it so
 }
 
 
@@ -50,7 +50,7 @@ class VendorClient:
         try:
             response = self._send(name, dict(params))
         except TeaException as error:
-            if error.data is None:  # no answer of the server at all
+            if error.data is None:  # no answer from the server
                 raise
             body = dict(error.data)
             return body.pop("statusCode", error.statusCode), body
@@ -72,7 +72,7 @@ class VendorClient:
 
 
 def _runtime(request: Any, params: Mapping[str, Any]) -> RuntimeOptions:
-    """What the model has no place for goes into the query."""
+    """Put parameters that the model does not have into the query."""
     more = {name: str(value) for name, value in params.items() if name not in request.to_map()}
     return RuntimeOptions(
         read_timeout=60_000, extends_parameters=ExtendsParameters(queries=more, headers={})

@@ -1,4 +1,4 @@
-"""What must be on the disk when a method returns, and what happens when the disk refuses."""
+"""Changes are on the disk when a method returns; a failing disk raises a typed error."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_commit_is_synced(folder: Path, templates_engine: Any) -> None:
 
 
 def crash(tmp_path: Path, *options: str) -> Any:
-    """Run `python -m benchmarks crash`; FACECORE_KILLS says how often it kills."""
+    """Run `python -m benchmarks crash`; FACECORE_KILLS sets the number of kills."""
     kills = os.environ.get("FACECORE_KILLS", "20")
     code = (
         f"import runpy, sys; sys.path.append({str(REPO)!r});"
@@ -72,7 +72,7 @@ def test_kills_on_a_failing_disk(tmp_path: Path) -> None:
 
 
 def test_an_error_that_ends_its_transaction(tmp_path: Path) -> None:
-    """The rollback does not hide it."""
+    """The rollback does not hide the error."""
 
     def fail(database: sqlite3.Connection) -> None:
         with changing(database):
@@ -113,7 +113,7 @@ def in_child(folder: Path, work: str, setup: str = "", read_only: bool = False) 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits on the size of files")
 def test_a_full_disk(folder: Path, templates_engine: Any) -> None:
-    """The change fails with a typed error, and what was there before is as it was."""
+    """The change fails with a typed error and leaves the earlier content unchanged."""
     with Gallery(folder, templates_engine) as gallery:
         gallery.create_group("staff")
         gallery.add("staff", template("t"), "u")
@@ -148,7 +148,7 @@ def refuse_writing(folder: Path, templates_engine: Any) -> None:
         gallery.add("staff", template("t"), "u")
     (folder / "gallery.db").chmod(0o644)
     setup = ""
-    if os.geteuid() == 0:  # root may write everywhere; the child gives that up once it is warm
+    if os.geteuid() == 0:  # root may write everywhere; the child drops its rights once it is warm
         setup = """
 import os, tempfile
 warm = tempfile.TemporaryDirectory()
@@ -187,7 +187,7 @@ def test_a_folder_that_is_lost_while_it_is_open(
         gallery.create_group("staff")
         gallery.add("staff", template("t"), "u")
         lose(folder)
-        if (folder / "b").exists():  # replaced by a copy, the file alone
+        if (folder / "b").exists():  # replace only the file by a copy
             os.replace(folder / "b" / "gallery.db", folder / "gallery.db")
         changes = (
             lambda: gallery.add("staff", template("s"), "s"),
@@ -225,7 +225,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such modes")
 def test_only_the_owner_may_read(folder: Path, templates_engine: Any) -> None:
-    """Whatever the umask: folders 0700, files 0600, also while the gallery is open."""
+    """With any umask: folders 0700, files 0600, also while the gallery is open."""
     before = os.umask(0)
     try:
         with Gallery(folder, templates_engine, index="hnsw") as gallery:

@@ -1,4 +1,4 @@
-"""The HNSW index beside the exact one: made in the background, saved, resumed, never waited for."""
+"""The HNSW index next to the exact one: built in the background, saved, resumed."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def test_a_build_that_was_stopped_goes_on(
     def slow(self: HnswIndex, ids: Any, *rest: Any) -> None:
         searched.wait(30)
         if sum(rows) >= 100:
-            stopping.wait(1)  # so that the end of the build does not overtake the close
+            stopping.wait(1)  # keeps the build from ending before the close
         rows.append(len(ids))
         plain(self, ids, *rest)
 
     monkeypatch.setattr(HnswIndex, "add", slow)
     with Gallery(folder, templates_engine, index="hnsw") as gallery:
-        assert finds(gallery, 299)  # does not wait for it
+        assert finds(gallery, 299)  # does not wait for the build
         assert gallery.stats().index == "exact"
         searched.set()
         until(lambda: sum(rows) >= 100)
@@ -68,7 +68,7 @@ def test_a_build_that_was_stopped_goes_on(
     assert 100 <= half["face"] < 300
     rows.clear()
     with Gallery(folder, templates_engine, index="hnsw") as gallery:
-        gallery.remove("staff", user_id="t299")  # not in what was saved: nothing is lost
+        gallery.remove("staff", user_id="t299")  # not in the saved index, so nothing is lost
         gallery.compact()
         assert gallery.stats().index == "hnsw"
         assert finds(gallery, 5)

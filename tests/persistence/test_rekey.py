@@ -72,7 +72,7 @@ def test_everything_comes_along(
     assert everything(folder, templates_engine, new) == before
     with Gallery(folder, templates_engine, key=new) as gallery:
         last = before[1][-1][0].id
-        assert gallery.add("staff", template("new"), "new").id == last + 1  # ids go on
+        assert gallery.add("staff", template("new"), "new").id == last + 1  # ids continue
         assert gallery.create_group("again").id == 3
         gallery.compact()
     if os.name == "posix":
@@ -80,7 +80,7 @@ def test_everything_comes_along(
 
 
 def test_an_old_plain_gallery_is_encrypted(templates_engine: Any, tmp_path: Path) -> None:
-    """Also its saved indexes go, which hold the vectors."""
+    """Its saved indexes are deleted too, because they hold the vectors."""
     golden = REPO / "tests/data/v0.1.0"
     folder = shutil.copytree(golden / "gallery", tmp_path / "a.gallery")
     for kind in ("exact", "hnsw"):
@@ -138,7 +138,7 @@ def test_what_a_crash_left_goes_at_the_next_opening(folder: Path, templates_engi
     fill(folder, templates_engine, A)
     folders.partial_copy(folder).write_bytes(b"half of a copy")
     with Gallery(folder, templates_engine, key=A, read_only=True):
-        assert folders.partial_copy(folder).exists()  # it may be under way
+        assert folders.partial_copy(folder).exists()  # another rekey may be running
     with Gallery(folder, templates_engine, key=A):
         pass
     assert names(folder) == {"gallery.db", "writer.lock"}

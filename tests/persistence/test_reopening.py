@@ -1,4 +1,4 @@
-"""What an opening finds, believes, repairs and builds anew."""
+"""Opening a gallery reuses, repairs or rebuilds its saved index."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def finds(gallery: Gallery, *numbers: int) -> bool:
 
 @pytest.fixture
 def saved(filled: Gallery, folder: Path, templates_engine: Any) -> Path:
-    """The folder of a gallery of 100 faces, with a saved HNSW index."""
+    """Return the folder of a gallery of 100 faces with a saved HNSW index."""
     add(filled, 0, 100)
     filled.close()
     with Gallery(folder, templates_engine, index="hnsw") as gallery:
@@ -55,7 +55,7 @@ def saved(filled: Gallery, folder: Path, templates_engine: Any) -> Path:
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rows that were read from the store to build or update the HNSW index, at each look."""
+    """Record how many rows each update of the HNSW index reads from the store."""
     counts: list[int] = []
     plain = IndexSync.take
 
@@ -70,7 +70,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @contextlib.contextmanager
 def opened(folder: Path, engine: Any) -> Iterator[Gallery]:
-    """The gallery, with its HNSW index up to date."""
+    """Open the gallery and bring its HNSW index up to date."""
     with Gallery(folder, engine, index="hnsw") as gallery:
         assert finds(gallery, 0)
         hnsw = gallery._backend._hnsw  # type: ignore[attr-defined]
@@ -99,7 +99,7 @@ def damage_manifest(root: Path) -> None:
 
 
 def damage_types(root: Path) -> None:
-    """A manifest whose own hash is right."""
+    """Write a wrong manifest with a correct hash."""
     path = next(root.rglob("manifest.json"))
     manifest = json.loads(path.read_bytes())
     manifest["generation"]["rows"] = None
@@ -120,7 +120,7 @@ def damage_length(root: Path) -> None:
 
 
 def foreign(root: Path) -> None:
-    """The index of another gallery of the same pack, size and ids."""
+    """Replace the index by that of another gallery with the same pack, size and ids."""
     other = root.parents[2] / "other"
     from templates import TemplateEngine
 
@@ -172,7 +172,7 @@ def test_a_bad_index_is_built_again(
 def test_a_restored_backup_of_the_database_is_not_mistaken(
     saved: Path, templates_engine: Any, tmp_path: Path
 ) -> None:
-    """The index of another history, of as many faces with the same ids, is not used."""
+    """An index of another history, with as many faces and the same ids, is not used."""
     shutil.copy(saved / "gallery.db", tmp_path / "backup.db")
     with opened(saved, templates_engine) as gallery:
         add(gallery, 100, 150)
@@ -191,7 +191,7 @@ def test_a_removal_discards_what_was_saved(saved: Path, templates_engine: Any) -
     with opened(saved, templates_engine) as gallery:
         generation = generations.numbers(root)
         add(gallery, 100, 110)
-        gallery.remove("staff", user_id="t105")  # it came after the saving: no reason to discard
+        gallery.remove("staff", user_id="t105")  # not in the saved index, which stays
         assert generations.numbers(root) == generation
         gallery.remove("staff", user_id="t7")
         assert list(root.iterdir()) == []
@@ -226,7 +226,7 @@ def test_an_index_that_cannot_be_discarded_is_discarded_later(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The removal is done, so it does not look as if it had failed; what is left is told."""
+    """The removal succeeds; `stats` and the log report what is left."""
 
     def in_use(*args: object) -> None:
         raise PermissionError("in use")
@@ -259,7 +259,7 @@ def test_a_crash_in_a_removal(
     crash: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The files as they are at some point of a removal are what a crash there leaves."""
+    """A copy of the files at some point of a removal is what a crash there leaves."""
     owner, name, gone = CRASHES[crash]
     plain, copy = getattr(owner, name), tmp_path / "copy"
 

@@ -1,4 +1,4 @@
-"""Whatever is added, replaced and removed: the exact index equals float64 brute force."""
+"""After any additions, replacements and removals, the exact index equals brute force."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ steps = st.lists(
 
 
 def vectors(seed: int, count: int, dimension: int) -> Array:
-    """Hard ones: few different values, so that many are equal or nearly so."""
+    """Draw hard vectors: few different values, so many are equal or nearly equal."""
     rng = np.random.default_rng(seed)
     kind = rng.integers(0, 5)
     if kind == 0:
@@ -49,7 +49,7 @@ def vectors(seed: int, count: int, dimension: int) -> Array:
 def test_equal_to_brute_force(
     compiled: bool, steps: list[tuple[str, list[int], int]], wide: bool, k: int, stored: bool
 ) -> None:
-    # The compiled scan serves once a kernel for the width is there; NumPy before.
+    # The compiled scan needs a kernel for the width; without one, NumPy serves.
     dimension = (130 if wide else 3) if compiled else (300 if wide else 70)
     if compiled:
         warmup(dimension)

@@ -1,4 +1,4 @@
-"""One server for the tests that leave it as it was."""
+"""One server for the tests that do not change it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from server.serving import Echo, Running, running
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The vendor's client sends requests to 127.0.0.1 through a proxy too."""
+    """Unset proxies, because the vendor's client uses them for 127.0.0.1 too."""
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

@@ -1,4 +1,4 @@
-"""Random requests that are wrong in one way or another, as bytes."""
+"""Random malformed requests, as bytes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ PARTS = [
 
 
 def png(width: int, height: int, data: bytes = b"\0") -> bytes:
-    """A picture that says it is larger than what it holds."""
+    """Return a PNG whose header claims more pixels than it holds."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (
@@ -97,7 +97,7 @@ def _face() -> bytes:
 FACE = base64.b64encode(_face()).decode()
 BIZ = "e0c34a77f5ac40a5aa5e6ed20c35abcd"
 PAGE = {"CurrentPage": "1", "PageSize": "10"}
-# Requests that would be answered with success: what they are spoiled in is all that is wrong.
+# Requests that would succeed, so only the spoiled parameters are wrong.
 RIGHT: list[tuple[str, dict[str, str]]] = [
     (
         "FaceCompare",
@@ -159,7 +159,7 @@ class Fuzz:
         self._host = f"127.0.0.1:{port}"
 
     def request(self) -> bytes:
-        """One request, complete or not; never nothing."""
+        """Return one request, complete or not, never empty."""
         kind = self._random.choices(
             [self._nearly, self._operation, self._mutated, self._other_body, self._noise],
             [5, 5, 3, 1, 1],
@@ -167,7 +167,7 @@ class Fuzz:
         return kind() or b"\0"
 
     def _nearly(self) -> bytes:
-        """A right request with up to three parameters spoiled."""
+        """Return a valid request with up to three parameters spoiled."""
         pick = self._random
         name, right = pick.choice(RIGHT)
         fields = dict(right)

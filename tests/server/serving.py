@@ -1,4 +1,4 @@
-"""A server of the tests: the real one on a free port of 127.0.0.1, in a thread."""
+"""Run the real server in a thread, on a free port of 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Answered:
 
 @dataclass
 class Echo:
-    """A service that tells what it was called with, and waits where a test holds it."""
+    """A service that records its calls, and waits while a test holds its gate."""
 
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
@@ -88,7 +88,7 @@ class Running:
         path: str = "/",
         **headers: str,
     ) -> Reply:
-        """One request, without a signature."""
+        """Send one request without a signature."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         body = form if isinstance(form, bytes) else urlencode(form).encode()
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -101,7 +101,7 @@ class Running:
             connection.close()
 
     def raw(self, data: bytes, *, seconds: float = 5) -> bytes:
-        """All that comes back until the server hangs up, or for some seconds."""
+        """Send `data`; return the answer until the server hangs up or `seconds` pass."""
         with socket.create_connection(("127.0.0.1", self.port), seconds) as sock:
             with contextlib.suppress(OSError):
                 sock.sendall(data)

@@ -1,4 +1,4 @@
-"""The server around an operation: what reaches it, and what every other request is told."""
+"""The server around an operation: it passes valid requests on and refuses all others."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_an_unexpected_failure_is_an_answer_and_tells_nothing(
 
 
 def test_a_page_is_refused_before_its_body_is_read(server: Running, echo: Echo) -> None:
-    """Nothing of the body has come when the answer does; the server then waits for it in vain."""
+    """The answer comes before the body; the server then waits for the body in vain."""
     head = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: null\r\nContent-Length: 9\r\n"
     assert b"Forbidden.CrossOrigin" in server.raw(head + b"Expect: 100-continue\r\n\r\n")
 
@@ -164,7 +164,7 @@ def test_health(server: Running, echo: Echo, monkeypatch: pytest.MonkeyPatch) ->
     assert server.send(method="GET", path="/health").status == 200
     monkeypatch.setattr(app, "HEALTH_SECONDS", 60.0)
     monkeypatch.setattr(echo, "problem", RuntimeError())
-    assert server.send(method="GET", path="/health").status == 200  # looked at a moment ago
+    assert server.send(method="GET", path="/health").status == 200  # the last check is still valid
 
 
 def test_health_of_a_disk_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +220,7 @@ def test_no_http_is_answered_in_json(server: Running, data: bytes) -> None:
 
 @pytest.mark.parametrize("more", [b"", b"Content-Length: 5\r\n"])
 def test_bodies_of_no_stated_length(server: Running, echo: Echo, more: bytes) -> None:
-    """Not one request more comes out of it than the client sent, and none of them is answered."""
+    """The server reads exactly one request from it, and refuses that request."""
     chunks = b"6\r\nAction\r\n4\r\n=One\r\n0\r\n\r\n"
     head = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + more
     answer = server.raw(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
@@ -309,7 +309,7 @@ def test_busy(small: tuple[Running, Echo]) -> None:
     for thread in threads:
         thread.join()
     assert [answer.status for answer in replies] == [200, 200]
-    assert server.send({"Action": "One"}).status == 200  # and free again
+    assert server.send({"Action": "One"}).status == 200  # free again
 
 
 def test_bodies_that_wait_are_counted_together(small: tuple[Running, Echo]) -> None:
@@ -381,7 +381,7 @@ def test_a_second_head_has_its_own_time() -> None:
 
 
 def test_clients_that_never_read_are_hung_up_on(caplog: pytest.LogCaptureFixture) -> None:
-    """And what the server and the kernel hold for them meanwhile is little."""
+    """The server and the kernel hold little data for them meanwhile."""
     caplog.set_level(logging.INFO, "facecore.server.access")
     echo = Echo()
     limits = ServerLimits(write_seconds=0.3, connection_requests=10**6)
@@ -438,7 +438,7 @@ def until_closed(sock: socket.socket) -> bytes:
     ],
 )
 def test_slow_clients_make_room_for_others(start: bytes) -> None:
-    """The connection that has kept the server waiting the longest is closed, not the new one."""
+    """Close the connection that has kept the server waiting the longest, not the new one."""
     with running(Echo(), limits=ServerLimits(connections=3)) as server, contextlib.ExitStack() as s:
         slow = [s.enter_context(contextlib.closing(connect(server, start))) for _ in range(3)]
         until(lambda: len(server.server.server_state.connections) >= 3)

@@ -1,4 +1,4 @@
-"""The vendor's clients against a server whose answers are given: what their callers get to see."""
+"""The vendor's clients against a server with given answers: check what callers receive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY, SECRET = "door-1", "s3cret-s3cret-s3cret"
 
 
 class Given:
-    """Answers what a test says, and remembers what it was asked."""
+    """Returns the answer that a test sets, and records its calls."""
 
     def __init__(self) -> None:
         self.answer = Answered(200, {})

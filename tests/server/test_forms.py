@@ -28,7 +28,7 @@ def test_what_was_encoded_comes_back(fields: list[tuple[str, str]]) -> None:
 
 @given(st.text("%2BbFf3D+ &=/a\r\n_", max_size=24), st.sampled_from([8, 1 << 16]))
 def test_escapes_are_read_as_the_standard_library_reads_them(text: str, block: int) -> None:
-    """Also where an escape lies across two blocks; an escape that is none is refused."""
+    """Also if an escape spans two blocks; an invalid escape is refused."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forms, "BLOCK", block)
         if re.search("%(?![0-9A-Fa-f]{2})", text):
@@ -68,7 +68,7 @@ def test_values_are_escaped_as_signatures_want_them(data: bytes) -> None:
     "unit", [b"%", b"%zz", b"%41", b"+", b"=", b"a", b"%f0%9f%98%80", b"\xff", b"%00"]
 )
 def test_a_body_costs_no_step_of_python_per_byte(unit: bytes) -> None:
-    """Lines run and memory taken grow with the number of blocks, whatever the bytes are."""
+    """Executed lines and memory grow with the number of blocks, for any bytes."""
     size = 8 * 2**20
     body = b"a=" + unit * (size // len(unit))
     lines = 0
@@ -93,7 +93,7 @@ def test_a_body_costs_no_step_of_python_per_byte(unit: bytes) -> None:
 
 
 def test_long_values_are_ascii() -> None:
-    """One character outside makes Python store up to four bytes for every other one."""
+    """One non-ASCII character makes Python store up to four bytes for every other one."""
     value = "a" * forms.TEXT_BYTES
     assert read_form(b"a=" + value.encode()) == [("a", value)]
     with pytest.raises(Refusal, match="not ASCII"):

@@ -1,6 +1,6 @@
 """Random malformed requests against the running server: JSON, a documented code, no growth.
 
-FACECORE_FUZZ=10000 sends that many; a few hundred by default.
+FACECORE_FUZZ=10000 sends that many requests; the default is a few hundred.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ for name, (number, _) in REFUSALS.items():
 
 def exchange(port: int, data: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", port), 20) as sock:
-        with contextlib.suppress(OSError):  # it may answer, and hang up, before it has all
+        with contextlib.suppress(OSError):  # the server may hang up before it has read all
             sock.sendall(data)
             sock.shutdown(socket.SHUT_WR)
         answer = b""
@@ -40,7 +40,7 @@ def exchange(port: int, data: bytes) -> bytes:
 
 
 def check(answer: bytes, sent: bytes) -> str:
-    """The code of an answer that is as documented."""
+    """Check that an answer is as documented, and return its code."""
     head, _, rest = answer.partition(b"\r\n\r\n")
     lines = head.decode("latin-1").lower().split("\r\n")
     assert lines[0].startswith("http/1.1 "), (sent[:300], answer[:300])
@@ -67,7 +67,7 @@ def check(answer: bytes, sent: bytes) -> str:
 
 
 def resident(process: int) -> int:
-    """Bytes of a process's own memory."""
+    """Return the bytes of a process's anonymous memory."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024
@@ -76,7 +76,7 @@ def resident(process: int) -> int:
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[tuple[int, int]]:
-    """Port and process id of ``facecore serve``."""
+    """Yield the port and process id of ``facecore serve``."""
     log = (tmp_path / "log").open("w+")
     command = [sys.executable, "-m", "facecore.cli", "serve", "--no-auth", "--port", "0"]
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The keys file: what is accepted, and that no message holds a secret."""
+"""The keys file: accepted forms, and no secret in any message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``facecore serve`` as a process: options, start, stop and what it leaves behind."""
+"""``facecore serve`` as a process: options, start, warm-up and stop."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_warming_reaches_every_part(
 def test_a_gallery_is_ready_before_the_server_listens(
     filled: Gallery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its index is built, and it is compacted where most of it was removed; if that can be."""
+    """Build the index; compact the gallery if most faces were removed and the disk allows it."""
     users = ["a", "b", "c", "d"]
     vectors = np.stack([template(user) for user in users])
     filled.add_templates("staff", vectors, users, contract=filled.contract_id)

@@ -54,7 +54,7 @@ def acs3(
     algorithm: str = "ACS3-HMAC-SHA256",
     **changed: str,
 ) -> Received:
-    """A request as the vendor's package signs it; `changed` are headers, before signing."""
+    """Return a request signed by the vendor's package; `changed` sets headers before signing."""
     headers = {
         "host": "http://127.0.0.1:8080",
         "x-acs-action": "FaceCompare",
@@ -300,7 +300,7 @@ def test_no_setting_of_the_clock_makes_an_answered_request_good_again(
             clock.sleep(abs(seconds))
         elif step == "set":
             clock.now += seconds
-        else:  # other requests make the server forget
+        else:  # other requests make the server drop nonces
             moment = datetime.datetime.fromtimestamp(clock.now, datetime.UTC)
             other = acs3(
                 x_acs_date=moment.strftime("%Y-%m-%dT%H:%M:%SZ"), x_acs_signature_nonce=str(number)
@@ -391,7 +391,7 @@ def test_all_that_a_head_shows_is_refused_before_the_body() -> None:
 
 
 def test_names_that_are_there_twice_are_not_signed() -> None:
-    """Two readers could choose differently."""
+    """Two parsers could choose different values."""
     request = sha1({"a": "b"})
     assert refused(replace(request, body=b"a=b&a=b")) == "InvalidParameter"
     assert refused(replace(request, body=b"Action=FaceCompare")) == "InvalidParameter"

@@ -1,4 +1,4 @@
-"""Files that are uploaded first: permissions, limits, and the forms they come in."""
+"""Files that are uploaded first: permissions, limits, and multipart forms."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_over_http(server: Running, echo: Echo) -> None:
     assert server.send(early, content_type=kind).body["Code"] == "InvalidParameter"
     assert (
         server.send(method="GET", x_acs_action="AuthorizeFileUpload").body["Code"]
-        == "UnsupportedHTTPMethod"  # an image tag of any web page does as much
+        == "UnsupportedHTTPMethod"  # any web page can send this GET with an image tag
     )
     allowed = server.send(
         x_acs_action="AuthorizeFileUpload",
@@ -171,14 +171,14 @@ def test_over_http(server: Running, echo: Echo) -> None:
     server.send(form)
     server.send(form)
     files = [params["FacePictureFile"] for _, params in echo.calls]
-    assert files == [b"\0picture", address]  # an address where nothing waits stays one
+    assert files == [b"\0picture", address]  # an address without a waiting file stays as it is
     assert server.send(body, content_type=kind).body["Code"] == "InvalidParameter"
 
 
 def test_a_file_that_nobody_names_is_let_go(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if no other upload comes."""
+    """The file is dropped even if no other upload comes."""
     monkeypatch.setattr(uploads, "SECONDS", 5.0)
     monkeypatch.setattr(app, "UPLOAD_SECONDS", 5.0)
     allowed = server.send(x_acs_action="AuthorizeFileUpload", host=f"127.0.0.1:{server.port}")

@@ -42,5 +42,5 @@ quality: facecore.Quality = engine.quality(engine.sample("a.jpg"))
 attributes: facecore.Attributes | None = engine.attributes("a.jpg")
 sharpness: float = quality.measures["sharpness"]
 
-# A wrong argument is noticed: mypy reports an ignored line without an error.
+# mypy notices a wrong argument, because it reports an ignored line without an error.
 engine.cross_compare("a", "b", "c", mode="ring")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The exact index answers what a float64 scan of all rows answers, whatever happens to it."""
+"""The exact index always answers like a float64 scan of all rows."""
 
 from __future__ import annotations
 
@@ -311,7 +311,7 @@ def test_threads_search_while_one_writes(compiled: bool, monkeypatch: pytest.Mon
                 ids, similarities = index.search(rows[key], 5)
                 assert ids[0] == key
                 assert len(set(ids.tolist())) == 5
-                # What is found was never torn: each similarity belongs to its id.
+                # No torn reads: each similarity belongs to its id.
                 exact = np.clip(dots(rows[ids], rows[key]), -1, 1)
                 np.testing.assert_array_equal(similarities, exact)
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""Generations of an index: what a crash, a damaged file or a foreign one leaves to load."""
+"""Index generations: loading after a crash, a damaged file or a foreign file."""
 
 import json
 import os
@@ -227,7 +227,7 @@ def test_a_generation_replaced_under_a_reader(tmp_path, monkeypatch):
     assert calls == ["000001", "000002"]
 
 
-# A process for each step that touches the disk, which it ends at, as a kill would.
+# Fork a process for each step that touches the disk, and end it there like a kill.
 KILLED = """
 import os, sys
 from pathlib import Path
@@ -275,10 +275,10 @@ def test_killed_at_any_step_a_whole_generation_loads(tmp_path):
         found.append(generation.watermark["changes"])
         data = (generation.folder / "rows.bin").read_bytes()
         assert data == {3: b"old", 5: b"newer"}[generation.watermark["changes"]]
-        # The next writer takes the leftovers away.
+        # The next writer removes the leftovers.
         again = save(root, b"newest")
         assert [path.name for path in root.iterdir()] == [again.folder.name]
-    assert found == sorted(found)  # the old one, then the new one
+    assert found == sorted(found)  # first the old one, then the new one
     assert set(found) == {3, 5}
 
 

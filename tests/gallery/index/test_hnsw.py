@@ -31,7 +31,7 @@ def clustered(count, seed=0, dimension=D, clusters=40):
 
 
 def brute(ids, vectors, probes, k, eligible=None):
-    """Ids of the best and their similarities, from all rows in float64."""
+    """Return ids and similarities of the best rows, computed from all rows in float64."""
     ids, vectors = np.asarray(ids), np.asarray(vectors)
     if eligible is not None:
         ids, vectors = ids[eligible], vectors[eligible]
@@ -42,7 +42,7 @@ def brute(ids, vectors, probes, k, eligible=None):
 
 @pytest.fixture
 def graph_only(monkeypatch):
-    """Walk the graph however small it is; a few rows would be scanned."""
+    """Search the graph even if it is small; by default few rows are scanned."""
     monkeypatch.setattr(hnsw, "_ROWS_PER_STEP", 0.25)
 
 
@@ -249,7 +249,7 @@ def test_any_history_answers_like_a_dictionary(tmp_path_factory, calls, per_step
                 found, similarities = index.search(probes, 6, labels)
                 assert found.shape == similarities.shape == (5, min(6, len(left)))
                 if left:
-                    # So few rows with so many links are all in reach.
+                    # With few rows and many links, the graph reaches every row.
                     vectors = np.stack([rows[i][0] for i in left])
                     best, exact = brute(left, vectors, probes, 6)
                     np.testing.assert_array_equal(found, best)
@@ -319,7 +319,7 @@ def test_width_is_kept_after_load_and_grows_with_garbage(tmp_path):
 
 
 class Failing:
-    """An `hnswlib.Index` of which some calls fail."""
+    """An `hnswlib.Index` with some failing calls."""
 
     def __init__(self, index, *calls):
         self._index, self._calls = index, calls

@@ -1,4 +1,4 @@
-"""Saved HNSW indexes: the same bytes, the same answers, and nothing believed that is damaged."""
+"""Saved HNSW indexes: equal bytes, equal answers, and damaged files refused."""
 
 import json
 
@@ -30,7 +30,7 @@ def saved(tmp_path):
 
 
 def exercise(folder):
-    """Load, search and change it; a link that leads astray would end the process here."""
+    """Load, search and change the index; an invalid link would end the process here."""
     index = HnswIndex.load(folder, threads=1)
     for depth in (1, 40):
         index._hnswlib.knn_query(clustered(30, seed=2), depth)
@@ -112,7 +112,7 @@ def test_removed_and_replaced_vectors_are_overwritten_and_in_no_file(tmp_path):
     nodes = loaded._hnswlib.__getstate__()[0]["data_level0"].tobytes()
     assert vectors[60].tobytes() in nodes
     assert not any(vector.tobytes() in nodes for vector in gone)
-    # And none is even near, beyond what its neighbours are.
+    # No saved row is nearly equal to a removed vector.
     rows = np.frombuffer(files["vectors.f4"], "<f4").reshape(-1, D)
     assert (gone[:50].astype(float) @ rows.T.astype(float)).max() < 1 - 1e-4
 
@@ -122,7 +122,7 @@ def test_flipped_bytes_are_noticed_or_do_no_harm(saved, name):
     path = saved / name
     data = path.read_bytes()
     noticed = 0
-    for at in range(0, len(data), len(data) // 60 | 1):  # every place in a number
+    for at in range(0, len(data), len(data) // 60 | 1):  # an odd step: all bytes of a number
         for flip in (0x01, 0x80):
             path.write_bytes(data[:at] + bytes([data[at] ^ flip]) + data[at + 1 :])
             try:

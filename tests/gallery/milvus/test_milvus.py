@@ -1,4 +1,4 @@
-"""What is Milvus's own: addresses, other processes' haste, and what a crash leaves."""
+"""Milvus only: addresses, races with other processes, and recovery after a crash."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_collection_of_somebody_else(tmp_path: Path, compact: FaceEngine) -> N
 
 
 def interfere(gallery: Gallery, monkeypatch: pytest.MonkeyPatch, when: str, act: Any) -> None:
-    """Do something as another process would, right before a call to the server."""
+    """Call `act` right before a call to the server, as another process would."""
     server: Any = gallery._backend._server  # type: ignore[attr-defined]
     call, done = server.call, []
 
@@ -176,7 +176,7 @@ def test_a_deletion_that_crashed_is_finished(
     assert (len(gallery), gallery.records(), gallery.groups()) == (0, [], [])
     gallery.create_group("other")
     gallery.add("other", astronaut, "u")
-    assert gallery.delete_group("other") == 1  # without what the crash left
+    assert gallery.delete_group("other") == 1  # does not count what the crash left
     gallery.close()
     with Gallery(gallery.address, compact) as again:
         assert again._backend._count("id >= 0") == 0  # type: ignore[attr-defined]
@@ -185,7 +185,7 @@ def test_a_deletion_that_crashed_is_finished(
 def test_a_group_that_is_updated_while_it_is_deleted(
     gallery: Gallery, astronaut: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process writes the row that it read before; the deletion is done all the same."""
+    """Another process writes back an outdated row; the deletion still succeeds."""
     gallery.add("staff", astronaut, "u")
     backend: Any = gallery._backend
     put = backend._put
@@ -235,7 +235,7 @@ class MilvusMachine(GalleryMachine):
 
 
 def test_histories() -> None:
-    """The histories that a folder goes through, and the answers that it gives."""
+    """Run the histories of a folder, and expect the same answers."""
     pytest.importorskip("pymilvus", reason="needs the extra milvus")
     pytest.importorskip("milvus_lite", reason="needs the extra milvus")
     run = MilvusMachine.TestCase

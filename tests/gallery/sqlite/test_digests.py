@@ -1,4 +1,4 @@
-"""What the disk changed is never answered as if it had been stored."""
+"""Data that the disk changed is never returned as an answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ USERS = [f"user-{i:03d}" for i in range(40)]
 
 @pytest.fixture
 def stored(folder: Path, templates_engine: Any) -> Path:
-    """A closed gallery of one face of each user."""
+    """A closed gallery with one face per user."""
     with Gallery(folder, templates_engine) as gallery:
         gallery.create_group("staff")
         gallery.create_group("visitors")
@@ -64,7 +64,7 @@ def test_a_changed_face_is_named(stored: Path, templates_engine: Any, change: st
         run(stored, change)
         named = "[0-9a-f]{32}" if "face_id =" in change else face_id
         wrong = rf"{named}.* not what was stored.*backup, or remove the face"
-        if "vector" not in change and "DELETE" not in change:  # their old vector is in the index
+        if "vector" not in change and "DELETE" not in change:  # the index holds the old vector
             with pytest.raises(GalleryCorrupt, match=wrong):
                 gallery.search(template(USERS[7]))
         with pytest.raises(GalleryCorrupt, match=wrong):
@@ -79,7 +79,7 @@ def test_a_changed_face_is_named(stored: Path, templates_engine: Any, change: st
 
 
 def test_no_flipped_bit_is_served(stored: Path, templates_engine: Any) -> None:
-    """Any bit of the database: what is answered is what was stored, or a typed error says no."""
+    """After any flipped bit, answers equal the stored data or raise a typed error."""
     path, rng = stored / "gallery.db", random.Random(15)
     whole = path.read_bytes()
     served, noticed, codes = 0, 0, set()
@@ -133,7 +133,7 @@ def test_two_galleries_have_two_keys(stored: Path, tmp_path: Path, templates_eng
 def test_a_gallery_without_digests_gets_them(
     stored: Path, templates_engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gallery of the first schema: readable as it is, complete after an opening for writing."""
+    """A gallery of the first schema is readable; opening it for writing adds the digests."""
     run(
         stored,
         "ALTER TABLE faces DROP COLUMN digest",
@@ -143,9 +143,9 @@ def test_a_gallery_without_digests_gets_them(
     assert len(MIGRATIONS) == 2
     with Gallery(stored, templates_engine, read_only=True) as reader:
         assert reader.records(limit=1)[0].user_id == USERS[0]
-        with pytest.raises(GalleryLocked):  # and finds no damage before
+        with pytest.raises(GalleryLocked):  # and not GalleryCorrupt
             reader.compact()
-        with monkeypatch.context() as patch:  # interrupted: as before
+        with monkeypatch.context() as patch:  # an interruption changes nothing
             patch.setattr(digests, "new_key", lambda: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 Gallery(stored, templates_engine)
@@ -166,7 +166,7 @@ def test_a_gallery_without_digests_gets_them(
 def test_the_way_back(stored: Path, templates_engine: Any, what: bytes) -> None:
     """A damaged face can be removed by its id and added again."""
     data = (stored / "gallery.db").read_bytes()
-    # The row, or the index by user.
+    # Damage the row, or the index by user.
     for at in {data.index(what) + len(what) - 1, data.rindex(what) + len(what) - 1}:
         with Gallery(stored, templates_engine) as gallery:
             face_id = gallery.record_by_id(8).face_id if len(gallery) == 40 else ""

@@ -52,13 +52,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def readable(folder: Path, key: bytes = KEY) -> list[str]:
-    """What of the gallery, or of its key, stands in a file of the folder."""
+    """Return the words of the gallery or its key that a file of the folder contains."""
     files = b"".join(contents(folder).values())
-    # Long enough not to come up by chance.
+    # Long enough not to occur by chance.
     words = [b"SQLite format", b"CREATE TABLE", b"staff-of-the-door", b"a title", b"a description"]
     words += [b"contract", b"digest_key"]
     words += [user.encode() for user in USERS]
-    # Eight bytes are enough to recognise a part of a vector; a page may hold a row in parts.
+    # Eight bytes are enough to recognise a part of a vector; pages may split a row.
     words += [template(user).tobytes()[at : at + 8] for user in USERS for at in (0, 64, 200)]
     words += [key, key.hex().encode(), key.hex().upper().encode(), key[:8]]
     return [repr(word) for word in words if word in files]
@@ -73,7 +73,7 @@ def test_what_is_looked_for_stands_in_a_plain_folder(folder: Path, templates_eng
 def test_nothing_can_be_read(
     folder: Path, templates_engine: Any, index: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While it is open, with a log; after a checkpoint, a compaction and at the end."""
+    """Check while it is open with a log, after a checkpoint and a compaction, and at the end."""
     for module in (saved_index, hnsw_builder):
         monkeypatch.setattr(module, "WORTHWHILE", 1)
     fill(folder, templates_engine, index=index)
@@ -92,7 +92,7 @@ def test_nothing_can_be_read(
 
 
 def test_a_saved_index_of_a_plain_gallery_goes(stored: Path, templates_engine: Any) -> None:
-    """A folder may hold one where an older copy of it was mixed in."""
+    """A folder may hold a saved index from an older copy."""
     index = stored / "index" / "hnsw" / "000001"
     index.mkdir(parents=True)
     (index / "graph.npy").write_bytes(template(USERS[0]).tobytes())
@@ -111,7 +111,7 @@ def test_the_wrong_key_changes_nothing(
         Gallery(stored, templates_engine, key=key, read_only=read_only)
     assert "--gallery-key-file" in caught.value.hint
     assert contents(stored) == before
-    assert capfd.readouterr() == ("", "")  # SQLCipher says nothing either
+    assert capfd.readouterr() == ("", "")  # SQLCipher prints nothing either
     with Gallery(stored, templates_engine, key=KEY) as gallery:
         assert len(gallery) == 40
 
@@ -162,11 +162,11 @@ def test_every_flipped_bit_is_noticed(stored: Path, templates_engine: Any) -> No
         ):
             gallery.compact()
         codes.add(caught.value.code)
-    assert codes == {"GalleryCorrupt", "WrongKey"}  # the latter for the first page
+    assert codes == {"GalleryCorrupt", "WrongKey"}  # WrongKey for the first page
 
 
 def pages_of_templates(folder: Path, engine: Any) -> list[int]:
-    """Numbers of pages, from 0, without which a template cannot be read."""
+    """Return the numbers, from 0, of the pages that reading a template needs."""
     data = (folder / "gallery.db").read_bytes()
     found = []
     for page in range(1, len(data) // PAGE):
@@ -206,14 +206,14 @@ def test_rows_cannot_be_exchanged(
 
 
 def test_the_same_content_is_encrypted_anew(templates_engine: Any, tmp_path: Path) -> None:
-    """No page begins like another one, in two galleries and two states of one."""
+    """No two pages have the same IV, in two galleries and two states of each."""
     starts: set[bytes] = set()
     count = 0
     for name in ("a", "b"):
         fill(tmp_path / name, templates_engine)
         for _ in range(2):
             with Gallery(tmp_path / name, templates_engine, key=KEY) as gallery:
-                gallery.compact()  # writes the templates anew
+                gallery.compact()  # rewrites the templates
             data = (tmp_path / name / "gallery.db").read_bytes()
             # The IV of a page is 16 bytes in its reserved end.
             found = {data[at + PAGE - 80 : at + PAGE - 64] for at in range(0, len(data), PAGE)}

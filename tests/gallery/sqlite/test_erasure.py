@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("no_sync")
 
 
 def forms(token: str) -> list[bytes]:
-    """Parts of a template, as a row may be cut."""
+    """Return parts of a template, because pages may split a row."""
     data = template(token).tobytes()
     return [data[:24], data[200:224], data[-24:]]
 
@@ -36,7 +36,7 @@ def add(gallery: Gallery, tokens: list[str], group: str = "staff") -> None:
 
 
 def test_a_saved_template_can_be_seen(filled: Gallery, folder: Path) -> None:
-    """The tests below look for bytes that are really there before."""
+    """The tests below search for bytes that a saved gallery really holds."""
     add(filled, ["t"])
     filled.close()
     files = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
@@ -47,7 +47,7 @@ def test_a_saved_template_can_be_seen(filled: Gallery, folder: Path) -> None:
 def test_removed_templates_are_gone(
     folder: Path, templates_engine: Any, index: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over pages that fill and empty: where they were merged, SQLite alone leaves copies."""
+    """Fill and empty pages, because SQLite alone leaves copies in merged pages."""
     for module in (saved_index, hnsw_builder):
         monkeypatch.setattr(module, "WORTHWHILE", 1)
     with Gallery(folder, templates_engine, index=index) as gallery:
@@ -105,7 +105,7 @@ def test_a_reader_may_hold_an_erasure_up(
 def test_a_log_that_cannot_be_emptied_does_not_undo_the_removal(
     filled: Gallery, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The change is committed: an error would say that it is not."""
+    """The change is committed, so an error would be wrong."""
     add(filled, ["t", "other"])
     inner = filled._backend._store  # type: ignore[attr-defined]
     plain = inner._writer
@@ -176,7 +176,7 @@ def test_an_index_that_cannot_follow_does_not_undo_the_removal(
 def test_an_interrupted_removal_is_erased(
     filled: Gallery, folder: Path, monkeypatch: pytest.MonkeyPatch, step: tuple[type, str]
 ) -> None:
-    """Half a change of the index, taken again, would remove the other face too."""
+    """Applying half a change of the index twice would remove the other face too."""
     add(filled, ["t", "other"])
     filled.search(template("t"))
 
@@ -194,7 +194,7 @@ def test_an_interrupted_removal_is_erased(
 def test_an_error_while_reading_keeps_the_index(
     filled: Gallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A million faces are not read again for one that is damaged."""
+    """One damaged face must not force a reread of a million faces."""
     add(filled, ["t"])
     filled.search(template("t"))
     kept = filled._backend._exact  # type: ignore[attr-defined]

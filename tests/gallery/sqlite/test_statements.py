@@ -16,7 +16,7 @@ from facecore.gallery.sqlite import connection
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every SQL statement of the galleries that the test opens."""
+    """Record every SQL statement of the galleries that the test opens."""
     found: list[str] = []
     opened = connection.Database._open
 
@@ -52,7 +52,7 @@ def test_a_search_is_one_snapshot_and_two_questions(
 
 @pytest.mark.usefixtures("no_sync")
 def test_groups_are_found_by_exact_names(folder: Path, templates_engine: Any) -> None:
-    names = ["faces", "removals", "a'b", 'a"b', "ä, ö", "\U0001f600"]  # the first two: counters too
+    names = ["faces", "removals", "a'b", 'a"b', "ä, ö", "\U0001f600"]  # two are also counters
     vectors = unit(np.random.default_rng(6).normal(size=(len(names), DIMENSION)))
     with Gallery(folder, templates_engine) as gallery:
         for name, vector in zip(names, vectors, strict=True):
