@@ -1,7 +1,7 @@
-"""What each cell of the detector's heads is to answer for a scene, in YuNet's format.
+"""Build the targets of every cell of the detector's heads, in YuNet's format.
 
-Labels are rows of 15 numbers: kind (`FACE`, `IGNORED`, 0 for none), box, five landmarks, which are
-NaN where they are unknown.
+Labels are rows of 15 numbers: kind (`FACE`, `IGNORED`, 0 for none), box and five landmarks.
+Unknown landmarks are NaN.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ OUTPUTS = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stri
 STRIDES = np.repeat([8, 16, 32], [(SIDE // stride) ** 2 for stride in (8, 16, 32)])
 CELLS = len(STRIDES)
 FACE, IGNORED = 1, 2
-SMALLEST = 12.0  # pixels; smaller faces are not asked for
-FRAMED = 0.08  # of the scenes, as the wide pass of a detector sees a picture
-MEETS = 0.25  # intersection over union from which a teacher's answer is about a labelled face
-SEEN = 0.5  # the teacher's least score for a face that it sees
-BELIEVED = 0.1  # the teacher's least score for what it may mistake for a face
-SURE = 0.9  # probability that is asked for faces which the teacher does not see
+SMALLEST = 12.0  # pixels; smaller faces are ignored
+FRAMED = 0.08  # share of scenes that are shown small, as in the detector's wide pass
+MEETS = 0.25  # least intersection over union of the teacher's box and a labelled face
+SEEN = 0.5  # the teacher sees a labelled face from this score on
+BELIEVED = 0.1  # the teacher's faces without a label are corrected from this score on
+SURE = 0.9  # target probability of faces that the teacher misses
 
 
 def placed(
     image: NDArray[np.uint8], labels: NDArray[np.float32], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The scene mirrored or not.
+    """Mirror a scene at random, and shrink it at random.
 
-    Now and then it is half as large in a black frame, as the wide pass shows a picture.
+    A shrunk scene is half as large, in a black frame, as in the detector's wide pass.
     """
     rows = labels[labels[:, 0] > 0].copy()
     if rng.random() < FRAMED:
@@ -49,9 +49,9 @@ def placed(
 
 
 def targets_of(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Per cell: 1, 0, or -1 for not asked; the face's size in strides; box and landmarks.
+    """Return the labels per cell: 1, 0, or -1 for ignored; the face's size in strides; its place.
 
-    Landmarks are NaN where they are unknown.
+    The place is box and landmarks; unknown landmarks are NaN.
     """
     answer = np.zeros((CELLS, 16), np.float32)
     start = 0
@@ -85,22 +85,22 @@ def targets_of(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @dataclass
 class Targets:
-    """What a batch of N scenes asks of each cell; float32.
+    """Targets of every cell for a batch of N scenes; float32.
 
     Attributes
     ----------
     asked : ndarray, shape (N, CELLS)
-        1, or 0 where any answer is right.
+        1, or 0 for ignored cells.
     odds : ndarray, shape (N, CELLS, 2)
-        Probabilities of class and objectness.
+        Target probabilities of class and objectness.
     notice : ndarray, shape (N, CELLS)
-        0..1, how much the probabilities matter: the score that is asked, or the teacher's.
+        0..1, weight of the probabilities: the teacher's score, or 1 for a face that it misses.
     face : ndarray, shape (N, CELLS)
-        0..1, how much box and landmarks matter.
+        0..1, weight of box and landmarks.
     place : ndarray, shape (N, CELLS, 14)
         Box and landmarks.
     scale : ndarray, shape (N, CELLS, 14)
-        What makes errors of `place` relative to the face's size; 0 for unknown landmarks.
+        Factor that makes errors of `place` relative to the face's size; 0 for unknown landmarks.
     """
 
     asked: NDArray[np.float32]
@@ -119,14 +119,14 @@ def _grid() -> NDArray[np.float32]:
 
 
 def targets(said: NDArray[np.float32], rows: Sequence[NDArray[np.float32]] | None) -> Targets:
-    """The teacher's answers where the labels agree with them, and the labels elsewhere.
+    """Take the teacher's answers where the labels agree with them, and the labels elsewhere.
 
     Parameters
     ----------
     said : ndarray, shape (N, CELLS, 16)
         The teacher's answers: logits of class and objectness, four box and ten landmark numbers.
     rows : sequence of N arrays, or None
-        The labels; None takes every answer of the teacher as right.
+        The labels; None trusts every answer of the teacher.
     """
     odds = 1 / (1 + np.exp(-said[..., :2].clip(-30, 30)))
     score = np.sqrt(odds.prod(-1))
@@ -148,7 +148,7 @@ def targets(said: NDArray[np.float32], rows: Sequence[NDArray[np.float32]] | Non
 
 
 def _correct(wanted: Targets, k: int, rows: NDArray[np.float32]) -> None:
-    """Let the labels decide on scene `k`, where `wanted` holds the teacher's answers."""
+    """Correct the teacher's answers in `wanted` for scene `k` by the labels."""
     grid, stride = _grid(), STRIDES[:, None].astype(np.float32)
     score, place = wanted.notice[k], wanted.place[k]
     middle, half = (place[:, :2] + grid) * stride, np.exp(place[:, 2:4]) * stride / 2
@@ -162,7 +162,7 @@ def _correct(wanted: Targets, k: int, rows: NDArray[np.float32]) -> None:
     agrees = (meets * seen).max(axis=1, initial=0) >= MEETS
     aside = ((shared / own)[:, rows[:, 0] == IGNORED].max(axis=1, initial=0) > 0.4) & ~agrees
     told = targets_of(rows[~seen])
-    # What the teacher does not see, and what it sees and is not there.
+    # `other`: labelled faces that the teacher misses; `false`: its faces without a label.
     other = (told[:, 0] > 0) & ~(agrees & (score > 0.3))
     wanted.asked[k] = np.where((aside | (told[:, 0] < 0)) & ~agrees & ~other, 0, 1)
     false = ~agrees & (score > BELIEVED)
@@ -174,7 +174,7 @@ def _correct(wanted: Targets, k: int, rows: NDArray[np.float32]) -> None:
     wanted.scale[k][other] = scale
     if not seen.any():
         return
-    # What it sees: its probabilities, with the label's box and landmarks.
+    # Faces that the teacher sees keep its probabilities, with the label's box and landmarks.
     row = rows[(meets * seen).argmax(axis=1)]
     centre, sides = (row[:, 1:3] + row[:, 3:5]) / 2, row[:, 3:5] - row[:, 1:3]
     labelled = np.concatenate(

@@ -1,8 +1,8 @@
-"""Age and gender: a network with two heads on UTKFace, grown from the embedder's first stages.
+"""Train the network for age and gender on UTKFace, from the embedder's first stages.
 
-The stem and the stages at 28 and 14 pixels begin as those of an embedder of the versions 1 to 4,
-whose batch norm is folded into its convolutions; the head at 7 pixels begins at random.  (Version 5
-has other blocks.)  The labels are in the names of the crops, ``AGE_GENDER_RACE_*``.
+The stem and the stages at 28 and 14 pixels begin with those of an embedder of version 1 to 4, with
+batch norm folded into the convolutions.  (Version 5 has other blocks.)  The head at 7 pixels begins
+at random.  The labels are in the names of the crops, ``AGE_GENDER_RACE_*``.
 
     git show c38857d:weights/compact/embedder.onnx > embedder4.onnx
     python weights/training/attributes.py --begin-with embedder4.onnx --out RUN  # resumes by itself
@@ -29,7 +29,7 @@ from torch.nn import functional
 
 AGES = 101  # 0..100; older people count as 100
 WIDTH = 64
-SPREAD = 3.0  # years: an age is taught as a bell of this deviation
+SPREAD = 3.0  # years: deviation of the Gaussian that is the target of an age
 
 
 class Residual(nn.Module):
@@ -86,7 +86,7 @@ class Attributes(nn.Module):
 
 
 def vary(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Jitter, mirror, light, colour, blur and JPEG: less than makes an age unreadable."""
+    """Augment by jitter, mirror, light, colour, blur and JPEG that keep an age readable."""
     turn = cv2.getRotationMatrix2D((63.5, 63.5), rng.normal(0, 5), np.exp(rng.normal(0, 0.06)))
     turn[:, 2] += rng.normal(0, 2, 2) - 8
     image = cv2.warpAffine(image, turn, (112, 112), borderMode=cv2.BORDER_REPLICATE)
@@ -120,7 +120,7 @@ def to_input(images: NDArray[np.uint8]) -> Tensor:
 
 
 def predict(model: Attributes, images: NDArray[np.uint8]) -> tuple[NDArray, NDArray]:
-    """Years and probability of being female, of 128x128 crops as they are."""
+    """Estimate years and the probability of being female from unchanged 128x128 crops."""
     model.eval()
     years, female = [], []
     with torch.inference_mode():
@@ -211,7 +211,7 @@ def trained(run: Path) -> Attributes:
 
 
 def export(run: Path, path: Path) -> None:
-    """Write the averaged network: batch free, weights stored as float16."""
+    """Write the averaged network: free batch size, weights stored as float16."""
     temporary = path.with_suffix(".float32.onnx")
     torch.onnx.export(
         trained(run), (torch.zeros(1, 3, 112, 112),), str(temporary),

@@ -1,14 +1,14 @@
 """Last step of a pack: measure its false accept rates and write them into its manifest.
 
-The pictures are those that neither the detector nor the embedder of ``compact`` saw: the held-out
-tenth of every training archive (`data.held_out`, people from 16 years on), except LFW's, whose
-people occur in the test pairs; and those of the 1,468 people of LFW who occur in no test pair.  The
-set ``humanfaces`` shows children, whose ages nobody noted: its rates are printed, but it sets no
-score.  Each set weighs the same, so that a score means the same to many kinds of people.  Where a
-set's own rate at a knot would still exceed four times the nominal one, the knot moves up until it
-does not: the table errs on the safe side.  Intervals come from a bootstrap of people within each
-set.  For the second table, one picture of each pair is made to look like the portrait of an
-identity card's chip.
+Neither the detector nor the embedder of ``compact`` saw the pictures.  They are the held-out tenth
+of every training archive (`data.held_out`, people from 16 years on) except LFW's, whose people
+occur in the test pairs, and the pictures of the 1,468 people of LFW who occur in no test pair.  The
+set ``humanfaces`` shows children without age labels: its rates are printed, but it sets no score.
+Each set weighs the same, so a score means the same for many kinds of people.  If the rate of one
+set at a knot still exceeds four times the nominal rate, the knot moves up until it does not: the
+table errs on the safe side.  Intervals come from a bootstrap of people within each set.  In the
+second table one picture of each pair is turned into a portrait like that of an identity card's
+chip.
 
     python weights/training/calibrate.py weights/compact
     python weights/training/calibrate.py weights/mobilefacenet
@@ -56,19 +56,19 @@ COMMENT = "# low and high: 95 % interval of the false accept rate; fnmr: of genu
 ADULT = 16  # years
 WORST = 4.0  # times the nominal rate, for any one set
 CHILDREN = "humanfaces"  # a set of all ages, without labels
-GRID = 100_000  # quantiles that stand for a set
+GRID = 100_000  # quantiles that represent a set
 Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Strangers:
-    """Similarities (N, N) of one set's pictures: photographs, or ID portraits by photographs."""
+    """Similarities (N, N) of one set: photographs, or ID portraits against photographs."""
 
     name: str
     similarity: NDArray[np.float32]
-    person: NDArray[np.intp]  # number of the person on each picture, (N,)
-    pairs: NDArray[np.bool_]  # that show two people, each pair once
-    same: NDArray[np.bool_] | None = None  # that show one person, where a set has such
+    person: NDArray[np.intp]  # number of each picture's person, (N,)
+    pairs: NDArray[np.bool_]  # pairs of two people, each once
+    same: NDArray[np.bool_] | None = None  # pairs of one person, if the set has any
 
     @property
     def people(self) -> int:
@@ -78,7 +78,7 @@ class Strangers:
         return float((self.similarity[self.pairs] >= similarity).mean())
 
     def resampled(self, similarity: float, seed: int) -> NDArray[np.float32]:
-        """The rate in 200 draws of people, NaN where a draw has no pair of strangers."""
+        """Return the rate in 200 draws of people; NaN for a draw without impostor pairs."""
         drawn = draw_people(self.people, 200, seed)[:, self.person].astype(np.float32)
         passing = (self.pairs & (self.similarity >= similarity)).astype(np.float32)
         count, every = (((drawn @ x) * drawn).sum(1) for x in (passing, self.pairs))
@@ -89,7 +89,7 @@ def both(
     name: str, photographs: Vectors, portraits: Vectors, who: NDArray[np.str_],
     apart: NDArray[np.bool_], same: NDArray[np.bool_] | None = None,
 ) -> tuple[Strangers, Strangers]:  # fmt: skip
-    """A set's photographs among themselves, and its ID portraits against its photographs."""
+    """Compare a set's photographs with each other, and its ID portraits with its photographs."""
     above = np.triu(np.ones_like(apart), 1)
     person = np.unique(who, return_inverse=True)[1]
     crossed = None if same is None else same | same.T
@@ -100,7 +100,7 @@ def both(
 
 
 def age(name: str) -> int:
-    """Years that the name of a crop tells; `ADULT` where it tells none."""
+    """Return the age in the name of a crop, in years; `ADULT` if the name has none."""
     archive, file = name.split("/", 1)
     if archive.startswith("utkface"):
         return int(file.split("_")[0])
@@ -108,7 +108,7 @@ def age(name: str) -> int:
 
 
 def small(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A crop (128, 128, 3) as an ID portrait that was aligned again, (112, 112, 3)."""
+    """Turn a crop (128, 128, 3) into an ID portrait and align it again, (112, 112, 3)."""
     landmarks = (TEMPLATE + 8).astype(np.float32)
     portrait = id_portrait(crop, Face(np.array([8, 8, 120, 120], np.float32), landmarks, 1.0))
     eyes = landmarks[:2].astype(np.float64)
@@ -120,8 +120,8 @@ def small(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def strangers(pack: str | Path, engine: FaceEngine) -> Iterator[tuple[Strangers, Strangers]]:
-    """Every set of held-out people, in the pack's vectors: photographs, and ID portraits."""
-    from holdout import ONE_PERSON, Judge, held_out_sets  # torch, which the tests do without
+    """Yield every set of held-out people in the pack's vectors: photographs, and ID portraits."""
+    from holdout import ONE_PERSON, Judge, held_out_sets  # imports torch; the tests run without
 
     loaded, judge = load_pack(pack), Judge()
     session = create_session(loaded.embedder, threads=1, name="embedder")
@@ -152,7 +152,7 @@ def strangers(pack: str | Path, engine: FaceEngine) -> Iterator[tuple[Strangers,
 
 
 def table(sets: list[Strangers], contract: str, crossed: str = "") -> Calibration:
-    """The table of all sets, each weighing the same."""
+    """Fit the table on all sets, each with the same weight."""
     grid = (np.arange(GRID) + 0.5) / GRID
     ordered = [np.sort(s.similarity[s.pairs]) for s in sets]
     pooled = np.concatenate([one[(grid * len(one)).astype(int)] for one in ordered])
@@ -180,7 +180,7 @@ def table(sets: list[Strangers], contract: str, crossed: str = "") -> Calibratio
         spread.append(quantile_interval(np.nanmean(draws, axis=0)))
     count = sum(int(s.pairs.sum()) for s in sets)
     made = replace(made, knots=tuple(knots), impostor=count)
-    # Given again as they are, to be rounded as all intervals are.
+    # `with_intervals` rounds these intervals like all others.
     rejected = [(knot.fnmr.low, knot.fnmr.high) for knot in knots if knot.fnmr]
     return made.with_intervals(spread, rejected, method=METHOD.format(crossed=crossed))
 
@@ -194,18 +194,17 @@ def main() -> None:
 
 
 def calibrate(folder: Path) -> list[str]:
-    """Measure a pack's tables, put them into its manifest, and return them for people."""
+    """Measure a pack's tables, put them into its manifest, and return them as printable lines."""
     manifest = folder / "pack.toml"
-    # What was measured with another embedder, whose weights these replaced, is refused: it goes
-    # first.
+    # The library refuses tables that belong to another embedder, so remove these first.
     embedder = tomllib.loads(manifest.read_text("utf-8"))["embedder"]
     digest = embedder["sha256"]
     measured = (embedder.get(name, {}) for name in ("calibration", "recognizability"))
     if any(one.get("embedder", digest) != digest for one in measured):
         replace_tables(manifest, [], gate=False)
-    # A pack that was pulled has its models in the cache: it is named, not pointed at.
+    # The models of a pulled pack lie in the cache, so pass its name instead of its folder.
     pack = folder if any(folder.glob("*.onnx")) else folder.name
-    # Whether the pack has a gate yet must make no difference.
+    # A gate that the pack already has must not change the rates.
     engine = FaceEngine(pack, min_recognizability=0)
 
     plain, crossed = zip(*strangers(pack, engine), strict=True)
@@ -237,9 +236,9 @@ def calibrate(folder: Path) -> list[str]:
 
 
 def replace_tables(manifest: Path, tables: list[str], gate: bool = True) -> None:
-    """Put the lines of both tables where the old ones are, or last in the embedder's section.
+    """Replace the lines of both tables, or append them to the embedder's section.
 
-    All other sections stay; without `gate`, that of the recognisability goes too.
+    All other sections stay; without `gate`, the section of the recognisability is removed too.
     """
     lines = manifest.read_text(encoding="utf-8").splitlines()
     if not gate:

@@ -1,7 +1,7 @@
-"""A simulated camera: linear light on a sensor -> an 8-bit picture that went through JPEG.
+"""Simulate a camera: linear light on a sensor -> an 8-bit picture after JPEG.
 
-Genuine pictures and recaptures go through the same camera, so that nothing a camera does
-(blur, resizing, noise, JPEG) tells them apart; only the medium in between can.
+Genuine pictures and recaptures go through the same camera.  So no effect of the camera (blur,
+resizing, noise, JPEG) tells them apart; only the medium in between can.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 Light = NDArray[np.float32]
 
-# Every continuous parameter's span is cut into this many equal bands: training draws from the
-# even ones, tests from the odd ones, so that no test meets a value that was trained on.
+# Number of equal bands in the range of every continuous parameter.  Training draws from the even
+# bands and tests from the odd ones, so no test meets a value that was trained on.
 BANDS = 6
 
 
@@ -34,9 +34,9 @@ class Dice:
     steady: bool = False
 
     def between(self, low: float, high: float, better: int = 0) -> float:
-        """A value of the span's even (training) or odd (held-out) bands.
+        """Draw a value from the range's even (training) or odd (held-out) bands.
 
-        `better` is −1 where low values keep fine structure, 1 where high ones do, 0 elsewhere.
+        `better` is −1 if low values keep fine structure, 1 if high values do, else 0.
         """
         third = int(self.rng.integers(BANDS // 2))
         if self.steady and better and third == (0 if better > 0 else BANDS // 2 - 1):
@@ -70,7 +70,7 @@ class Camera:
     balance : tuple of float
         Error of the white balance: factors of blue, green and red.
     edge_aware : bool
-        Kind of demosaicing.
+        Edge-aware demosaicing.
     denoise, sharpen : float
         Sigma of the bilateral filter in grey levels; amount of the unsharp mask.
     contrast : float
@@ -78,7 +78,7 @@ class Camera:
     resize : int
         OpenCV's interpolation of the reduction.
     qualities : tuple of int
-        JPEG quality of every time the picture was stored.
+        JPEG quality of each time the picture is stored.
     fine_chroma : bool
         JPEG without chroma subsampling.
     """
@@ -136,7 +136,7 @@ def to_srgb(light: Light) -> Light:
 
 
 def lens(light: Light, camera: Camera, samples: int) -> Light:
-    """Blur on a grid of `samples` per photosite side, then the mean over each photosite."""
+    """Blur on a grid of `samples` per photosite side, then average over each photosite."""
     sigma = max(camera.blur * samples, 1e-3)
     light = cv2.GaussianBlur(light, (0, 0), sigma)
     if (radius := camera.defocus * samples) > 0.6:
@@ -150,7 +150,7 @@ def lens(light: Light, camera: Camera, samples: int) -> Light:
 
 
 def develop(light: Light, camera: Camera, size: tuple[int, int], rng: np.random.Generator) -> Image:
-    """The sensor's Bayer mosaic, its noise, and all that the camera's software does.
+    """Apply the sensor's Bayer mosaic and noise, then the steps of the camera's software.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Plot training logs of the embedder, one panel a run.
+"""Plot training logs of the embedder, one panel per run.
 
 python weights/training/curve.py --embedder RUN [RUN ...] --out curve2.png
 """
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 
 def read(run: Path) -> dict[int, dict[str, float]]:
-    """Records by step; where a run was resumed, the later record of a step counts."""
+    """Return the records by step; in a resumed run the later record of a step counts."""
     lines = (run / "log.jsonl").read_text().splitlines()
     return {record["step"]: record for record in map(json.loads, lines)}
 

@@ -1,11 +1,11 @@
-"""Training crops: what is read, what is held out, and why.
+"""Read the training crops, and hold out people for development and calibration.
 
-The archives under ``$FACECORE_DATA/train`` hold aligned 128x128 crops whose centre
-112x112 is the ArcFace template.  Nothing that a test will see is ever read here:
+The archives under ``$FACECORE_DATA/train`` hold aligned 128x128 crops whose central
+112x112 is the ArcFace template.  This module reads no test data:
 
 * no image of ``lfw/pairs.txt`` (the 6,000 test pairs) is in any archive;
-* a tenth of every archive is held out, by a hash of the person where the name tells one
-  and of the file elsewhere: development people, and people for the calibration;
+* a tenth of every archive is held out, by a hash of the person if the name identifies one,
+  else of the file: development people, and people for the calibration;
 * LFW people who are in no test pair are left out too: the calibration is fitted on them.
 """
 
@@ -29,8 +29,8 @@ from facecore.evaluation.readers import read_lfw_pairs
 
 T = TypeVar("T")
 
-# Archive -> what its file names tell of the person, as a pattern with one group, or None: then
-# nearly every crop shows another person, and a file counts as a person.
+# Archive -> pattern of its file names, with the person as its one group.  None: nearly every crop
+# shows another person, and a file counts as a person.
 ARCHIVES: dict[str, str | None] = {
     "celebrities": r"(\d+)_\d+",
     "utkface": None,
@@ -55,7 +55,7 @@ def data_root() -> Path:
 
 
 def tested_pictures(root: Path) -> set[str]:
-    """Pictures of LFW's test pairs, as ``Name/Name_0001.jpg``: nothing here may read them."""
+    """Return the pictures of LFW's test pairs as ``Name/Name_0001.jpg``; no step may read them."""
     pairs = read_lfw_pairs(root / "lfw" / "pairs.txt")
     return {picture for pair in pairs for picture in pair[2:]}
 
@@ -66,7 +66,7 @@ def people(pictures: set[str]) -> set[str]:
 
 
 def person_of(crop: str) -> str:
-    """``archive/person`` of a crop ``archive/file``, which stays where it tells no person."""
+    """Return ``archive/person`` of a crop ``archive/file``; the crop if it names no person."""
     archive, name = crop.split("/", 1)
     pattern = ARCHIVES[archive]
     match = re.fullmatch(pattern, name) if pattern else None
@@ -74,7 +74,7 @@ def person_of(crop: str) -> str:
 
 
 def held_out(person: str) -> bool:
-    """Whether this person (`person_of`) is of the tenth that nothing is trained on."""
+    """Whether this person (`person_of`) is in the tenth that nothing is trained on."""
     return int(hashlib.sha256(person.encode()).hexdigest(), 16) % 10 == 0
 
 
@@ -104,9 +104,9 @@ def crops(
 def photographs(root: Path, *, calibration: bool = False) -> Iterator[tuple[str, Path]]:
     """Yield ``(person, path)`` of the whole LFW pictures that no test pair uses.
 
-    Those of people who occur in a pair (in another picture) are for training; those of
-    people who occur in none are for the calibration, liveness and the gate; no embedder or
-    detector is trained on them.
+    People who occur in a pair (in another picture) are for training.  People who occur in
+    none are for the calibration, liveness and the gate; no embedder or detector is trained on
+    them.
     """
     pictures = tested_pictures(root)
     tested = people(pictures)
@@ -117,7 +117,7 @@ def photographs(root: Path, *, calibration: bool = False) -> Iterator[tuple[str,
 
 
 def ahead(batches: Iterator[T], most: int = 4) -> Iterator[T]:
-    """Yield what a thread draws from `batches`, up to `most` of them ahead; its error is raised."""
+    """Yield `batches`, drawn by a worker thread up to `most` ahead; raise the thread's error."""
     box: queue.Queue[T | Exception] = queue.Queue(maxsize=most)
 
     def work() -> None:
@@ -136,9 +136,9 @@ def ahead(batches: Iterator[T], most: int = 4) -> Iterator[T]:
 
 
 def utkface_part(name: str) -> str:
-    """Where a crop of UTKFace belongs, by a hash of its name, for what learns from its labels.
+    """Return the part of a UTKFace crop, by a hash of its name, for networks that learn its labels.
 
-    Nearly every crop shows another person, so that parts by name are parts by person.
+    Nearly every crop shows another person, so parts by name are parts by person.
     """
     bucket = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 10
     return "test" if bucket < 2 else "development" if bucket == 2 else "train"

@@ -1,4 +1,4 @@
-"""What light, cameras, networks and hands do to a face: the student's view of a clean picture."""
+"""Degrade a clean crop for the student: covers, light, blur, noise and compression."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RAMP = np.arange(256, dtype=np.float32) / 255
 
 
 def line_blur(image: Image, rng: np.random.Generator) -> Image:
-    """Motion blur of 3 to 18 pixels along any line."""
+    """Apply a motion blur of 3 to 18 pixels in any direction."""
     length, angle = rng.uniform(3, 18), rng.uniform(0, math.pi)
     size = int(length) | 1
     kernel = np.zeros((size, size), np.float32)
@@ -26,7 +26,7 @@ def line_blur(image: Image, rng: np.random.Generator) -> Image:
 
 
 def side_light(image: Image, rng: np.random.Generator) -> Image:
-    """Light from one side: across the crop the gain falls by a factor of 3 to 16."""
+    """Light the crop from one side: across the crop the gain falls by a factor of 3 to 16."""
     angle, strength = rng.uniform(0, 2 * math.pi), rng.uniform(0.3, 0.7)
     along = np.linspace(-1, 1, 112, dtype=np.float32)
     ramp = math.cos(angle) * along[None, :] + math.sin(angle) * along[:, None]
@@ -40,7 +40,7 @@ def noise(image: Image, deviation: float, rng: np.random.Generator) -> Image:
 
 
 def cover(image: Image, rng: np.random.Generator) -> Image:
-    """A bar, dark glasses, or a mask over the lower face, at the template's places."""
+    """Paint a bar anywhere, or dark glasses or a mask at the template's landmarks."""
     image, kind = image.copy(), rng.random()
     colour = [int(c) for c in rng.integers(0, 256, 3)]
     if kind < 0.35:
@@ -80,7 +80,7 @@ def misalign(image: Image, rng: np.random.Generator) -> Image:
 
 
 def degrade(image: Image, rng: np.random.Generator) -> tuple[Image, bool]:
-    """A degraded copy (112, 112, 3), and whether its pixels have moved from where they were."""
+    """Return a degraded copy (112, 112, 3), and whether its pixels have moved."""
     moved = False
     if rng.random() < 0.08:
         image, moved = misalign(image, rng), True

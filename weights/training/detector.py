@@ -1,14 +1,14 @@
-"""Step 2 of the detector: a student of YuNet-n's structure learns its maps, then better answers.
+"""Step 2 of the detector: distil YuNet-n into a student, and correct it by labels.
 
 The student begins with random weights and answers in YuNet's format, so one decoder serves both.
 It has YuNet's units of a pointwise and a depthwise convolution (Wu et al. 2023,
-doi:10.1007/s11633-023-1423-y), one head per stride where YuNet has four, and with the time which
-that saves two residual blocks more.
+doi:10.1007/s11633-023-1423-y) and one head per stride where YuNet has four.  The time that this
+saves goes into two more residual blocks.
 
-In the first stage, ``parts``, each unit learns alone, fed by the teacher's map before it, to give
-the teacher's map after it (blockwise distillation, Li et al. 2020, arXiv:1911.13053).  Then the
-chain learns as a whole: the teacher's answers where the labels of scenes.py agree with them, and
-the labels elsewhere (`assignment.targets`).
+In the first stage, ``parts``, each unit learns alone: it receives the teacher's map before it and
+learns the map after it (blockwise distillation, Li et al. 2020, arXiv:1911.13053).  Then the
+chain learns as a whole.  The targets are the teacher's answers where the labels of scenes.py agree
+with them, and the labels elsewhere (`assignment.targets`).
 
     python detector.py --scenes DIR [DIR ...] --out PARTS --stage parts --images N --decay N
     python detector.py --scenes DIR [DIR ...] --out RUN --begin-with PARTS
@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 CHANNELS = [16, 16, *[64] * 15]  # of the units, in the order of YuNet's graph
-MATCHED = (6, 8, 10, 14, 15, 16)  # units whose maps the chain is held to: one a stage
+MATCHED = (6, 8, 10, 14, 15, 16)  # units whose maps the chain imitates: one per stage
 RANGE = 64.0  # grey levels per unit of the student's input
 
 
@@ -58,7 +58,7 @@ class Unit(nn.Module):
 
 
 class Residual(nn.Module):
-    """Begins as the identity, so that a chain of taught parts may have one more."""
+    """Residual block that begins as the identity, so it can join a chain of trained parts."""
 
     def __init__(self, channels: int, wide: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Detector(nn.Module):
         self.heads = nn.ModuleList(Unit(64, 16) for _ in range(3))
 
     def chain(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What the three heads see, and the units' maps before their activation."""
+        """Return the inputs of the three heads, and the units' maps before their activation."""
         maps: list[Tensor] = []
 
         def on(x: Tensor, count: int = 1) -> Tensor:
@@ -110,13 +110,13 @@ class Detector(nn.Module):
         return [on(p) for p in (p8, p16, p32)], maps
 
     def answers(self, shown: Sequence[Tensor]) -> list[Tensor]:
-        """Per stride (N, cells, 16)."""
+        """Return the answers per stride, (N, cells, 16)."""
         return [
             head(p).flatten(2).transpose(1, 2) for head, p in zip(self.heads, shown, strict=True)
         ]
 
     def train(self, mode: bool = True, *, norms: bool = False) -> Detector:
-        """Batch norm uses and learns a batch's statistics with `norms` only."""
+        """Set the mode; batch norm uses and learns batch statistics only with `norms`."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -125,7 +125,7 @@ class Detector(nn.Module):
 
 
 class Deployed(nn.Module):
-    """The twelve tensors in YuNet's order."""
+    """Detector that answers with twelve tensors in YuNet's order."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class Deployed(nn.Module):
 
 
 def degrade(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Light, colour, blur, noise and JPEG; geometry is the scene's own."""
+    """Vary light, blur and JPEG quality, or remove the colour; keep the geometry."""
     if rng.random() < 0.5:
         gamma, contrast = np.exp(rng.normal(0, (0.3, 0.2)))
         ramp = (np.arange(256) / 255) ** gamma * contrast + rng.normal(0, 0.06)
@@ -165,7 +165,7 @@ Batch = tuple[NDArray[np.uint8], list[NDArray[np.float32]]]
 
 
 def batches(folders: Sequence[Path], size: int, seed: int, skip: int) -> Iterator[Batch]:
-    """Endless random batches of what scenes.py has written so far, as much of each folder."""
+    """Yield endless random batches of the scenes written so far, equal shares of each folder."""
     scenes = [
         [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels")]
         for folder in folders
@@ -182,12 +182,12 @@ def batches(folders: Sequence[Path], size: int, seed: int, skip: int) -> Iterato
 
 
 def losses(answer: Tensor, wanted: Targets) -> tuple[Tensor, Tensor, Tensor]:
-    """Divergence of the probabilities, smooth L1 of boxes and of landmarks."""
+    """Return the divergence of the probabilities, and the smooth L1 of boxes and of landmarks."""
     answer = answer.float()
     asked, odds, notice, face, place, scale = (
         torch.from_numpy(getattr(wanted, field.name)) for field in fields(wanted)
     )
-    # Cells without a face are many and easy: they weigh little, unless someone sees one.
+    # The many easy cells without a face weigh little, unless teacher or student sees one.
     believed = answer[..., :2].detach().sigmoid().prod(-1).sqrt()
     weight = asked * (0.05 + torch.maximum(notice, believed))
     mass = face.sum() + 2 * len(answer)  # steady in batches without a face
@@ -208,7 +208,7 @@ def to_input(images: NDArray[np.uint8]) -> Tensor:
 
 
 class Guide:
-    """The teacher's answers and maps, and how far a student is from the maps."""
+    """Teacher of a run: gives its answers and maps, and a student's error on the maps."""
 
     def __init__(self, path: Path, sample: Tensor) -> None:
         self.teacher = YuNet(path)
@@ -220,13 +220,13 @@ class Guide:
 
     @torch.no_grad()
     def fit(self, student: Detector) -> None:
-        """Give the answers of untaught units the teacher's means and deviations."""
+        """Set the outputs of untrained units to the teacher's means and deviations."""
         for unit, mean, gain in zip(student.units, self.means[1:], self.gain[1:], strict=True):
             unit.norm.weight.copy_(1 / gain.ravel())
             unit.norm.bias.copy_(mean)
 
     def parts(self, student: Detector, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The teacher's answers, those of the student's heads to its maps, the parts' error."""
+        """Return the teacher's answers, the student's to the teacher's maps, the parts' errors."""
         begins = [begin for begin, _ in self.teacher.units]
         shown = [end for _, end in self.teacher.units[-3:]]
         answers, maps = self.teacher(x, sorted({*begins, *self.ends}))
@@ -236,13 +236,13 @@ class Guide:
         return answers, torch.cat(said, dim=1), self.error(guesses, maps)
 
     def chain(self, student: Detector, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same for the chain, of which only some maps are compared."""
+        """Return the same for the chain; only the maps of `MATCHED` are compared."""
         answers, maps = self.teacher(x, [self.ends[k + 1] for k in MATCHED])
         shown, guesses = student.chain(x)
         return answers, torch.cat(student.answers(shown), dim=1), self.error([None, *guesses], maps)
 
     def error(self, guesses: Sequence[Tensor | None], maps: dict[str, Tensor]) -> Tensor:
-        """Mean squared error of maps whose channels have a deviation of one."""
+        """Return the mean squared error of each map, its channels scaled to a deviation of one."""
         wrong = [
             ((guess.float() - maps[end]) * gain).square().mean()
             for guess, end, gain in zip(guesses, self.ends, self.gain, strict=True)
@@ -287,15 +287,15 @@ def train(args: argparse.Namespace) -> None:
     started, first, told = time.time(), step, time.time()
     mean: dict[str, float] = {}
     while step < steps:
-        # Constant, then falling to nothing: the end may be put off while a run goes on.
+        # The rate is constant, then falls to zero: before the fall a run can be extended.
         falling = min(1.0, (steps - step) / max(1, args.decay // args.batch))
         rate = args.lr * min(1.0, (step + 1) / warmup) * falling
         for group in optimizer.param_groups:
             group["lr"] = rate
-        if parts and falling < 1:  # a batch's own statistics are noise, more than the parts err
+        if parts and falling < 1:  # batch statistics are noisier than the parts' errors
             student.train()
         images, rows = next(source)
-        if parts:  # a unit sees little: quarters of the scenes teach it as much
+        if parts:  # a unit's receptive field is small, so quarters of scenes suffice
             half = SIDE // 2
             images = np.concatenate(
                 [images[:, y : y + half, x : x + half] for y in (0, half) for x in (0, half)]

@@ -1,14 +1,14 @@
-"""Step 2 of the liveness classifier: the network that sees dots is trained on worn pictures too.
+"""Step 2 of the liveness classifier: train the dots network on resized and compressed pictures.
 
-It sees 112x112 pixels as the camera sampled them.  Simulated recaptures show dots.  Everything
-else is called "no dots": genuine pictures, the simulated camera without a medium, and all real
-pictures of the sources, attacks too, so that no label of theirs is learnt.  Real ones were
-resized and compressed again, which leaves patterns that are no dots.
+It detects dots of prints and displays in 112x112 pixels at native resolution.  Simulated recaptures
+show dots.  All other pictures are labelled "no dots": genuine ones, the simulated camera without a
+medium, and all real pictures of the sources, attacks included, so none of their labels is learnt.
+Real pictures were resized and compressed again, which leaves patterns that are not dots.
 
     python weights/training/dots.py collect --out dots.npz
     python weights/training/dots.py train --data dots.npz --out RUN     # RUN/dots.onnx
 
-Training goes on from ``dots.onnx`` beside this file, or from another (``--begin-with``).
+Training continues from ``dots.onnx`` next to this file, or from ``--begin-with``.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from views import LFW_BOX, held_out
 from facecore.face.pad_features import PATCH
 
 HERE = Path(__file__).parent
-WINDOW = 192  # side of what is kept of a picture: patches are drawn from it
+WINDOW = 192  # side of the stored part of a picture, from which patches are drawn
 CLASSES = (GENUINE, *SPECIES)
 TEXTURES = ("coffee", "chelsea", "brick", "grass", "gravel", "camera", "rocket", "retina")
-# Shares of a batch.  "source" is every real picture of the sources, whatever its label.
+# Shares of a batch.  "source" is every real picture of the sources, genuine or attack.
 SHARES = {
     "attack": 0.39, "camera": 0.13, "crisp": 0.13, "source": 0.2, "lfw": 0.07, "scenes": 0.02,
     "texture": 0.06,
@@ -63,12 +63,12 @@ class Picture(NamedTuple):
 
 
 def for_dots(person: str) -> bool:
-    """Whether this network is trained on an LFW person; on the others it is chosen."""
+    """Whether this network is trained on an LFW person; the other people serve choices."""
     return half(person) and hashlib.sha256(f"dots {person}".encode()).digest()[0] % 2 == 0
 
 
 def as_they_are(root: Path) -> Iterator[Picture]:
-    """Real pictures.  A fifth of the sources is held out, as from the network of the view."""
+    """Yield real pictures, without the fifth of the sources that `views.py` holds out too."""
     for p in real(root):
         if not held_out(p.source, 0, p.kind):
             yield Picture(p.pixels, p.box, "source", p.source, GENUINE)
@@ -89,7 +89,7 @@ def as_they_are(root: Path) -> Iterator[Picture]:
 
 
 def simulated(known: list[Picture], count: int, rng: np.random.Generator) -> Iterator[Picture]:
-    """What the simulated camera takes of LFW and of the sources; a fifth was made sharp instead."""
+    """Yield simulated photographs of LFW and of the sources; a fifth is `crisp` instead."""
     groups = {kind: [p for p in known if p.kind == kind] for kind in ("lfw", "source")}
     for number in range(count):
         group = groups["source" if number % 3 == 0 else "lfw"]
@@ -125,7 +125,7 @@ def _whole(width: int, height: int) -> NDArray[np.float64]:
 def crisp(
     picture: Image, scale: float, window: tuple[int, int, int, int], rng: np.random.Generator
 ) -> Image:
-    """A large sharp picture that was reduced on a computer, which no mosaic or noise survives."""
+    """Return a large sharp picture reduced by software, which leaves no mosaic or noise."""
     x, y, w, h = window
     x1, y1 = int(x / scale), int(y / scale)
     part = picture[y1 : int((y + h) / scale) + 1, x1 : int((x + w) / scale) + 1]
@@ -139,7 +139,7 @@ def crisp(
 
 
 def cut(pixels: Image, box: NDArray[np.float64]) -> tuple[Image, tuple[int, int]]:
-    """`WINDOW` pixels about the box's centre, zero where the picture ends; the sides in use."""
+    """Cut `WINDOW` pixels around the box's centre, zero-padded; also return the sides in use."""
     height, width = pixels.shape[:2]
     x, y = np.rint((box[:2] + box[2:] - WINDOW) / 2)
     x, y = int(np.clip(x, 0, max(width - WINDOW, 0))), int(np.clip(y, 0, max(height - WINDOW, 0)))
@@ -171,7 +171,7 @@ def collect(args: argparse.Namespace) -> None:
 
 
 def toned(pixels: Image, rng: np.random.Generator) -> Image:
-    """Another contrast, brightness and colour: they tell nothing about dots."""
+    """Change contrast, brightness and colour, which say nothing about dots."""
     picture = pixels.astype(np.float32)
     contrast, saturation = np.exp(rng.normal(0, (0.25, 0.2))).astype(np.float32)
     grey = picture.mean(axis=2, keepdims=True)
@@ -183,7 +183,7 @@ def toned(pixels: Image, rng: np.random.Generator) -> Image:
 
 
 def stored(pixels: Image, rng: np.random.Generator, attack: bool) -> Image:
-    """Resized, softened and compressed again, as pictures travel; recaptures less strongly."""
+    """Resize, soften and compress again, as sharing does to pictures; recaptures less strongly."""
     if rng.random() < (0.25 if attack else 0.5):
         low = 0.75 if attack else 0.45
         ratio = float(np.exp(rng.uniform(np.log(low), np.log(1.0 if attack else 2.0))))
@@ -214,11 +214,11 @@ def unit(inner: int, outer: int, stride: int, kernel: int = 3) -> nn.Sequential:
 
 
 class Network(nn.Module):
-    """BGR 0..255 -> four logits.  The mean over the map, as texture has no place.
+    """BGR 0..255 -> four logits.  It averages over the map, because texture has no position.
 
-    Beside the pixels the network sees what a 5x5 mean leaves of them, cut at 12 grey levels: a
-    grid of two levels is not lost beside an edge of a hundred (the truncated residuals of
-    steganalysis: Fridrich & Kodovský 2012, doi:10.1109/TIFS.2012.2190402).
+    The network also sees the pixels minus their 5x5 mean, clipped at 12 grey levels.  So a grid of
+    two levels is not lost next to an edge of a hundred (truncated residuals of steganalysis:
+    Fridrich & Kodovský 2012, doi:10.1109/TIFS.2012.2190402).
     """
 
     def __init__(self) -> None:
@@ -236,7 +236,7 @@ class Network(nn.Module):
         return self.head(self.body(torch.cat([(x - 127.5) / 64, fine / 4], 1)).mean((2, 3)))
 
     def begin_with(self, path: Path) -> None:
-        """Take the weights that `export` wrote."""
+        """Load the weights that `export` wrote."""
         model = load_widened(path)
         stored = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
         convolutions = [node.input for node in model.graph.node if node.op_type == "Conv"][1:]
@@ -249,7 +249,7 @@ class Network(nn.Module):
 
 
 class Deployed(nn.Module):
-    """The log odds that dots of any medium are seen."""
+    """Log odds that a patch shows the dots of any medium."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -311,7 +311,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def export(network: nn.Module, path: Path) -> None:
-    """Write the network with a free batch, with float16 weights."""
+    """Write the network with a free batch size and float16 weights."""
     temporary = path.with_suffix(".float32.onnx")
     training = network.training
     torch.onnx.export(

@@ -1,19 +1,19 @@
-"""Step 2 of the embedder: a small network learns the teacher's answers, from random weights.
+"""Step 2 of the embedder: distil the teacher into a small network, from random weights.
 
-Targets, all from ``teach.py``: the teacher's vectors projected onto their 160 leading
+The targets come from ``teach.py``: the teacher's vectors projected onto their 160 leading
 singular directions (which preserves cosines best in the least-squares sense, Eckart and
 Young 1936), the matrix of similarities between the faces of a batch (Tung and Mori 2019,
 doi:10.1109/ICCV.2019.00145), and the maps between the teacher's blocks (Romero et al. 2015,
 arXiv:1412.6550).  The student's parts end where those maps lie.  At first each part learns alone,
 fed by the teacher's map before it (blockwise distillation, Li et al. 2020, arXiv:1911.13053): a
 part of four convolutions learns in a tenth of the pictures that a chain of forty needs.  Then
-the chain learns as a whole.  The student sees a degraded copy of what the teacher saw clean
-(`degrade.py`).  Where it is known whom a face shows,
-``--pull`` draws the target towards the mean of the teacher's answers to that person.
+the chain learns as a whole.  The teacher sees clean faces, the student degraded copies
+(`degrade.py`).  If the person of a face is known, ``--pull`` moves the target towards the mean of
+the teacher's vectors for that person.
 
 The learning rate is constant until the last ``--decay`` images, over which it falls to zero
-(Hägele et al. 2024, arXiv:2405.18392): a run can go on for as long as there is time, and a
-finished network branches off from any of its checkpoints.
+(Hägele et al. 2024, arXiv:2405.18392).  So a run can go on as long as there is time, and a
+finished network can branch off from any checkpoint.
 
     python embedder.py --taught DIR [DIR ...] --stage back --out BACK --images 64000
     python embedder.py --taught DIR [DIR ...] --stage front --out FRONT --images 64000 --clean 1
@@ -51,10 +51,10 @@ FRONT = 5  # parts down to 28x28, as many as the teacher has blocks there
 
 
 class DepthwiseFunction(torch.autograd.Function):
-    """Depthwise 3x3 convolution whose gradient by the input is a convolution as well.
+    """Depthwise 3x3 convolution that computes its input gradient by another convolution.
 
-    oneDNN's backward pass takes 32 times as long as its forward pass for a stride of two on these
-    cores; without it a training step takes two fifths less time.
+    On the cores of the training, oneDNN's backward pass took 32 times as long as its forward pass
+    at a stride of two; without it a training step takes two fifths less time.
     """
 
     @staticmethod
@@ -72,7 +72,7 @@ class DepthwiseFunction(torch.autograd.Function):
             gradient, x, weight, None, [stride] * 2, [1, 1], [1, 1], False, [0, 0], groups,
             [False, True, False],
         )  # fmt: skip
-        if stride > 1:  # between the cells that the stride chose stand zeros
+        if stride > 1:  # put zeros between the cells of the stride
             spread = torch.zeros_like(x)
             spread[:, :, ::stride, ::stride] = gradient
             gradient = spread
@@ -159,7 +159,7 @@ class Embedder(nn.Module):
         )  # fmt: skip
 
     def chain(self, x: Tensor) -> list[Tensor]:
-        """The output of every part, each fed by the one before."""
+        """Return the output of every part, each fed by the part before."""
         outputs = []
         for part in self.parts:
             x = part(x)
@@ -173,7 +173,7 @@ class Embedder(nn.Module):
 def pulled(
     vectors: Sequence[NDArray[np.float16]], people: Sequence[NDArray[np.str_]], share: float
 ) -> list[NDArray[np.float16]]:
-    """Unit vectors (N, 512) of each folder, those of one person drawn by `share` to their mean."""
+    """Return unit vectors (N, 512) per folder, moved by `share` towards their person's mean."""
     names, number = np.unique(np.concatenate(people), return_inverse=True)
     means = np.zeros((len(names), vectors[0].shape[1]), np.float32)
     start = 0
@@ -181,7 +181,7 @@ def pulled(
         np.add.at(means, number[start : start + len(part)], part.astype(np.float32))
         start += len(part)
     means /= np.linalg.norm(means, axis=1, keepdims=True)
-    # Only of celebrities there are many pictures.  Nobody learns who is who in LFW: those people
+    # Only celebrities have many pictures.  LFW's identities are not used, because these people
     # occur in the test pairs, in other pictures.
     known = np.char.startswith(names, "celebrities/")
     print(f"pulled: {known[number].mean():.1%} of the faces, of {known.sum()} people", flush=True)
@@ -196,9 +196,9 @@ def pulled(
 
 
 class Taught:
-    """The teacher's answers on disk, served in shuffled, degraded batches by a thread.
+    """Teacher's answers on disk, served in shuffled, degraded batches for a worker thread.
 
-    Without `maps`, those of a batch are left out.  The share `clean` of the faces is not degraded.
+    Without `maps`, batches hold no maps.  The share `clean` of the faces is not degraded.
     """
 
     def __init__(
@@ -210,8 +210,8 @@ class Taught:
         if pull:
             people = [np.load(folder / "person.npy") for folder in folders]
             self.vectors = pulled(self.vectors, people, pull)
-        # Faces were drawn in random order, so neighbours on the disk may share a batch; one that
-        # is gathered row by row makes the disk read twenty times as much.
+        # Faces were drawn in random order, so neighbours on disk may share a batch.  Gathering a
+        # batch row by row would read twenty times as much from disk.
         self.runs = np.array(
             [
                 (i, r)
@@ -231,9 +231,9 @@ class Taught:
         }
 
     def batch(self, rows: NDArray[np.int32], rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
-        """Faces, targets, which faces kept their place, and the maps of `rows`.
+        """Return the faces, targets, a mask of unmoved faces, and the maps of `rows`.
 
-        Every other face is mirrored, with its maps; its vector is the same, as a person is.
+        Half of the faces, at random, are mirrored with their maps; the target vector stays.
         """
         images, moved = [], np.zeros(len(rows), bool)
         steps = rng.choice([1, -1], len(rows))
@@ -250,7 +250,7 @@ class Taught:
         return (np.stack(images), vectors.astype(np.float32), ~moved, *maps)
 
     def batches(self, size: int, seed: int, skip: int) -> Iterator[tuple[NDArray[Any], ...]]:
-        """Endless batches; `skip` of them are passed over, so that a resumed run goes on."""
+        """Yield endless batches after the first `skip`, which a resumed run has seen."""
         at = 0
         for epoch in range(10**6):
             order = np.random.default_rng([seed, epoch]).permutation(len(self.runs))
@@ -271,7 +271,7 @@ def to_input(images: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 
 def principal_directions(vectors: Sequence[NDArray[np.float16]]) -> NDArray[np.float32]:
-    """(512, DIMENSION) leading right singular vectors; uncentred, because a cosine is."""
+    """Return the (512, DIMENSION) leading right singular vectors, uncentred like a cosine."""
     gram = np.zeros((512, 512))
     for part in vectors:
         gram += part.astype(np.float32).T @ part.astype(np.float32)
@@ -282,10 +282,10 @@ def principal_directions(vectors: Sequence[NDArray[np.float16]]) -> NDArray[np.f
 
 
 class Development:
-    """Held-out people: cosine of the student's answers to the teacher's, and TAR at FAR 0.1 %.
+    """Measure the student's cosine to the teacher and its TAR at FAR 0.1 % on held-out people.
 
-    All held-out celebrities, from whom nearly all genuine pairs come, and at most 120 crops of each
-    other archive.
+    They are all held-out celebrities, who give nearly all genuine pairs, and at most 120 crops of
+    each other archive.
     """
 
     def __init__(self, teacher: Path) -> None:
@@ -322,10 +322,10 @@ class Development:
 
 
 def begin(student: Embedder, runs: Sequence[Path]) -> Tensor:
-    """Give a student the parts that earlier stages taught.
+    """Load the parts that earlier stages trained into a student.
 
-    A run is a folder with a checkpoint, or a file that `keep` wrote.  Returns the teacher's
-    directions (512, 160) in which the head answers; without a head, those of the last run.
+    A run is a folder with a checkpoint, or a file that `keep` wrote.  Return the teacher's
+    directions (512, 160) for the answers of the head; without a head, those of the last run.
     """
     head: Tensor | None = None
     for run in runs:
@@ -348,25 +348,25 @@ def begin(student: Embedder, runs: Sequence[Path]) -> Tensor:
 
 
 def keep(run: Path, path: Path) -> None:
-    """Write what a later round can begin with: weights and batch norm as float16, in one file."""
+    """Write the state for a later round to one file: weights and batch norm as float16."""
     state = torch.load(run / "checkpoint.pt", map_location="cpu")
     learnt = {name: value.numpy() for name, value in state["student"].items() if value.ndim}
     small = {name: value.astype(np.float16) for name, value in learnt.items()}
-    for name, value in small.items():  # a variance can be smaller or larger than float16 holds
+    for name, value in small.items():  # a variance can exceed the range of float16
         if name.endswith("running_var") and not np.isfinite(1 / value).all():
             small[name] = learnt[name]
     np.savez_compressed(path, directions=state["directions"].numpy(), **small)
 
 
 def wished(stored: Tensor, gain: Tensor) -> Tensor:
-    """A map from the disk, int8 (N, H, W, C), in deviations (N, C, H, W)."""
+    """Convert a stored map, int8 (N, H, W, C), to deviations (N, C, H, W)."""
     return (stored * gain).permute(0, 3, 1, 2)
 
 
 def map_errors(
     outputs: Sequence[Tensor], wishes: Sequence[Tensor], unmoved: Tensor
 ) -> list[Tensor]:
-    """Mean squared error of each map over the faces that kept their place."""
+    """Return the mean squared error of each map over the unmoved faces."""
     errors = []
     for guess, wish in zip(outputs, wishes, strict=True):
         per_face = (guess.float() - wish).square().mean((1, 2, 3))
@@ -377,7 +377,7 @@ def map_errors(
 def chained(
     student: Embedder, x: Tensor, stored: list[Tensor], gains: list[Tensor], unmoved: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The head's answer, as a list of one, and the errors of the maps before it."""
+    """Return the head's answer, as a list of one, and the errors of the maps before it."""
     *outputs, answer = student.chain(x)[FRONT - 1 :]
     wishes = [wished(m, g) for m, g in zip(stored, gains, strict=False)]
     return [answer], map_errors(outputs[: len(wishes)], wishes, unmoved)
@@ -445,7 +445,7 @@ def train(args: argparse.Namespace) -> None:
         loss = torch.zeros((), device=device)
         record = {}
         with torch.autocast(device.type, torch.bfloat16):
-            if args.stage == "front":  # the teacher's maps before 28x28 are many: asked, not kept
+            if args.stage == "front":  # maps before 28x28 are too many to store: computed here
                 answers = ask(images, early_taps)[1:]
                 early = [(m * g).to(device) for m, g in zip(answers, early_gains, strict=True)]
                 wishes = [*early, wished(stored[0], gains[0])]
@@ -463,7 +463,7 @@ def train(args: argparse.Namespace) -> None:
             relation = (answer @ answer.T - target @ target.T).square().mean()
             loss = loss + 2 * angle + args.relation * relation
             record = {"angle": angle.item(), "relation": relation.item()}
-        if errors:  # the maps teach fast at first; the vector is what will be used
+        if errors:  # maps speed up the start, but only the vector is used later
             weight = args.maps * max(0.1, 1 - (seen + len(images)) / args.maps_until)
             loss = loss + weight * torch.stack(errors).mean()
         optimizer.zero_grad(set_to_none=True)
@@ -501,7 +501,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def export(run: Path, path: Path) -> None:
-    """Write the averaged network: batch free, batch norm folded, weights stored as float16."""
+    """Write the averaged network: free batch size, folded batch norm, weights as float16."""
     state = torch.load(run / "checkpoint.pt", map_location="cpu")
     average = torch.optim.swa_utils.AveragedModel(Embedder(), use_buffers=True)
     average.load_state_dict(state["average"])

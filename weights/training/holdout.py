@@ -1,11 +1,11 @@
-"""What an embedder does on the tenth of every training archive that is held out from version 5 on.
+"""Evaluate embedders on the tenth of every training archive that is held out from version 5 on.
 
 For each archive: the true-accept rate at a false-accept rate of 0.1 %, of the pack's embedder and
 of its teacher on the same pictures, and the pack's false-match rates at its scores of 70, 80
-and 90.  Most archives hold one picture a person, so a genuine pair is a crop and a copy of it that
-was cut out, lit, blurred and compressed another way; celebrities, of whom there are several
-pictures, are also paired as they are.  Pairs that the teacher takes for one person (cosine of 0.5
-and above) are no impostors: an archive can show a person twice under two names.
+and 90.  Most archives hold one picture per person, so a genuine pair is a crop and a copy of it
+with another alignment, light, blur and compression.  Celebrities have several pictures, so their
+unchanged pictures form genuine pairs too.  Pairs that the teacher takes for one person (cosine of
+0.5 and above) are no impostor pairs: an archive can show a person twice under two names.
 
     python weights/training/holdout.py weights/compact/embedder.onnx [--pack weights/compact]
     python weights/training/holdout.py --populations compact mobilefacenet
@@ -57,11 +57,11 @@ class Student:
 
 
 class Judge:
-    """The teacher, both ways round: unit vectors (N, 512)."""
+    """The teacher on a face and its mirror image: unit vectors (N, 512)."""
 
     def __init__(self, path: Path | None = None) -> None:
         path = path or data_root() / "weights/espdl/mfn_112.onnx"
-        torch.set_num_threads(1)  # two wait for each other where a training holds a core
+        torch.set_num_threads(1)  # two wait for each other if a training holds a core
         self.teacher = Teacher(path, torch.bfloat16)
 
     def __call__(self, faces: NDArray[np.uint8]) -> Vectors:
@@ -73,14 +73,14 @@ class Judge:
 
 
 def held_out_sets() -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.str_]]]:
-    """(archive, crops (N, 128, 128, 3), name ``archive/file`` of each) of every archive."""
+    """Yield (archive, crops (N, 128, 128, 3), their names ``archive/file``) of every archive."""
     for archive in ARCHIVES:
         names, faces = zip(*crops(data_root(), development=True, archives=[archive]), strict=True)
         yield archive, np.stack(faces), np.array(names)
 
 
 def copies(faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Each crop as another camera would have brought it, (N, 112, 112, 3)."""
+    """Return a copy of each crop as from another camera, (N, 112, 112, 3)."""
     rng = np.random.default_rng(5)
     return np.stack([degrade(bend(face, rng, deviation=0), rng)[0] for face in faces])
 
@@ -90,9 +90,9 @@ def tar(genuine: Vectors, impostor: Vectors, far: float = 1e-3) -> float:
 
 
 def populations(pack: str) -> Iterator[str]:
-    """Strangers at the scores 70, 80 and 90 of a pack, among people who look less or more alike.
+    """Yield a pack's FMR at the scores 70, 80 and 90, among people who look less or more alike.
 
-    Adults of UTKFace, whose file names tell age, sex and origin (labels of the data set).
+    The people are adults of UTKFace; its file names hold age, sex and origin (labels of the set).
     """
     loaded = load_pack(pack)
     embedder = Embedder(create_session(loaded.embedder, threads=1, name="e"), loaded.pack.embedder)

@@ -1,10 +1,10 @@
-"""Real pictures with faces labelled by eye, and pictures of no face: what is held out.
+"""Read real pictures with faces labelled by eye, and pictures of no face; hold out a quarter.
 
 ``$FACECORE_DATA/scenes`` holds ``scenes_train.tar.gz`` (``labels.csv``: file, x1, y1, x2, y2, kind;
-`face`, `ignore`, or `none` for a scene in which no face is known) and ``negatives_train.tar.gz``
+`face`, `ignore`, or `none` for a scene without a known face) and ``negatives_train.tar.gz``
 (``negatives.csv``: file, kind).  A quarter of both, by a hash of the file name, is held out: the
-detector is trained on the rest, and ``python -m benchmarks detection`` measures the quarter.  A
-seventh of the rest is for development: choices are made on it, and no label of it is learnt.
+detector is trained on the rest, and ``python -m benchmarks detection`` measures on the quarter.  A
+seventh of the rest is the development set: choices are made on it, and its labels are not learnt.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Faces less than 20 pixels wide in held-out scenes, which have no label.  Every box without a label
-# that a pack's detector returned there was looked at; these six show a face.
+# Faces less than 20 pixels wide in held-out scenes, without a row in ``labels.csv``.  Every box
+# without a label that a pack's detector returned there was inspected; these six show a face.
 UNLABELLED = {
     "bikes_BikesHelmets37.jpg": (114, 58, 132, 80),
     "bikes_BikesHelmets481.jpg": (155, 69, 174, 93),
@@ -36,7 +36,7 @@ UNLABELLED = {
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture (H, W, 3) BGR, its faces and the boxes in which nothing is counted, (N, 4)."""
+    """A picture (H, W, 3) BGR, its faces and its ignored boxes, (N, 4)."""
 
     name: str
     kind: str
@@ -46,7 +46,7 @@ class Scene:
 
 
 def _drawn(name: str) -> int:
-    """A number by which files are drawn.
+    """Return the number that assigns a file to a part.
 
     Windows cut out of one picture, ``parts_X_0.jpg`` and ``parts_X_1.jpg``, stay together.
     """
@@ -56,12 +56,12 @@ def _drawn(name: str) -> int:
 
 
 def held_out(name: str) -> bool:
-    """Whether this file is of the quarter that the detector is not trained on."""
+    """Whether this file is in the quarter that the detector is not trained on."""
     return _drawn(name) % 4 == 0
 
 
 def development(name: str) -> bool:
-    """Whether this file is one on which a choice may be made, and not trained on."""
+    """Whether this file is in the development set: for choices, not for training."""
     return not held_out(name) and _drawn(name) // 4 % 7 == 0
 
 

@@ -1,11 +1,11 @@
-"""Step 4 of the liveness classifier: a last layer, cues and a threshold, by sources left out.
+"""Step 4 of the liveness classifier: fit the last layer, the cues and the threshold.
 
-The network of `presentations.frozen` is not trained any further.  A logistic regression joins
-its numbers, the cues, and the products of each two of which one is a number of the network: so
-the weight of a cue depends on what the network sees.  The regression leaves one source out at a
-time, and what is reported and what the threshold is set on are the answers for the sources left
-out.  The threshold holds for genuine faces of all sources, and for LFW people who are in no test
-pair and on whom nothing was trained; a source that is reported has no part in its own threshold.
+The network of `presentations.frozen` is not trained further.  A logistic regression joins its
+numbers, the cues, and the products of each number with the numbers and the cues.  So the weight of
+a cue depends on the network's output.  The regression is fitted with one source left out at a time;
+the report and the threshold use the answers for the left-out sources.  The threshold is set on
+genuine faces of all sources, and of LFW people who are in no test pair and on whom nothing was
+trained.  The report of a source uses a threshold that was set without this source.
 
     python weights/training/liveness.py --data presentations.npz            # report
     python weights/training/liveness.py --data presentations.npz --view RUN/view.onnx --write
@@ -31,14 +31,14 @@ from facecore.evaluation.attacks import attack_errors, auc
 RIDGE, PAIR_RIDGE = 0.05, 0.5
 CUE_LIMIT, VIEW_LIMIT = 4.0, 3.0
 BPCER = 0.05
-LARGE = 30  # genuine faces and attacks of a source whose area counts for the worst
+LARGE = 30  # least genuine faces and attacks of a source for the worst area
 THRESHOLD_SET = "lfw threshold"
-# Log odds of dots at which they begin to count, by which at most, and their weight: chosen on
-# simulated recaptures of LFW people on whom `dots.py` was not trained.  The sources, whose pictures
-# are reduced and compressed again, cannot tell it: dots are lost there.
+# Log odds from which dots count, the largest excess that counts, and their weight: chosen on
+# simulated recaptures of LFW people on whom `dots.py` was not trained.  The sources cannot serve
+# here, because their pictures are reduced and compressed again, which removes dots.
 DOTS_FROM, DOTS_MOST, DOTS_WEIGHT = 0.0, 8.0, 2.0
-# What the kinds and labels of presentations weigh; in each, a source weighs by its root.  More of
-# the simulated ones lets more real attacks pass, and simulated ones too.
+# Weight of each kind and label of presentations; within it a source weighs by the root of its size.
+# A higher weight of the simulated ones lets more real attacks pass, and more simulated ones.
 SHARES = {
     ("source", False): 0.36, ("source", True): 0.46, ("genuine", False): 0.16,
     ("simulated", False): 0.005, ("simulated", True): 0.02,
@@ -51,7 +51,7 @@ Mask = NDArray[np.bool_]
 def regression(
     features: Floats, labels: Floats, weights: Floats, ridge: Floats, start: Floats | None
 ) -> Floats:
-    """Weights and, last, the bias of a ridge-penalised logistic regression (Newton's method)."""
+    """Fit the weights and, last, the bias of a ridge logistic regression (Newton's method)."""
     design = np.column_stack([features, np.ones(len(features))])
     found = np.zeros(design.shape[1]) if start is None else start.copy()
     penalty = np.diag(np.append(ridge, 0.0)) * weights.sum()
@@ -67,7 +67,7 @@ def regression(
 
 
 class Data:
-    """What `presentations.py` wrote, as features: cues, numbers of the view, pairs; and dots."""
+    """Features from `presentations.py`: cues, numbers of the view, their products; and dots."""
 
     def __init__(self, path: Path) -> None:
         with np.load(path, allow_pickle=False) as stored:
@@ -112,7 +112,7 @@ class Data:
         return self.features[rows] @ found[:-1] + found[-1] + self.dots[rows]
 
     def left_out(self) -> Floats:
-        """z of every face by a regression that did not see its source."""
+        """Return z of every face, from a regression that did not see its source."""
         z, near = np.zeros(len(self.source)), self.fit(np.ones(len(self.source), bool))
         for name in [*np.unique(self.source[self.kind != "simulated"]), None]:
             out = self.kind == "simulated" if name is None else self.source == name
@@ -130,7 +130,7 @@ class Data:
         return result
 
     def limit(self, z: Floats, rows: Mask | bool = True) -> float:
-        """z at which 5 % of genuine `rows` are called attacks: of all sources, and of LFW."""
+        """Return z at which 5 % of genuine `rows` are called attacks, of all sources and of LFW."""
         lfw, limits = self.source == THRESHOLD_SET, []
         of_sources = (self.kind != "simulated") & ~self.attack & ~lfw & rows
         for group in (of_sources, lfw):
@@ -144,13 +144,13 @@ class Data:
         return float(max(limits))
 
     def above(self, z: Floats) -> Floats:
-        """z above the limit, which the face's own source has no part in."""
+        """Return z minus the limit that is set without the face's source."""
         limits = {name: self.limit(z, self.source != name) for name in np.unique(self.source)}
         return z - np.array([limits[name] for name in self.source])
 
 
 def report(data: Data, z: Floats) -> None:
-    """Print the errors; an attack is called one at z = 0."""
+    """Print the errors at the threshold z = 0."""
     areas, limit = data.areas(z), 0.0
     for name, (area, count) in sorted(areas.items(), key=lambda item: item[1]):
         own = data.source == name
@@ -181,7 +181,7 @@ def summary(areas: dict[str, tuple[float, int]]) -> str:
 
 
 def export(data: Data, found: Floats, view: Path | None, path: Path) -> None:
-    """Write the network with its last layer: the log odds, and what it adds to cues' weights."""
+    """Write the network with its last layer: log odds, and additions to the cues' weights."""
     cues, model = len(data.names), frozen(view)
     pairs = np.zeros((cues + NUMBERS, cues + NUMBERS))
     pairs[tuple(data.pairs)] = found[cues + NUMBERS : -1] / data.pair_scale
@@ -215,7 +215,7 @@ def export(data: Data, found: Floats, view: Path | None, path: Path) -> None:
 
 
 def write(data: Data, found: Floats, limit: float, bpcer: float, view: Path | None) -> None:
-    """The network and the coefficients into the pack; the score is 50 at the limit."""
+    """Write the network and the coefficients into the pack; the score is 50 at the limit."""
     network, manifest = COMPACT / "liveness.onnx", COMPACT / "pack.toml"
     pairs = found[len(data.names) + NUMBERS : -1]
     bias = found[-1] - pairs @ (data.pair_mean / data.pair_scale) - limit

@@ -1,9 +1,9 @@
-"""What a recaptured picture is shown on: display sub-pixels and printers' halftones.
+"""Simulate the medium of a recapture: display sub-pixels and printers' halftones.
 
-Every function answers, for points on the medium, how much light each of the camera's colours
-gets from there.  The points lie closer than the sensor's photosites, and the sub-pixels'
-windows are averaged exactly over each point's footprint, so that the moiré in the result comes
-from the camera's sampling and not from ours.
+The functions return, for points on the medium, the light in each of the camera's colours.
+The points lie closer than the sensor's photosites, and the sub-pixels' windows are averaged
+exactly over each point's footprint.  So moiré in the result comes from the camera's sampling
+and not from the simulation's.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Display:
 
 @dataclass(frozen=True, slots=True)
 class Print:
-    """A print: `pitch` photosites per halftone cell, or per dot where `stochastic`."""
+    """A print: `pitch` photosites per halftone cell, or per dot if `stochastic`."""
 
     stochastic: bool
     pitch: float
@@ -89,7 +89,7 @@ class Print:
 
 
 def _window(at: Light, reach: float, start: float, width: float, period: float) -> Light:
-    """Mean over ``at ± reach`` of a window ``start..start + width`` that repeats."""
+    """Average over ``at ± reach`` a window ``start..start + width`` that repeats."""
 
     def integral(t: Light) -> Light:
         cycles = np.floor(t / period)
@@ -99,14 +99,14 @@ def _window(at: Light, reach: float, start: float, width: float, period: float) 
 
 
 def display(light: Light, x: Light, y: Light, panel: Display, footprint: float) -> Light:
-    """Emission of a panel.
+    """Return the emission of a panel.
 
     Parameters
     ----------
     light : ndarray, shape (rows, columns, 3), float32
         Linear BGR of every pixel of the panel.
     x, y : ndarray, shape (H, W), float32
-        Where on the panel, in its pixels; the pixel (row, column) covers
+        Position on the panel, in its pixels; the pixel (row, column) covers
         ``column..column + 1``, ``row..row + 1``.
     footprint : float
         Distance of neighbouring points, in pixels of the panel.
@@ -119,7 +119,7 @@ def display(light: Light, x: Light, y: Light, panel: Display, footprint: float) 
         pair = (light + np.roll(light, -1, axis=1)) / 2
         light = np.dstack([pair[..., 0], light[..., 1], pair[..., 2]])
     rows, columns = light.shape[:2]
-    # Which pixel's value: the nearest one's, as a panel has no blur of its own.
+    # The nearest pixel's value, because a panel adds no blur.
     column = np.clip(x, 0, columns - 1).astype(np.int32)
     row = np.clip(y, 0, rows - 1).astype(np.int32)
     value = light.reshape(-1, 3)[row * columns + column]
@@ -154,7 +154,7 @@ def display(light: Light, x: Light, y: Light, panel: Display, footprint: float) 
 
 @cache
 def _equal_area() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Spot function's value -> share of a cell below it, so that coverage is what was asked."""
+    """Map a spot function's value to the share of a cell below it, so coverage is exact."""
     u, v = np.meshgrid(*[(np.arange(256) + 0.5) / 256] * 2)
     spots = np.sort((np.cos(2 * np.pi * u) + np.cos(2 * np.pi * v)).ravel())
     steps = np.linspace(0, spots.size - 1, 257).astype(int)
@@ -163,7 +163,7 @@ def _equal_area() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 @cache
 def _blue_noise(ink: int) -> Light:
-    """256x256 thresholds of a stochastic screen: high-passed noise, made uniform by its ranks."""
+    """256x256 thresholds of a stochastic screen: high-passed noise, made uniform by ranks."""
     noise = np.random.default_rng(ink).standard_normal((256, 256)).astype(np.float32)
     tiled = np.tile(noise, (3, 3))
     for _ in range(2):
@@ -173,19 +173,19 @@ def _blue_noise(ink: int) -> Light:
 
 
 def printed(light: Light, x: Light, y: Light, sheet: Print, footprint: float) -> Light:
-    """Reflectance of a print, with one unit of `x` and `y` per halftone cell or dot.
+    """Return the reflectance of a print, with one unit of `x` and `y` per halftone cell or dot.
 
     Parameters
     ----------
     light : ndarray, shape (H, W, 3), float32
-        Linear BGR that the print is to show at each point.
+        Linear BGR that the print should show at each point.
     x, y : ndarray, shape (H, W), float32
     footprint : float
         Distance of neighbouring points, in cells.
 
     Notes
     -----
-    Inks lie over each other at random (Demichel), each lets its transmittance through, so the
+    Inks overlap at random (Demichel), and each lets its transmittance through.  So the
     reflectance is the paper's times ``prod(1 - a_i (1 - T_i))`` over the inks.
     """
     wanted = 1 - np.clip(light, 0, 1) ** np.float32(
@@ -211,7 +211,7 @@ def printed(light: Light, x: Light, y: Light, sheet: Print, footprint: float) ->
             table = np.interp(np.linspace(-2, 2, 257), values, shares).astype(np.float32)
             softness = max(2.5 * footprint, 0.02)
             laid = np.clip((cover - table[np.clip(place, 0, 256)]) / softness + 0.5, 0, 1)
-            # 0 and full coverage leave no dot, whatever the softness.
+            # Without ink there is no dot at any softness.
             laid = laid * (cover > 0.01)
         for channel, through in enumerate(ink):
             result[..., channel] *= 1 - laid * np.float32(1 - through)

@@ -1,7 +1,7 @@
-"""The occlusion estimate: faces with things laid over them, and a small network that finds these.
+"""Train the occlusion network, which finds covers that were painted on faces.
 
-Covered are the training crops of ``data.py``; the network is judged on the tenth of every archive
-that is held out there, with the same kinds of covers.
+The covers are painted on the training crops of ``data.py``.  The network is evaluated on the
+held-out tenth of every archive, with the same kinds of covers.
 
     python weights/training/occlusion.py --out facecore/face/measures/occlusion.npz
 """
@@ -31,7 +31,7 @@ Example = Callable[
 
 
 def fill(shape: tuple[int, int], pool: NDArray[np.uint8], rng: np.random.Generator) -> NDArray:
-    """A surface: one colour, two that blend, noise, stripes, or a piece of another crop."""
+    """Draw a noisy surface: one colour, a blend of two, stripes, or a piece of another crop."""
     height, width = shape
     kind = rng.integers(5)
     first, second = rng.integers(0, 256, (2, 3)).astype(np.float32)
@@ -48,7 +48,7 @@ def fill(shape: tuple[int, int], pool: NDArray[np.uint8], rng: np.random.Generat
         ) / period
         surface = np.where(np.sin(wave)[..., None] > 0, first, second)
     else:
-        # Hands look like the face below, hair and cloth like anything.
+        # Hands have the face's colour, hair and cloth any colour.
         other = pool[rng.integers(len(pool))]
         y, x = rng.integers(0, 64, 2)
         piece = other[y : y + rng.integers(16, 64), x : x + rng.integers(16, 64)]
@@ -62,7 +62,7 @@ def fill(shape: tuple[int, int], pool: NDArray[np.uint8], rng: np.random.Generat
 
 
 def shape_mask(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Where the cover lies, (112, 112), 0 or 255."""
+    """Draw the mask of a cover, (112, 112), 0 or 255."""
     mask = np.zeros((112, 112), np.uint8)
     kind = rng.integers(7)
     shift = rng.normal(0, 2, 2)
@@ -106,7 +106,7 @@ def shape_mask(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def light(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Blur, gamma, tint and shade, none of which covers anything."""
+    """Vary blur, gamma, tint and shade, which cover nothing."""
     if rng.random() < 0.4:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 4))
     if rng.random() < 0.6:
@@ -122,7 +122,7 @@ def light(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint
 def example(
     pool: NDArray[np.uint8], rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Features of one crop, covered or not, and the covered share of each cell."""
+    """Return the features of one crop, covered or not, and the covered share of each cell."""
     face = pool[rng.integers(len(pool))]
     turn = cv2.getRotationMatrix2D((63.5, 63.5), rng.normal(0, 4), np.exp(rng.normal(0, 0.05)))
     turn[:, 2] += rng.normal(0, 2, 2) - 8
@@ -143,7 +143,7 @@ def example(
 def batch(
     pool: NDArray[np.uint8], size: int, rng: np.random.Generator, make: Example = example
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `make` gives `size` times, features and targets."""
+    """Return the features and targets of `size` examples from `make`."""
     pairs = [make(pool, rng) for _ in range(size)]
     x, y = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
     return x, y

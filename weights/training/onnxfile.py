@@ -1,4 +1,4 @@
-"""Small files: weights stored as float16 and widened again, when the session is made or here."""
+"""Store weights as float16; the session or `load_widened` widens them again."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 def save_half(model: onnx.ModelProto, path: Path, least_rank: int = 0) -> None:
     """Store float32 initializers of 64 numbers or more as float16 behind a Cast.
 
-    ONNX Runtime folds the casts when it loads, so that the network computes in float32
-    at full speed while the file is half the size.  Those of fewer axes than `least_rank` stay
-    as they are: scales of a quantised network, say, which have one.
+    ONNX Runtime folds the casts when it loads: the network computes in float32 at full speed,
+    and the file has half the size.  Initializers with fewer axes than `least_rank` stay float32,
+    for example the scales of a quantised network, which have one.
     """
     graph, casts = model.graph, []
     for tensor in graph.initializer:

@@ -1,8 +1,8 @@
-"""The roll of a face from its pixels: a small network that the library runs in NumPy.
+"""Train the network that estimates the roll of a face; the library runs it in NumPy.
 
-Faces come from the training crops, the training photographs of LFW and the genuine pictures of
-``liveness/``; each is turned by any angle, covered, blurred, darkened, coarsened or made a
-negative, and cut out by a box as inexact as a detector's.  It is judged on held-out people.
+The faces come from the training crops, the training photographs of LFW and the genuine pictures of
+``liveness/``.  Each is turned by any angle, covered, blurred, darkened, coarsened or made a
+negative, and cut out by a box as inexact as a detector's.  Held-out people serve the evaluation.
 
     python weights/training/orientation.py --prepared RUN.npz --out facecore/face/orientation.npz
 """
@@ -37,7 +37,7 @@ SHIFT = np.array([SOURCE / 2 - SCALE * c for c in CENTRE])
 
 
 def upright(image: NDArray[np.uint8], matrix: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """The stored face of a picture whose `matrix` maps it to the template, (96, 96)."""
+    """Cut the stored face (96, 96) from a picture that `matrix` maps to the template."""
     to_source = SCALE * matrix
     to_source[:, 2] += SHIFT
     shrink = max(1, round(1 / math.hypot(to_source[0, 0], to_source[1, 0])))
@@ -49,7 +49,7 @@ def upright(image: NDArray[np.uint8], matrix: NDArray[np.float64]) -> NDArray[np
 
 
 def faces(held_out: bool, most: int) -> NDArray[np.uint8]:
-    """Upright grey faces (N, 96, 96)."""
+    """Return upright grey faces (N, 96, 96)."""
     root, out = data_root(), []
     place = np.array([[1.0, 0, -8], [0, 1.0, -8]])
     every = 1 if held_out else max(1, 50_000 // most)
@@ -75,7 +75,7 @@ def faces(held_out: bool, most: int) -> NDArray[np.uint8]:
 def covered(
     face: NDArray[np.uint8], other: NDArray[np.uint8], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """A face behind glasses, a mask, a hat, a hand or anything else: flat, or a part of another."""
+    """Cover a face by the shape of glasses, a mask, a hat or a hand: flat, or cut from `other`."""
     mask = cv2.warpAffine(
         shape_mask(rng), np.column_stack([np.eye(2) * SCALE, SHIFT]), (SOURCE, SOURCE)
     )
@@ -87,7 +87,7 @@ def covered(
 
 
 def example(pool: NDArray[np.uint8], rng: np.random.Generator, hard: float = 1.0):
-    """Features of one turned face, and its roll in degrees."""
+    """Return the features of one turned face, and its roll in degrees."""
     face = pool[rng.integers(len(pool))]
     if rng.random() < 0.5:
         face = face[:, ::-1]

@@ -1,8 +1,8 @@
-"""Step 3 of the liveness classifier: faces, each with what the networks and cues say of it.
+"""Step 3 of the liveness classifier: collect faces with the networks' answers and the cues.
 
 Real attacks and their genuine counterparts come from the sources in ``$FACECORE_DATA/liveness``.
-Genuine faces of other archives, of scenes and of LFW people who are in no test pair are added,
-and simulated attacks of the latter.
+The script adds genuine faces of other archives, of scenes and of LFW people who are in no test
+pair, and simulated attacks with these LFW people.
 
     python weights/training/presentations.py --view RUN/view.onnx --out presentations.npz
 """
@@ -52,7 +52,7 @@ class Presentation:
     Attributes
     ----------
     source : str
-        What is held out together.
+        Name of the group that is held out together.
     species : str
         "genuine", or the instrument of the attack.
     kind : str
@@ -82,7 +82,7 @@ def licensed_sources(root: Path) -> set[str]:
 
 
 class Archive:
-    """The files of a tar by their name."""
+    """Files of a tar by name."""
 
     def __init__(self, tar: tarfile.TarFile) -> None:
         self.tar = tar
@@ -101,7 +101,7 @@ class Archive:
 
 
 def real(root: Path) -> Iterator[Presentation]:
-    """Every picture of the sources, with the box that the set gives."""
+    """Yield every picture of the sources, with the box from its set."""
     for path in sorted((root / "liveness").glob("*.tar.gz")):
         source = path.name.removesuffix(".tar.gz")
         with tarfile.open(path) as tar:
@@ -114,7 +114,7 @@ def real(root: Path) -> Iterator[Presentation]:
 
 
 def other_genuine(root: Path, each: int, rng: np.random.Generator) -> Iterator[Presentation]:
-    """Genuine faces of people who are in no test set: crops, scenes, whole LFW pictures."""
+    """Yield genuine faces of people who are in no test set: crops, scenes, whole LFW pictures."""
     for archive in ARCHIVES:
         if archive in ("synthetic", "lfw_rest"):
             continue
@@ -135,7 +135,7 @@ def other_genuine(root: Path, each: int, rng: np.random.Generator) -> Iterator[P
 
 
 def scene_faces(root: Path) -> Iterator[tuple[Image, Box]]:
-    """Pictures of street and kitchen scenes with the box of a face of 40 pixels or more."""
+    """Yield pictures of street and kitchen scenes with the box of a face of 40 pixels or more."""
     with tarfile.open(root / "scenes/scenes_train.tar.gz") as tar:
         scenes = Archive(tar)
         for row in scenes.table("labels.csv"):
@@ -146,7 +146,7 @@ def scene_faces(root: Path) -> Iterator[tuple[Image, Box]]:
 
 
 def simulated(root: Path, count: int, rng: np.random.Generator) -> Iterator[Presentation]:
-    """Recaptures by the simulated camera, two fifths of them worn as real ones are."""
+    """Yield pictures by the simulated camera; two fifths of the recaptures are `worn`."""
     engine = FaceEngine("compact", threads=1)
     paths = [path for person, path in photographs(root, calibration=True) if half(person)]
     for number in range(count):
@@ -167,7 +167,7 @@ def simulated(root: Path, count: int, rng: np.random.Generator) -> Iterator[Pres
 
 
 def worn(picture: Image, rng: np.random.Generator) -> Image:
-    """A recapture as webcams and phones show it: soft, bluish, blown out, veiled, compressed."""
+    """Degrade a recapture as webcams and phones do: soft, bluish, blown out, veiled, compressed."""
     soft = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.5, 2.0))).astype(np.float32)
     soft *= np.float32(np.exp(rng.normal(0.15, 0.2)))
     soft *= np.exp(rng.normal((0.06, 0, -0.04), 0.05)).astype(np.float32)
@@ -176,11 +176,11 @@ def worn(picture: Image, rng: np.random.Generator) -> Image:
 
 
 def frozen(student: Path | None) -> onnx.ModelProto:
-    """One graph: `views` -> ``view``, numbers of the view, and ``dots`` of the patch.
+    """Join both networks: `views` -> ``view``, numbers of the view, and ``dots`` of the patch.
 
     The view's network is the one that `views.py` exported to `student`, or else the one in the
-    pack.  The patch's network is ``dots.onnx``, from `dots.py`: it answers with the log odds that
-    the dots of a medium are seen.
+    pack.  The patch's network is ``dots.onnx``, from `dots.py`, which gives the log odds that the
+    patch shows the dots of a medium.
     """
     compose, tensor = onnx.compose, helper.make_tensor_value_info
     if student is None:

@@ -1,4 +1,4 @@
-"""Export the trained networks into the compact pack and write their sizes and hashes down.
+"""Export the trained networks into the compact pack and record their sizes and hashes.
 
 python weights/training/publish.py --detector RUN --embedder RUN --attributes RUN
 python weights/training/calibrate.py weights/compact

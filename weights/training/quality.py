@@ -1,15 +1,15 @@
-"""The unified quality score: which measures foretell that a genuine comparison fails.
+"""Fit the unified quality score: predict from the measures if a genuine comparison fails.
 
-Probes are LFW pictures outside the test pairs, of people whom the calibration does not use, each
-as it is and in copies degraded by one and by two random kinds and degrees (not by rendered
+Probes are LFW pictures outside the test pairs, of people whom the calibration does not use: each
+unchanged and in copies degraded by one and by two random kinds and degrees (not by rendered
 poses, whose folds no camera makes), and some very small ones.  Each probe is compared with clean
-pictures of the same person, none of them of the test pairs either.  A logistic regression with
-up to four hinges per measure and no negative weight (so that a better measure never lowers the
-score) foretells whether the comparison passes at FMR 0.1 %.
+pictures of the same person, which are outside the test pairs too.  A logistic regression with up
+to four hinges per measure predicts whether the comparison passes at FMR 0.1 %.  It has no negative
+weight, so a better measure never lowers the score.
 
     python weights/training/quality.py --out RUN --packs compact mobilefacenet   # prints HINGES
 
-What it prints is the table in facecore/face/quality.py.
+It prints the table of facecore/face/quality.py.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from facecore.face.measures import MEASURES
 from facecore.face.measures.visibility import LIMITING
 from facecore.face.quality import assess
 
-# Not the portrait's layout, which a comparison does not mind; not the mean luminance and the
-# colour, by which a score would judge the skin; not what limits the score anyway.
+# Left out: the portrait's layout, which does not affect a comparison; mean luminance and colour,
+# by which a score would judge the skin; and the measures that limit the score anyway.
 USED = tuple(
     name
     for name in MEASURES
@@ -53,7 +53,7 @@ MATES = 3
 
 
 def pictures() -> Iterator[tuple[str, NDArray[np.uint8], bool]]:
-    """Person, picture, and whether it is a probe; the rest are only compared with."""
+    """Yield person, picture, and whether it is a probe; the others are only references."""
     root = data_root()
     for person, path in photographs(root):
         yield person, images.load(path), True
@@ -64,7 +64,7 @@ def pictures() -> Iterator[tuple[str, NDArray[np.uint8], bool]]:
 
 
 def collect(packs: list[str], tiny: bool) -> dict[str, NDArray[np.float64]]:
-    """Measures of every probe, and whether it passes against clean pictures of the person.
+    """Return the measures of every probe, and whether it passes against the person's pictures.
 
     With `tiny`, the probes are copies 6 to 10 times smaller, of a seventh of the people.
     """
@@ -86,13 +86,13 @@ def collect(packs: list[str], tiny: bool) -> dict[str, NDArray[np.float64]]:
             if tiny:
                 shrink = DEGRADATIONS["low resolution"]
                 changed = shrink.apply(pixels, sample.face, float(rng.uniform(6, 10)))
-            # One as it is, one changed once, one changed twice.
+            # One unchanged, one changed once, one changed twice.
             for _ in range(0 if tiny else copy):
                 kind = KINDS[rng.integers(len(KINDS))]
                 degree = float(rng.choice(kind.degrees))
                 changed = kind.apply(changed, sample.face, degree)
                 if changed.shape != pixels.shape:
-                    break  # the landmarks are of the picture as it was
+                    break  # the landmarks fit only the old size
             try:
                 seen = engines[0].sample(changed, face="central")
             except FacecoreError:
@@ -130,7 +130,7 @@ def penalties(measures: NDArray[np.float64]) -> tuple[NDArray[np.float64], list[
 def fit(
     X: NDArray[np.float64], y: NDArray[np.float64], strength: float
 ) -> tuple[float, NDArray[np.float64]]:
-    """Offset and weights of the logistic regression, no weight below 0, pulled towards 0."""
+    """Fit offset and weights of the logistic regression; no weight below 0, with an L1 penalty."""
 
     def loss(w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         z = w[0] - X @ w[1:]

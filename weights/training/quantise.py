@@ -1,11 +1,11 @@
-"""The int8 variant of the compact pack, in one command, from what the pack holds now.
+"""Make the int8 variant of the compact pack from the pack's present files, in one command.
 
-ONNX Runtime's static quantisation: 7-bit weights with a scale per output channel, 8-bit
-activations whose ranges are counted on training crops, as a QDQ graph.  The first layer and the
-last, which is the answer itself, stay in float.  The detector is the float pack's: quantised, it
-takes longer (1.1 times as long at 320 pixels).  Then the variant's own calibration is measured,
-and whether its vectors may stand in for the float pack's: only if they do, the manifest takes
-over the contract.
+ONNX Runtime's static quantisation writes a QDQ graph: 7-bit weights with a scale per output
+channel, and 8-bit activations with ranges measured on training crops.  The first layer and the
+last, which is the answer itself, stay in float.  The detector is the float pack's, because a
+quantised one takes longer (1.1 times as long at 320 pixels).  The script then measures the
+variant's calibration, and compares its vectors with the float pack's.  The manifest takes over the
+contract only if they are close enough.
 
     python weights/training/quantise.py             # writes weights/compact-int8
     python weights/training/quantise.py --search    # compares recipes, writes nothing
@@ -60,7 +60,7 @@ FARS = (0.01, 0.001)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How ranges are counted, and what stays in float."""
+    """Method of the activation ranges, and the layers that stay in float."""
 
     method: str = "MinMax"  # or Percentile, Entropy
     percentile: float = 99.999
@@ -86,7 +86,7 @@ CHOSEN = RECIPES["the same, stem in float"]
 
 
 class Recorder:
-    """A session that keeps what it was fed."""
+    """A session that records its feeds."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
@@ -106,7 +106,7 @@ class Feeds(CalibrationDataReader):  # type: ignore[misc]
 
 
 def training_feeds(count: int, seed: int) -> list[dict[str, NDArray[np.float32]]]:
-    """What the float embedder is fed by training crops, one crop at a time."""
+    """Return the float embedder's feeds for training crops, one crop at a time."""
     loaded, rng = load_pack(COMPACT), np.random.default_rng(seed)
     recorder = Recorder(create_session(loaded.embedder, threads=1, name="embedder"))
     embedder = Embedder(recorder, loaded.pack.embedder)  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ def training_feeds(count: int, seed: int) -> list[dict[str, NDArray[np.float32]]
 
 
 def last_layers(graph: onnx.GraphProto) -> list[str]:
-    """Names of the layers with weights after which no other one comes."""
+    """Return the names of the layers with weights that no other such layer follows."""
     maker = {output: node for node in graph.node for output in node.output}
     found, waiting = set(), [maker[output.name] for output in graph.output]
     while waiting:
@@ -130,7 +130,7 @@ def last_layers(graph: onnx.GraphProto) -> list[str]:
 
 
 def quantise(recipe: Recipe, feeds: Sequence[dict[str, NDArray[np.float32]]], out: Path) -> None:
-    """Write the quantised network; what stays in float is stored as float16."""
+    """Write the quantised network; its float layers are stored as float16."""
     with tempfile.TemporaryDirectory() as folder:
         plain, ready, done = (str(Path(folder) / f"{n}.onnx") for n in ("plain", "ready", "done"))
         onnx.save(load_widened(COMPACT / "embedder.onnx"), plain)
@@ -158,7 +158,7 @@ def quantise(recipe: Recipe, feeds: Sequence[dict[str, NDArray[np.float32]]], ou
 
 @dataclass(frozen=True)
 class People:
-    """Aligned crops (N, 112, 112, 3), and who is on each."""
+    """Aligned crops (N, 112, 112, 3), and the person on each."""
 
     crops: NDArray[np.uint8]
     names: NDArray[np.str_]
@@ -187,13 +187,13 @@ def vectors(model: bytes, people: People) -> NDArray[np.float32]:
 
 
 def thresholds(unit: NDArray[np.float32], names: NDArray[np.str_]) -> NDArray[np.float64]:
-    """Similarities that these shares of pairs of two people reach."""
+    """Return the similarities at which the false match rates are `FARS`."""
     impostor = (unit @ unit.T)[names[:, None] != names[None]]
     return np.quantile(impostor, 1 - np.array(FARS)).astype(np.float64)
 
 
 def search(count: int, seed: int) -> None:
-    """Print what each recipe does to the embedder."""
+    """Print the effect of each recipe on the embedder."""
     sets = {"development": development(), "calibration": calibration_people()}
     plain = {n: vectors((COMPACT / "embedder.onnx").read_bytes(), p) for n, p in sets.items()}
     feeds = training_feeds(count, seed)
@@ -220,8 +220,8 @@ def search(count: int, seed: int) -> None:
 def storage(seed: int) -> None:
     """Print how far the vectors of float32 storage would lie from those of the pack.
 
-    The pack's weights were rounded to float16.  What they were before lay within half a step
-    of it, evenly spread, and is drawn so again here.
+    The pack's weights were rounded to float16.  Their old values lay within half a step of it,
+    so this draws values uniformly from that range.
     """
     people, rng = calibration_people(), np.random.default_rng(seed)
     stored = COMPACT / "embedder.onnx"
@@ -240,7 +240,7 @@ def storage(seed: int) -> None:
 
 
 def manifest_text(plain: str) -> str:
-    """The float pack's manifest, made the variant's: all but the measurements."""
+    """Turn the float pack's manifest into the variant's, without the measurements."""
     text = re.sub(r'(?m)^name = "compact"$', 'name = "compact-int8"\nshares = "compact"', plain)
     summary = "The compact pack in 8 bits: smaller and faster on the CPUs of edge boxes; ships too"
     text = re.sub(r'(?m)^summary = ".*"$', f'summary = "{summary}"', text, count=1)
@@ -299,7 +299,7 @@ def lines(found: Interchange) -> Iterator[str]:
 
 
 def write_interchange() -> None:
-    """Measure whether the variant's vectors keep the float pack's contract, and write it down."""
+    """Measure whether the variant's vectors keep the float pack's contract, and record it."""
     pictures = list(photographs(data_root(), calibration=True))
     names, paths = np.array([n for n, _ in pictures]), [path for _, path in pictures]
     gallery, probe = FaceEngine(COMPACT), FaceEngine(INT8)
@@ -318,7 +318,7 @@ def write_interchange() -> None:
     partial.write_text(text[:at] + new + "\n" + text[at:], encoding="utf-8")
     try:
         read_manifest(partial)
-    except PackCorrupt as error:  # the manifest itself says what is too far apart
+    except PackCorrupt as error:  # the message says what is too far apart
         partial.unlink()
         if "interchange" not in str(error):
             raise
@@ -337,7 +337,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=256, help="training crops for the ranges")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    logging.disable(logging.WARNING)  # onnxruntime.quantization advises what is done here
+    logging.disable(logging.WARNING)  # onnxruntime.quantization advises what is done here anyway
     if args.search or args.storage:
         search(args.count, args.seed) if args.search else storage(args.seed)
         return

@@ -1,11 +1,11 @@
-"""An attack bench: pictures photographed again from a print, an LCD or an OLED display.
+"""Simulate recapture attacks: photograph a print, an LCD or an OLED display of a picture.
 
     scene or picture -> sub-pixels or halftone -> perspective -> lens -> sensor with Bayer
     mosaic -> noise -> demosaicing, white balance, tone, sharpening -> resizing -> JPEG
 
-`recapture` makes an attack of a genuine picture, `photograph` takes the same picture with the
-same camera and nothing in between.  Both are random by seed, and draw their parameters from one
-of two disjoint ranges: training or held out (see `camera.Dice`).
+`recapture` turns a genuine picture into an attack; `photograph` takes the same picture with the
+same camera and no medium.  Both are seeded, and draw their parameters from one of two disjoint
+ranges: training or held out (see `camera.Dice`).
 
 Simulated attacks are no substitute for real ones.
 
@@ -29,7 +29,7 @@ GENUINE = "genuine"
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Where the camera stands: a homography, and the medium's share of the picture.
+    """Position of the camera: a homography, and the medium's share of the picture.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class View:
     tilt : tuple of float
         Perspective: relative change of scale from the centre to the edge, across and down.
     shrink : float
-        Below 1, the medium's edge is in the picture: the medium's width as a share of it.
+        Width of the medium as a share of the picture; below 1, the picture shows its edge.
     offset : tuple of float
         Sub-pixel shift, in photosites.
     """
@@ -69,7 +69,7 @@ def recapture(
     framed: bool = False,
     steady: bool = False,
 ) -> Image:
-    """`picture` shown on a medium of `species` and photographed.
+    """Show `picture` on a medium of `species` and photograph it.
 
     Parameters
     ----------
@@ -77,15 +77,15 @@ def recapture(
     species : {"print", "lcd", "oled"}
     seed : int
     held_out : bool
-        Which of the two disjoint ranges the parameters come from.
+        Draw the parameters from the held-out range, not from that of the training.
     scale : float
         Size of the result, in sizes of `picture`.
     window : tuple of int, optional
-        x, y, width, height of the part of the result that is wanted.
+        x, y, width, height of the part of the result to return.
     framed : bool
         Show the medium's edge, and something behind it.
     steady : bool
-        A camera in focus, with light enough, that stores at a good quality.
+        Use a camera in focus, with enough light and a good JPEG quality.
     """
     if species not in SPECIES:
         raise SystemExit(f"{species!r} is none of {', '.join(SPECIES)}")
@@ -102,7 +102,7 @@ def photograph(
     window: tuple[int, int, int, int] | None = None,
     steady: bool = False,
 ) -> Image:
-    """`picture` as a scene, photographed directly; parameters as in `recapture`."""
+    """Photograph `picture` directly, as a scene; parameters as in `recapture`."""
     dice = Dice(np.random.default_rng([seed, held_out]), held_out, steady)
     return _take(picture, GENUINE, dice, scale, window, False)
 
@@ -125,7 +125,7 @@ def _take(
     px, py = _points(view, sensor, samples)
     px, py = (x / scale) + px * (w / scale), (y / scale) + py * (h / scale)
 
-    # Only what the window shows is enlarged, with a margin for the perspective.
+    # Enlarge only the window, with a margin for the perspective.
     margin = 0.2 * max(w, h) / scale + 4
     x1, y1 = int(max(0, x / scale - margin)), int(max(0, y / scale - margin))
     x2 = int(min(width, (x + w) / scale + margin))
@@ -172,7 +172,7 @@ def _take(
 
 
 def _points(view: View, sensor: tuple[int, int], samples: int) -> tuple[Light, Light]:
-    """Every point of the sensor's fine grid on the medium, as shares of the window."""
+    """Map the sensor's fine grid to points on the medium, as shares of the window."""
     width, height = sensor
     u = (np.arange(width * samples, dtype=np.float32) + 0.5) / (width * samples) - 0.5
     v = (np.arange(height * samples, dtype=np.float32) + 0.5) / (height * samples) - 0.5
@@ -187,12 +187,12 @@ def _points(view: View, sensor: tuple[int, int], samples: int) -> tuple[Light, L
 
 
 def detailed(part: Image, density: float, rng: np.random.Generator) -> Light:
-    """Linear light of `part`, enlarged to about `density` times its size.
+    """Return the linear light of `part`, enlarged to about `density` times its size.
 
-    Enlarging alone would leave a scene without fine structure, which no real one is: octave by
-    octave, noise is added in proportion to the local contrast of the finest octave that the
-    picture has, falling as natural spectra do (Field 1987, doi:10.1364/JOSAA.4.002379), and
-    over all a little, as skin has pores.
+    Enlarging alone would leave a scene without fine structure.  So noise is added octave by
+    octave, in proportion to the local contrast of the picture's finest octave; it falls like
+    natural spectra (Field 1987, doi:10.1364/JOSAA.4.002379).  A little noise everywhere stands
+    for pores.
     """
     if density <= 1:
         return to_linear(part)
@@ -214,7 +214,7 @@ def detailed(part: Image, density: float, rng: np.random.Generator) -> Light:
 
 
 def _sample(scene: Light, x: Light, y: Light) -> Light:
-    """The scene between its pixels; edges are mirrored."""
+    """Interpolate the scene between its pixels; mirror its edges."""
     light = cv2.remap(scene, x - 0.5, y - 0.5, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     return np.asarray(light, np.float32)
 
@@ -222,7 +222,7 @@ def _sample(scene: Light, x: Light, y: Light) -> Light:
 def _fibres(
     shape: tuple[int, ...], strength: float, samples: int, rng: np.random.Generator
 ) -> Light:
-    """Paper: a factor about 1, grainy at two scales."""
+    """Draw the grain of paper: a factor around 1, at two scales."""
     result = np.ones(shape[:2], np.float32)
     for size in (1.5 * samples, 6.0 * samples):
         small = max(2, int(shape[0] / size)), max(2, int(shape[1] / size))
@@ -234,7 +234,7 @@ def _fibres(
 def _frame(
     light: Light, x: Light, y: Light, size: tuple[int, int], species: str, dice: Dice
 ) -> Light:
-    """Bezel or white margin around the medium, and a blurred room behind it."""
+    """Draw a bezel or white margin around the medium, and a blurred room behind it."""
     width, height = size
     border = dice.between(0.02, 0.12) * width
     outside = np.maximum(np.maximum(-x, x - width), np.maximum(-y, y - height))
@@ -248,7 +248,7 @@ def _frame(
 
 
 def _reflections(light: Light, dice: Dice) -> Light:
-    """Veiling glare, and the soft images of lamps on glass or gloss."""
+    """Add veiling glare, and soft reflections of lamps on glass or gloss."""
     level = float(light.mean())
     light = light + np.float32(level * dice.between(0.0, 0.12))
     if dice.chance(0.35):

@@ -1,6 +1,6 @@
-"""Which vectors belong to faces that an embedder cannot read: measured, and written into packs.
+"""Fit the gate that refuses faces an embedder cannot read, and write it into packs.
 
-One command for every embedder, after its table (`calibrate.py`), from the crops of `spoiled.py`:
+Run it for every embedder, after its table (`calibrate.py`), on the crops of `spoiled.py`:
 
     python weights/training/recognizability.py RUN/spoiled weights/compact weights/mobilefacenet
 """
@@ -33,15 +33,15 @@ def main() -> None:
     with np.load(args.spoiled / "labels.npz") as labels:
         crops = np.load(args.spoiled / "crops.npy", mmap_mode="r")
         columns = {name: labels[name] for name in labels.files}
-    # The rows of the table are spoilings of people whom no embedder has learnt: half of these
-    # people are for the fit, the others for the limit and the printed shares.
+    # The rows of the table show people whom no embedder has learnt: half of these people serve
+    # the fit, the others the limit and the printed shares.
     columns["held_out"] &= [
         int(sha256(p.encode()).hexdigest(), 16) % 2 == 0 for p in columns["person"]
     ]
     columns["group"] = 2 * columns["group"] + columns["held_out"]
     spoiled = SpoiledCrops(crops, **columns)
     for folder in args.packs:
-        # A pack that was pulled has its models in the cache: it is named, not pointed at.
+        # The models of a pulled pack lie in the cache, so pass its name instead of its folder.
         pack = folder if any(folder.glob("*.onnx")) else folder.name
         made = measure(pack, spoiled, DATASET)
         if not args.dry:

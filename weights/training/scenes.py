@@ -1,13 +1,13 @@
-"""Step 1 of the detector: scenes with faces at many scales and rolls, and what is no face.
+"""Step 1 of the detector: draw scenes with faces at many scales and rolls, and without faces.
 
 A scene is 256x256.  It shows a photograph, an aligned crop, a labelled scene or a picture of no
 face, zoomed, turned and shifted; or the inside of a face too large to be seen whole; or crops
 pasted on textures, clutter and pictures of no face; or a crowd of photographs made small.  Some
 faces wear a painted mask, dark glasses or a hood.
 
-The labels are boxes and landmarks, turned along with the picture, so that the landmarks are the
-face's own at any roll.  They come from YuNet's answers to the upright pictures; in labelled
-scenes, only those that meet a labelled face count, and the other labelled faces have no landmarks.
+The labels are boxes and landmarks.  They turn with the picture, so landmarks stay exact at any
+roll.  They come from YuNet's answers to the upright pictures.  In labelled scenes only answers that
+overlap a labelled face count; the other labelled faces have no landmarks.
 
     python weights/training/scenes.py --out /somewhere/scenes
 """
@@ -39,7 +39,7 @@ TEXTURES = [
     *("coffee", "chelsea", "rocket", "brick", "grass", "gravel", "coins", "page"),
     *("moon", "text", "clock", "colorwheel", "immunohistochemistry", "hubble_deep_field"),
 ]
-LARGEST, UNSEEN = 330.0, 420.0  # pixels: larger faces do not count, and are seen in parts
+LARGEST, UNSEEN = 330.0, 420.0  # pixels: larger faces are ignored, and have no label
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.float32]
@@ -50,7 +50,7 @@ def no_faces() -> Labels:
 
 
 def rows_of(boxes: NDArray[np.float32], kind: int) -> Labels:
-    """Labels (N, 15): kind, box, five landmarks, which are unknown."""
+    """Return labels (N, 15): kind, box, and five landmarks that are unknown (NaN)."""
     rows = np.full((len(boxes), 15), np.nan, np.float32)
     rows[:, 0], rows[:, 1:5] = kind, boxes
     return rows
@@ -80,7 +80,7 @@ class Teacher:
         return self.detector.detect(Picture.of(pixels))
 
     def labels(self, pixels: Image, sure: float) -> Labels:
-        """All faces; those below `sure` are to be ignored."""
+        """Return the labels of all faces; those below `sure` are `IGNORED`."""
         rows = [
             np.concatenate(
                 [[FACE if face.confidence >= sure else IGNORED], face.box, face.landmarks.ravel()]
@@ -91,7 +91,7 @@ class Teacher:
 
 
 def turned(labels: Labels, matrix: NDArray[np.float64]) -> Labels:
-    """Labels after a similarity transform (2, 3); a box becomes that of its turned ellipse."""
+    """Transform labels by a similarity (2, 3); a box becomes that of its turned ellipse."""
     rows = labels.copy()
     points = labels[:, 5:].reshape(-1, 5, 2) @ matrix[:, :2].T + matrix[:, 2]
     rows[:, 5:] = points.reshape(-1, 10)
@@ -103,7 +103,7 @@ def turned(labels: Labels, matrix: NDArray[np.float64]) -> Labels:
 
 
 def judged(labels: Labels) -> Labels:
-    """The labels of a scene; faces that are too small, too large or cut off do not count."""
+    """Return the labels of a scene; ignore faces that are too small, too large or cut off."""
     rows = labels.copy()
     sides = rows[:, 3:5] - rows[:, 1:3]
     size = np.sqrt(np.maximum(sides, 0).prod(axis=1))
@@ -162,7 +162,7 @@ class Painter:
 
     @staticmethod
     def taught(teacher: Teacher, pixels: Image, boxes: NDArray[np.float32]) -> Labels:
-        """The labelled faces, with the teacher's box and landmarks where it sees them."""
+        """Label the faces in `boxes`, with the teacher's box and landmarks where it sees them."""
         rows = rows_of(boxes, FACE)
         for face in teacher.faces(pixels):
             low, high = (
@@ -180,7 +180,7 @@ class Painter:
         return sources[self.rng.integers(len(sources))]
 
     def roll(self) -> float:
-        """Degrees; whole quarter turns come when the scenes are read."""
+        """Draw a roll in degrees, -45..45 or normal with a deviation of 12."""
         return float(
             self.rng.normal(0, 12) if self.rng.random() < 0.6 else self.rng.uniform(-45, 45)
         )
@@ -189,9 +189,9 @@ class Painter:
         self, source: Source, scale: float, point: NDArray[np.float32], at: NDArray[np.float64],
         border: int, angle: float,
     ) -> tuple[Image, Labels]:  # fmt: skip
-        """The source scaled and turned, its `point` at `at`."""
+        """Scale and turn the source, with its `point` at `at`."""
         pixels, labels = source.pixels, source.labels
-        if scale < 0.6:  # area averaging first, or it aliases
+        if scale < 0.6:  # area averaging first, against aliasing
             first = scale * 1.5
             pixels = np.asarray(
                 cv2.resize(pixels, None, fx=first, fy=first, interpolation=cv2.INTER_AREA), np.uint8
@@ -211,7 +211,7 @@ class Painter:
         return np.asarray(drawn, np.uint8), turned(labels, matrix)
 
     def dressed(self, source: Source) -> Source:
-        """Now and then with masks, dark glasses or a hood painted on."""
+        """Paint masks, dark glasses or a hood on the faces of some sources."""
         chance = self.rng.random()
         if chance > 0.4 or not len(source.faces):
             return source
@@ -279,7 +279,7 @@ class Painter:
         self.paint(pixels, shape, self.rng.uniform(0, 70, 3))
 
     def hood(self, pixels: Image, box: Labels, across: Labels) -> None:
-        """Cloth around the face."""
+        """Paint cloth around the face."""
         middle, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
         angle = float(np.degrees(np.arctan2(across[1], across[0])))
         shape = np.zeros(pixels.shape[:2], np.uint8)
@@ -290,7 +290,7 @@ class Painter:
         self.paint(pixels, shape, self.rng.uniform(0, 255, 3))
 
     def zoomed(self) -> tuple[Image, Labels]:
-        """One picture; one of its faces spans 14 to 330 pixels."""
+        """Draw one picture, with one of its faces at 14 to 330 pixels."""
         of = 2 if self.real else self.rng.choice(3, p=[0.4, 0.2, 0.4])
         source = self.pick([self.photographs, self.crops, self.scenes][of])
         faces = source.faces
@@ -308,7 +308,7 @@ class Painter:
         return self.warp(source, size / own, (row[1:3] + row[3:5]) / 2, at, border, self.roll())
 
     def whole(self) -> tuple[Image, Labels]:
-        """A labelled scene, from a window of it to all of it and a margin, as passes show it."""
+        """Draw a labelled scene, from a window to the whole with a margin, as the passes see it."""
         source = self.pick(self.scenes)
         sides = np.array(source.pixels.shape[1::-1])
         scale = np.exp(self.rng.uniform(np.log(0.6), np.log(3))) * SIDE / float(sides.max())
@@ -317,7 +317,7 @@ class Painter:
         return self.warp(source, scale, point, np.full(2, SIDE / 2), border, angle)
 
     def inside(self) -> tuple[Image, Labels]:
-        """A part of a face of 350 to 1,000 pixels."""
+        """Draw a part of a face of 350 to 1,000 pixels."""
         source = self.pick(self.photographs if self.rng.random() < 0.6 else self.crops)
         if not len(source.faces):
             return self.blank()
@@ -330,7 +330,7 @@ class Painter:
         return self.warp(source, size / own, point, middle, cv2.BORDER_REPLICATE, self.roll())
 
     def blank(self, source: Source | None = None) -> tuple[Image, Labels]:
-        """A picture of no face, from a part of it to all of it, or clutter."""
+        """Draw a picture of no face, from a part of it to all of it, or clutter."""
         if source is None:
             if self.rng.random() < 0.12:
                 return self.clutter(), no_faces()
@@ -342,7 +342,7 @@ class Painter:
         return self.warp(source, scale, point, np.full(2, SIDE / 2), border, self.roll())
 
     def clutter(self) -> Image:
-        """Random lines, discs and polygons in random colours."""
+        """Draw random lines, discs and polygons in random colours."""
         scene = np.full((SIDE, SIDE, 3), self.rng.integers(0, 256, 3), np.uint8)
         for _ in range(self.rng.integers(5, 60)):
             colour = tuple(map(int, self.rng.integers(0, 256, 3)))
@@ -372,7 +372,7 @@ class Painter:
         )
 
     def pasted(self) -> tuple[Image, Labels]:
-        """Up to eight crops on a background, some of them feathered, each with a roll."""
+        """Paste up to eight crops on a background, some of them feathered, each with a roll."""
         scene, labels = self.background(), [no_faces()]
         for _ in range(self.rng.integers(1, 9)):
             source = self.dressed(self.pick(self.crops))
@@ -397,7 +397,7 @@ class Painter:
         return scene, np.concatenate(labels)
 
     def crowd(self) -> tuple[Image, Labels]:
-        """Whole photographs, small: faces of 10 to 60 pixels with what belongs around them."""
+        """Draw small whole photographs: faces of 10 to 60 pixels with their surroundings."""
         scene, labels = self.background(), [no_faces()]
         taken = np.zeros((SIDE, SIDE), bool)
         for _ in range(self.rng.integers(3, 16)):
@@ -414,7 +414,7 @@ class Painter:
         return scene, np.concatenate(labels)
 
     def scene(self) -> tuple[Image, Labels]:
-        """A picture (256, 256, 3) and its labels (N, 15)."""
+        """Draw a picture (256, 256, 3) with its labels (N, 15)."""
         kinds = [self.zoomed, self.whole, self.blank, self.pasted, self.crowd, self.inside]
         shares = [0.35, 0.35, 0.3, 0, 0, 0] if self.real else [0.4, 0.15, 0.2, 0.08, 0.1, 0.07]
         picture, labels = kinds[self.rng.choice(6, p=shares)]()
@@ -444,7 +444,7 @@ def main() -> None:
         images[i], rows = painter.scene()
         labels[i, : len(rows)] = rows
         if i % 500 == 499:
-            (args.out / "done").write_text(str(i + 1))  # a training may begin with these
+            (args.out / "done").write_text(str(i + 1))  # a training may start on these
     (args.out / "done").write_text(str(args.count))
 
 

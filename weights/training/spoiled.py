@@ -1,11 +1,11 @@
-"""Aligned crops of spoiled pictures: what `facecore.evaluation.recognizability` learns from.
+"""Make aligned crops of spoiled pictures for `facecore.evaluation.recognizability`.
 
-Pictures are training crops of every archive, put before their own blurred border, and LFW's
-photographs that no test pair uses.  A group of 24 from one archive is kept as it is and spoiled at
-random a few times, all in the same way; the landmarks of a copy are those of the original, moved
-as a detector moves them on a poor picture.  The people of the second part are those that nothing
-is trained on; a third of their groups are also spoiled by every row of the table, and these
-copies go through the detector of ``compact``.  No vector is kept: the file serves every embedder.
+The pictures are training crops of every archive, with a blurred border, and LFW's photographs that
+no test pair uses.  A group of 24 from one archive is kept unchanged and spoiled at random a few
+times, the whole group in the same way.  The landmarks of a copy are those of the original, moved as
+a detector moves them on a poor picture.  The second part shows people on whom nothing is trained.
+A third of its groups is also spoiled by every row of the table, and these copies go through the
+detector of ``compact``.  The file holds no vectors, so it serves every embedder.
 
     python weights/training/spoiled.py --out RUN/spoiled
 """
@@ -33,7 +33,7 @@ FRAME = 240  # pixels of the picture around a crop
 
 
 def framed(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A 128x128 crop in the middle of a picture, its surroundings a blur of itself."""
+    """Put a 128x128 crop in the middle of a picture, surrounded by a blurred copy of itself."""
     wide = cv2.GaussianBlur(cv2.resize(crop, (FRAME, FRAME)), (0, 0), 9)
     edge = (FRAME - len(crop)) // 2
     wide[edge : edge + len(crop), edge : edge + len(crop)] = crop
@@ -43,7 +43,7 @@ def framed(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def groups(
     engine: FaceEngine, held_out: bool, most: int
 ) -> Iterator[list[tuple[str, NDArray[np.uint8], Face]]]:
-    """Groups of (person, picture, its face) of one archive; a third of them LFW's photographs."""
+    """Yield groups of (person, picture, face) of one archive; a third are LFW's photographs."""
     root, rng = data_root(), np.random.default_rng(held_out)
     share = min(1.0, (most * 2 / 3) / (5_800 if held_out else 52_000))
     edge = (FRAME - 128) // 2 + 8

@@ -1,12 +1,11 @@
-"""Step 1 of the embedder: show the teacher more faces than there are, and keep its answers.
+"""Step 1 of the embedder: draw new faces from the crops, and store the teacher's answers.
 
-A student that meets the same crops again and again learns them by heart.  So each crop is
-drawn many times, often as another face: bent by a smooth field, mixed with another
-person, or given another person's eyes, mouth or half.  What such a face is, the teacher
-says.  Kept for each: the pixels, the mean of the teacher's vectors for the face and its
-mirror image, the maps between its blocks (int8, one scale per channel), and the person that it
-shows where no other face was mixed in.  With the answers on disk the teacher is out of the
-training loop.
+A student that sees the same crops again and again overfits.  So each crop is drawn many
+times, often as another face: bent by a smooth field, mixed with another person, or given
+another person's eyes, mouth or half.  The teacher's answer is the target for each face.  The
+script stores the pixels, the mean of the teacher's vectors for the face and its mirror image,
+the maps between the teacher's blocks (int8, one scale per channel), and the person if no
+other face was mixed in.  With the answers on disk the training does not run the teacher.
 
     python weights/training/teach.py --out RUNS/taught1 --seed 1           # one core each
     python weights/training/teach.py --out RUNS/taught3 --seed 3 --no-maps # enough for --maps 0
@@ -28,7 +27,7 @@ from teacher import Teacher
 from tqdm import tqdm
 
 BATCH = 32
-# Kept maps: tap of `Teacher.blocks` and the block after which it is read.
+# Stored maps: tap of `Teacher.blocks` and the block after which it is read.
 MAPS = {
     "map28": ("map28", 4), "map14a": ("map14", 0), "map14b": ("map14", 2),
     "map14c": ("map14", 4), "map14d": ("map14", 6), "map7a": ("map7", 0), "map7b": ("map7", 2),
@@ -38,10 +37,10 @@ MAPS = {
 def bend(
     crop: NDArray[np.uint8], rng: np.random.Generator, deviation: float = 1.5
 ) -> NDArray[np.uint8]:
-    """128 -> 112 pixels: the jitter of real landmark errors, and a smooth field of a few pixels.
+    """Cut 128 to 112 pixels with the jitter of landmark errors, and bend by a smooth field.
 
-    The field lengthens a nose, widens a jaw, lifts a brow: another face for the teacher.  Its size
-    is drawn with this `deviation`, in pixels; with 0 a face is only moved.
+    The field, of a few pixels, lengthens a nose, widens a jaw or lifts a brow: the teacher sees
+    another face.  Its size is drawn with this `deviation`, in pixels; with 0 a face is only moved.
     """
     angle, zoom = np.deg2rad(rng.normal(0, 4)), np.exp(rng.normal(0, 0.05, 2) * (1.0, 0.6))
     x, y = np.meshgrid(np.arange(112.0) - 55.5, np.arange(112.0) - 55.5)
@@ -61,7 +60,7 @@ def bend(
 def with_background(
     crop: NDArray[np.uint8], behind: NDArray[np.uint8], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Put something blurred behind a face that was cut out onto black, as most celebrities were."""
+    """Put a blurred crop behind a face that was cut out onto black, as most celebrities were."""
     black = (crop.max(axis=2) < 12).astype(np.uint8)
     _, parts, stats, _ = cv2.connectedComponentsWithStats(black)
     large = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] > 400)
@@ -75,14 +74,14 @@ def with_background(
 
 
 def coloured_like(face: NDArray[np.uint8], model: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`face` with each channel's mean and deviation of `model` (Reinhard et al. 2001)."""
+    """Give each channel of `face` the mean and deviation of `model` (Reinhard et al. 2001)."""
     f, m = face.astype(np.float32), model.astype(np.float32)
     gain = np.clip(m.std((0, 1)) / np.maximum(f.std((0, 1)), 8), 0.5, 2)
     return np.clip((f - f.mean((0, 1))) * gain + m.mean((0, 1)), 0, 255).astype(np.uint8)
 
 
 def seam(rng: np.random.Generator) -> NDArray[np.float32]:
-    """Weights (112, 112, 1) that pass softly from one face to the other across a line."""
+    """Draw weights (112, 112, 1) that blend from one face to another across a line."""
     angle = rng.choice([0.0, np.pi / 2, np.pi]) + rng.normal(0, 0.35)
     x, y = np.meshgrid(np.arange(112.0) - 55.5, np.arange(112.0) - 60)
     distance = np.cos(angle) * x + np.sin(angle) * y - rng.normal(0, 14)
@@ -92,7 +91,7 @@ def seam(rng: np.random.Generator) -> NDArray[np.float32]:
 def draw(
     index: int, pool: NDArray[np.uint8], rng: np.random.Generator, mixed: float
 ) -> tuple[NDArray[np.uint8], bool]:
-    """A face (112, 112, 3) that begins with crop `index`, and whether no other was mixed in."""
+    """Draw a face (112, 112, 3) from crop `index`; return it and whether no other is mixed in."""
 
     def another() -> NDArray[np.uint8]:
         return np.asarray(pool[rng.integers(len(pool))])
@@ -117,7 +116,7 @@ def draw(
 
 
 def load_pool(cache: Path) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
-    """All training crops (N, 128, 128, 3), read from the archives once, and whom each shows."""
+    """Load all training crops (N, 128, 128, 3) and their people; read the archives only once."""
     if not (cache / "people.npy").exists():
         cache.mkdir(parents=True, exist_ok=True)
         named = list(tqdm(crops(data_root()), desc="crops"))
@@ -158,7 +157,7 @@ def main() -> None:
     faces = open_memmap(args.out / "images.npy", "w+", np.uint8, (args.count, 112, 112, 3))
     vectors = open_memmap(args.out / "vectors.npy", "w+", np.float16, (args.count, 512))
     maps = {
-        # Channels last, as the student's maps lie in memory.
+        # Channels last, like the student's maps in memory.
         name: open_memmap(
             args.out / f"{name}.npy", "w+", np.int8, (args.count, *m.shape[2:], m.shape[1])
         )

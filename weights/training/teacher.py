@@ -1,4 +1,4 @@
-"""The teachers in PyTorch: their answers, and the maps between their blocks.
+"""Run the teachers in PyTorch, for their answers and the maps between their blocks.
 
 ONNX Runtime spends two thirds of the time of the embedder's teacher on PReLU; PyTorch runs it two
 to three times faster on the same cores.
@@ -39,7 +39,7 @@ class Graph:
         self.dtype = dtype
 
     def run(self, x: Tensor, keep: Sequence[str] | None) -> dict[str, Tensor]:
-        """Every tensor of the graph, or only those of `keep`."""
+        """Return every tensor of the graph, or only those of `keep`."""
         values: dict[str, Tensor] = {
             self.source: x.to(self.dtype).contiguous(memory_format=torch.channels_last)
         }

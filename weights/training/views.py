@@ -1,6 +1,6 @@
-"""Step 1 of the liveness classifier: a network of our own learns what a public one sees of a face.
+"""Step 1 of the liveness classifier: distil a public network into a student.
 
-The teacher is MiniFASNetV2 of Silent-Face-Anti-Spoofing; it answers once for every view.  The
+The teacher, MiniFASNetV2 of Silent-Face-Anti-Spoofing, answers once for every view.  The
 student starts from random weights and learns the principal components of the teacher's 128
 numbers, and its softmax.  It sees no label.
 
@@ -43,18 +43,18 @@ from torch.nn import functional
 from facecore.face.pad_features import PATCH, VIEW, Region, region, views
 
 LEARNED = 32  # of the principal components of the teacher's 128 numbers
-LFW_BOX = np.array([82.0, 72.0, 168.0, 186.0])  # where a face of LFW is, near enough
+LFW_BOX = np.array([82.0, 72.0, 168.0, 186.0])  # approximate box of the face in LFW's pictures
 FINE = 0.3  # weight of the teacher's softmax
 
 
 def held_out(source: str, number: int, kind: str) -> bool:
-    """Whether the student is measured on this face: a fifth of the sources, a tenth elsewhere."""
+    """Whether this face is held out: a fifth of the sources, a tenth of the other faces."""
     name, parts = (source, 5) if kind == "source" else (f"{source}/{number}", 10)
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % parts == 0
 
 
 def genuine(root: Path, each: int, rng: np.random.Generator) -> Iterator[Presentation]:
-    """Genuine crops of the archives, and LFW pictures that no test pair and no threshold uses."""
+    """Yield genuine crops, and LFW pictures that no test pair and no threshold uses."""
     for archive in ARCHIVES:
         if archive in ("synthetic", "lfw_rest"):
             continue
@@ -69,7 +69,7 @@ def genuine(root: Path, each: int, rng: np.random.Generator) -> Iterator[Present
 
 
 def look(found: Region, rng: np.random.Generator) -> Image:
-    """A view of the face as another camera, detector or user would have given it."""
+    """Draw a view of the face as from another camera, detector or user."""
     pixels, box = found.pixels, found.box.copy()
     size = box[2:] - box[:2]
     box += np.tile(rng.normal(0, 0.04, 2) * size, 2)
@@ -105,9 +105,9 @@ def view(found: Region) -> Image:
 
 
 def teacher(root: Path) -> ort.InferenceSession:
-    """The public network: 128 numbers before its last layer, and its logits.
+    """Load the public network: 128 numbers before its last layer, and its logits.
 
-    max(x, a x) for its parametric ReLU (all a <= 1) takes half the time.
+    max(x, a x) replaces its parametric ReLU (all a <= 1) and takes half the time.
     """
     model = onnx.load(root / "weights/minivision/minivision_v2_2.7.onnx")
     nodes = []
@@ -129,7 +129,7 @@ def teacher(root: Path) -> ort.InferenceSession:
 
 
 def collect(args: argparse.Namespace) -> None:
-    """Write the looks of every face, and what the teacher says of each."""
+    """Write views of every face, and the teacher's answers to them."""
     cv2.setNumThreads(1)
     root, rng = data_root(), np.random.default_rng(args.seed)
     session = teacher(root)
@@ -152,7 +152,7 @@ def collect(args: argparse.Namespace) -> None:
     started = time.monotonic()
     for number, p in enumerate(made):
         found, held = region(p.pixels, p.box), held_out(p.source, number, p.kind)
-        # The first look is the picture as it is.
+        # The first view is the unchanged picture.
         plain = count > 1 or number % 3 == 0
         seen += [view(found)] * plain + [look(found, rng) for _ in range(count - plain)]
         about += [(p.source, p.kind, held)] * count
@@ -197,7 +197,7 @@ class Network(nn.Module):
 
 
 class Data:
-    """What `collect` wrote; the targets are whitened components and the teacher's softmax."""
+    """Output of `collect`; the targets are whitened components and the teacher's softmax."""
 
     def __init__(self, paths: list[Path]) -> None:
         files = [np.load(path, allow_pickle=False) for path in paths]
@@ -218,7 +218,7 @@ class Data:
         self.chances = torch.from_numpy(logits).softmax(1)
 
 
-# Leading components carry more of what the teacher says; all count.
+# Leading components carry more of the teacher's answer.
 WEIGHTS = torch.tensor([2.0 if i < NUMBERS else 0.7 for i in range(LEARNED)])
 
 
@@ -236,7 +236,7 @@ def train(args: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=args.lr, weight_decay=0.05)
     rng, started, step, done, told = np.random.default_rng(args.seed), time.monotonic(), 0, 0.0, 0.0
     while done < 1:
-        # The schedule follows the clock: the run ends when its time does.
+        # The schedule follows the clock, so the run ends on time.
         done = min(1.0, (time.monotonic() - started) / args.seconds)
         rate = min(1.0, (step + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * done))
         for group in optimizer.param_groups:
@@ -273,7 +273,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def explained(network: nn.Module, data: Data, few: int | None) -> dict[str, float]:
-    """Share of the variance of the leading components that the student explains, held out."""
+    """Return the share of the leading components' variance that the student explains, held out."""
     result, network = {}, network.eval()
     for kind in ("source", "genuine"):
         own = np.flatnonzero((data.kind == kind) & data.held)
@@ -285,7 +285,7 @@ def explained(network: nn.Module, data: Data, few: int | None) -> dict[str, floa
                     network(data.views[own[i : i + 256]].permute(0, 3, 1, 2).float())
                     for i in range(0, len(own), 256)
                 ]
-            )[:, :16]
+            )[:, :NUMBERS]
         wanted = data.targets[own][:, :NUMBERS]
         left = ((said - wanted) ** 2).mean() / wanted.var(0).mean()
         result[kind] = round(1 - left.item(), 3)
@@ -293,7 +293,7 @@ def explained(network: nn.Module, data: Data, few: int | None) -> dict[str, floa
 
 
 def export(network: nn.Module, path: Path) -> None:
-    """Write the network, with its first `NUMBERS` answers and a free batch."""
+    """Write the network, with its first `NUMBERS` answers and a free batch size."""
     last = network.head[-1]
     last.weight.data, last.bias.data = last.weight.data[:NUMBERS], last.bias.data[:NUMBERS]
     torch.onnx.export(

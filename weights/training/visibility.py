@@ -26,13 +26,13 @@ from facecore.face.measures.occlusion import features, key_areas
 from facecore.face.measures.visibility import LIMITING, inner_luma
 
 BATCH = 256
-UNKNOWN = np.float32(-1)  # of a target: between covered and free
+UNKNOWN = np.float32(-1)  # target of an area between covered and free
 
 
 def moved(
     face: NDArray[np.uint8], rng: np.random.Generator, most: float = 1.0
 ) -> NDArray[np.uint8]:
-    """The aligned part of a training crop, a little turned, scaled, shifted and mirrored."""
+    """Cut the aligned part of a training crop, a little turned, scaled, shifted and mirrored."""
     turn = cv2.getRotationMatrix2D(
         (63.5, 63.5), rng.normal(0, 4 * most), np.exp(rng.normal(0, 0.05 * most))
     )
@@ -44,7 +44,7 @@ def moved(
 def example(
     pool: NDArray[np.uint8], rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Features of one crop; 1 for eyes covered, mouth covered, negative; else 0, or `UNKNOWN`."""
+    """Return the features of one crop; 1, 0 or `UNKNOWN` for covered eyes and mouth, negative."""
     image, kind = pool[rng.integers(len(pool))], rng.random()
     image, mask = moved(image, rng, 1.5 if kind > 0.35 else 1.0), np.zeros((112, 112), np.uint8)
     if 0.35 < kind < 0.8:
@@ -65,7 +65,7 @@ def example(
 
 
 class Both(nn.Module):
-    """The network of eyes and mouth, and that of negatives."""
+    """Networks for covered eyes and mouth, and for negatives."""
 
     def __init__(self, x: torch.Tensor) -> None:
         super().__init__()
