@@ -417,10 +417,10 @@ def translate_errors(picture: Picture) -> Iterator[None]:
 
         if not isinstance(error, (MemoryError, cv2.error)):
             raise
-        text = " ".join(str(error).split()) or "memory is short"
+        text = " ".join(str(error).split()) or "not enough memory"
         raise FacecoreError(
             f"the picture of {_size(picture)} pixels cannot be processed: {text:.300}",
-            "if memory is short, use a smaller picture",
+            "if memory runs out, use a smaller picture",
         ) from error
 
 

@@ -79,7 +79,9 @@ def add_commands(commands: Commands) -> None:
     who.add_argument("known", metavar="KNOWN", type=Path, help="folder of people")
     identify = commands.add("identify", _identify, _IDENTIFY, MODELS, GALLERY)
     identify.add_argument("photo", metavar="PHOTO", help="picture")
-    identify.add_argument("--group", action="append", help="may be repeated (default: all)")
+    identify.add_argument(
+        "--group", action="append", help="group to search; may be repeated (default: all)"
+    )
     for command in (who, identify):
         command.add_argument(
             "--far",
@@ -88,7 +90,7 @@ def add_commands(commands: Commands) -> None:
             help="chance that a stranger gets a name (default: %(default)s)",
         )
         command.add_argument(
-            "--twice", action="store_true", help="a person may be on the photo more than once"
+            "--twice", action="store_true", help="let a person appear more than once in the photo"
         )
         command.add_argument(
             "--draw", metavar="OUT", type=Path, help="write the photo with the names"
@@ -130,7 +132,7 @@ def add_commands(commands: Commands) -> None:
         command.add_argument(
             "--smallest",
             type=float,
-            help="smallest face, in pixels (default: 48)",
+            help="minimum size of a face, in pixels (default: 48)",
         )
     for command in (who, duplicates, cluster):
         command.add_argument(
@@ -338,7 +340,7 @@ def _cluster(args: argparse.Namespace) -> Answer:
     groups = [person for person in answer.people if len(person.faces) > 1 or person.known]
     lines = [f"{person.name}  {count_of(len(person.faces))}" for person in groups]
     alone = len(answer.people) - len(groups)
-    lines.append(f"{count_of(alone)} without another of the same person")
+    lines.append(f"{count_of(alone)} without a match")
     if args.out:
         write_people(answer, args.out)
         lines.append(f"links written to {args.out}")

@@ -66,7 +66,7 @@ MODELS.add_argument(
     "--min-recognizability",
     metavar="N",
     type=float,
-    help="refuse faces below, 0..100; 0 accepts all (default: the pack's limit)",
+    help="minimum recognisability, 0..100; 0 accepts all faces (default: the pack's limit)",
 )
 
 PASSING = argparse.ArgumentParser(add_help=False)
@@ -89,7 +89,7 @@ def add_key_file(command: argparse._ActionsContainer) -> None:
         "--gallery-key-file",
         metavar="FILE",
         type=Path,
-        help="key of an encrypted gallery (default: the key itself in $FACECORE_GALLERY_KEY)",
+        help="file with the gallery's key (default: the key in $FACECORE_GALLERY_KEY)",
     )
 
 
@@ -133,7 +133,7 @@ def add_if_many(command: argparse._ActionsContainer) -> None:
         "--if-many",
         choices=("largest", "refuse"),
         default="largest",
-        help="if a picture shows several faces (default: %(default)s)",
+        help="use the largest face of several, or refuse the picture (default: %(default)s)",
     )
 
 

@@ -28,7 +28,7 @@ Do two pictures show the same person?
 
 Compares the largest face of each.  The score ranges from 0 to 100; 1 % of pairs of
 different people reach 70, 0.1 % reach 80 and 0.01 % reach 90.  If both faces are hard to
-read, the score is that of the similarity less an allowance.
+read, an allowance is subtracted from the similarity before scoring.
 
 With --all, the comparison passes if any face of B passes.
 
@@ -43,7 +43,7 @@ examples:
 def add_commands(commands: Commands) -> None:
     """Add the commands of this module."""
     two = commands.add("compare", _compare, _COMPARE, MODELS, PASSING)
-    two.add_argument("a", metavar="A", help="first picture: JPEG, PNG, WebP, BMP or TIFF")
+    two.add_argument("a", metavar="A", help="first picture: JPEG, PNG, WebP, BMP, TIFF, JPEG 2000")
     two.add_argument("b", metavar="B", help="second picture")
     two.add_argument(
         "--id-portrait", action="store_true", help="one picture is an ID card's chip portrait"

@@ -32,10 +32,10 @@ def add_commands(commands: Commands) -> None:
     embed = commands.add("embed", _embed, _EMBED, MODELS)
     embed.add_argument("source", metavar="PICTURES", type=Path, help="folder, or list of paths")
     embed.add_argument(
-        "--out", metavar="PARQUET", type=Path, required=True, help="replaced if it exists"
+        "--out", metavar="PARQUET", type=Path, required=True, help="file to write, or to replace"
     )
-    embed.add_argument("--quality", action="store_true", help="judge the quality of each face")
-    embed.add_argument("--ray", metavar="ADDRESS", help="auto, or the address of a cluster")
+    embed.add_argument("--quality", action="store_true", help="add the quality of each face")
+    embed.add_argument("--ray", metavar="ADDRESS", help="Ray cluster: auto, or its address")
     embed.add_argument(
         "--workers", type=int, help="Ray workers (default: one for each machine of the cluster)"
     )
@@ -45,11 +45,9 @@ def _embed(args: argparse.Namespace) -> Answer:
     from facecore.collections import embed_pictures
 
     if args.ray and (args.provider or args.threads):
-        raise InvalidParameter(
-            "--provider and --threads do not reach the workers of Ray", "leave them out"
-        )
+        raise InvalidParameter("Ray workers do not use --provider and --threads", "leave both out")
     if args.workers and not args.ray:
-        raise InvalidParameter("--workers is an option of --ray")
+        raise InvalidParameter("--workers needs --ray", "add --ray, or leave out --workers")
     result = embed_pictures(
         engine_of(args),
         args.source,
@@ -65,6 +63,6 @@ def _embed(args: argparse.Namespace) -> Answer:
         f"{result.seconds:.0f} s ({rate:.0f} pictures a second)",
     ]
     if result.resumed:
-        lines.append(f"{result.resumed:,} pictures were embedded before")
+        lines.append(f"{result.resumed:,} pictures were already embedded")
     lines += [f"{count:,} refused: {code}" for code, count in result.refused.items()]
     return {"file": str(args.out), **result.as_dict()}, OK if result.faces else NO, lines

@@ -14,9 +14,9 @@ from facecore.errors import FacecoreError, InvalidParameter
 _CALIBRATE = """\
 Calibrate the scores on your own population.
 
-DIR holds a folder of pictures per person.  At least 46 people are needed; rates that so
-few cannot show are extrapolated and marked.  Use the written file with --calibration FILE
-or FaceEngine(calibration=FILE), and only with the same pack.
+DIR holds a folder of pictures per person.  At least 46 people are needed.  Rates too low
+to measure with these people are extrapolated and marked.  Use the written file with
+--calibration FILE or FaceEngine(calibration=FILE), and only with the same pack.
 
 example:
   facecore calibrate staff-photos --out staff.toml
@@ -59,11 +59,11 @@ DIR holds NNN_neutral.jpg and NNN_smiling.jpg.
 
 
 _LIVENESS = """\
-Errors of liveness on your own genuine pictures and attacks.
+Error rates of liveness on your genuine pictures and attacks.
 
 DIR holds genuine/ and one folder for each species of attack: attack-print/,
 attack-tablet/ and so on.  Terms as in ISO/IEC 30107-3: APCER is the share of attacks of
-one species that pass, BPCER the share of genuine pictures that are called attacks.
+one species that pass, BPCER the share of genuine pictures classified as attacks.
 
 example:
   facecore evaluate liveness recaptures --report out
@@ -74,7 +74,9 @@ def add_commands(commands: Commands) -> None:
     """Add the commands of this module."""
     calibrate = commands.add("calibrate", _calibrate, _CALIBRATE, MODELS)
     calibrate.add_argument("folder", metavar="DIR", type=Path, help="holds a folder per person")
-    calibrate.add_argument("--out", metavar="FILE", type=Path, help="default: next to the pack")
+    calibrate.add_argument(
+        "--out", metavar="FILE", type=Path, help="file to write (default: next to the pack)"
+    )
     calibrate.add_argument("--name", help="name of the dataset (default: the name of DIR)")
     calibrate.add_argument(
         "--face",
@@ -105,15 +107,15 @@ def add_commands(commands: Commands) -> None:
         )
         if name in ("lfw", "folder"):
             test_set.add_argument(
-                "--labels", metavar="CSV", type=Path, help="rates by group, from image,group lines"
+                "--labels", metavar="CSV", type=Path, help="image,group lines, for rates by group"
             )
         if name == "folder":
             test_set.add_argument(
-                "--names", choices=["utkface"], help="read groups from names: AGE_GENDER_RACE_*"
+                "--names", choices=["utkface"], help="read groups from file names AGE_GENDER_RACE_*"
             )
         test_set.set_defaults(test_set=name)
     liveness = sets.add("liveness", _evaluate_liveness, _LIVENESS, MODELS)
-    liveness.add_argument("place", metavar="DIR", type=Path, help="genuine/ and attack-NAME/")
+    liveness.add_argument("place", metavar="DIR", type=Path, help="holds genuine/ and attack-NAME/")
     liveness.add_argument(
         "--report", metavar="OUT", type=Path, help="write HTML and JSON: a folder, or NAME.html"
     )

@@ -44,8 +44,8 @@ example:
 _COMPACT = """\
 Check a gallery, and free the space of removed faces.
 
-Removed faces are overwritten at once, but keep their place in the database until then.  Needs up
-to twice the size of the database on the disk while it runs.
+A removed face is overwritten at once, but the database keeps its space until compaction.
+Compaction temporarily needs up to twice the size of the database on the disk.
 
 example:
   facecore group compact --gallery door
@@ -63,9 +63,9 @@ example:
 _SEARCH = """\
 Who is in a picture?  Lists the most similar stored faces, best first.
 
---far is the chance that a search for a person in none of the groups returns a match.  It
-determines the threshold together with the number of faces: among more faces, a stranger
-more likely resembles one.  --far none lists the best faces at any similarity.
+--far is the chance that a search for a person in none of the groups returns a match.  The
+threshold rises with the number of faces, because a stranger is more likely to resemble one of
+many.  --far none lists the best faces at any similarity.
 
 exit status: 0 match found, 1 no match, 2 error
 
@@ -85,7 +85,7 @@ example:
 _REKEY = """\
 Encrypt a gallery, decrypt it, or change its key.
 
-No process may have the gallery open.  After an interruption, run the same command again.  A key
+Close the gallery in all processes first.  After an interruption, run the same command again.  A key
 is 64 hexadecimal digits in a file that others cannot read.  Without the key, the faces are lost:
 keep a copy of it.
 
@@ -103,11 +103,13 @@ def add_commands(commands: Commands) -> None:
     create.add_argument("name", metavar="NAME", help="1 to 64 characters")
     create.add_argument("--title", default="", help="title to display")
     create.add_argument("--description", default="", help="description to display")
-    create.add_argument("--exist-ok", action="store_true", help="keep a group that exists")
+    create.add_argument("--exist-ok", action="store_true", help="succeed if the group exists")
     listing = verbs.add("list", _list, _LIST, MODELS, GALLERY)
     listing.add_argument("name", metavar="NAME", nargs="?", help="a group, to list its faces")
     listing.add_argument("--offset", type=int, default=0, help="number of entries to skip")
-    listing.add_argument("--limit", type=int, default=100, help="at most (default: %(default)s)")
+    listing.add_argument(
+        "--limit", type=int, default=100, help="maximum number (default: %(default)s)"
+    )
     delete = verbs.add("delete", _delete, "Delete a group and its faces.", MODELS, GALLERY)
     delete.add_argument("name", metavar="NAME", help="a group")
     verbs.add("compact", _compact, _COMPACT, MODELS, GALLERY)
@@ -117,27 +119,31 @@ def add_commands(commands: Commands) -> None:
     add = commands.add("add", _add, _ADD, MODELS, GALLERY)
     add.add_argument("group", metavar="GROUP", help="a group that exists")
     add.add_argument("image", metavar="IMG", help="picture")
-    add.add_argument("user_id", metavar="USER", help="whose face it is: 1 to 256 characters")
+    add.add_argument("user_id", metavar="USER", help="user id, 1 to 256 characters")
     add.add_argument(
         "--on-existing",
         choices=("add", "refuse", "replace"),
         default="add",
-        help="if the group already holds the user (default: %(default)s another face)",
+        help="if the group holds the user: add a face, refuse, or replace (default: %(default)s)",
     )
     add.add_argument("--twice", action="store_true", help="store the same picture again")
     add_if_many(add)
 
     search = commands.add("search", _search, _SEARCH, MODELS, GALLERY)
     search.add_argument("image", metavar="IMG", help="picture")
-    search.add_argument("--group", action="append", help="may be repeated (default: all)")
-    search.add_argument("--limit", type=int, default=5, help="at most (default: %(default)s)")
+    search.add_argument(
+        "--group", action="append", help="group to search; may be repeated (default: all)"
+    )
+    search.add_argument(
+        "--limit", type=int, default=5, help="maximum number (default: %(default)s)"
+    )
     least = search.add_mutually_exclusive_group()
     least.add_argument("--threshold", type=float, help="lowest score of a match")
     least.add_argument(
         "--far",
         type=_far,
         default=0.01,
-        help="chance that a stranger matches anybody, or none (default: %(default)s)",
+        help="chance that a stranger gets a match, or the word none (default: %(default)s)",
     )
     search.add_argument(
         "--per", choices=("face", "user"), default="face", help="one match per face or user"
@@ -154,8 +160,8 @@ def add_commands(commands: Commands) -> None:
 
     change = commands.add("rekey", _rekey, _REKEY, GALLERY)
     to = change.add_mutually_exclusive_group(required=True)
-    to.add_argument("--new-key-file", metavar="FILE", type=Path, help="the key from now on")
-    to.add_argument("--decrypt", action="store_true", help="no key from now on")
+    to.add_argument("--new-key-file", metavar="FILE", type=Path, help="file with the new key")
+    to.add_argument("--decrypt", action="store_true", help="decrypt the gallery")
 
 
 def _create(args: argparse.Namespace) -> Answer:
@@ -207,12 +213,13 @@ def _compact(args: argparse.Namespace) -> Answer:
     with open_gallery(args) as gallery:
         if is_milvus(gallery.address):
             gallery.compact()
-            return {}, OK, ["compaction asked for; Milvus frees the space later"]
+            return {}, OK, ["compaction requested; Milvus frees the space later"]
         before = gallery.stats()
         gallery.compact()
         after = gallery.stats()
     sizes = f"{before.store_bytes / 1e6:,.1f} MB before, {after.store_bytes / 1e6:,.1f} MB now"
-    lines = [f"{count_of(after.faces)}; freed the space of {before.removed:,} removed; {sizes}"]
+    freed = count_of(before.removed, "removed face")
+    lines = [f"{count_of(after.faces)}; freed the space of {freed}; {sizes}"]
     answer = {"faces": after.faces, "removed": before.removed}
     return {**answer, "bytes_before": before.store_bytes, "bytes": after.store_bytes}, OK, lines
 

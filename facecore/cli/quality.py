@@ -27,8 +27,8 @@ _LIVENESS = """\
 Was a face photographed from a print or a screen?
 
 Checks the largest face for the traces that paper and displays leave in a picture.  Give
-the camera's original picture, with what surrounds the face.  The check does not stop good
-masks or pictures injected behind the camera; measure it on attacks of your own with
+the camera's original picture, including the surroundings of the face.  The check does not stop
+good masks or pictures injected behind the camera; measure it on your own attacks with
 facecore evaluate liveness.
 
 exit status: 0 no attack found, 1 attack, 2 error
@@ -43,7 +43,9 @@ def add_commands(commands: Commands) -> None:
     quality = commands.add("quality", _quality, _QUALITY, MODELS)
     quality.add_argument("image", metavar="IMG", help="picture; its largest face is used")
     quality.add_argument(
-        "--attributes", action="store_true", help="also apparent age and gender: reference values"
+        "--attributes",
+        action="store_true",
+        help="also estimate apparent age and gender, for reference",
     )
     quality.add_argument("--draw", metavar="OUT", type=Path, help="write the picture with a chart")
     liveness = commands.add("liveness", _liveness, _LIVENESS, MODELS)
@@ -53,7 +55,7 @@ def add_commands(commands: Commands) -> None:
         dest="limit",  # `threshold` is the comparison threshold of the engine
         metavar="THRESHOLD",
         type=float,
-        help="lowest score of an attack (default: the pack's)",
+        help="lowest attack score that counts as an attack (default: the pack's)",
     )
     liveness.add_argument(
         "--draw", metavar="OUT", type=Path, help="write the picture with the face, red if an attack"
@@ -95,7 +97,7 @@ def _liveness(args: argparse.Namespace) -> Answer:
     lines = [f"{word}: attack score {found.attack_score:.1f} (threshold {found.threshold:g})"]
     lines += [f"  {name:20} {value:8.2f}" for name, value in found.cues.items()]
     if found.reasons:
-        lines.append(f"speaks for an attack: {', '.join(found.reasons)}")
+        lines.append(f"signs of an attack: {', '.join(found.reasons)}")
     if args.draw:
         from facecore.drawing import GREEN, RED, draw_faces, write_image
 

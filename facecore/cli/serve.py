@@ -30,22 +30,26 @@ example:
 def add_commands(commands: Commands) -> None:
     """Add the command of this module."""
     serve = commands.add("serve", _serve, _SERVE, MODELS)
-    serve.add_argument("--gallery", metavar="DIR", required=True, help="created if missing")
+    serve.add_argument("--gallery", metavar="DIR", required=True, help="folder; created if missing")
     add_key_file(serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    serve.add_argument("--port", type=int, default=8080, help="0 for a free one (%(default)s)")
+    serve.add_argument(
+        "--port", type=int, default=8080, help="port; 0 picks a free one (%(default)s)"
+    )
     access = serve.add_mutually_exclusive_group(required=True)
     access.add_argument(
-        "--keys", metavar="FILE", type=Path, help="a line per key: id, secret, options"
+        "--keys", metavar="FILE", type=Path, help="access keys, one per line: id, secret, options"
     )
-    access.add_argument("--no-auth", action="store_true", help="no signatures; loopback only")
+    access.add_argument(
+        "--no-auth", action="store_true", help="accept unsigned requests; loopback only"
+    )
     serve.add_argument(
         "--acs3-only", action="store_true", help="refuse the older signature, HMAC-SHA1"
     )
     serve.add_argument(
         "--allow-private-addresses",
         action="store_true",
-        help="also fetch pictures from this machine and its own network",
+        help="also fetch pictures from this machine and its network",
     )
 
 
@@ -56,8 +60,8 @@ def _serve(args: argparse.Namespace) -> Answer:
 
     if args.no_auth and not _is_loopback(args.host):
         raise InvalidParameter(
-            f"--no-auth is for loopback, not for {args.host}",
-            "leave out --host, or name access keys with --keys",
+            f"--no-auth works only on loopback, not on {args.host}",
+            "leave out --host, or give access keys with --keys",
         )
     keys = None if args.no_auth else read_keys(args.keys)
     secret = gallery_key(args)

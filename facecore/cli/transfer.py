@@ -55,21 +55,32 @@ def add_verbs(group: Commands) -> None:
     import_.add_argument("source", metavar="PEOPLE", type=Path, help="folder, or CSV file")
     import_.add_argument("--group", required=True, help="a group that exists")
     import_.add_argument(
-        "--report", metavar="CSV", type=Path, help="report refused: image,user_id,code,message"
+        "--report",
+        metavar="CSV",
+        type=Path,
+        help="list refused pictures: image,user_id,code,message",
     )
     add_if_many(import_)
     export = group.add("export", _export, _EXPORT, MODELS, GALLERY)
-    export.add_argument("file", metavar="OUT", type=Path, help="replaced if it exists")
-    export.add_argument("--group", action="append", help="may be repeated (default: all)")
+    export.add_argument("file", metavar="OUT", type=Path, help="file to write, or to replace")
+    export.add_argument(
+        "--group", action="append", help="group to export; may be repeated (default: all)"
+    )
     under = export.add_mutually_exclusive_group()
-    under.add_argument("--archive-key-file", metavar="FILE", type=Path, help="encrypt the file")
+    under.add_argument(
+        "--archive-key-file", metavar="FILE", type=Path, help="encrypt the file with this key"
+    )
     under.add_argument("--plain", action="store_true", help="never encrypt the file")
     load = group.add("load", _load, _LOAD, MODELS, GALLERY)
-    load.add_argument("file", metavar="IN", type=Path, help="from: group export, or embed")
-    load.add_argument("--archive-key-file", metavar="FILE", type=Path, help="of an encrypted file")
-    load.add_argument("--group", help="for a file of facecore embed")
+    load.add_argument("file", metavar="IN", type=Path, help="file of group export, or of embed")
     load.add_argument(
-        "--user", choices=("folder", "picture"), help="whose faces they are (default: folder)"
+        "--archive-key-file", metavar="FILE", type=Path, help="key of an encrypted file"
+    )
+    load.add_argument("--group", help="group for the faces of an embed file")
+    load.add_argument(
+        "--user",
+        choices=("folder", "picture"),
+        help="source of the user id in an embed file (default: folder)",
     )
 
 

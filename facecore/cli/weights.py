@@ -19,9 +19,9 @@ _ADOPT = """\
 Create a pack from your ONNX files: InsightFace, OpenCV Zoo and others.
 
 The tensors of a file determine its role; published files are identified by SHA-256.
-The files stay in place.  --people is used to find the preprocessing of an unknown embedder
-and to measure the table from similarities to scores (46 people or more).  Without it, the
-pack of an unmeasured embedder gives similarities and no scores.
+The files stay in place.  With --people (46 people or more), the command finds the preprocessing
+of an unknown embedder and calibrates the scores.  Without it, the pack of an unmeasured embedder
+gives similarities and no scores.
 
 example:
   facecore weights adopt ~/.insightface/models/buffalo_l --people staff-photos
@@ -29,12 +29,12 @@ example:
 
 
 _RECOGNIZABILITY = """\
-Measure which faces the embedder of an adopted pack cannot read, and refuse them from then on.
+Let an adopted pack refuse faces that its embedder cannot read.
 
-Strangers' pictures that are spoiled alike look alike to an embedder.  The pictures of DIR are
-blurred, darkened, covered and turned at random; a small network learns to tell the vectors of
-unreadable faces, and the limit refuses 0.4 % of ordinary pictures.  It is written into the
-pack's manifest.
+An embedder maps strangers' pictures with the same defect to similar vectors.  The command blurs,
+darkens, covers and turns the pictures of DIR at random, and trains a small network to detect the
+vectors of unreadable faces.  Its limit refuses 0.4 % of ordinary pictures.  The command writes
+the network and the limit into the pack's manifest.
 """
 
 
@@ -44,13 +44,13 @@ def add_commands(commands: Commands) -> None:
     verbs.add("list", _list, "List every pack with its licences, caveats and calibration.")
     pull = verbs.add("pull", _pull, "Download a pack into the cache.")
     pull.add_argument("name", metavar="NAME", help="a name from: facecore weights list")
-    verify = verbs.add("verify", _verify, "Hash the files of installed packs.")
+    verify = verbs.add("verify", _verify, "Check the SHA-256 of the files of installed packs.")
     verify.add_argument("name", metavar="NAME", nargs="?", help="one pack (default: all)")
     adopt = verbs.add("adopt", _adopt, _ADOPT)
     adopt.add_argument(
         "sources", metavar="PATH", nargs="+", type=Path, help="ONNX files, or a folder of them"
     )
-    adopt.add_argument("--name", help="pack name (default: of the folder, or of the embedder)")
+    adopt.add_argument("--name", help="pack name (default: name of the folder or embedder)")
     adopt.add_argument(
         "--people", metavar="DIR", type=Path, help="holds a folder of pictures per person"
     )
@@ -63,11 +63,13 @@ def add_commands(commands: Commands) -> None:
     adopt.add_argument(
         "--detector", metavar="PACK", help="use the detector of a pack, such as compact, or a file"
     )
-    adopt.add_argument("--channels", choices=("RGB", "BGR"), help="of the embedder, if known")
+    adopt.add_argument(
+        "--channels", choices=("RGB", "BGR"), help="channel order of the embedder, if known"
+    )
     adopt.add_argument(
         "--normalisation",
         metavar="NAME",
-        help="of the embedder, if known: 127.5/127.5, 127.5/128, 0/1, 0/255 or imagenet",
+        help="mean/std of the embedder, if known: 127.5/127.5, 127.5/128, 0/1, 0/255 or imagenet",
     )
     known = verbs.add("recognizability", _recognizability, _RECOGNIZABILITY)
     known.add_argument("name", metavar="NAME", help="an adopted pack")

@@ -231,7 +231,10 @@ class _Worker:
             pack, threads=1, min_recognizability=min_recognizability, limits=limits
         )
         if self.engine.contract_id != contract:
-            raise ContractMismatch(f"the pack {pack} of a Ray worker has another contract")
+            raise ContractMismatch(
+                f"the pack {pack} of a Ray worker has another contract",
+                "install the same pack on all machines of the cluster",
+            )
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         written = []
@@ -321,5 +324,6 @@ def _start(ray: Any, address: str) -> None:
 def _failed(address: str, error: Exception) -> InvalidParameter:
     line = str(error).strip().splitlines()[-1:] or [type(error).__name__]
     return InvalidParameter(
-        f"Ray at {address}: {line[0]:.300}", "see the logs of the cluster; finished parts stay"
+        f"Ray at {address}: {line[0]:.300}",
+        "read the logs of the cluster, then run this again: finished parts are kept",
     )

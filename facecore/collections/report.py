@@ -72,7 +72,7 @@ def render_report(clusters: Clusters) -> str:
     doubts = [
         block(
             "doubt",
-            f"score {doubt.score:.1f}: {'taken for one person' if doubt.joined else 'kept apart'}",
+            f"score {doubt.score:.1f}: {'joined' if doubt.joined else 'not joined'}",
             (doubt.first, doubt.second),
         )
         for doubt in clusters.doubts
@@ -80,8 +80,8 @@ def render_report(clusters: Clusters) -> str:
     singles = [figure(face) for face in alone[:_ALONE]]
     return _PAGE.format(
         summary=f"{count_of(faces, 'face')}, {count_of(len(groups), 'group')} and "
-        f"{count_of(len(alone), 'face')} without another of the same person. Groups are joined "
-        f"from a mean score of {clusters.threshold:.1f}.",
+        f"{count_of(len(alone), 'face')} without a match. Groups with a mean "
+        f"score of {clusters.threshold:.1f} or more are joined.",
         groups="".join(blocks),
         doubts="".join(doubts) or "<p>None.</p>",
         alone="".join(singles) or "<p>None.</p>",
@@ -135,11 +135,11 @@ nav a {{ margin-right: 1em; }}
 </style></head><body>
 <h1>People of a collection</h1>
 <p>{summary}</p>
-<nav><a href="#doubts">Doubtful pairs</a><a href="#alone">Faces alone</a>
+<nav><a href="#doubts">Doubtful pairs</a><a href="#alone">Faces without a match</a>
 <kbd>j</kbd> next, <kbd>k</kbd> previous</nav>
 <h2>Groups</h2><main>{groups}</main>
 <h2 id="doubts">Doubtful pairs</h2><main>{doubts}</main>
-<h2 id="alone">Faces alone</h2><div class="alone">{alone}</div>{left}
+<h2 id="alone">Faces without a match</h2><div class="alone">{alone}</div>{left}
 <script>
 const blocks = [...document.querySelectorAll("section")];
 addEventListener("keydown", event => {{

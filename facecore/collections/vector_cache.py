@@ -86,7 +86,7 @@ class VectorCache:
         except (OSError, sqlite3.Error) as error:
             raise InvalidParameter(
                 f"{self.path} cannot be read or written: {error}",
-                "remove it if it is damaged, or go without it: --no-cache",
+                "remove it if it is damaged, or use --no-cache",
             ) from error
 
     def _open(self) -> sqlite3.Connection:

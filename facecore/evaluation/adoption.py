@@ -202,7 +202,7 @@ def adopt(
         elif (table := _known_table(embedding, entry, spec)) is not None:
             spec = dataclasses.replace(spec, calibration=table)
             manifest = dataclasses.replace(manifest, embedder=spec)
-            notes.append(f"calibrated by facecore's own table: {table.dataset}")
+            notes.append(f"calibrated with facecore's table: {table.dataset}")
         if manifest.embedder.calibration is None:
             notes.append(
                 "not calibrated: the pack gives similarities but no scores; to calibrate it, "

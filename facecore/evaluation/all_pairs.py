@@ -123,8 +123,8 @@ def compare_all(
     names, person = np.unique(np.asarray(people), return_inverse=True)
     if vectors.ndim != 2 or len(vectors) != person.size or len(vectors) < 2:
         raise InvalidParameter(
-            f"{vectors.shape} vectors of {person.size} pictures: pairs need two or more, "
-            "a row for each picture"
+            f"vectors has shape {vectors.shape}, people has {person.size} entries",
+            "give two pictures or more, one row each",
         )
     if not np.isfinite(vectors).all():
         raise InvalidParameter("a vector is not finite", "leave out pictures without a face")

@@ -83,7 +83,9 @@ def attack_errors(
     scores, kinds = np.asarray(attacks, np.float64), np.array([str(kind) for kind in species])
     live = np.asarray(bona_fide, np.float64)
     if not len(scores) or len(scores) != len(kinds) or not len(live):
-        raise InvalidParameter("attack errors need attacks with their species, and bona fide ones")
+        raise InvalidParameter(
+            "attack errors need attacks, a species for each, and bona fide presentations"
+        )
     apcer, apnrr = {}, {}
     for kind in np.unique(kinds):
         name, own = str(kind), scores[kinds == kind]

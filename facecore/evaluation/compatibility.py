@@ -72,7 +72,7 @@ def compare_variants(
     same = person[:, None] == person[None]
     genuine, impostor = same & ~np.eye(len(person), dtype=bool), ~same
     if not genuine.any() or not impostor.any():
-        raise InvalidParameter("there are no genuine or no impostor comparisons")
+        raise InvalidParameter("genuine and impostor comparisons are needed")
     cosines = np.einsum("ij,ij->i", gallery, probes, dtype=np.float64)
     limits = np.asarray(thresholds, np.float64).ravel()
     own, mixed = gallery @ gallery.T, gallery @ probes.T

@@ -78,7 +78,9 @@ def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float) -> float:
             "tar_at_far needs genuine and impostor comparisons and a rate within 0..1"
         )
     if np.isnan(descending).any():
-        raise InvalidParameter("an impostor comparison is NaN", "leave out what was not compared")
+        raise InvalidParameter(
+            "an impostor comparison is NaN", "leave out pairs without a similarity"
+        )
     allowed = math.floor(far * len(descending))
     if (allowed + 1) / len(descending) <= far:  # 0.29 * 100 is 28.999999999999996
         allowed += 1
@@ -215,7 +217,7 @@ def best_threshold(values: NDArray[np.floating], same: NDArray[np.bool_]) -> flo
     Choose the middle one of equally good thresholds, to generalise to unseen pairs.
     """
     if not len(values):
-        raise InvalidParameter("there is no comparison to choose a threshold on")
+        raise InvalidParameter("a threshold needs at least one comparison")
     order = np.argsort(values, kind="stable")
     ordered, labels = values[order].astype(np.float64), same[order]
     # right[i]: number of correct decisions with the threshold just below ordered[i].

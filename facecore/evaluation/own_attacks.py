@@ -58,12 +58,12 @@ class OwnAttacks:
         found += [
             ("worst species", errors.worst_species),
             ("BPCER20", f"{self.bpcer20.bpcer}, at the threshold {at:.1f}"),
-            ("no answer, genuine", str(errors.bpnrr)),
+            ("BPNRR", str(errors.bpnrr)),
         ]
-        found += [(f"no answer {name}", str(rate)) for name, rate in errors.apnrr.items()]
+        found += [(f"APNRR {name}", str(rate)) for name, rate in errors.apnrr.items()]
         if self.unanswered:
             codes = ", ".join(f"{code} {count}" for code, count in self.unanswered.items())
-            found.append(("without an answer", codes))
+            found.append(("without a score", codes))
         return found
 
     def lines(self) -> list[str]:
@@ -99,7 +99,7 @@ def read_folder(folder: Path) -> Iterator[tuple[str, Path]]:
             continue
         if part.name != GENUINE and species == GENUINE:
             raise InvalidParameter(
-                f"{part} would be a species of attack named {GENUINE}", "name it after the attack"
+                f"{part} names an attack {GENUINE!r}", "rename the folder after the attack"
             )
         for path in pictures_below(part):
             yield species, path
@@ -124,7 +124,7 @@ def evaluate_liveness(engine: FaceEngine, folder: Path) -> OwnAttacks:
     if {species == GENUINE for species, _ in pictures} != {True, False}:
         raise InvalidParameter(
             f"{folder} must hold pictures in genuine/ and in attack-NAME/",
-            "one folder attack-NAME for each species, such as attack-print and attack-tablet",
+            "make one folder per attack species, such as attack-print and attack-tablet",
         )
     if engine.pack.liveness is None:
         raise InvalidParameter(
@@ -175,7 +175,8 @@ def write_liveness_report(result: OwnAttacks, engine: FaceEngine, out: Path) -> 
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Liveness</title>'
         "<style>body{font:16px sans-serif;margin:2em}th{text-align:left;padding-right:1em}</style>"
         f"<h1>Errors of presentation attack detection</h1><table>{rows}</table>"
-        "<p>Terms as in ISO/IEC 30107-3, intervals of 95 %; this is no conformance test.</p></html>"
+        "<p>Terms follow ISO/IEC 30107-3. Intervals are 95 %. This is not a conformance test."
+        "</p></html>"
     )
     content = json.dumps(facts, indent=1, allow_nan=False)
     write_whole(paths.json, content.encode("utf-8", "backslashreplace"))

@@ -203,7 +203,8 @@ def collect(
     people = len({row[1] for row in kept})
     if people < _LEAST_PEOPLE:
         raise InvalidParameter(
-            f"{people} people have a picture with a face, {_LEAST_PEOPLE} are needed"
+            f"{people} people have a picture with a face, {_LEAST_PEOPLE} are needed",
+            "add people to the folder",
         )
     columns = [np.array(column) for column in zip(*kept, strict=True)]
     return SpoiledCrops(*columns)
@@ -503,7 +504,7 @@ def _table(
     spec: RecognizabilitySpec,
     threshold: float,
 ) -> Iterator[str]:
-    yield f"limit {spec.limit}, allowance {spec.allowance}; held-out people, on whom both were set"
+    yield f"limit {spec.limit}, allowance {spec.allowance}; both were set on held-out people"
     yield "kind, crops, refused; strangers at 80; those not refused; with the allowance"
     before, after = pairs.passing(threshold, 0), pairs.passing(threshold, spec.allowance)
     left = pairs.worse >= spec.limit

@@ -108,7 +108,7 @@ def _in_words(added: dict[str, float], cues: dict[str, float], model: CueModel) 
     usual = dict(zip(model.names, model.mean, strict=True))
     spoken = sorted((name for name in added if added[name] >= _SPOKEN), key=lambda n: -added[n])
     return tuple(
-        "the network sees a recapture"
+        "the network detects a recapture"
         if name == _NETWORK
         else (CUES[name].high if cues[name] > usual[name] else CUES[name].low)
         for name in spoken
@@ -137,7 +137,7 @@ class AttackClassifier:
     def __init__(self, session: Session, spec: LivenessSpec) -> None:
         if spec.architecture != "patch-and-view":
             raise InvalidParameter(
-                f"liveness models of the kind {spec.architecture} are no longer run",
+                f"this version does not run liveness models of the kind {spec.architecture}",
                 "use the pack that ships with this version",
             )
         if unknown := set(spec.cues.names) - set(CUES):
@@ -163,7 +163,7 @@ class AttackClassifier:
         """
         if face.size < SMALLEST_FACE:
             raise FaceTooSmall(
-                f"the face is {face.size:.0f} pixels large, "
+                f"the face measures {face.size:.0f} pixels, "
                 f"liveness needs at least {SMALLEST_FACE:.0f}"
             )
         yaw, _, _ = head_pose(face.landmarks)
@@ -173,7 +173,7 @@ class AttackClassifier:
         ):
             if angle > limit:
                 raise FaceTurned(
-                    f"the head is {how} by {angle:.0f} degrees, liveness judges up to {limit:.0f}"
+                    f"the head is {how} by {angle:.0f} degrees, liveness accepts up to {limit:.0f}"
                 )
         (cues, added), model = self.evidence(pixels, face.box), self._spec.cues
         z = model.bias + math.fsum(added.values())

@@ -208,10 +208,10 @@ CUES: dict[str, Cue] = {
     "white_point": Cue(white_point, "bluish highlights", "yellowish highlights"),
     "blue_cast": Cue(blue_cast, "a bluish cast", "a yellowish cast"),
     "gamut": Cue(gamut, "an unusually wide range of colours", "few colours"),
-    "clipping": Cue(clipping, "blown-out light", "no full light"),
+    "clipping": Cue(clipping, "many clipped pixels", "few clipped pixels"),
     "detail": Cue(detail, "hard edges", "little fine detail"),
     "lightness": Cue(lightness, "a light face", "a dark face"),
-    "contrast": Cue(contrast, "strong contrast", "low contrast, as through a veil"),
+    "contrast": Cue(contrast, "strong contrast", "low contrast"),
 }
 """The cues by name."""
 

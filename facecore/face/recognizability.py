@@ -246,6 +246,6 @@ _REASONS = {
     "detail": ("it is probably blurred", "use a sharp picture of a still face"),
     "eyes_visible": ("its eyes are probably covered", "use a picture without sunglasses"),
     "mouth_visible": ("its mouth is probably covered", "use a picture without a mask or a hand"),
-    "tone": ("it is probably a negative", "use a picture with its own light and dark"),
-    "turned": ("it is probably turned", "use a picture in which the face stands upright"),
+    "tone": ("it is probably a negative", "use a positive of the picture"),
+    "turned": ("it is probably turned", "use a picture of an upright face"),
 }

@@ -310,19 +310,19 @@ class _Reader:
                     title = check_text(row["title"], "title")
                     description = check_text(row["description"], "description")
                 if name in names:
-                    raise self._corrupt(f"the group {name!r} comes twice")
+                    raise self._corrupt(f"the group {name!r} is repeated")
                 names.add(name)
                 self.groups += 1
                 yield _NewGroup(name, title, description)
             elif set(row) == _END:
                 if row != {"groups": self.groups, "faces": self.faces, "sha256": before}:
-                    raise self._corrupt("it does not fit what comes before")
+                    raise self._corrupt("its counts or SHA-256 do not match the lines before it")
                 if self._stream.read(1):
-                    raise self._corrupt("something follows it")
+                    raise self._corrupt("data follows the last line")
                 self._check_face_ids()
                 return
             elif set(row) != _FACE or not names:
-                raise self._corrupt("it is neither a group nor a face of one")
+                raise self._corrupt("it is neither a group nor a face of a group")
 
     def _next(self) -> dict[str, Any]:
         line = self._stream.readline(_LONGEST_LINE)
@@ -336,12 +336,12 @@ class _Reader:
         except (ValueError, RecursionError) as error:
             raise self._corrupt("it is not JSON") from error
         if not isinstance(row, dict):
-            raise self._corrupt("it is no object")
+            raise self._corrupt("it is not a JSON object")
         return row
 
     def _check_header(self, row: dict[str, Any]) -> None:
         if row.get("format") != _FORMAT:
-            raise self._corrupt("this is no file of: facecore group export")
+            raise self._corrupt("facecore group export did not write this file")
         if row.get("version") != _VERSION:
             raise InvalidParameter(
                 f"the file has version {row.get('version')!r:.20}, this facecore reads {_VERSION}",
@@ -357,7 +357,7 @@ class _Reader:
                 f"(contract {self._gallery.contract_id})"
             )
         if row["dimension"] != pack.embedder.output.dimension:
-            raise self._corrupt("the dimension is not the contract's")
+            raise self._corrupt("the dimension differs from the contract's")
 
     def _faces(self, group: str, rows: list[dict[str, Any]]) -> _NewFaces:
         dimension = self._gallery.engine.pack.embedder.output.dimension
@@ -385,7 +385,7 @@ class _Reader:
         if len(twice):
             first = ids[twice[0]].ljust(16, b"\0").hex()  # NumPy strips trailing zeros
             raise self._corrupt(
-                f"{len(twice)} face ids came before already, as {first}", "up to line"
+                f"{len(twice)} face ids are repeated, such as {first}", "up to line"
             )
 
     @contextlib.contextmanager

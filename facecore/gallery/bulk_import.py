@@ -291,7 +291,9 @@ def _sources(place: Path) -> list[_Source]:
         raise InvalidParameter(f"{place} is neither a folder nor a file")
     listed = listed_pictures(place)
     if not listed:
-        raise InvalidParameter(f"{place} lists no picture", "write a line image,user_id for each")
+        raise InvalidParameter(
+            f"{place} lists no picture", "write one line image,user_id per picture"
+        )
     return [_Source(path, _relative(path, place), user) for user, path in listed]
 
 

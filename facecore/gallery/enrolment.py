@@ -46,7 +46,7 @@ def new_faces(
     """Validate faces, adding missing ids and times; parameters as in `Gallery.add_templates`."""
     if isinstance(user_ids, str) or not isinstance(user_ids, Sized):
         raise InvalidParameter(
-            f"user_ids is {user_ids!r:.80}", "give a list, with one for each vector"
+            f"user_ids is {user_ids!r:.80}", "give a list of one user_id per vector"
         )
     count = len(user_ids)
     moment = datetime.now(UTC) if created is None else created

@@ -408,7 +408,10 @@ class Gallery:
             user_ids, face_ids=face_ids, quality=quality, origin=origin, created=created
         )
         if len(faces) != len(matrix):
-            raise InvalidParameter(f"{len(matrix)} vectors and {len(faces)} user_ids were given")
+            raise InvalidParameter(
+                f"{len(matrix)} vectors and {len(faces)} user_ids were given",
+                "give one user_id per vector",
+            )
         return self._backend.add(check_name(group), faces, matrix)
 
     def search(
@@ -869,7 +872,7 @@ def _open(
         return MilvusBackend(address, contract, index=index, read_only=read_only)
     if scheme := re.match(r"([a-z][a-z0-9+.-]+)://", address):
         raise InvalidParameter(
-            f"{scheme[1]} galleries are not known", f"give a folder, or {EXAMPLE}"
+            f"{scheme[1]} galleries are not supported", f"give a folder, or {EXAMPLE}"
         )
     from facecore.gallery.sqlite.backend import SqliteBackend
 

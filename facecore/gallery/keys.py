@@ -37,7 +37,7 @@ def as_key(key: GalleryKey) -> bytes:
         found = b""
     if len(found) != KEY_BYTES:
         raise InvalidParameter(
-            f"the key is not {KEY_BYTES} bytes, nor {2 * KEY_BYTES} hexadecimal digits", _MAKE
+            f"the key is not {KEY_BYTES} bytes or {2 * KEY_BYTES} hexadecimal digits", _MAKE
         )
     return found
 

@@ -324,5 +324,5 @@ def _text(value: object, what: str, least: int, most: int, allowed: str = "") ->
     if not value.isprintable() and any(
         unicodedata.category(c) in ("Cc", "Cs") and c not in allowed for c in value
     ):
-        raise InvalidParameter(f"{what} is {value!r:.80}, holds a control character")
+        raise InvalidParameter(f"{what} is {value!r:.80}, must not hold a control character")
     return value

@@ -142,7 +142,7 @@ def _check(schema: Any, gallery: Gallery) -> None:
     """Refuse a file of another kind, version or vector space, by its schema alone."""
     found = schema.metadata or {}
     if found.get(b"facecore.format") != _FORMAT:
-        raise ArchiveCorrupt("this is no file of facecore embed", "run facecore embed")
+        raise ArchiveCorrupt("facecore embed did not write this file", "run facecore embed")
     if found.get(b"facecore.version") != _VERSION:
         raise InvalidParameter(
             f"the file has version {found.get(b'facecore.version')!r:.20}, this facecore reads 1",

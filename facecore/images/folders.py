@@ -32,7 +32,9 @@ def pictures_of_people(root: Path | str) -> list[tuple[str | None, Path]]:
     """
     root = Path(root)
     if not os.path.isdir(root):
-        raise InvalidParameter(f"{root} is not a folder", "give a folder with one per person")
+        raise InvalidParameter(
+            f"{root} is not a folder", "give a folder that holds a folder per person"
+        )
     found: list[tuple[str | None, Path]] = []
     try:
         for path in sorted(root.iterdir()):

@@ -79,7 +79,9 @@ class IsolatedDecoder:
                 "leave isolate_decoding=False, or use Linux or macOS",
             )
         if not isinstance(processes, int) or processes < 1 or not seconds > 0:
-            raise InvalidParameter(f"processes={processes!r}, seconds={seconds!r}: not positive")
+            raise InvalidParameter(
+                f"processes={processes!r}, seconds={seconds!r}: must be positive"
+            )
         self._processes, self._memory, self._seconds = processes, limits.max_memory, seconds
         self._forget()
         _decoders.add(self)
@@ -323,7 +325,7 @@ class _Child:
 def _cannot_start(reason: str) -> FacecoreError:
     return FacecoreError(
         f"no decoding process can be started: {reason}",
-        "FaceEngine(isolate_decoding=False) decodes in this process",
+        "use FaceEngine(isolate_decoding=False) to decode in this process",
     )
 
 

@@ -375,7 +375,7 @@ class Calibration:
         if far < rarest:
             raise InvalidParameter(
                 f"far is {far!r}, the rarest that this calibration reaches is {rarest:.2g}",
-                "only a picture against itself scores higher",
+                "use a higher far; the strictest threshold is 100",
             )
         similarity = last.similarity + self._tail_scale * math.log(last.far / far)
         return float(self.score(min(similarity, 1.0)))
@@ -403,7 +403,7 @@ def _check_fit(
         raise InvalidParameter(
             f"{len(impostor):,} impostor comparisons{of_people} are too few to measure "
             f"a false accept rate of {_MUST_MEASURE:.0%}",
-            f"give at least {needed:,}, as pictures of {people} people make",
+            f"give at least {needed:,}, such as from pictures of {people} people",
         )
     if not (impostor[-1] >= -1 and impostor[0] < 1):  # a NaN fails both
         raise InvalidParameter("impostor similarities must be cosines, -1 to below 1")

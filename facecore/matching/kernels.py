@@ -117,7 +117,7 @@ def compile_kernel(name: str, width: int = 0, cache: Path | None = None) -> Call
         try:
             return build(width, True)
         except Exception as error:  # a full disk, a damaged file
-            log.warning("%s: the kernels' machine code is not kept: %s", cache, error)
+            log.warning("%s: the kernels' machine code is not cached: %s", cache, error)
             shutil.rmtree(cache, ignore_errors=True)  # the next process creates it again
         finally:
             config.CACHE_DIR = before

@@ -150,7 +150,7 @@ def run(
         text = " ".join(str(error).split()) or type(error).__name__
         raise FacecoreError(
             f"{name}: the model failed: {text:.300}",
-            "if memory is short, use smaller batches or pictures; or providers=None for the CPU",
+            "if memory runs out, use smaller batches or pictures, or providers=None for the CPU",
         ) from error
 
 

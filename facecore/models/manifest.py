@@ -85,7 +85,7 @@ class ModelFile:
 
     def __post_init__(self) -> None:
         require(is_file_name(self.file), "file", "must be a bare file name")
-        require(self.file.lower() != MANIFEST_NAME, "file", "is the manifest's own name")
+        require(self.file.lower() != MANIFEST_NAME, "file", "must not be the manifest's name")
         require(0 < self.size <= MAX_MODEL_BYTES, "size", f"must be within 1..{MAX_MODEL_BYTES}")
         require(bool(_SHA256.fullmatch(self.sha256)), "sha256", "must be 64 hexadecimal digits")
         for name in ("architecture", "license", "source", "training_data"):
@@ -174,12 +174,12 @@ class EmbedderSpec(ModelFile):
         _check_alignment(self.alignment, self.input)
         require(0 <= self.max_batch <= 4096, "max_batch", "must be within 0..4096")
         whole = self.calibration is not None or self.id_portrait_calibration is None
-        require(whole, "calibration", "must be there where id_portrait_calibration is")
+        require(whole, "calibration", "is required by id_portrait_calibration")
         for name in ("calibration", "id_portrait_calibration", "recognizability"):
             table: CalibrationSpec | RecognizabilitySpec | None = getattr(self, name)
             if table is None:
                 continue
-            another = "is of another embedder: it does not hold for this one, measure again"
+            another = "was measured for another embedder: measure again"
             require(table.embedder in (None, self.sha256), f"{name}.embedder", another)
         if (part := self.recognizability) is not None:
             wanted = (self.output.dimension + CROP_FEATURES + 2) * part.hidden + 1

@@ -257,7 +257,7 @@ def _from_name(name: str) -> Pack | None:
 def _named(path: Path, name: str) -> Manifest:
     manifest = read_manifest(path)
     if manifest.name != name:
-        raise PackCorrupt(f"{path}: name: is {manifest.name!r}, the folder says {name!r}")
+        raise PackCorrupt(f"{path}: name: is {manifest.name!r}, the folder is {name!r}")
     return manifest
 
 

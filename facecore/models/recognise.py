@@ -130,7 +130,7 @@ def _by_tensors(session: Session, name: str) -> dict[str, Any]:
     elif tensor.shape[3] == 3:
         layout, sides = "NHWC", tensor.shape[1:3]
     else:
-        raise PassedOver("does not take pictures of three colours")
+        raise PassedOver("does not take pictures of three channels")
     height, width = (side if isinstance(side, int) and side > 0 else 0 for side in sides)
     probe = _Probe(session, name, tensor.name, layout)
     common = {"input_name": tensor.name, "layout": layout}

@@ -65,7 +65,9 @@ def open_model(
         suited = any_shape(requested)
         providers = list(suited.items())
         if set(suited) != set(requested):
-            _logger.info("%s: sees all sizes and runs on %s", model.file, ", ".join(suited))
+            _logger.info(
+                "%s: takes pictures of all sizes, so it runs on %s", model.file, ", ".join(suited)
+            )
 
     def create() -> Session:
         session = create_session(

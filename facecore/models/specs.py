@@ -235,7 +235,7 @@ class Knot:
     fnmr: MeasuredRate | None = None
 
     def __post_init__(self) -> None:
-        require(0 < self.score < 100, "score", "must lie between 0 and 100, which is identity")
+        require(0 < self.score < 100, "score", "must lie between 0 and 100; 100 is identity")
         require(0 < self.far <= 1, "far", "must be above 0 and at most 1")
         require(-1 < self.similarity < 1, "similarity", "must lie between -1 and 1")
         require(0 <= self.low <= self.high <= 1, "low", "must hold 0 <= low <= high <= 1")
@@ -285,10 +285,12 @@ class CalibrationSpec:
         require(_rising(-knot.far for knot in self.knots), "knots", "far must fall")
         scores = {knot.far: knot.score for knot in self.knots}
         for far, score in SCORE_AT_FAR.items():
-            require(scores.get(far) == score, "knots", f"far {far} must be there, at score {score}")
+            require(scores.get(far) == score, "knots", f"far {far} is required, at score {score}")
         measured = [knot.measured for knot in self.knots]
         require(measured[0], "knots", "the first must be measured")
-        require(measured == sorted(measured, reverse=True), "knots", "those measured come first")
+        require(
+            measured == sorted(measured, reverse=True), "knots", "measured knots must come first"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ class Deadline:
         """
         left = self._started + self.seconds - time.monotonic()
         if left <= 0:
-            raise DownloadFailed(f"the download was not over after {self.seconds:g} seconds")
+            raise DownloadFailed(f"the download took more than {self.seconds:g} seconds")
         return left
 
 
@@ -148,20 +148,20 @@ def _host(netloc: str, name: str) -> str:
                 raise ValueError
             return str(ipaddress.IPv6Address(name))
         except ValueError:
-            raise AddressRefused("the host in brackets is no IPv6 address") from None
+            raise AddressRefused("the host in brackets is not an IPv6 address") from None
     try:
         host = name.encode("idna").decode("ascii").lower().removesuffix(".")
     except UnicodeError:
-        raise AddressRefused("the host is not a name that can be looked up") from None
+        raise AddressRefused("the host is not a valid name") from None
     labels = host.split(".")
     if not host or len(host) > 253 or not all(map(_is_label, labels)):
-        raise AddressRefused("the host is missing, or is not a name that can be looked up")
+        raise AddressRefused("the host is missing, or is not a valid name")
     # The C library also reads 2130706433, 127.1 and 0177.0.0.1 as addresses; other parsers do not.
     if labels[-1].isdigit() or labels[-1].startswith("0x"):
         try:
             return str(ipaddress.IPv4Address(host))
         except ValueError:
-            raise AddressRefused("an IPv4 address is four decimal numbers") from None
+            raise AddressRefused("an IPv4 address must be four decimal numbers") from None
     return host
 
 

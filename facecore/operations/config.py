@@ -65,7 +65,9 @@ class ServiceConfig:
             if not (number and low <= value <= high):  # a NaN fails too
                 raise InvalidParameter(f"{name} is {value!r:.80}, must be within {low}..{high}")
         if self.gate is not None and not callable(self.gate):
-            raise InvalidParameter("gate cannot be called", "give a function of one name")
+            raise InvalidParameter(
+                "gate is not callable", "give a function that takes the operation's name"
+            )
 
 
 _RANGES = (

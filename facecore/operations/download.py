@@ -105,9 +105,7 @@ def get(
         ):
             return _answer(response, limit)
     except httpcore.TimeoutException:
-        raise DownloadFailed(
-            f"the download was not over after {deadline.seconds:g} seconds"
-        ) from None
+        raise DownloadFailed(f"the download took more than {deadline.seconds:g} seconds") from None
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
         raise DownloadFailed(f"the download failed: {error or type(error).__name__}") from error
 
@@ -117,14 +115,14 @@ def _answer(response: httpcore.Response, limit: int) -> bytes | Redirect:
     if response.status in REDIRECTING and b"location" in headers:
         return Redirect(headers[b"location"])
     if response.status // 100 != 2:
-        raise DownloadFailed(f"the address answers with HTTP status {response.status}")
+        raise DownloadFailed(f"the server answered with HTTP status {response.status}")
     if headers.get(b"content-encoding", "identity").strip().lower() not in ("", "identity"):
-        raise DownloadFailed("the address answers with compressed bytes")
+        raise DownloadFailed("the server answered with compressed bytes")
     body = bytearray()
     for chunk in response.iter_stream():
         body += chunk
         if len(body) > limit:
-            raise ImageTooLarge(f"the address holds more than {limit} bytes")
+            raise ImageTooLarge(f"the picture has more than {limit} bytes")
     return bytes(body)
 
 

@@ -85,7 +85,7 @@ def read_keys(path: str | os.PathLike[str]) -> Mapping[str, Key]:
             continue
         key = _read_line(line, f"{file}, line {number}")
         if key.id in keys:
-            raise InvalidParameter(f"{file}, line {number}: the key {key.id} is there twice", HINT)
+            raise InvalidParameter(f"{file}, line {number}: the key {key.id} is repeated", HINT)
         keys[key.id] = key
     if not keys:
         raise InvalidParameter(f"{file} holds no key", HINT)
@@ -96,7 +96,7 @@ def _read_line(line: str, place: str) -> Key:
     """Parse one key.  No message quotes the line or an option, which may be a misplaced secret."""
     match = _LINE.fullmatch(line)
     if match is None:
-        raise InvalidParameter(f"{place}: there is no id with a secret", HINT)
+        raise InvalidParameter(f"{place}: the line does not begin with an id and a secret", HINT)
     if len(match[2]) < SECRET_LENGTH:
         raise InvalidParameter(
             f"{place}: the secret has fewer than {SECRET_LENGTH} characters",
@@ -107,8 +107,8 @@ def _read_line(line: str, place: str) -> Key:
         name, equals, value = option.partition("=")
         if name not in ("operations", "groups", "until", "rate") or not equals or name in options:
             raise InvalidParameter(
-                f"{place}: an option is unknown or there twice",
-                "the options are operations=, groups=, until= and rate=",
+                f"{place}: an option is unknown or repeated",
+                "use each of operations=, groups=, until= and rate= at most once",
             )
         options[name] = value
     try:
@@ -141,7 +141,7 @@ def _groups(text: str | None) -> frozenset[str] | None:
         for name in names:
             check_name(name)
     except FacecoreError:
-        raise ValueError("groups= holds a name that no group can have") from None
+        raise ValueError("groups= holds an invalid group name") from None
     return names
 
 
@@ -153,7 +153,7 @@ def _date(text: str | None) -> datetime.date | None:
     try:
         return datetime.date.fromisoformat(text)
     except ValueError:
-        raise ValueError("until= is not a date of the calendar") from None
+        raise ValueError("until= is not a valid date") from None
 
 
 def _rate(text: str | None) -> float | None:

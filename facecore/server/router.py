@@ -206,7 +206,7 @@ class Dispatcher:
 def _operation(head: Head, params: Mapping[str, str], has_keys: bool) -> str:
     header, name = head.header("x-acs-action"), params.get("Action", "")
     if header and name and header != name:
-        raise Refusal("InvalidParameter", "x-acs-action and Action name two operations.")
+        raise Refusal("InvalidParameter", "x-acs-action and Action name different operations.")
     operation = header or name
     if not operation:
         raise Refusal("MissingParameter")

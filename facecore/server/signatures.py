@@ -148,7 +148,9 @@ class Verifier:
         """
         if claim.body_hash:
             if not hmac.compare_digest(claim.body_hash, hashlib.sha256(body).hexdigest()):
-                raise Refusal("SignatureDoesNotMatch", "x-acs-content-sha256 is not the body's.")
+                raise Refusal(
+                    "SignatureDoesNotMatch", "x-acs-content-sha256 does not match the body."
+                )
         elif not hmac.compare_digest(claim.signature, _sign_sha1(claim.key, head, body)):
             raise Refusal("SignatureDoesNotMatch")
         if rate := self._rates.get(claim.key.id):
@@ -165,7 +167,10 @@ class Verifier:
         names = match["names"].split(";")
         required = {"host", *(name for name in head.headers if name.startswith("x-acs-"))}
         if not required <= set(names) or names != sorted(set(names)):
-            raise Refusal("IncompleteSignature", "A header is not among those that are signed.")
+            raise Refusal(
+                "IncompleteSignature",
+                "SignedHeaders must list host and all x-acs-* headers, sorted.",
+            )
         body_hash = head.header("x-acs-content-sha256")
         if not re.fullmatch("[0-9a-f]{64}", body_hash):
             raise Refusal("IncompleteSignature", "x-acs-content-sha256 is not a SHA-256.")
@@ -194,7 +199,7 @@ class Verifier:
         if len(given) != len(head.query):
             raise Refusal("InvalidParameter", "A name is given twice.")
         if self._acs3_only and "Signature" in given:
-            raise Refusal("InvalidSignatureMethod", "This server takes ACS3-HMAC-SHA256 alone.")
+            raise Refusal("InvalidSignatureMethod", "This server accepts only ACS3-HMAC-SHA256.")
         # HMAC-SHA1 does not sign headers, so Action and Version must be parameters.
         needed = ("Signature", "SignatureNonce", "Timestamp", "AccessKeyId", "Action", "Version")
         if self._acs3_only or not all(given.get(name) for name in needed):

@@ -223,7 +223,7 @@ def test_what_does_not_fit_changes_nothing(file: Path, compact: FaceEngine, tmp_
         write(version="9")
         refuse(InvalidParameter, "version")
         write(format="else")
-        refuse(ArchiveCorrupt, "no file of facecore embed")
+        refuse(ArchiveCorrupt, "embed did not write this file")
         pq.write_table(table.drop_columns(["quality"]), bad)
         refuse(ArchiveCorrupt, "column")
         rows = table.to_pylist()

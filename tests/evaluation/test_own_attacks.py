@@ -87,7 +87,7 @@ def test_long_names_of_species_stay_whole_and_apart(
     written = write_liveness_report(result, compact, tmp_path / "out")
     page, lines = written.html.read_text(), result.lines()
     for name in names:
-        for row in (f"APCER {name}", f"no answer {name}"):
+        for row in (f"APCER {name}", f"APNRR {name}"):
             assert f"<th>{row}</th>" in page
             assert sum(line.startswith(f"{row} ") for line in lines) == 1
     assert f"threshold           {result.errors.threshold:g}" in lines

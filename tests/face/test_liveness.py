@@ -189,7 +189,7 @@ def test_reasons_are_in_words_and_the_strongest_first() -> None:
     cues = {"gamut": 5.0, "clipping": -3.0, "network": 1.0}
     plain = model(weight=(0.2, -1.0))
     found = _in_words(contributions(cues, plain, np.zeros(2)), cues, plain)
-    assert found == (CUES["clipping"].low, "the network sees a recapture", CUES["gamut"].high)
+    assert found == (CUES["clipping"].low, "the network detects a recapture", CUES["gamut"].high)
     cues = {"gamut": 0.0, "clipping": 0.0, "network": -5.0}
     assert _in_words(contributions(cues, model(), np.zeros(2)), cues, model()) == ()
 
@@ -264,7 +264,7 @@ def test_large_and_small_faces(compact: FaceEngine, hopper: Image) -> None:
     assert np.isfinite(compact.liveness(large).attack_score)
     small = np.asarray(cv2.resize(hopper, None, fx=0.16, fy=0.16, interpolation=cv2.INTER_AREA))
     assert compact.largest_face(small).size < 48
-    with pytest.raises(FaceTooSmall, match=r"the face is \d+ pixels large") as caught:
+    with pytest.raises(FaceTooSmall, match=r"the face measures \d+ pixels") as caught:
         compact.liveness(small)
     assert caught.value.code == "FaceTooSmall"
     assert caught.value.hint
@@ -303,7 +303,7 @@ def test_an_older_model_is_refused(compact: FaceEngine) -> None:
     session: Any = Broken()
     tensor = dataclasses.replace(spec.input, height=112, width=112)
     old = dataclasses.replace(spec, architecture="native-patches-112", input=tensor)
-    with pytest.raises(InvalidParameter, match="no longer run"):
+    with pytest.raises(InvalidParameter, match="does not run liveness models"):
         AttackClassifier(session, old)
 
 

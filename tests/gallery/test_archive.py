@@ -163,19 +163,19 @@ def change(**new: Any) -> Any:
 @pytest.mark.parametrize(
     ("number", "edit", "match"),
     [
-        (0, change(format="x"), "line 1: this is no file"),
+        (0, change(format="x"), "line 1: facecore group export did not write"),
         (0, change(version=2), "this facecore reads 1"),
         (0, change(dimension=127), "dimension"),
         (0, change(more=1), "unknown"),
         (0, lambda line: b"\x80\n", "line 1: it is not JSON"),
-        (0, lambda line: b"[]\n", "no object"),
+        (0, lambda line: b"[]\n", "not a JSON object"),
         (0, lambda line: b"[" * 100_000 + b"\n", "not JSON"),
         (0, lambda line: b" " * 300_000, "too long"),
         (1, change(group="a\nb"), "control character"),
         (1, change(group="x" * 65), "65 characters"),
         (1, change(title=3), "title"),
         (1, lambda line: b"", "neither a group nor a face"),
-        (1, lambda line: line + line, "comes twice"),
+        (1, lambda line: line + line, "is repeated"),
         (2, change(user_id=""), "up to line .*user_id"),
         (2, change(user_id="\ud800"), "user_id"),
         (2, change(user_id=None), "user_id"),
@@ -192,9 +192,9 @@ def change(**new: Any) -> Any:
         (2, change(template=None), "argument"),
         (2, change(template=...), "neither a group nor a face"),
         (2, lambda line: line + line, "the same"),
-        (2, lambda line: b"", "does not fit"),
-        (-1, change(faces=29), "does not fit"),
-        (-1, change(groups=2), "does not fit"),
+        (2, lambda line: b"", "do not match"),
+        (-1, change(faces=29), "do not match"),
+        (-1, change(groups=2), "do not match"),
         (-1, lambda line: b"", "is cut off"),
     ],
 )
@@ -218,7 +218,7 @@ def test_a_face_id_that_comes_twice(file: Path, target: Gallery) -> None:
         for number in (faces[0], faces[-1]):  # of two groups
             lines[number] = json.dumps({**rows[number], "face_id": face_id}).encode() + b"\n"
         file.write_bytes(sealed(lines))
-        with pytest.raises(facecore.ArchiveCorrupt, match=f"1 face ids came before.*{face_id}"):
+        with pytest.raises(facecore.ArchiveCorrupt, match=f"1 face ids are repeated.*{face_id}"):
             load_groups(target, file)
         assert target.groups() == []
 

@@ -303,7 +303,7 @@ def test_heic_and_avif_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     for brand, kind in ((b"heic", "HEIC"), (b"avif", "AVIF")):
         data = struct.pack(">I", 24) + b"ftyp" + brand + b"\0\0\0\0mif1" + brand + bytes(99)
-        with pytest.raises(UnreadableImage, match=f"{kind} is not read") as caught:
+        with pytest.raises(UnreadableImage, match=f"reading {kind} needs") as caught:
             load(data)
         assert "facecore[heif]" in caught.value.hint
 

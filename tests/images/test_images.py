@@ -385,8 +385,8 @@ def with_frame(change):
         (lambda frame: b"", "no frame"),
         (lambda frame: frame[:2] + b"\0\2", "frame header is cut off"),
         (lambda frame: frame[:2] + b"\0\7" + frame[4:9], "frame header is cut off"),
-        (lambda frame: frame[:4] + b"\x0c" + frame[5:], "3 layers of 12 bits"),
-        (lambda frame: frame[:9] + b"\2" + frame[10:], "2 layers of 8 bits"),
+        (lambda frame: frame[:4] + b"\x0c" + frame[5:], "3 components of 12 bits"),
+        (lambda frame: frame[:9] + b"\2" + frame[10:], "2 components of 8 bits"),
         (lambda frame: frame[:5] + b"\0\0" + frame[7:], "no pixels"),
     ],
 )

@@ -37,7 +37,7 @@ def test_wrong_options_are_told_before_any_model_is_loaded(
     folder = str(tmp_path / "gallery")
     for host in ("0.0.0.0", "::", "192.168.0.1", "example.com"):
         error = complaint(capsys, "--gallery", folder, "--no-auth", "--host", host)
-        assert "InvalidParameter: --no-auth is for loopback" in error
+        assert "InvalidParameter: --no-auth works only on loopback" in error
     error = complaint(capsys, "--gallery", folder, "--keys", str(tmp_path / "none"))
     assert "InvalidParameter" in error
     error = complaint(capsys, "--gallery", folder, "--no-auth", "--port", "70000")

@@ -76,7 +76,7 @@ class ExactIndex:
         self, dimension: int, *, keep_vectors: bool = True, threads: int | None = None
     ) -> None:
         if not 1 <= dimension <= MAX_DIMENSION:
-            raise InvalidParameter(f"the dimension is {dimension}, not 1 to {MAX_DIMENSION}")
+            raise InvalidParameter(f"dimension is {dimension}, must be within 1..{MAX_DIMENSION}")
         if threads is not None and threads < 1:
             raise InvalidParameter(f"{threads} threads: at least one is needed")
         self._dimension = dimension
@@ -145,7 +145,7 @@ class ExactIndex:
         """
         if fetch is None:
             if not self._rows.has_vectors:
-                raise InvalidParameter("the index keeps no vectors", "search with fetch")
+                raise InvalidParameter("the index keeps no vectors", "call search with fetch=")
             fetch = self._kept
         alone = np.ndim(vectors) == 1
         probes = as_vectors(np.atleast_2d(vectors), self._dimension)
@@ -267,7 +267,7 @@ class ExactIndex:
             fetched = np.asarray(fetch(ids))
             if fetched.shape != (len(ids), self._dimension) or fetched.dtype != np.float32:
                 raise IndexCorrupt(
-                    f"{len(ids)} ids fetched {fetched.dtype} vectors of shape {fetched.shape}"
+                    f"the fetched vectors of {len(ids)} ids are {fetched.dtype} {fetched.shape}"
                 )
             exact = dots(fetched, probe)
             if not ((lower[part] <= exact) & (exact <= upper[part])).all():

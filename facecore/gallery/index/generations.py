@@ -216,7 +216,7 @@ def discard(root: Path) -> None:
     except OSError as error:
         raise InvalidParameter(
             f"{root} cannot be emptied: {error.strerror or error}",
-            "close what has its files open, and try again",
+            "close the programs that have its files open, and try again",
         ) from error
 
 
@@ -251,15 +251,15 @@ def _verified(folder: Path, contract: str, dimension: int) -> Generation | Unusa
     if not intact:
         return Unusable(f"{folder.name}: {MANIFEST} is damaged")
     if manifest.get("format") != FORMAT:
-        return Unusable(f"{folder.name}: of another format, {manifest.get('format')}")
+        return Unusable(f"{folder.name}: its format is {manifest.get('format')}, not {FORMAT}")
     try:
         generation = _described(folder, manifest)
     except (AttributeError, KeyError, TypeError, ValueError):
         return Unusable(f"{folder.name}: {MANIFEST} does not describe an index")
     if generation.contract != contract:
-        return Unusable(f"{folder.name}: of another contract, {generation.contract}")
+        return Unusable(f"{folder.name}: its contract is {generation.contract}, not {contract}")
     if generation.dimension != dimension:
-        return Unusable(f"{folder.name}: of another dimension, {generation.dimension}")
+        return Unusable(f"{folder.name}: its dimension is {generation.dimension}, not {dimension}")
     files: dict[str, dict[str, Any]] = manifest["files"]
     with ThreadPoolExecutor() as pool:  # hashing releases the GIL
         reasons = pool.map(lambda name: _damage(folder / name, files[name]), files)
@@ -286,7 +286,7 @@ def _damage(path: Path, entry: Mapping[str, Any]) -> str:
     try:
         size = path.stat().st_size
         if size != entry["size"]:
-            return f"{path.name} has {size} bytes of {entry['size']}"
+            return f"{path.name} has {size} bytes, not {entry['size']}"
         if _sha256(path) != entry["sha256"]:
             return f"{path.name} is damaged"
     except OSError as error:

@@ -94,7 +94,7 @@ class HnswIndex:
         }
         for name, (value, least, most) in limits.items():
             if not least <= value <= most:
-                raise InvalidParameter(f"{name} is {value}, not {least} to {most}")
+                raise InvalidParameter(f"{name} is {value}, must be within {least}..{most}")
         self._dimension = dimension
         self._m = m
         self._ef_construction = ef_construction

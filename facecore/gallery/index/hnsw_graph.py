@@ -129,14 +129,14 @@ class Graph:
         count = len(self.levels)
         levels = self.levels.astype(np.int64)
         if not self.entry < count or levels.max() > MAX_LEVEL:
-            raise IndexCorrupt("the graph has no such entry or level")
+            raise IndexCorrupt("the graph's entry or a level is out of range")
         if levels[self.entry] != levels.max():
             raise IndexCorrupt("the graph's entry is not on its highest level")
         if levels.sum() != len(self.upper):
             raise IndexCorrupt("the graph's levels do not fit its links")
         for name, lists, most in (("links", self.links, 2 * self.m), ("upper", self.upper, self.m)):
             if lists[:, 0].max(initial=0) > most or lists[:, 1:].max(initial=0) >= count:
-                raise IndexCorrupt(f"the graph's {name} lead nowhere")
+                raise IndexCorrupt(f"the graph's {name} lead outside the graph")
         ends = np.cumsum(levels)
         owner = np.repeat(np.arange(count), levels)
         level = np.arange(len(self.upper)) - (ends - levels)[owner] + 1

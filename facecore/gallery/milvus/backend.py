@@ -112,7 +112,7 @@ class MilvusBackend:
             elif self._read_only:
                 raise InvalidParameter(
                     f"there is no gallery in {self._server.name}",
-                    "check the address; without read_only, a gallery is made",
+                    "check the address, or open it without read_only to create a gallery",
                 )
             else:
                 create(self._server, collection, self._contract, index)
@@ -182,8 +182,8 @@ class MilvusBackend:
             number = self._group_row(group)["id"]
             if known := self.known([face.face_id for face in faces]):
                 raise InvalidParameter(
-                    f"a face of one of these ids is in the gallery already: {min(known)}",
-                    "leave face_ids out, and new ones are made",
+                    f"the gallery already has a face with one of these ids: {min(known)}",
+                    "leave out face_ids: the gallery creates new ones",
                 )
             users = {face.user_id for face in faces}
             before = {} if on_existing == "add" else self._faces_of(number, users)
@@ -223,7 +223,7 @@ class MilvusBackend:
         count: bool = False,
     ) -> tuple[list[Hit], int]:
         if limit > _MOST:
-            raise InvalidParameter(f"limit is {limit}, Milvus gives at most {_MOST}")
+            raise InvalidParameter(f"limit is {limit}, Milvus returns at most {_MOST} faces")
         names = self._names()
         among = self._among(groups, names)
         (found,) = self._server.call(

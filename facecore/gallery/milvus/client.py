@@ -177,9 +177,9 @@ def _parse(address: str) -> tuple[str, Path | None, str]:
 
         folder = Path(url2pathname(parts.path)).absolute()
         if not folder.parent.is_dir():
-            raise InvalidParameter(f"{folder.parent} is not a folder", "make it first")
+            raise InvalidParameter(f"{folder.parent} is not a folder", "create the folder first")
         return f"{_PREFIX}{folder.as_uri()}", folder, str(folder)
-    raise InvalidParameter(f"{parts.scheme}: is not a scheme of a Milvus gallery", _HINT)
+    raise InvalidParameter(f"a Milvus gallery has no scheme {parts.scheme!r}", _HINT)
 
 
 def _check_file(folder: Path) -> None:

@@ -345,7 +345,7 @@ class SqliteBackend:
                     if self._erasure_pending:
                         self._erase(())
         except FacecoreError as error:
-            log.warning("%s: removed templates may stay: %s", self._folder.parent, error)
+            log.warning("%s: the files may keep removed templates: %s", self._folder.parent, error)
         finally:
             self._store.close()
 

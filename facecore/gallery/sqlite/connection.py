@@ -123,8 +123,8 @@ class Database:
             make_private(self.path)  # SQLite gives its log and shared memory the same mode
         except OSError as error:
             raise GalleryNotWritable(
-                f"{self.path} cannot be made: {error.strerror or error}",
-                "check who may write to the folder",
+                f"{self.path} cannot be created: {error.strerror or error}",
+                "check the permissions of the folder",
             ) from error
         connection = self._open("mode=rw")
         try:

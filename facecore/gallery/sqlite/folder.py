@@ -70,7 +70,7 @@ class FolderLock:
         except OSError as error:
             raise GalleryNotWritable(
                 f"{folder} cannot be written: {error.strerror or error}",
-                "open it with read_only=True, or check who may write to the folder",
+                "open it with read_only=True, or check the permissions of the folder",
             ) from error
         try:
             file_locks.lock(self._stream, wait=False)

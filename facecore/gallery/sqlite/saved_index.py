@@ -26,7 +26,7 @@ __all__ = ["SavedIndex"]
 log = logging.getLogger("facecore.gallery")
 
 _KIND = "hnsw"
-_OTHER_FACES = "the store does not hold the same faces any more"
+_OTHER_FACES = "the faces in the store have changed"
 # With fewer faces than this, building the index takes less time than saving it.
 WORTHWHILE = 5_000
 
@@ -96,7 +96,7 @@ class SavedIndex:
 
     def _load(self, found: Generation, snapshot: Snapshot) -> IndexSync[HnswIndex] | str:
         if found.kind != _KIND:
-            return f"{found.folder.name}: it is of the kind {found.kind}"
+            return f"{found.folder.name}: its kind is {found.kind}"
         if not _fits(found.watermark, snapshot):
             return f"{found.folder.name}: {_OTHER_FACES}"
         from facecore.gallery.index import HnswIndex
@@ -106,7 +106,7 @@ class SavedIndex:
         except IndexCorrupt as error:
             return f"{found.folder.name}: {error.message}"
         if len(index) != found.rows:
-            return f"{found.folder.name}: it has {len(index)} rows of {found.rows}"
+            return f"{found.folder.name}: it has {len(index)} rows, not {found.rows}"
         return IndexSync(index, State(int(found.watermark["face"]), snapshot.state().removal))
 
     def save(self, sync: IndexSync[HnswIndex], snapshot: Snapshot) -> None:
@@ -147,7 +147,9 @@ class SavedIndex:
             clean(self._root)
         except (FacecoreError, OSError) as error:
             if not self.pending:
-                log.warning("%s: removed templates may stay for now: %s", self._root, error)
+                log.warning(
+                    "%s: the files may keep removed templates for now: %s", self._root, error
+                )
             self.pending = True
         else:
             self.pending = self._unknown = False

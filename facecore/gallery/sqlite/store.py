@@ -141,7 +141,7 @@ class Store:
         if not self.path.is_file():
             raise InvalidParameter(
                 f"there is no gallery in {self.path.parent}",
-                "check the folder; without read_only, a gallery is made",
+                "check the folder, or open it without read_only to create a gallery",
             )
         before = self._identities()[0]
         with translate_errors(self._database):
@@ -167,7 +167,7 @@ class Store:
             if version < READABLE:
                 raise InvalidParameter(
                     f"{self.path} has version {version} of the schema, {READABLE} is needed",
-                    "open it once for writing, which brings it up to date",
+                    "open it once for writing to upgrade it",
                 )
             check_contract(self._free[0], self._contract, self.path, fill=False)
             if version >= DIGESTS:
@@ -179,8 +179,8 @@ class Store:
         self.check_usable()
         if self._frozen is not None and (self._log_bytes() or self._look() != self._frozen):
             raise GalleryLocked(
-                f"{self.path.parent} may not be written from here, and another process changes it",
-                "open it again; to follow the changes, allow this user to write in the folder",
+                f"this user cannot write to {self.path.parent}, and another process changes it",
+                "open it again; to see later changes, let this user write to the folder",
             )
         with translate_errors(self._database):
             connection = self._take()
@@ -270,9 +270,7 @@ class Store:
             raise GalleryCorrupt(f"{self.path}: {problem:.300}")
         if faces:
             named = ", ".join(faces[:_NAMED]) + (", ..." if len(faces) > _NAMED else "")
-            raise GalleryCorrupt(
-                f"{self.path}: faces that are not what was stored, {len(faces)}: {named}", WAY_BACK
-            )
+            raise GalleryCorrupt(f"{self.path}: damaged faces ({len(faces)}): {named}", WAY_BACK)
 
     def size_on_disk(self) -> int:
         """Return the bytes of the database and its log."""
@@ -375,7 +373,7 @@ def _translated(error: sqlite3.Error, database: Database) -> FacecoreError:
     full = getattr(error, "sqlite_errorcode", 0)
     code = full & 0xFF
     if not full and "UTF-8" in str(error):  # the text may contain stored data
-        return GalleryCorrupt(f"{database.path}: a text is not what was stored")
+        return GalleryCorrupt(f"{database.path}: a stored text is not UTF-8")
     text = f"{database.path}: {' '.join(str(error).split())}"
     if code in _DAMAGED or full == sqlite3.SQLITE_IOERR_SHORT_READ:
         return GalleryCorrupt(text)

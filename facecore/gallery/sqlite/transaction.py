@@ -276,7 +276,7 @@ class Snapshot:
             if bad:
                 (face_id,) = self._one("SELECT face_id FROM faces WHERE id = ?", bad[0])
                 what = f"the template of the face {_shown(face_id)} (id {bad[0]})"
-            raise GalleryCorrupt(f"{what} is not what was stored", WAY_BACK)
+            raise GalleryCorrupt(f"{what} is damaged", WAY_BACK)
         return vectors
 
     def _unpacked(self, blobs: Sequence[Any]) -> NDArray[np.float32] | None:
@@ -292,9 +292,7 @@ class Snapshot:
         """Return the record of a row; raises GalleryCorrupt if the row is damaged."""
         _, number, face_id, user_id, group, quality, origin, created, _ = row
         if self._is_damaged(row):
-            raise GalleryCorrupt(
-                f"the face {_shown(row[2])} (id {number}) is not what was stored", WAY_BACK
-            )
+            raise GalleryCorrupt(f"the face {_shown(row[2])} (id {number}) is damaged", WAY_BACK)
         return FaceRecord(
             number,
             face_id.hex(),
@@ -408,9 +406,9 @@ class Transaction(Snapshot):
             self._connection.executemany("INSERT INTO faces VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
         except self._connection.IntegrityError as error:
             raise InvalidParameter(
-                f"a face of one of these ids is in the gallery already: {faces[0].face_id}"
+                f"the gallery already has a face with one of these ids: {faces[0].face_id}"
                 + (f" .. {faces[-1].face_id}" if len(faces) > 1 else ""),
-                "leave face_ids out, and new ones are made",
+                "leave out face_ids: the gallery creates new ones",
             ) from error
         self._connection.executemany(
             "INSERT INTO templates VALUES (?, ?)", zip(ids, templates, strict=True)
@@ -500,7 +498,7 @@ def _damage(what: str) -> Iterator[None]:
     try:
         yield
     except (OverflowError, TypeError, ValueError) as error:
-        raise GalleryCorrupt(f"{what} is not what was stored") from error
+        raise GalleryCorrupt(f"{what} is damaged") from error
 
 
 def _terms(where: dict[str, Any]) -> tuple[str, list[Any]]:

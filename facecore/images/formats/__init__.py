@@ -34,8 +34,8 @@ _READERS = (
 _OTHERS = (
     (rb"GIF8[79]a", "a GIF", "save a frame as JPEG or PNG"),
     (rb"%PDF-", "a PDF", "save the page or the picture in it as JPEG or PNG"),
-    (rb"\s*(?:<!doctype html|<html)", "an HTML page", "the server sent a page, not the picture"),
-    (rb"\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype )?svg", "an SVG drawing", "draw it as PNG"),
+    (rb"\s*(?:<!doctype html|<html)", "an HTML page", "download the picture itself, not the page"),
+    (rb"\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype )?svg", "an SVG drawing", "export it as PNG"),
     (rb"version https://git-lfs\.github\.com/", "a pointer of Git LFS", "fetch it: git lfs pull"),
     (rb"data:[\w.+-]*/?[\w.+-]*[;,]", "a data URI, not the bytes in it",
      "decode the part after the comma with base64"),

@@ -33,7 +33,7 @@ def read_bmp(data: bytes, limits: Limits) -> Still:
     masked = compression in (_BITFIELDS, _ALPHA_BITFIELDS) and bits in (16, 32)
     if planes != 1 or not (masked or compression == _RGB) or bits not in (1, 4, 8, 16, 24, 32):
         raise UnreadableImage(
-            f"the BMP's {bits} bits with compression {compression} are not read",
+            f"the BMP has unsupported pixels: {bits} bits, compression {compression}",
             "save it as JPEG or PNG",
         )
     after = 14 + header

@@ -61,7 +61,7 @@ def open_heif(data: bytes) -> PIL.Image.Image:
     except ImportError as error:
         way = "pip install 'facecore[heif]'"
         raise UnreadableImage(
-            f"{kind} is not read without pillow-heif", f"{way}, or save the picture as JPEG"
+            f"reading {kind} needs pillow-heif", f"{way}, or save the picture as JPEG"
         ) from error
     image: PIL.Image.Image = getattr(plugin, reader)(io.BytesIO(data))
     return image

@@ -112,9 +112,9 @@ def read_jpeg(data: bytes, limits: Limits) -> Still:
 def _check_frame(frame: bytes, kind: int, limits: Limits) -> None:
     bits, height, width, layers = struct.unpack_from(">BHHB", frame)
     if kind in _OTHER_FRAMES or bits != 8 or layers not in (1, 3, 4):
-        coding = " coded without loss or in levels" if kind in _OTHER_FRAMES else ""
+        coding = ", lossless or hierarchical" if kind in _OTHER_FRAMES else ""
         raise UnreadableImage(
-            f"the JPEG has {layers} layers of {bits} bits{coding}",
+            f"the JPEG has {layers} components of {bits} bits{coding}",
             "save it as ordinary JPEG or PNG",
         )
     if len(frame) < 6 + 3 * layers:

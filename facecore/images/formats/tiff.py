@@ -48,11 +48,11 @@ def read_tiff(data: bytes, limits: Limits) -> Still:
     bits = tags.get(_BITS, [1])
     if compression not in _COMPRESSIONS:
         raise UnreadableImage(
-            f"the TIFF's compression {compression} is not read", "save it as JPEG or PNG"
+            f"the TIFF has the unsupported compression {compression}", "save it as JPEG or PNG"
         )
     if one(_PHOTOMETRIC, 1) not in _PHOTOMETRICS or not 1 <= channels <= 5 or max(bits) > 32:
         raise UnreadableImage(
-            f"the TIFF has {channels} channels of {max(bits)} bits that are not read",
+            f"the TIFF has unsupported pixels: {channels} channels of {max(bits)} bits",
             "save it as JPEG or PNG",
         )
     depth = max(max(bits), 1)

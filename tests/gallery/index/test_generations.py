@@ -82,15 +82,15 @@ def test_nothing_saved(tmp_path):
 
 def test_foreign_generations_are_refused(tmp_path):
     save(tmp_path)
-    assert "another contract, a1b2" in reason(tmp_path, contract="ffff")
-    assert "another dimension, 4" in reason(tmp_path, dimension=5)
+    assert "contract is a1b2, not ffff" in reason(tmp_path, contract="ffff")
+    assert "dimension is 4, not 5" in reason(tmp_path, dimension=5)
 
 
 def test_another_format_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(generations, "FORMAT", 2)
         save(tmp_path)
-    assert "another format, 2" in reason(tmp_path)
+    assert "format is 2, not 1" in reason(tmp_path)
 
 
 def test_every_flipped_byte_is_noticed(tmp_path):
@@ -158,7 +158,7 @@ def test_the_older_one_is_found_when_the_newest_is_damaged(tmp_path):
     (tmp_path / "a" / "000002" / "rows.bin").write_bytes(b"new")
     assert latest(tmp_path / "a") == older
     (older.folder / "rows.bin").unlink()
-    assert reason(tmp_path / "a") == "000002: rows.bin has 3 bytes of 5"
+    assert reason(tmp_path / "a") == "000002: rows.bin has 3 bytes, not 5"
 
 
 def test_discard_leaves_no_file(tmp_path):
