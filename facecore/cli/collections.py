@@ -356,7 +356,7 @@ def _cluster(args: argparse.Namespace) -> Answer:
 
 
 def _check(args: argparse.Namespace, engine: FaceEngine) -> None:
-    """Check the options of the comparison before the folder is embedded."""
+    """Check --far and the pack's calibration before the folder is embedded."""
     from facecore.gallery.thresholds import check_far
 
     check_far(args.far)

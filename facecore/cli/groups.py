@@ -63,9 +63,9 @@ example:
 _SEARCH = """\
 Who is in a picture?  Lists the most similar stored faces, best first.
 
---far is the chance that a search for a person in none of the groups returns a match.  The
-threshold rises with the number of faces, because a stranger is more likely to resemble one of
-many.  --far none lists the best faces at any similarity.
+--far is the chance that a search for a person in none of the groups returns a match.  It
+determines the threshold together with the number of faces, because a stranger is more likely to
+resemble one of many.  --far none lists the best faces at any similarity.
 
 exit status: 0 match found, 1 no match, 2 error
 

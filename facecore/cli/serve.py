@@ -30,7 +30,7 @@ example:
 def add_commands(commands: Commands) -> None:
     """Add the command of this module."""
     serve = commands.add("serve", _serve, _SERVE, MODELS)
-    serve.add_argument("--gallery", metavar="DIR", required=True, help="folder; created if missing")
+    serve.add_argument("--gallery", metavar="DIR", required=True, help="created if missing")
     add_key_file(serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     serve.add_argument(

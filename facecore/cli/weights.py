@@ -19,9 +19,9 @@ _ADOPT = """\
 Create a pack from your ONNX files: InsightFace, OpenCV Zoo and others.
 
 The tensors of a file determine its role; published files are identified by SHA-256.
-The files stay in place.  With --people (46 people or more), the command finds the preprocessing
-of an unknown embedder and calibrates the scores.  Without it, the pack of an unmeasured embedder
-gives similarities and no scores.
+The files stay in place.  The command uses --people to find the preprocessing of an unknown
+embedder and, with 46 people or more, to calibrate the scores.  Without a calibration, the pack of
+an unmeasured embedder gives similarities and no scores.
 
 example:
   facecore weights adopt ~/.insightface/models/buffalo_l --people staff-photos

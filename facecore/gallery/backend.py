@@ -65,7 +65,7 @@ class Backend(Protocol):
         """Set the fields that are not None; `number`, if not None, must be the id of the group."""
 
     def delete_group(self, name: str, number: int | None) -> int:
-        """Delete a group; return the number of its faces.  `number` as in `update_group`."""
+        """Delete a group and its faces; return their number.  `number` as in `update_group`."""
 
     def add(
         self,

@@ -20,7 +20,7 @@ _MAKE = "make one with: openssl rand -hex 32"
 
 
 def as_key(key: GalleryKey) -> bytes:
-    """Convert a key to 32 bytes; white space between hexadecimal digits is ignored.
+    """Convert a key to 32 bytes; white space around and between its bytes is ignored.
 
     Raises
     ------

@@ -22,7 +22,7 @@ def near_pairs(vectors: NDArray[np.float32], least: float, *, progress: bool = F
     """Find pairs of vectors whose cosine is at least `least`.
 
     Up to five million vectors, the result is that of `facecore.matching.pairs.pairs_above`.
-    Above, each vector is paired with its 32 nearest neighbours in an HNSW graph.  This misses a
+    Of more vectors, each is paired with its 32 nearest neighbours in an HNSW graph.  This misses a
     few pairs, and many pairs within a large group of similar vectors.
 
     Parameters

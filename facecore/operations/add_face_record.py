@@ -75,7 +75,7 @@ def run(context: Context, params: Mapping[str, object]) -> AddFaceRecordResult:
 
 
 def _picture_name(given: Given) -> str:
-    """Return the file name of an address or file without extension; "" if it has none."""
+    """Return the picture's file name without its extension; "" if the picture has no name."""
     if isinstance(given.value, Upload):
         return given.value.name
     if given.kind != "url":

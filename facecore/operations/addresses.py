@@ -1,9 +1,9 @@
 """Check the addresses of pictures against server-side request forgery.
 
-The sender of a request chooses the address, and could make this machine connect to its local
-network.  Therefore an address is parsed once, strictly.  Every answer of the name service is
-checked before a connection is opened, and the connection uses the checked answer.  A redirect is
-a new address, and the same checks apply.
+The sender of a request chooses the address, and could use this machine to reach the machine's
+local network.  Therefore an address is parsed once, strictly.  Every answer of the name service
+is checked before a connection is opened, and the connection uses the checked answer.  A redirect
+is a new address, and the same checks apply.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _NOT_PUBLIC_4 = [
         "240.0.0.0/4",  # reserved, broadcast
     )
 ]
-# All local networks are outside 2000::/3, and so are networks that embed an IPv4 address:
-# ::ffff:0:0/96 (mapped), 64:ff9b::/96 and 64:ff9b:1::/48 (NAT64).  _NOT_PUBLIC_6 has those inside.
+# All local networks are outside 2000::/3, and so are mapped IPv4 addresses (::ffff:0:0/96) and
+# NAT64 (64:ff9b::/96 and 64:ff9b:1::/48).  _NOT_PUBLIC_6 lists the networks inside it to refuse.
 _PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
 _NOT_PUBLIC_6 = [
     ipaddress.IPv6Network(network)

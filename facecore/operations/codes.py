@@ -115,7 +115,7 @@ DOCUMENTED: dict[str, tuple[Code, ...]] = {
     "DeleteFaceRecord": _GROUPS,
     "DeleteFaceRecordV2": _GROUPS,
 }
-"""The codes of each operation, as the specification lists them."""
+"""The codes of each operation, from its document (CreateFaceGroup is our addition)."""
 
 CODES: dict[str, Code] = {
     code.name: code for codes in (*DOCUMENTED.values(), (UNKNOWN_ACTION,)) for code in codes

@@ -36,7 +36,7 @@ class Parameter:
     default : str
         Value of an absent parameter.
     allowed : tuple of str
-        The accepted values, exactly.  If `pattern` is empty too, any value is accepted.
+        The accepted values, exactly.  If `allowed` and `pattern` are empty, any value is.
     pattern : str
         Regular expression that the whole value must match.
     when : mapping of str to tuple of str

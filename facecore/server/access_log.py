@@ -1,4 +1,4 @@
-"""The log of requests: one line of JSON each, with a limit per second."""
+"""The log of requests: one line of JSON each; refusals and health checks have a limit."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from facecore.operations import DOCUMENTED
 __all__ = ["Key", "read_keys"]
 
 FILE_BYTES = 1 << 20
-SECRET_LENGTH = 16  # minimum: an intercepted signature allows guessing offline
+SECRET_LENGTH = 16  # minimum, in characters: an intercepted signature allows guessing offline
 
 HINT = "write one key per line: id, secret, options, separated by spaces; see docs/serving.md"
 

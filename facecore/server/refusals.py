@@ -1,7 +1,7 @@
 """Codes of the server, for requests that reach no operation.
 
-Names and statuses match those of the vendor's gateways, if these define one.  docs/serving.md
-lists all codes.
+Names and statuses match those of the vendor's gateways, where these define them.
+docs/serving.md lists all codes.
 """
 
 from __future__ import annotations

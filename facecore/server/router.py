@@ -129,8 +129,9 @@ class Dispatcher:
         Raises
         ------
         Refusal
-            The body has another media type; a web page sent the request; the signature, or a
-            field that it needs, is missing or wrong; no upload is expected.
+            The body has another media type; without access keys, a web page sent the request or
+            it names another host; the signature, or a field that it needs, is missing or wrong;
+            no upload is expected.
         """
         media_type = head.header("content-type").partition(";")[0].strip().lower()
         is_upload = media_type == "multipart/form-data" and head.method == "POST"

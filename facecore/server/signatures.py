@@ -169,7 +169,7 @@ class Verifier:
         if not required <= set(names) or names != sorted(set(names)):
             raise Refusal(
                 "IncompleteSignature",
-                "SignedHeaders must list host and all x-acs-* headers, sorted.",
+                "SignedHeaders must list host and all x-acs-* headers once, sorted.",
             )
         body_hash = head.header("x-acs-content-sha256")
         if not re.fullmatch("[0-9a-f]{64}", body_hash):
@@ -248,7 +248,8 @@ class Nonces:
     Parameters
     ----------
     limit : int
-        Most requests to remember.  Further ones are refused: a forgotten one could be replayed.
+        Most requests to remember.  Further requests are refused.  No request is forgotten to make
+        room, because it could be replayed.
     ticks : callable, default time.monotonic
         Seconds of a monotonic clock.
     """

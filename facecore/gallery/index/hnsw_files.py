@@ -128,7 +128,7 @@ def _between_neighbours(
     ids: NDArray[np.int64],
     links: NDArray[np.uint32],
 ) -> NDArray[np.float32]:
-    """Compute mean directions of removed nodes' neighbours, which keep the nodes reachable.
+    """Compute the mean direction of each removed node's neighbours: searches pass through it.
 
     The directions contain no data of the removed vectors.
     """

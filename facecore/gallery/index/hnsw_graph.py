@@ -136,7 +136,7 @@ class Graph:
             raise IndexCorrupt("the graph's levels do not fit its links")
         for name, lists, most in (("links", self.links, 2 * self.m), ("upper", self.upper, self.m)):
             if lists[:, 0].max(initial=0) > most or lists[:, 1:].max(initial=0) >= count:
-                raise IndexCorrupt(f"the graph's {name} lead outside the graph")
+                raise IndexCorrupt(f"the graph's {name} are out of range")
         ends = np.cumsum(levels)
         owner = np.repeat(np.arange(count), levels)
         level = np.arange(len(self.upper)) - (ends - levels)[owner] + 1

@@ -74,7 +74,7 @@ class Index(Protocol):
         ids : ndarray, shape (q, m) or (m,), int64
             m is the minimum of k and the number of rows in these groups.
         similarities : ndarray, like ids, float64
-            Cosines, -1..1, with the summation of a comparison of two images.
+            Cosines, -1..1, summed in the same way as in a comparison of two images.
         """
         ...
 

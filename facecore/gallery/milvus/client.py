@@ -179,7 +179,7 @@ def _parse(address: str) -> tuple[str, Path | None, str]:
         if not folder.parent.is_dir():
             raise InvalidParameter(f"{folder.parent} is not a folder", "create the folder first")
         return f"{_PREFIX}{folder.as_uri()}", folder, str(folder)
-    raise InvalidParameter(f"a Milvus gallery has no scheme {parts.scheme!r}", _HINT)
+    raise InvalidParameter("the address of the gallery is incomplete or unsupported", _HINT)
 
 
 def _check_file(folder: Path) -> None:

@@ -369,7 +369,7 @@ class Transaction(Snapshot):
         return self.group(name)
 
     def delete_group(self, name: str, number: int | None) -> int:
-        """Delete a group; return the number of its faces.  Raises as `update_group`."""
+        """Delete a group and its faces; return their number.  Raises as `update_group`."""
         group = self._chosen(name, number)
         count = self._remove(group, {})
         self._connection.execute("DELETE FROM groups WHERE id = ?", (group.id,))
