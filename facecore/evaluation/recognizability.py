@@ -32,6 +32,7 @@ from facecore.face.recognizability import (
     allowance,
     encode_weights,
     features,
+    read_weights,
     recognizability,
 )
 from facecore.face.sample import FaceSample
@@ -66,8 +67,8 @@ REFUSED = 0.004
 # spoiled in any way.
 OF_GROUP, OWN, ANYWHERE = 0.003, 0.005, 0.01
 
-# Choose the smallest allowance that keeps the FMR of every kind of spoiling at or below PASSING.
-# Above MOST, an allowance rejects more genuine pairs than impostor pairs.  Turned crops do not
+# Choose the smallest allowance, at most MOST, that keeps the FMR of every kind of spoiling at or
+# below PASSING.  A larger one rejects more genuine pairs than impostor pairs.  Turned crops do not
 # count, because the library turns faces back before it aligns them.
 PASSING, MOST = 0.001, 0.35
 _TURNED_BACK = ("turned", "upside down", "on their side")
@@ -89,7 +90,7 @@ class SpoiledCrops:
     picture : ndarray, shape (N,), int
         Copies of one picture share a number.
     kind : ndarray, shape (N,), str
-        `ORIGINAL`, or the main defect (`facecore.evaluation.spoiling.kind_of`).
+        `ORIGINAL`, a main defect (`facecore.evaluation.spoiling.kind_of`), or a name of its `ROWS`.
     group : ndarray, shape (N,), int
         Crops of one group come from one source and are spoiled in the same way.
     held_out : ndarray, shape (N,), bool
@@ -251,7 +252,12 @@ def fit(inputs: NDArray[np.float32], readable: NDArray[np.bool_], decay: float =
     return first.reshape(width, HIDDEN), bias, last, offset
 
 
-def measure(pack: str | Path, spoiled: SpoiledCrops, dataset: str) -> Measured:
+def measure(
+    pack: str | Path,
+    spoiled: SpoiledCrops,
+    dataset: str,
+    gate: RecognizabilitySpec | None = None,
+) -> Measured:
     """Measure the recognisability of a pack's embedder.
 
     Parameters
@@ -262,6 +268,14 @@ def measure(pack: str | Path, spoiled: SpoiledCrops, dataset: str) -> Measured:
         Crops aligned by any detector; the same crops serve every embedder.
     dataset : str
         Name of the data set.
+    gate : RecognizabilitySpec, optional
+        Gate of a pack with the same contract.  Its network, limit and allowance are kept; only the
+        share of refused pictures and the table are measured.  By default, a gate is fitted.
+
+    Raises
+    ------
+    InvalidParameter
+        The gate belongs to vectors of another dimension.
     """
     loaded = load_pack(pack)
     session = create_session(loaded.embedder, threads=1, name="embedder")
@@ -279,6 +293,7 @@ def measure(pack: str | Path, spoiled: SpoiledCrops, dataset: str) -> Measured:
         np.array(least, np.float32),
         spoiled,
         dataset,
+        gate,
     )
 
 
@@ -289,42 +304,62 @@ def measure_vectors(
     least: NDArray[np.float32],
     spoiled: SpoiledCrops,
     dataset: str,
+    gate: RecognizabilitySpec | None = None,
 ) -> Measured:
     """Run `measure` on precomputed vectors, `features` and least `limits` of the crops."""
     original = spoiled.kind == ORIGINAL
     threshold = _threshold(embedder, vectors[original], spoiled.person[original])
     numbers = {number: i for i, number in enumerate(spoiled.picture) if original[i]}
     before = vectors[[numbers[n] for n in spoiled.picture]]
-    of_group, own = _gathering(vectors, before, spoiled, threshold)
-    lost = (of_group > OF_GROUP) | (own > OWN)
-    lost |= _anywhere(vectors, spoiled, threshold) > ANYWHERE
-    lost |= np.einsum("nd,nd->n", vectors, before) < threshold
-    # Spoiled crops that are still readable are used for neither class: the same spoiling harms
-    # other sources, so their label is uncertain.
-    used = ~spoiled.held_out & (original | lost)
-    weights = _fit_all(vectors, seen, original, used)
     inputs, unseen = np.hstack([vectors, seen]), original & spoiled.held_out
-    weights = _scaled(weights, inputs[unseen])
+    if gate is None:
+        weights = _fit_all(vectors, before, seen, spoiled, threshold)
+        weights = _scaled(weights, inputs[unseen])
+    else:
+        weights = read_weights(gate)
+        if len(weights[0]) != inputs.shape[1]:
+            raise InvalidParameter("the gate belongs to vectors of another dimension")
     scores = np.minimum(recognizability(inputs, weights), least)
     ordinary = scores[unseen]
-    limit = round(float(np.clip(np.quantile(ordinary, REFUSED), 0.1, 99.9)), 2)
-    refused = float((ordinary < limit).mean())
     pairs = _Pairs.of(vectors, before, scores, spoiled, threshold)
-    largest = _least_allowance(pairs, limit, threshold)
-    spec = RecognizabilitySpec(
-        dataset, limit, round(refused, 5), HIDDEN, encode_weights(weights), embedder.sha256, largest
-    )
+    if gate is None:
+        limit = round(float(np.clip(np.quantile(ordinary, REFUSED), 0.1, 99.9)), 2)
+        largest = _least_allowance(pairs, limit, threshold)
+    else:
+        limit, largest = gate.limit, gate.allowance
+    refused = round(float((ordinary < limit).mean()), 5)
+    text, hidden = encode_weights(weights), len(weights[1])
+    fitted_on = dataset if gate is None else gate.dataset
+    spec = RecognizabilitySpec(fitted_on, limit, refused, hidden, text, embedder.sha256, largest)
     lines = _table(pairs, scores, spoiled, spec, threshold)
     return Measured(spec, tuple(lines))
 
 
+def _unreadable(
+    vectors: NDArray[np.float32],
+    before: NDArray[np.float32],
+    spoiled: SpoiledCrops,
+    threshold: float,
+) -> NDArray[np.bool_]:
+    """Label the crops that match too many strangers, or no longer match their originals."""
+    of_group, own = _gathering(vectors, before, spoiled, threshold)
+    lost = (of_group > OF_GROUP) | (own > OWN)
+    lost |= _anywhere(vectors, spoiled, threshold) > ANYWHERE
+    return lost | (np.einsum("nd,nd->n", vectors, before) < threshold)
+
+
 def _fit_all(
     vectors: NDArray[np.float32],
+    before: NDArray[np.float32],
     seen: NDArray[np.float32],
-    readable: NDArray[np.bool_],
-    used: NDArray[np.bool_],
+    spoiled: SpoiledCrops,
+    threshold: float,
 ) -> Weights:
     """Run `fit` on scaled inputs; return weights for unscaled inputs."""
+    readable = spoiled.kind == ORIGINAL
+    # Spoiled crops that are still readable are used for neither class: the same spoiling harms
+    # other sources, so their label is uncertain.
+    used = ~spoiled.held_out & (readable | _unreadable(vectors, before, spoiled, threshold))
     scale = np.hstack([np.full(vectors.shape[1], vectors.shape[1] ** -0.5), seen.std(0) + 1e-3])
     centre = np.hstack([np.zeros(vectors.shape[1]), seen.mean(0)])
     inputs = ((np.hstack([vectors, seen]) - centre) / scale).astype(np.float32)
@@ -389,7 +424,7 @@ def write_section(manifest: Path, spec: RecognizabilitySpec) -> None:
 def _threshold(
     embedder: EmbedderSpec, vectors: NDArray[np.float32], person: NDArray[np.str_]
 ) -> float:
-    """Return the cosine at score 80: from the pack's calibration, or measured without one."""
+    """Return the cosine at score 80: from the pack's calibration, or measured if it has none."""
     if embedder.calibration is not None:
         return next(k.similarity for k in embedder.calibration.knots if k.score == 80)
     apart = np.triu(person[:, None] != person[None], 1)
@@ -471,7 +506,7 @@ class _Pairs:
 
 
 def _least_allowance(pairs: _Pairs, limit: float, threshold: float) -> float:
-    """Find the least allowance that keeps the FMR of every kind at or below `PASSING`."""
+    """Find the least allowance, at most `MOST`, that keeps the FMR of all kinds at `PASSING`."""
     left = pairs.worse >= limit
     spoiled = left & ~np.isin(pairs.kind, (ORIGINAL, *_TURNED_BACK))
     kinds = [spoiled & (pairs.kind == kind) for kind in np.unique(pairs.kind)]

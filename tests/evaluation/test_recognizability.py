@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from facecore.errors import PackCorrupt
+from facecore.errors import InvalidParameter, PackCorrupt
 from facecore.evaluation.recognizability import (
     ORIGINAL,
     SpoiledCrops,
@@ -76,6 +76,23 @@ def test_gathering_vectors_are_refused_and_ordinary_ones_are_not() -> None:
     assert (scores[unseen & ~poor] < made.spec.limit).mean() <= 0.05
     assert made.spec.embedder == spec.sha256
     assert len(made.lines) == 6  # a heading of two lines and four kinds
+
+
+def test_a_variant_takes_the_gate_of_its_pack() -> None:
+    spec = read_manifest(COMPACT).embedder
+    vectors, spoiled = population(spec.output.dimension)
+    rng = np.random.default_rng(5)
+    seen = rng.normal(size=(len(vectors), CROP_FEATURES)).astype(np.float32)
+    gate = measure_vectors(spec, vectors, seen, ABLE, spoiled, "a test").spec
+    bare = {"calibration": None, "id_portrait_calibration": None, "recognizability": None}
+    variant = replace(spec, sha256="0" * 64, **bare)
+    near = unit(vectors + rng.normal(0, 0.005, vectors.shape))
+    made = measure_vectors(variant, near, seen, ABLE, spoiled, "a test", gate)
+    assert made.spec == replace(gate, embedder="0" * 64, refused=made.spec.refused)
+    assert abs(made.spec.refused - gate.refused) < 0.05
+    assert len(made.lines) == 6
+    with pytest.raises(InvalidParameter, match="another dimension"):
+        measure_vectors(variant, near[:, :64], seen, ABLE, spoiled, "a test", gate)
 
 
 def test_what_is_fitted_survives_its_text() -> None:

@@ -1,8 +1,13 @@
-"""Fit the gate that refuses faces an embedder cannot read, and write it into packs.
+"""Fit or copy the gate that refuses faces an embedder cannot read, and write it into packs.
 
-Run it for every embedder, after its table (`calibrate.py`), on the crops of `spoiled.py`:
+Run it after the calibration (`calibrate.py`), on the crops of `spoiled.py`:
 
     python weights/training/recognizability.py RUN/spoiled weights/compact weights/mobilefacenet
+
+A variant, whose vectors have the contract of another pack, takes that pack's gate:
+
+    python weights/training/recognizability.py RUN/spoiled weights/compact-int8 \\
+        --gate-of weights/compact
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from facecore.evaluation.recognizability import SpoiledCrops, measure, write_section
-from facecore.models.manifest import MANIFEST_NAME
+from facecore.models.manifest import MANIFEST_NAME, contract_id, read_manifest
 
 DATASET = (
     "LFW pictures that no test pair uses and crops of 13 more sets, as they are and spoiled at "
@@ -28,6 +33,9 @@ def main() -> None:
     )
     parser.add_argument("spoiled", type=Path, help="folder of spoiled.py")
     parser.add_argument("packs", type=Path, nargs="+", help="folders of the packs' manifests")
+    parser.add_argument(
+        "--gate-of", type=Path, metavar="PACK", help="take the gate of this pack; fit none"
+    )
     parser.add_argument("--dry", action="store_true", help="write nothing")
     args = parser.parse_args()
     with np.load(args.spoiled / "labels.npz") as labels:
@@ -40,10 +48,19 @@ def main() -> None:
     ]
     columns["group"] = 2 * columns["group"] + columns["held_out"]
     spoiled = SpoiledCrops(crops, **columns)
+    gate = None
+    if args.gate_of:
+        giver = read_manifest(args.gate_of / MANIFEST_NAME).embedder
+        gate = giver.recognizability
+        if gate is None:
+            raise SystemExit(f"{args.gate_of} has no gate")
+        for folder in args.packs:
+            if contract_id(read_manifest(folder / MANIFEST_NAME).embedder) != contract_id(giver):
+                raise SystemExit(f"{folder} has another contract than {args.gate_of}")
     for folder in args.packs:
         # The models of a pulled pack lie in the cache, so pass its name instead of its folder.
         pack = folder if any(folder.glob("*.onnx")) else folder.name
-        made = measure(pack, spoiled, DATASET)
+        made = measure(pack, spoiled, DATASET, gate)
         if not args.dry:
             write_section(folder / MANIFEST_NAME, made.spec)
         print("\n".join((folder.name, *made.lines)), flush=True)
