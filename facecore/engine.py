@@ -74,8 +74,8 @@ class FaceEngine:
     providers : sequence of str or (str, dict), optional
         Execution providers by precedence, with their options: "CPU" (the default), "CUDA",
         "TensorRT", "OpenVINO", "CoreML", or a full ONNX Runtime name.  TensorRT, OpenVINO and
-        CoreML compile a network for each input shape.  The detector takes inputs of all sizes
-        and therefore runs on the other providers.
+        CoreML compile a network for each input shape.  A detector without a fixed input
+        size runs on the other providers.
     threads : int, optional
         Threads per operator; by default half the number of usable processors, because a
         comparison processes its images in parallel.  On the CPU, `embed_many` uses
@@ -207,7 +207,7 @@ class FaceEngine:
         return self._pipeline.gate.allowance
 
     def _limit(self, threshold: float | None) -> float | None:
-        """Return the threshold of a comparison; None if the pack gives no scores."""
+        """Return the threshold of a comparison; None if the engine has no calibration."""
         given = None if threshold is None else _check_score(threshold, "threshold")
         if self.calibration.is_missing:
             return None
@@ -250,7 +250,7 @@ class FaceEngine:
         image : image
             As in `detect`.
         limits : Limits, optional
-            Replace the engine's limits.
+            Stricter limits, used instead of the engine's.
         decode : bool, default True
             If False, check the header and decode the pixels later.
 
@@ -310,7 +310,7 @@ class FaceEngine:
         return self._pipeline.find(image, "largest")
 
     def sample(self, image: FaceInput, *, face: FaceChoice = "largest") -> FaceSample:
-        """Detect and align one face of an image; every method that takes an image takes the result.
+        """Detect and align one face of an image, for the methods that accept a FaceSample.
 
         Parameters
         ----------
@@ -741,7 +741,7 @@ class FaceEngine:
             return self._opened[role]
 
     def _worker_pipeline(self) -> Pipeline:
-        """Return the pipeline of `embed_many`: on the CPU, with one thread per model."""
+        """Return the pipeline of `embed_many`; models on the CPU have one thread each."""
         with FORK_LOCK:
             if self._serial is None:
                 self._serial, _ = open_pipeline(

@@ -206,7 +206,7 @@ class UserExists(FacecoreError):
 
 
 class WrongKey(FacecoreError):
-    """The key is missing or wrong, or the gallery or archive is not encrypted."""
+    """The key is missing or wrong, or was given for a gallery that is not encrypted."""
 
     hint_default = "give its key: key= in Python, or --gallery-key-file in a command"
 

@@ -185,7 +185,7 @@ class Pipeline:
         return FaceSample(picture, face, crop, tuple(others))
 
     def samples(self, image: FaceInput) -> list[FaceSample]:
-        """Detect, align and embed every face that can be read, largest first."""
+        """Detect, align and embed every face that can be aligned and read, largest first."""
         if isinstance(image, FaceSample):
             samples = [image]
         else:
@@ -348,7 +348,7 @@ class Pipeline:
         except FacecoreError as error:
             if len(cuts) == 1:
                 return [_without_frames(error)]
-        if vectors is None:  # outside the handler: its error must not become the next context
+        if vectors is None:  # outside the handler: later errors must not have its error as context
             return [answer for cut in cuts for answer in self._embed_each([cut])]
         if not self.gate.limit:  # the gate refuses nothing
             return list(vectors)

@@ -151,7 +151,7 @@ def embed_pictures(
 
 
 def _part(engine: FaceEngine, folder: Path, pictures: list[Path], quality: bool) -> _Part:
-    """Name a row group's file by a hash of all that its rows depend on: an old file is valid."""
+    """Name a row group's file by a hash of all that its rows depend on: it exists, so it fits."""
     models = engine.pack.detector.sha256, engine.pack.embedder.sha256  # variants share a contract
     gate, limits = engine.min_recognizability, asdict(engine.limits)
     made_by = [engine.contract_id, *models, gate, limits, __version__, quality]

@@ -41,7 +41,7 @@ class VectorCache:
     Raises
     ------
     InvalidParameter
-        The file cannot be read or written.  All methods raise this error.
+        The file cannot be read or written.  `get` and `put` raise this error too.
     """
 
     def __init__(self, engine: FaceEngine, path: Path | str | None = None) -> None:

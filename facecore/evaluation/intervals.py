@@ -108,7 +108,7 @@ def rate(
         return Rate.wilson(count, total)
     who = np.asarray(people)
     if len(who) != total or who.shape[1:] not in ((), (2,)):
-        raise InvalidParameter(f"people has shape {who.shape}, must have {total} rows")
+        raise InvalidParameter(f"people has shape {who.shape}, must be ({total},) or ({total}, 2)")
     names, person = np.unique(who, return_inverse=True)
     # Unordered pairs of people, and the number of comparisons of each.
     distinct, row = np.unique(

@@ -101,7 +101,7 @@ def _area(sides: NDArray[np.float32]) -> NDArray[np.float32]:
 def _overlaps(
     some: NDArray[np.float32], boxes: NDArray[np.float32], areas: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Intersect boxes (M, 4) with boxes (N, 4): over the union and the smaller area, (M, N)."""
+    """Divide intersections of boxes (M, 4) and (N, 4) by the union and by the smaller area."""
     some = some[:, None]
     corner = np.minimum(some[..., 2:], boxes[:, 2:])
     shared = _area(corner - np.maximum(some[..., :2], boxes[:, :2]))

@@ -322,7 +322,7 @@ def find_turned(detector: Detector, picture: Picture, found: Sequence[Face] = ()
 
 
 def _quarter_turns(quarters: int, height: int, width: int, block: int) -> NDArray[np.float64]:
-    """Map the full picture to its copy, reduced by `block` to (height, width), then np.rot90."""
+    """Map the full picture to its copy: reduced by `block` to that size, turned by np.rot90."""
     turns = {
         1: [[0, 1, 0], [-1, 0, width - 1]],
         2: [[-1, 0, width - 1], [0, -1, height - 1]],

@@ -18,9 +18,9 @@ __all__ = ["FaceSample"]
 class FaceSample:
     """One face of one picture, ready for every model (a biometric sample of ISO/IEC 2382-37).
 
-    `facecore.FaceEngine.sample` creates one.  Every method of the engine and of a gallery accepts
-    it in place of an image.  Detection, embedding and quality then run once per picture, however
-    many methods use it.
+    `facecore.FaceEngine.sample` creates one.  All methods of the engine and of a gallery accept
+    it in place of an image, except those that only detect.  Detection, embedding and quality then
+    run once per picture, however many methods use it.
 
     Attributes
     ----------

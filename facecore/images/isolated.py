@@ -80,7 +80,7 @@ class IsolatedDecoder:
             )
         if not isinstance(processes, int) or processes < 1 or not seconds > 0:
             raise InvalidParameter(
-                f"processes={processes!r}, seconds={seconds!r}: must be positive"
+                f"processes={processes!r} must be a positive integer, seconds={seconds!r} positive"
             )
         self._processes, self._memory, self._seconds = processes, limits.max_memory, seconds
         self._forget()

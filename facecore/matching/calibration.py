@@ -395,7 +395,7 @@ def _check_fit(
     independent: int,
     identities: int | None,
 ) -> None:
-    """Reject data that does not suffice for a table; `impostor` is in descending order."""
+    """Reject data from which no table can be measured; `impostor` is in descending order."""
     needed = math.ceil(_EXPECTED / _MUST_MEASURE)
     if independent < needed:
         people = math.ceil((1 + math.sqrt(1 + 8 * needed)) / 2)
@@ -403,7 +403,7 @@ def _check_fit(
         raise InvalidParameter(
             f"{len(impostor):,} impostor comparisons{of_people} are too few to measure "
             f"a false accept rate of {_MUST_MEASURE:.0%}",
-            f"give at least {needed:,}, such as from pictures of {people} people",
+            f"give at least {needed:,}, for example from pictures of {people} people",
         )
     if not (impostor[-1] >= -1 and impostor[0] < 1):  # a NaN fails both
         raise InvalidParameter("impostor similarities must be cosines, -1 to below 1")

@@ -179,7 +179,7 @@ class EmbedderSpec(ModelFile):
             table: CalibrationSpec | RecognizabilitySpec | None = getattr(self, name)
             if table is None:
                 continue
-            another = "was measured for another embedder: measure again"
+            another = "is the hash of another embedder: measure again"
             require(table.embedder in (None, self.sha256), f"{name}.embedder", another)
         if (part := self.recognizability) is not None:
             wanted = (self.output.dimension + CROP_FEATURES + 2) * part.hidden + 1

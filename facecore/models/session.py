@@ -48,8 +48,8 @@ def open_model(
 
     A forked process opens the model again when it first uses the session.
 
-    A detector takes pictures of all sizes.  It does not run on providers that would compile it
-    for every size: see `facecore.models.providers.any_shape`.
+    A model without a fixed input size, such as most detectors, does not run on providers that
+    would compile it for every size: see `facecore.models.providers.any_shape`.
 
     Parameters
     ----------
@@ -96,9 +96,9 @@ def create_session(
     """Create an ONNX Runtime session that runs on the requested providers.
 
     ONNX Runtime drops a provider that it cannot start, with a warning at most, and uses the
-    CPU. This function raises an error instead, unless `allow_fallback`. It also raises one if
-    ONNX Runtime reports that the requested providers run no node of the model. Single nodes
-    that a provider does not support may always run on the CPU.
+    CPU. This function raises an error instead, unless `allow_fallback`. The same applies if
+    ONNX Runtime reports that only the CPU runs nodes although others were requested. Single
+    nodes that a provider does not support may always run on the CPU.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def _open(
 
 
 def _dropped(session: Any, requested: Mapping[str, Any]) -> str:
-    """Describe the requested providers that do not run; empty if all run."""
+    """Describe why the requested providers do not run; empty if they do, or if one of them does."""
     lacking = [key for key in requested if key not in session.get_providers()]
     if lacking:
         return f"ONNX Runtime could not start {', '.join(lacking)}"

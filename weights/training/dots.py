@@ -89,7 +89,7 @@ def as_they_are(root: Path) -> Iterator[Picture]:
 
 
 def simulated(known: list[Picture], count: int, rng: np.random.Generator) -> Iterator[Picture]:
-    """Yield simulated photographs of LFW and of the sources; a fifth is `crisp` instead."""
+    """Yield pictures of LFW and the sources: recaptures, a fifth photographs, a fifth `crisp`."""
     groups = {kind: [p for p in known if p.kind == kind] for kind in ("lfw", "source")}
     for number in range(count):
         group = groups["source" if number % 3 == 0 else "lfw"]

@@ -196,7 +196,7 @@ def pulled(
 
 
 class Taught:
-    """Teacher's answers on disk, served in shuffled, degraded batches for a worker thread.
+    """Teacher's answers on disk, served in shuffled, degraded batches by a worker thread.
 
     Without `maps`, batches hold no maps.  The share `clean` of the faces is not degraded.
     """
@@ -352,7 +352,7 @@ def keep(run: Path, path: Path) -> None:
     state = torch.load(run / "checkpoint.pt", map_location="cpu")
     learnt = {name: value.numpy() for name, value in state["student"].items() if value.ndim}
     small = {name: value.astype(np.float16) for name, value in learnt.items()}
-    for name, value in small.items():  # a variance can exceed the range of float16
+    for name, value in small.items():  # a variance can be too small for float16
         if name.endswith("running_var") and not np.isfinite(1 / value).all():
             small[name] = learnt[name]
     np.savez_compressed(path, directions=state["directions"].numpy(), **small)

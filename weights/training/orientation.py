@@ -75,7 +75,7 @@ def faces(held_out: bool, most: int) -> NDArray[np.uint8]:
 def covered(
     face: NDArray[np.uint8], other: NDArray[np.uint8], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Cover a face by the shape of glasses, a mask, a hat or a hand: flat, or cut from `other`."""
+    """Cover a face by glasses, a mask, a hat, a hand or a polygon: flat, or cut from `other`."""
     mask = cv2.warpAffine(
         shape_mask(rng), np.column_stack([np.eye(2) * SCALE, SHIFT]), (SOURCE, SOURCE)
     )

@@ -1,4 +1,4 @@
-"""Fit the unified quality score: predict from the measures if a genuine comparison fails.
+"""Fit the unified quality score: predict from the measures whether a genuine comparison fails.
 
 Probes are LFW pictures outside the test pairs, of people whom the calibration does not use: each
 unchanged and in copies degraded by one and by two random kinds and degrees (not by rendered

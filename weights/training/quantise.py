@@ -240,7 +240,7 @@ def storage(seed: int) -> None:
 
 
 def manifest_text(plain: str) -> str:
-    """Turn the float pack's manifest into the variant's, without the measurements."""
+    """Turn the float pack's manifest into the variant's; the measurements stay the float pack's."""
     text = re.sub(r'(?m)^name = "compact"$', 'name = "compact-int8"\nshares = "compact"', plain)
     summary = "The compact pack in 8 bits: smaller and faster on the CPUs of edge boxes; ships too"
     text = re.sub(r'(?m)^summary = ".*"$', f'summary = "{summary}"', text, count=1)

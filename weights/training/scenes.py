@@ -39,7 +39,7 @@ TEXTURES = [
     *("coffee", "chelsea", "rocket", "brick", "grass", "gravel", "coins", "page"),
     *("moon", "text", "clock", "colorwheel", "immunohistochemistry", "hubble_deep_field"),
 ]
-LARGEST, UNSEEN = 330.0, 420.0  # pixels: larger faces are ignored, and have no label
+LARGEST, UNSEEN = 330.0, 420.0  # pixels: larger faces are ignored; from UNSEEN on, no label
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.float32]

@@ -44,7 +44,7 @@ def moved(
 def example(
     pool: NDArray[np.uint8], rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the features of one crop; 1, 0 or `UNKNOWN` for covered eyes and mouth, negative."""
+    """Return the features of one crop; eyes covered, mouth covered (1, 0, `UNKNOWN`), negative."""
     image, kind = pool[rng.integers(len(pool))], rng.random()
     image, mask = moved(image, rng, 1.5 if kind > 0.35 else 1.0), np.zeros((112, 112), np.uint8)
     if 0.35 < kind < 0.8:

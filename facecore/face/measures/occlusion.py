@@ -48,7 +48,7 @@ def _weights(name: str) -> tuple[NDArray[np.float32], ...]:
 
 
 def network(name: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Apply the network in ``<name>.npz``, of one hidden ReLU layer, to `features`."""
+    """Apply the network in ``<name>.npz``, of one hidden ReLU layer, to `features` or a part."""
     w1, b1, w2, b2 = _weights(name)
     return np.asarray(np.maximum(inputs @ w1 + b1, 0) @ w2 + b2, np.float32)
 

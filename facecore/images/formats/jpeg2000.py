@@ -1,4 +1,4 @@
-"""Rebuild a JPEG 2000, as on chips of identity documents: code stream and colour space."""
+"""Rebuild a JPEG 2000, used by chips of identity documents: code stream, colour space."""
 
 from __future__ import annotations
 

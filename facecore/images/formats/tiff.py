@@ -1,4 +1,4 @@
-"""Rebuild a TIFF from its first picture: size, samples, strips; drop other tags, directories."""
+"""Rebuild the first picture of a TIFF: size, samples, strips; drop all other tags."""
 
 from __future__ import annotations
 
