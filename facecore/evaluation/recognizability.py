@@ -345,7 +345,8 @@ def _unreadable(
     of_group, own = _gathering(vectors, before, spoiled, threshold)
     lost = (of_group > OF_GROUP) | (own > OWN)
     lost |= _anywhere(vectors, spoiled, threshold) > ANYWHERE
-    return lost | (np.einsum("nd,nd->n", vectors, before) < threshold)
+    lost |= np.einsum("nd,nd->n", vectors, before) < threshold
+    return lost
 
 
 def _fit_all(
