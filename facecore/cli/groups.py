@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facecore._utils.text import count_of
-from facecore.cli import transfer
 from facecore.cli.common import (
     GALLERY,
     MODELS,
@@ -21,6 +20,7 @@ from facecore.cli.common import (
     place_of,
 )
 from facecore.cli.common import gallery as open_gallery
+from facecore.cli.transfer import add_verbs as add_transfer_verbs
 from facecore.errors import GroupExists
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def add_commands(commands: Commands) -> None:
     delete.add_argument("name", metavar="NAME", help="a group")
     verbs.add("compact", _compact, _COMPACT, MODELS, GALLERY)
 
-    transfer.add_verbs(verbs)
+    add_transfer_verbs(verbs)
 
     add = commands.add("add", _add, _ADD, MODELS, GALLERY)
     add.add_argument("group", metavar="GROUP", help="a group that exists")

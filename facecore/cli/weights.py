@@ -224,7 +224,8 @@ def _adopt(args: argparse.Namespace) -> Answer:
 def _recognizability(args: argparse.Namespace) -> Answer:
     from facecore import FaceEngine
     from facecore.evaluation.calibrate import find_pictures
-    from facecore.evaluation.recognizability import collect, measure, write_section
+    from facecore.evaluation.recognizability import measure, write_section
+    from facecore.evaluation.spoiled_crops import collect
     from facecore.models.adopt import adopted_packs
     from facecore.models.manifest import MANIFEST_NAME
 

@@ -1,29 +1,25 @@
 """Measure which vectors of an embedder belong to faces that it cannot read.
 
-Pictures of a few people from one source are spoiled in the same way.  A spoiled face counts as
-unreadable if strangers of its group match each other, or if it no longer matches its original.
-A small network learns to separate the vectors of unreadable and readable faces.  The limit refuses
-few ordinary pictures of held-out people.
+It needs pictures of a few people from one source that are spoiled in the same way
+(`facecore.evaluation.spoiled_crops`).  A spoiled face counts as unreadable if strangers of its
+group match each other, or if it no longer matches its original.  A small network learns to separate
+the vectors of unreadable and readable faces.  The limit refuses few ordinary pictures of held-out
+people.
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facecore.engine import FaceEngine
-from facecore.errors import FacecoreError, InvalidParameter, PackCorrupt
-from facecore.evaluation.spoiling import Spoiling, draw, kind_of
-from facecore.face.alignment import align
-from facecore.face.detection import Face
+from facecore.errors import InvalidParameter, PackCorrupt
+from facecore.evaluation.spoiled_crops import ORIGINAL, SpoiledCrops
 from facecore.face.embedding import Embedder
 from facecore.face.measures.visibility import limits
 from facecore.face.recognizability import (
@@ -35,28 +31,20 @@ from facecore.face.recognizability import (
     read_weights,
     recognizability,
 )
-from facecore.face.sample import FaceSample
-from facecore.images import load
 from facecore.models.manifest import EmbedderSpec, read_manifest
 from facecore.models.packs import load_pack
 from facecore.models.session import create_session
 from facecore.models.specs import RecognizabilitySpec
 
 __all__ = [
-    "ALIKE",
-    "ORIGINAL",
     "Measured",
-    "SpoiledCrops",
-    "collect",
     "fit",
     "measure",
     "measure_vectors",
-    "spoiled_alike",
     "without_section",
     "write_section",
 ]
 
-ORIGINAL = "as they are"
 HIDDEN = 32
 
 # Share of ordinary pictures that the limit refuses.
@@ -73,36 +61,7 @@ OF_GROUP, OWN, ANYWHERE = 0.003, 0.005, 0.01
 PASSING, MOST = 0.001, 0.35
 _TURNED_BACK = ("turned", "upside down", "on their side")
 
-ALIKE = 24  # pictures per group
 _LEAST_ALIKE = 8  # fewest strangers of each crop in a group that is counted
-
-_LEAST_PEOPLE = 100
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SpoiledCrops:
-    """Aligned crops of original and spoiled pictures.
-
-    Attributes
-    ----------
-    crops : ndarray, shape (N, 112, 112, 3), uint8, BGR
-    person : ndarray, shape (N,), str
-    picture : ndarray, shape (N,), int
-        Copies of one picture share a number.
-    kind : ndarray, shape (N,), str
-        `ORIGINAL`, a main defect (`facecore.evaluation.spoiling.kind_of`), or a name of its `ROWS`.
-    group : ndarray, shape (N,), int
-        Crops of one group come from one source and are spoiled in the same way.
-    held_out : ndarray, shape (N,), bool
-        Held-out people set the limit; nothing is fitted on them.
-    """
-
-    crops: NDArray[np.uint8]
-    person: NDArray[np.str_]
-    picture: NDArray[np.int64]
-    kind: NDArray[np.str_]
-    group: NDArray[np.int64]
-    held_out: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,95 +79,6 @@ class Measured:
 
     spec: RecognizabilitySpec
     lines: tuple[str, ...]
-
-
-def spoiled_alike(
-    some: Sequence[tuple[NDArray[np.uint8], Face]], rng: np.random.Generator
-) -> tuple[str, list[NDArray[np.uint8]]]:
-    """Spoil pictures in one random way; return the kind and the aligned crops.
-
-    Instead of running the detector on the spoiled pictures, which would take longer than all other
-    steps, move the original's landmarks as a detector moves them on a poor picture.
-    """
-    spoiling = draw(rng)
-    forced = bool(spoiling.turn) and rng.random() < 0.3  # else the library finds the turned face
-    upright, crops = replace(spoiling, turn=0), []
-    for picture, face in some:
-        points = _moved(face, spoiling, rng)
-        if forced:
-            points = _turned(points, face, 90.0 * spoiling.turn)
-        spoilt = upright.apply(picture, face, seed=int(rng.integers(2**31)))
-        crops.append(align(spoilt, points))
-    return kind_of(spoiling if forced else upright), crops
-
-
-def _moved(face: Face, spoiling: Spoiling, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Move the landmarks as a detector might on the spoiled picture."""
-    points = face.landmarks.astype(np.float64)
-    middle = points.mean(axis=0)
-    harmed = (spoiling.line, spoiling.blur, spoiling.face_pixels, spoiling.gain < 0.3)
-    poor = 1.0 if any(harmed) or spoiling.cover else 0.4
-    points = _turned(points, face, float(rng.normal(0, 4) * poor))
-    points = (points - middle) * float(np.exp(rng.normal(0, 0.04) * poor)) + middle
-    points += rng.normal(0, 0.02, 2) * poor * face.size
-    points += rng.normal(0, 0.012, (5, 2)) * poor * face.size
-    found = not spoiling.tilt or rng.random() < 0.7
-    return _turned(points, face, spoiling.tilt) if found else points
-
-
-def _turned(points: NDArray[np.float64], face: Face, degrees: float) -> NDArray[np.float64]:
-    """Turn landmarks clockwise around the centre of the face's box."""
-    centre = face.box.reshape(2, 2).mean(axis=0)
-    z = ((points - centre) @ np.array([1, 1j])) * np.exp(1j * np.radians(degrees))
-    return np.asarray(np.stack([z.real, z.imag], axis=1) + centre, np.float64)
-
-
-def collect(
-    engine: FaceEngine, pictures: Iterable[tuple[str | None, Path]], copies: int = 3
-) -> SpoiledCrops:
-    """Spoil pictures of people, and hold out a quarter of the people, chosen by a hash.
-
-    Raises
-    ------
-    InvalidParameter
-        Fewer than 100 people have a picture with a face.
-    """
-    rng, kept, groups = np.random.default_rng(1), [], itertools.count()
-
-    def spoil(some: list[tuple[str, int, NDArray[np.uint8], FaceSample]], aside: bool) -> None:
-        shown = [(picture, sample.face) for _, _, picture, sample in some]
-        made = [(ORIGINAL, [sample.crop for *_, sample in some])]
-        made += [spoiled_alike(shown, rng) for _ in range(copies)]
-        for kind, crops in made:
-            group = next(groups)
-            for crop, (person, number, *_) in zip(crops, some, strict=True):
-                kept.append((crop, person, number, kind, group, aside))
-        some.clear()
-
-    waiting: dict[bool, list[tuple[str, int, NDArray[np.uint8], FaceSample]]] = {}
-    found = [(person, path) for person, path in pictures if person is not None]
-    for number, at in enumerate(rng.permutation(len(found))):
-        person, path = found[at]
-        try:
-            picture = load(path)
-            sample = engine.sample(picture)
-        except FacecoreError:
-            continue
-        aside = int(hashlib.sha256(person.encode()).hexdigest(), 16) % 4 == 0
-        some = waiting.setdefault(aside, [])
-        some.append((person, number, picture, sample))
-        if len(some) == ALIKE:
-            spoil(some, aside)
-    for aside, some in waiting.items():
-        spoil(some, aside)
-    people = len({row[1] for row in kept})
-    if people < _LEAST_PEOPLE:
-        raise InvalidParameter(
-            f"{people} people have a picture with a face, {_LEAST_PEOPLE} are needed",
-            "add people to the folder",
-        )
-    columns = [np.array(column) for column in zip(*kept, strict=True)]
-    return SpoiledCrops(*columns)
 
 
 def fit(inputs: NDArray[np.float32], readable: NDArray[np.bool_], decay: float = 1e-4) -> Weights:
@@ -313,8 +183,7 @@ def measure_vectors(
     before = vectors[[numbers[n] for n in spoiled.picture]]
     inputs, unseen = np.hstack([vectors, seen]), original & spoiled.held_out
     if gate is None:
-        weights = _fit_all(vectors, before, seen, spoiled, threshold)
-        weights = _scaled(weights, inputs[unseen])
+        weights = _scaled(_fit_all(vectors, before, seen, spoiled, threshold), inputs[unseen])
     else:
         weights = read_weights(gate)
         if len(weights[0]) != inputs.shape[1]:
@@ -324,13 +193,10 @@ def measure_vectors(
     pairs = _Pairs.of(vectors, before, scores, spoiled, threshold)
     if gate is None:
         limit = round(float(np.clip(np.quantile(ordinary, REFUSED), 0.1, 99.9)), 2)
-        largest = _least_allowance(pairs, limit, threshold)
-    else:
-        limit, largest = gate.limit, gate.allowance
-    refused = round(float((ordinary < limit).mean()), 5)
-    text, hidden = encode_weights(weights), len(weights[1])
-    fitted_on = dataset if gate is None else gate.dataset
-    spec = RecognizabilitySpec(fitted_on, limit, refused, hidden, text, embedder.sha256, largest)
+        largest, text = _least_allowance(pairs, limit, threshold), encode_weights(weights)
+        gate = RecognizabilitySpec(dataset, limit, 0, HIDDEN, text, embedder.sha256, largest)
+    refused = round(float((ordinary < gate.limit).mean()), 5)
+    spec = replace(gate, refused=refused, embedder=embedder.sha256)
     lines = _table(pairs, scores, spoiled, spec, threshold)
     return Measured(spec, tuple(lines))
 

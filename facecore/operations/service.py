@@ -20,14 +20,7 @@ from facecore.errors import (
     GroupNotFound,
 )
 from facecore.gallery.gallery import Gallery
-from facecore.operations import (
-    add_face_record,
-    compare_faces,
-    cross_compare,
-    duplication_check,
-    face_compare,
-    groups,
-)
+from facecore.operations.add_face_record import run as add_face_record
 from facecore.operations.codes import (
     COMPARE_INTERNAL_ERROR,
     DOCUMENTED,
@@ -37,8 +30,21 @@ from facecore.operations.codes import (
     UNKNOWN_ACTION,
     OperationError,
 )
+from facecore.operations.compare_faces import run as compare_faces
 from facecore.operations.config import ServiceConfig
 from facecore.operations.context import Context, OperationResult
+from facecore.operations.cross_compare import run as cross_compare
+from facecore.operations.duplication_check import run as duplication_check
+from facecore.operations.face_compare import run as face_compare
+from facecore.operations.groups import (
+    create_group,
+    delete_group,
+    delete_record,
+    delete_record_v2,
+    modify_group,
+    query_groups,
+    query_records,
+)
 from facecore.operations.typed_operations import TypedOperations
 
 __all__ = ["FaceService", "Response"]
@@ -50,18 +56,18 @@ _log = logging.getLogger("facecore.operations")
 Run = Callable[[Context, Mapping[str, object]], OperationResult]
 
 OPERATIONS: dict[str, Run] = {
-    "FaceCompare": face_compare.run,
-    "FaceCrossCompareIntl": cross_compare.run,
-    "FaceDuplicationCheckIntl": duplication_check.run,
-    "AddFaceRecord": add_face_record.run,
-    "CompareFaces": compare_faces.run,
-    "CreateFaceGroup": groups.create_group,
-    "QueryFaceGroup": groups.query_groups,
-    "ModifyFaceGroup": groups.modify_group,
-    "DeleteFaceGroup": groups.delete_group,
-    "QueryFaceRecord": groups.query_records,
-    "DeleteFaceRecord": groups.delete_record,
-    "DeleteFaceRecordV2": groups.delete_record_v2,
+    "FaceCompare": face_compare,
+    "FaceCrossCompareIntl": cross_compare,
+    "FaceDuplicationCheckIntl": duplication_check,
+    "AddFaceRecord": add_face_record,
+    "CompareFaces": compare_faces,
+    "CreateFaceGroup": create_group,
+    "QueryFaceGroup": query_groups,
+    "ModifyFaceGroup": modify_group,
+    "DeleteFaceGroup": delete_group,
+    "QueryFaceRecord": query_records,
+    "DeleteFaceRecord": delete_record,
+    "DeleteFaceRecordV2": delete_record_v2,
 }
 
 

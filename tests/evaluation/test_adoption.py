@@ -310,7 +310,7 @@ def test_the_recognizability_of_the_folder_that_one_is_in(
         named.append(dataset)
         raise InvalidParameter("enough")
 
-    monkeypatch.setattr("facecore.evaluation.recognizability.collect", lambda *_: None)
+    monkeypatch.setattr("facecore.evaluation.spoiled_crops.collect", lambda *_: None)
     monkeypatch.setattr("facecore.evaluation.recognizability.measure", measure)
     monkeypatch.chdir(people)
     assert main(["weights", "recognizability", "bare", "--faces", "."]) == 2

@@ -11,15 +11,13 @@ import pytest
 
 from facecore.errors import InvalidParameter, PackCorrupt
 from facecore.evaluation.recognizability import (
-    ORIGINAL,
-    SpoiledCrops,
     _gathering,
     fit,
     measure_vectors,
-    spoiled_alike,
     without_section,
     write_section,
 )
+from facecore.evaluation.spoiled_crops import ORIGINAL, SpoiledCrops, spoiled_alike
 from facecore.evaluation.spoiling import ROWS, Spoiling, draw
 from facecore.face.alignment import TEMPLATE
 from facecore.face.detection import Face

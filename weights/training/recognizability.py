@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from facecore.evaluation.recognizability import SpoiledCrops, measure, write_section
+from facecore.evaluation.recognizability import measure, write_section
+from facecore.evaluation.spoiled_crops import SpoiledCrops
 from facecore.models.manifest import MANIFEST_NAME, contract_id, read_manifest
 
 DATASET = (

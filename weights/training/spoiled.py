@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from facecore import FaceEngine, images
 from facecore.errors import FacecoreError
-from facecore.evaluation.recognizability import ALIKE, ORIGINAL, spoiled_alike
+from facecore.evaluation.spoiled_crops import ALIKE, ORIGINAL, spoiled_alike
 from facecore.evaluation.spoiling import ROWS
 from facecore.face.alignment import TEMPLATE, align
 from facecore.face.detection import Face
