@@ -17,6 +17,7 @@ from facecore.errors import InvalidParameter
 from facecore.face.alignment import warp
 from facecore.face.detection import Face
 from facecore.face.quality import HIGH_FROM, LOW_BELOW, Quality
+from facecore.images.quiet import quiet
 
 __all__ = ["AMBER", "GREEN", "RED", "draw_faces", "draw_quality", "square_around", "write_image"]
 
@@ -236,17 +237,24 @@ def write_image(path: Path | str, image: NDArray[np.uint8]) -> None:
     Raises
     ------
     InvalidParameter
-        The format is unknown, or the file cannot be written.
+        The format is unknown or cannot hold this picture, or the file cannot be written.
     """
     import cv2
 
     path = Path(path)
+    # OpenCV crashes at a suffix that is not UTF-8.
+    if not path.suffix.isascii() or not cv2.haveImageWriter(path.suffix):
+        raise InvalidParameter(
+            f"{path.name!r} does not have the extension of a picture format", "use .png or .jpg"
+        )
     try:
-        written, coded = cv2.imencode(path.suffix, image)
+        with quiet:
+            written, coded = cv2.imencode(path.suffix, image)
     except cv2.error:
         written = False
     if not written:
+        height, width = image.shape[:2]
         raise InvalidParameter(
-            f"{path.name!r} does not have the extension of a picture format", "use .png or .jpg"
+            f"{path.name!r} cannot hold {width:,}×{height:,} pixels", "use .png or fewer pixels"
         )
     write_whole(path, coded.tobytes())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from facecore import Face, drawing
-from facecore.drawing import GREEN, draw_faces, square_around
+from facecore.drawing import GREEN, draw_faces, square_around, write_image
 from facecore.errors import InvalidParameter
 
 Array = np.ndarray[Any, Any]
@@ -96,3 +97,22 @@ def test_other_scripts_are_written_or_escaped(
     assert text == "\\uae40"
     assert "no installed font" in caplog.text
     assert drawing._has(font, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "message"),
+    [
+        ("x.jpg", 70_000, "cannot hold 70,000×1 pixels"),
+        ("x.webp", 20_000, "cannot hold 20,000×1 pixels"),
+        ("x.txt", 9, "does not have the extension of a picture format"),
+        ("x", 9, "does not have the extension of a picture format"),
+        ("x.\udc80", 9, "does not have the extension of a picture format"),
+    ],
+)
+def test_a_picture_that_a_format_cannot_hold(
+    name: str, width: int, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InvalidParameter, match=message):
+        write_image(tmp_path / name, np.zeros((1, width, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr().err == ""

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.errors import FacecoreError, ImageTooLarge, InvalidParameter, UnreadableImage
-from facecore.images.formats import Still, heif_size, open_heif, read_still
+from facecore.images.formats import Still, heif_size, open_heif, pillow_size, read_still
 from facecore.images.limits import DEFAULT_LIMITS, Limits, check_memory, check_pixels
 from facecore.images.picture import Picture
 from facecore.images.pixels import from_pillow, to_bgr8, upright
@@ -72,15 +72,19 @@ def decode_still(still: Still, reduction: int) -> NDArray[np.uint8]:
             return upright(to_bgr8(pixels, still.transparent), still.orientation)
         with quiet, strict_pillow:
             image = _pillow_image(still)
-        if image.size != (still.width, still.height):  # the two parsers disagree
-            raise UnreadableImage(f"the {still.kind} is damaged: its size is ambiguous")
+        size = still.width, still.height
+        ambiguous = UnreadableImage(f"the {still.kind} is damaged: its size is ambiguous")
+        if pillow_size(image) != size:  # the two parsers disagree
+            raise ambiguous
         pixels = from_pillow(image)
         del image
+        if pixels.shape[1::-1] != size:  # the decoder disagrees with its own header
+            raise ambiguous
         return upright(pixels, still.orientation)
 
 
 def checked_heif_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of a HEIC or AVIF file; raise UnreadableImage or ImageTooLarge."""
+    """Return the upright width and height of a HEIC or AVIF file, or raise a typed error."""
     with _decoder_errors():
         return heif_size(data)
 

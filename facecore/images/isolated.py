@@ -33,6 +33,7 @@ _HEADER = 8  # bytes that hold the length of the JSON text that follows
 _SHARED = 8 * 2**20  # memory shared with each process; larger data go through the socket
 _KEPT = 16 * 2**20  # free memory that a process keeps for the next picture
 _MEMORY_ASIDE = 128 * 2**20  # for the allocator and the libraries, beyond the pixels
+_MOST_SECONDS = 86_400  # timers overflow at larger numbers
 _PATIENCE = 3.0  # wall time limit / processor time limit; a sleeping decoder uses no processor time
 _CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -62,12 +63,12 @@ class IsolatedDecoder:
     limits : Limits, optional
         ``max_memory`` bounds the memory of each process, in addition to its libraries.
     seconds : float, default 10
-        Maximum processor time per picture; the wall time limit is three times as long.
+        Maximum processor time per picture, up to a day; the wall time limit is three times as long.
 
     Raises
     ------
     InvalidParameter
-        A number is not positive, or the system does not support these limits (Windows).
+        A number is out of range, or the system does not support these limits (Windows).
     """
 
     def __init__(
@@ -78,10 +79,10 @@ class IsolatedDecoder:
                 "this system cannot limit the memory of a process",
                 "leave isolate_decoding=False, or use Linux or macOS",
             )
-        if not isinstance(processes, int) or processes < 1 or not seconds > 0:
-            raise InvalidParameter(
-                f"processes={processes!r} must be a positive integer, seconds={seconds!r} positive"
-            )
+        if not isinstance(processes, int) or processes < 1:
+            raise InvalidParameter(f"processes={processes!r} must be a positive integer")
+        if not isinstance(seconds, int | float) or not 0 < seconds <= _MOST_SECONDS:
+            raise InvalidParameter(f"seconds={seconds!r} must be above 0, up to {_MOST_SECONDS:,}")
         self._processes, self._memory, self._seconds = processes, limits.max_memory, seconds
         self._forget()
         _decoders.add(self)
@@ -103,7 +104,7 @@ class IsolatedDecoder:
             return child.receive(still, reduction)
 
     def heif_size(self, data: bytes) -> tuple[int, int]:
-        """Return width and height of a HEIC or AVIF file; a C library reads its container.
+        """Return the upright width and height of a HEIC or AVIF; a C library reads its container.
 
         Raises
         ------
@@ -215,13 +216,15 @@ class _Child:
         kept = {"MALLOC_MMAP_THRESHOLD_": f"{_KEPT // 2}", "MALLOC_TRIM_THRESHOLD_": f"{_KEPT}"}
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-B", "-W", "ignore", "-c", _CODE, json.dumps(sys.path)]
+                # -P and an empty PYTHONPATH keep the first imports out of the working directory,
+                # which may hold files of strangers.
+                [sys.executable, "-P", "-B", "-W", "ignore", "-c", _CODE, json.dumps(sys.path)]
                 + [str(number) for number in numbers],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=passed,
-                env={**os.environ, **alone, **kept, "MALLOC_ARENA_MAX": "1"},
+                env={**os.environ, **alone, **kept, "MALLOC_ARENA_MAX": "1", "PYTHONPATH": ""},
                 # Ctrl-C goes to the parent, which ends the child.  No new session: Linux
                 # gives each session an equal share of the processors.
                 process_group=0,
@@ -395,7 +398,7 @@ def _serve(memory: int, seconds: int, descriptor: int, file: int | None = None) 
     _warm_up()
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
         resource.setrlimit(limit, (0, 0))
-    most = _address_space() + memory + _MEMORY_ASIDE
+    most, _ = _lowered(resource.RLIMIT_AS, _address_space() + memory + _MEMORY_ASIDE)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     _send(connection, {"ready": True})
     while True:
@@ -418,7 +421,7 @@ def _serve(memory: int, seconds: int, descriptor: int, file: int | None = None) 
         reduction = request.pop("reduction")
         used = resource.getrusage(resource.RUSAGE_SELF)
         soft = int(used.ru_utime + used.ru_stime) + 1 + seconds
-        resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_CPU, _lowered(resource.RLIMIT_CPU, soft))
         pixels: NDArray[np.uint8] | None = None
         try:
             if not reduction:
@@ -442,6 +445,14 @@ def _warm_up() -> None:
     cv2.setNumThreads(1)
     for name in ("Bmp", "Jpeg2K", "Tiff"):
         import_module(f"PIL.{name}ImagePlugin")
+
+
+def _lowered(kind: int, soft: int) -> tuple[int, int]:
+    """Return a soft limit that the hard limit allows, and the hard limit."""
+    import resource
+
+    _, hard = resource.getrlimit(kind)
+    return min(soft, sys.maxsize if hard == resource.RLIM_INFINITY else hard), hard
 
 
 def _address_space() -> int:

@@ -17,7 +17,7 @@ __all__ = [
 
 # JPEG's maximum. Decoders allocate several rows at once, so rows must stay small.
 _MAX_SIDE = 65_535
-# Chunks or segments per file. Encoders write a few thousand at most.
+# Chunks, segments, strips or tiles per file. Encoders write a few thousand at most.
 _MAX_PARTS = 65_536
 # Memory allowed for any file, and additional memory per byte of the file: deflate expands at most
 # 1032 times, and converting a pixel holds at most four copies.
@@ -48,8 +48,8 @@ class Limits:
 
     Notes
     -----
-    Three more limits are fixed: 65,535 pixels per side, 65,536 chunks or segments per file, and
-    64 MiB of memory plus 4096 bytes per byte of the file.
+    Three more limits are fixed: 65,535 pixels per side, 65,536 chunks, segments, strips or tiles
+    per file, and 64 MiB of memory plus 4096 bytes per byte of the file.
     """
 
     max_bytes: int = 20 * 2**20
@@ -87,7 +87,7 @@ def check_pixels(size: tuple[int, int], limits: Limits) -> None:
 def check_parts(count: int) -> None:
     """Raise ImageTooLarge if a container has more parts than any encoder writes."""
     if count > _MAX_PARTS:
-        raise ImageTooLarge(f"more than {_MAX_PARTS:,} chunks in one file", "save it again")
+        raise ImageTooLarge(f"more than {_MAX_PARTS:,} parts in one file", "save it again")
 
 
 def check_memory(

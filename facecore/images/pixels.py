@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore.errors import UnreadableImage
-from facecore.images.formats import SWAPS, orientation_of
+from facecore.images.formats import SWAPS, pillow_orientation
 from facecore.images.quiet import quiet, strict_pillow
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def from_pillow(image: PIL.Image.Image) -> NDArray[np.uint8]:
 
     with quiet, strict_pillow:
         image.load()
-        orientation = _orientation(image)  # after load(): Pillow rotates a TIFF while loading
+        orientation = pillow_orientation(image)  # after load(): Pillow rotates a TIFF while loading
         width, height = image.size
 
         def band(top: int, bottom: int) -> NDArray[np.uint8]:
@@ -110,17 +110,3 @@ def _pillow_samples(part: PIL.Image.Image, transparency: bool) -> NDArray[Any]:
     if transparency:
         return cv2.cvtColor(np.asarray(part.convert("RGBA")), cv2.COLOR_RGBA2BGRA)
     return cv2.cvtColor(np.asarray(part.convert("RGB")), cv2.COLOR_RGB2BGR)
-
-
-def _orientation(image: PIL.Image.Image) -> int:
-    """Return the EXIF orientation; avoid getexif(), which reads all tags and warns of odd ones."""
-    if hasattr(image, "tag_v2"):  # a TIFF, already rotated by Pillow
-        return 1
-    walked = getattr(image, "_exif", None)  # read, and maybe changed, by the caller
-    if walked is not None:
-        number = walked.get(0x0112, 1)
-        return number if number in range(1, 9) else 1
-    exif, xmp = image.info.get("exif"), image.info.get("xmp", b"")
-    return orientation_of(
-        exif if isinstance(exif, bytes) else None, xmp if isinstance(xmp, bytes) else b""
-    )

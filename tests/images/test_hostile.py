@@ -211,8 +211,10 @@ def test_a_file_of_a_million_empty_parts_is_refused() -> None:
         jpeg,
         b"RIFF" + struct.pack("<I", len(webp) + 4) + b"WEBP" + webp,
         b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x08free" * 70_000,
+        jpeg_2000_with(b"\xff\x64\0\2" * 70_000),
+        hostile.tiff({256: (4, [16]), 257: (4, [16]), 278: (4, [1])}, bytes(16), 70_000),
     ):
-        with pytest.raises(ImageTooLarge, match="65,536 chunks"):
+        with pytest.raises(ImageTooLarge, match="65,536 parts"):
             load(data)
 
 
@@ -278,6 +280,43 @@ def test_jpeg_2000_of_a_million_small_parts_is_refused() -> None:
     data[24:32] = struct.pack(">II", 9, 9)  # tiles
     with pytest.raises(ImageTooLarge, match="tiles"):
         load(bytes(data))
+
+
+def jpeg_2000_with(segments: bytes) -> bytes:
+    """Return a JPEG 2000 with more segments in the header of its tile-part."""
+    buffer = io.BytesIO()
+    Image.new("L", (2000, 2000)).save(buffer, "JPEG2000", no_jp2=True)
+    data = bytearray(buffer.getvalue())
+    tile = data.index(b"\xff\x90")
+    (length,) = struct.unpack_from(">I", data, tile + 6)
+    struct.pack_into(">I", data, tile + 6, length + len(segments))
+    data[tile + 12 : tile + 12] = segments
+    return bytes(data)
+
+
+CODING = b"\xff\x52\0\x0c\0\0\0\1\0\5\4\4\0\1"  # 1 layer, 5 levels, code blocks of 64x64
+
+
+def test_a_tile_of_a_jpeg_2000_may_have_its_own_coding() -> None:
+    assert not load(jpeg_2000_with(CODING + b"\xff\x58\0\3\0")).any()
+
+
+@pytest.mark.parametrize(
+    ("segment", "code", "message"),
+    [
+        (CODING.replace(b"\4\4", b"\0\0"), "ImageTooLarge", "small blocks"),
+        (b"\xff\x53\0\x09\0\0\5\0\0\0\1", "ImageTooLarge", "small blocks"),
+        (CODING.replace(b"\0\1\0\5", b"\1\1\0\5"), "ImageTooLarge", "256 layers"),
+        (CODING[:3] + b"\7" + CODING[4:9], "UnreadableImage", "coding is cut off"),
+        (b"\xff\x57\0\3\0", "UnreadableImage", "unsupported marker FF57"),
+        (b"\xff\x64\xff\xff", "UnreadableImage", "cut off"),
+    ],
+)
+def test_a_tile_of_a_jpeg_2000_is_checked_as_its_main_header(
+    segment: bytes, code: str, message: str
+) -> None:
+    with pytest.raises(getattr(errors, code), match=message):
+        open_picture(jpeg_2000_with(segment))
 
 
 @pytest.mark.parametrize(

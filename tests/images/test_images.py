@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+import types
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +20,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps, features
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, features
 from skimage.data import astronaut
 
 from facecore import errors
 from facecore.errors import FacecoreError, ImageTooLarge, InvalidParameter, UnreadableImage
-from facecore.images import DEFAULT_LIMITS, Limits, load
+from facecore.images import DEFAULT_LIMITS, Limits, decode, load, open_picture
 from facecore.images.decode import decode_still
 from facecore.images.formats import read_still
+from tests.images import hostile
 
 RGB = np.ascontiguousarray(astronaut()[40:160, 160:260])  # 120 rows, 100 columns, a face
 FACE = Image.fromarray(RGB)
@@ -199,6 +201,28 @@ def test_32_bit_grey_only_where_the_scale_is_certain():
             load(Image.fromarray(bad))
 
 
+def grey_tiff(bits: int, photometric: int, kind: int = 1) -> bytes:
+    """Return a TIFF whose bits are all 0."""
+    tags = {256: 16, 257: 16, 258: bits, 259: 1, 262: photometric, 277: 1, 278: 16, 339: kind}
+    return hostile.tiff({tag: (3, [value]) for tag, value in tags.items()}, bytes(32 * bits))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_zero_is_white_or_black_in_a_tiff(bits):
+    assert (load(grey_tiff(bits, 0)) == 255).all()
+    assert (load(grey_tiff(bits, 1)) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("bits", "photometric", "kind"),
+    [(12, 1, 1), (16, 0, 1), (32, 0, 3), (8, 1, 2), (16, 1, 2)],
+)
+def test_a_tiff_that_pillow_reads_too_dark_or_inverted_is_refused(bits, photometric, kind):
+    with pytest.raises(UnreadableImage, match=f"unsupported pixels: .* {bits} bits") as caught:
+        load(grey_tiff(bits, photometric, kind))
+    assert caught.value.hint == "save it as JPEG or PNG"
+
+
 def test_cmyk_jpeg_looks_like_its_original():
     data = encode(FACE.convert("CMYK"), "JPEG", quality=95)  # Pillow writes Adobe's inverted kind
     assert b"Adobe" in data
@@ -271,6 +295,27 @@ def test_png_orientation_after_the_pixels():
     late = data[:-12] + chunk + data[-12:]
     assert difference(load(late), oracle(late)) == 0
     assert load(late).shape == (100, 120, 3)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_png_orientation_in_a_profile_as_text(packed):  # as ImageMagick writes it
+    raw = exif(6).tobytes()
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Raw profile type exif", f"\nexif\n{len(raw):8}\n{raw.hex()}\n", zip=packed)
+    data = encode(FACE, "PNG", pnginfo=info)
+    for image in (data, Image.open(io.BytesIO(data))):
+        assert difference(load(image), oracle(data)) == 0
+        assert load(image).shape == (100, 120, 3)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_orientation_of_avif(orientation, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", types.ModuleType("pillow_heif"))
+    data = encode(FACE, "AVIF", exif=exif(orientation))
+    picture = open_picture(data)
+    assert (picture.height, picture.width) == oracle(data).shape[:2]
+    assert difference(picture.pixels(), oracle(data)) <= 2
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
@@ -494,6 +539,29 @@ def test_jpeg_with_a_foreign_marker_inside_its_pixels(name, marker):
         load(data[:spot] + marker + data[spot + 2 :])
 
 
+def jpeg_in_scans(scans: list[int]) -> bytes:
+    """Return a sequential JPEG with one scan for each of these components, without an end."""
+    planes = [encode(plane, "JPEG", quality=90) for plane in FACE.convert("YCbCr").split()]
+    frame, start = planes[0].index(b"\xff\xc0"), planes[0].index(b"\xff\xda")
+    header = planes[0][:frame] + b"\xff\xc0\0\x11\x08\0\x78\0\x64\3"
+    header += b"\1\x11\0\2\x11\0\3\x11\0" + planes[0][frame + 13 : start]
+    pixels = [plane[plane.index(b"\xff\xda") + 6 : -2] for plane in planes]
+    return header + b"".join(b"\xff\xda\0\x08\1" + bytes([i + 1]) + pixels[i] for i in scans)
+
+
+def test_jpeg_with_a_scan_for_each_component():
+    for end in (b"\xff\xd9", b""):
+        pixels = load(jpeg_in_scans([0, 1, 2]) + end)
+        assert np.abs(pixels[:, :, ::-1].astype(int) - RGB).mean() < 4
+
+
+@pytest.mark.parametrize("scans", [[0], [0, 1], [1, 2], [0, 1, 1]])
+@pytest.mark.parametrize("end", [b"\xff\xd9", b"", bytes(900)])
+def test_jpeg_that_lost_the_scan_of_a_component(scans, end):
+    with pytest.raises(UnreadableImage, match="a component has no scan"):
+        load(jpeg_in_scans(scans) + end)
+
+
 def test_tiff_whose_strips_do_not_cover_the_image():
     data = bytearray(FILES["tiff"])
     height = re.search(rb"\x01\x01[\x03\x04]\0\x01\0\0\0", data).end()  # tag 257, ImageLength
@@ -503,11 +571,14 @@ def test_tiff_whose_strips_do_not_cover_the_image():
         load(data)
 
 
-def test_two_parsers_must_agree_on_the_size():
+def test_two_parsers_must_agree_on_the_size(monkeypatch):
     for name in ("png", "tiff"):
         still = replace(read_still(FILES[name], DEFAULT_LIMITS), width=10, height=10)
         with pytest.raises(UnreadableImage, match="damaged"):
             decode_still(still, 1)
+    monkeypatch.setattr(decode, "from_pillow", lambda image: np.zeros((100, 120, 3), np.uint8))
+    with pytest.raises(UnreadableImage, match="its size is ambiguous"):
+        load(FILES["tiff"])
 
 
 def test_png_with_rows_missing():

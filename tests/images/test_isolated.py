@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import re
 import signal
@@ -11,13 +12,14 @@ import socket
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from facecore import FaceEngine
 from facecore.errors import FacecoreError, ImageTooLarge, InvalidParameter, UnreadableImage
@@ -167,6 +169,34 @@ def test_a_heic_is_opened_in_the_other_process_too(monkeypatch: pytest.MonkeyPat
     with pytest.raises(UnreadableImage):
         load(buffer.getvalue()[:60], decoder=decoder)
     assert np.array_equal(load(buffer.getvalue(), decoder=decoder), plain)
+    decoder.close()
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+def test_a_turned_avif_comes_back_in_its_upright_shape(
+    decoder: IsolatedDecoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "pillow_heif.py").touch()  # only its presence matters for AVIF
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "pillow_heif", types.ModuleType("pillow_heif"))
+    turned, buffer = Image.Exif(), io.BytesIO()
+    turned[0x0112] = 6
+    Image.open(io.BytesIO(corpus()[8])).save(buffer, "AVIF", exif=turned)
+    decoder.close()  # the next process sees the new path
+    pixels = load(buffer.getvalue(), decoder=decoder)
+    assert pixels.shape == (56, 40, 3)
+    assert np.array_equal(pixels, load(buffer.getvalue()))
+
+
+@pytest.mark.parametrize("path", ["", "."])
+def test_the_working_directory_is_not_imported_from(
+    path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", path)
+    decoder = IsolatedDecoder(1)
+    assert np.array_equal(load(corpus()[0], decoder=decoder), load(corpus()[0]))
     decoder.close()
 
 
@@ -354,6 +384,31 @@ def test_many_threads_share_the_processes() -> None:
     decoder.close()
 
 
+def in_child(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=hostile.FOLDER,
+        capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS does not limit the address space")
+def test_hard_limits_of_the_system_and_unlimited_memory_end_no_process() -> None:
+    in_child(
+        "import resource\n"
+        "from facecore.images import IsolatedDecoder, Limits, load\n"
+        "from tests.images.fuzzing import corpus\n"
+        "for limit in (0, resource.RLIMIT_CPU, resource.RLIMIT_AS):\n"
+        "    if limit:\n"
+        "        resource.setrlimit(limit, (2**36, 2**36))\n"
+        "    decoder = IsolatedDecoder(1, Limits(max_memory=2**64))\n"
+        "    load(corpus()[0], decoder=decoder)\n"
+        "    decoder.close()\n"
+    )
+
+
 def test_a_fork_has_processes_of_its_own_and_they_end_with_their_parent() -> None:
     code = (
         "import gc, os\n"
@@ -376,18 +431,17 @@ def test_a_fork_has_processes_of_its_own_and_they_end_with_their_parent() -> Non
         "load(corpus()[1], decoder=decoder)\n"
         "print(first)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=hostile.FOLDER,
-        capture_output=True, text=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    first = int(in_child(code))
     with pytest.raises(ProcessLookupError):
-        os.kill(int(done.stdout), 0)
+        os.kill(first, 0)
 
 
-@pytest.mark.parametrize("arguments", [{"processes": 0}, {"seconds": 0}, {"processes": 1.5}])
-def test_numbers_must_be_positive(arguments: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [{"processes": 0}, {"processes": 1.5}]
+    + [{"seconds": number} for number in (0, -1, math.nan, math.inf, 1e10, "9", None)],
+)
+def test_numbers_must_be_positive_and_in_range(arguments: dict[str, Any]) -> None:
     with pytest.raises(InvalidParameter):
         IsolatedDecoder(**arguments)
 

@@ -15,12 +15,20 @@ from facecore.images.formats.heif import heif_kind, heif_size, open_heif, read_h
 from facecore.images.formats.jpeg import read_jpeg
 from facecore.images.formats.jpeg2000 import read_jpeg2000
 from facecore.images.formats.png import read_png
-from facecore.images.formats.still import SWAPS, Still, orientation_of
+from facecore.images.formats.still import SWAPS, Still, pillow_orientation, pillow_size
 from facecore.images.formats.tiff import read_tiff
 from facecore.images.formats.webp import read_webp
 from facecore.images.limits import Limits
 
-__all__ = ["SWAPS", "Still", "heif_size", "open_heif", "orientation_of", "read_still"]
+__all__ = [
+    "SWAPS",
+    "Still",
+    "heif_size",
+    "open_heif",
+    "pillow_orientation",
+    "pillow_size",
+    "read_still",
+]
 
 _READERS = (
     (re.compile(rb"\xff\xd8\xff"), read_jpeg),  # including a phone's MPO: its first picture
@@ -52,7 +60,8 @@ def read_still(
 ) -> Still:
     """Check and rebuild the still picture of an encoded file, without decoding.
 
-    `measure` returns width and height of a HEIC or AVIF file, whose container is not rebuilt.
+    `measure` returns the upright width and height of a HEIC or AVIF file, whose container is not
+    rebuilt.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from facecore.errors import UnreadableImage
-from facecore.images.formats.still import Still
+from facecore.images.formats.still import Still, pillow_size
 from facecore.images.limits import Limits, check_memory, check_pixels
 from facecore.images.quiet import quiet, strict_pillow
 
@@ -31,9 +31,9 @@ def heif_kind(data: bytes) -> str | None:
 
 
 def heif_size(data: bytes) -> tuple[int, int]:
-    """Read width and height with libheif or libavif, in this process."""
+    """Read the upright width and height with libheif or libavif, in this process."""
     with quiet, strict_pillow:
-        return open_heif(data).size
+        return pillow_size(open_heif(data))
 
 
 def read_heif(data: bytes, limits: Limits, measure: Callable[[bytes], tuple[int, int]]) -> Still:
@@ -46,7 +46,7 @@ def read_heif(data: bytes, limits: Limits, measure: Callable[[bytes], tuple[int,
     check_pixels(size, limits)
     memory = size[0] * size[1] * 12  # YUV, RGB, Pillow's copy and the result
     check_memory(size, memory, limits, len(data))
-    return Still("HEIF", data, *size, memory)
+    return Still("HEIF", data, *size, memory)  # upright, as the pixels of `from_pillow`
 
 
 def open_heif(data: bytes) -> PIL.Image.Image:

@@ -38,6 +38,7 @@ def read_jpeg(data: bytes, limits: Limits) -> Still:
     view = memoryview(data)  # slices of it copy nothing
     parts: list[bytes | memoryview] = [b"\xff\xd8"]
     frame = b""
+    scanned: set[int] = set()  # components
     progressive = jfif = adobe = False
     exif: bytes | None = None
     xmp = b""
@@ -70,6 +71,7 @@ def read_jpeg(data: bytes, limits: Limits) -> Still:
             if not frame:
                 raise UnreadableImage("the JPEG is damaged: it has no frame")
             scans += 1
+            scanned.update(segment[1:-3:2])
             if scans > _MAX_SCANS:
                 raise ImageTooLarge(f"more than {_MAX_SCANS} scans in a JPEG", "save it again")
         if kind == 0xE0 and segment.startswith(b"JFIF\0"):
@@ -96,6 +98,8 @@ def read_jpeg(data: bytes, limits: Limits) -> Still:
         raise UnreadableImage("the JPEG is damaged: it has no pixels")
     if problem and (not scans or progressive):
         raise UnreadableImage(problem)
+    if not scanned.issuperset(frame[6::3][: frame[5]]):  # a decoder would fill it with grey
+        raise UnreadableImage("the JPEG is damaged: a component has no scan")
     parts.append(b"\xff\xd9")
     _, height, width, layers = struct.unpack_from(">BHHB", frame)
     orientation = orientation_of(exif, xmp)

@@ -12,11 +12,13 @@ from facecore.images.limits import Limits, check_memory, check_parts, check_pixe
 __all__ = ["read_jpeg2000"]
 
 _START, _SIZE, _CODING, _COMPONENT_CODING = 0xFF4F, 0xFF51, 0xFF52, 0xFF53
-_TILE_PART, _END = 0xFF90, b"\xff\xd9"
+_TILE_PART, _DATA, _END = 0xFF90, 0xFF93, b"\xff\xd9"
 # Markers of the main header that decoding needs: sizes, coding, quantisation, regions of
 # interest and progression. Comments and lists of lengths are not needed.
 _KEPT = frozenset([0xFF51, 0xFF52, 0xFF53, 0xFF5C, 0xFF5D, 0xFF5E, 0xFF5F])
 _LEFT_OUT = frozenset([0xFF55, 0xFF57, 0xFF58, 0xFF63, 0xFF64])  # TLM, PLM, PLT, CRG, COM
+# Markers of the header of a tile-part (ITU-T T.800, table A.3): no size, but PLT, PPT and COM.
+_IN_TILE = _KEPT - {_SIZE} | {0xFF58, 0xFF61, 0xFF64}
 _SRGB, _GREY, _SYCC = 16, 17, 18
 # OpenJPEG allocates memory for each of these before reading any of its data.
 _MAX_TILES = 1024
@@ -89,52 +91,61 @@ def _code_stream(data: bytes, limits: Limits) -> tuple[bytes, tuple[int, int], i
     """Return the stream with a reduced main header, the size, the components and their bits."""
     parts = [b"\xff\x4f"]
     size, tile, channels, bits, tiles = (0, 0), (0, 0), 0, 0, 0
-    position = 2
     if data[:4] != b"\xff\x4f\xff\x51":
         raise UnreadableImage("the JPEG 2000 is damaged: its code stream has no start")
-    while True:
-        if position + 4 > len(data):
-            raise UnreadableImage(_CUT)
-        marker, length = struct.unpack_from(">HH", data, position)
-        if marker == _TILE_PART:
-            break
-        segment = data[position + 4 : position + 2 + length]
-        if length < 2 or len(segment) != length - 2:
-            raise UnreadableImage(_CUT)
+    segments, start = _segments(data, 2, _TILE_PART)
+    for marker, segment in segments:
         if marker == _SIZE:
             if channels:
                 raise UnreadableImage("the JPEG 2000 is damaged: it has two sizes")
             size, tile, channels, bits, tiles = _sizes(segment, limits)
-        elif marker == _CODING:
-            _check_coding(segment[5:], segment[0] if segment else 0, tile, tiles, channels)
-            if int.from_bytes(segment[2:4]) > _MAX_LAYERS:
-                raise ImageTooLarge(f"more than {_MAX_LAYERS} layers in a JPEG 2000")
-        elif marker == _COMPONENT_CODING:
-            _check_coding(segment[2:], segment[1] if len(segment) > 1 else 0, tile, tiles, channels)
         elif marker not in _KEPT | _LEFT_OUT:
             raise UnreadableImage(f"the JPEG 2000 has an unsupported marker {marker:04X}")
+        _check_coding(marker, segment, tile, tiles, channels)
         if marker in _KEPT:
-            parts.append(data[position : position + 2 + length])
-        position += 2 + length
-    start, seen = position, 0
+            parts += [struct.pack(">HH", marker, len(segment) + 2), segment]
+    position, seen, count = start, 0, len(segments)
     while data[position : position + 2] != _END:
         if position + 12 > len(data):
             raise UnreadableImage(_CUT)
         marker, length, _, part, _, _ = struct.unpack_from(">HHHIBB", data, position)
         if marker != _TILE_PART or length != 10:
             raise UnreadableImage("the JPEG 2000 is damaged between its tiles")
+        segments, pixels = _segments(data, position + 12, _DATA)
+        for marker, segment in segments:
+            if marker not in _IN_TILE:
+                raise UnreadableImage(f"the JPEG 2000 has an unsupported marker {marker:04X}")
+            _check_coding(marker, segment, tile, tiles, channels)
         seen += 1
+        check_parts(count := count + len(segments))
         if part == 0:  # to the end
             if not data.endswith(_END):
                 raise UnreadableImage(_CUT)
             position = len(data) - 2
-        elif part < 14 or seen > 16 * _MAX_TILES:
+        elif pixels + 2 > position + part or seen > 16 * _MAX_TILES:
             raise UnreadableImage("the JPEG 2000 is damaged between its tiles")
         else:
             position += part
     if not seen:
         raise UnreadableImage("the JPEG 2000 is damaged: it has no tile")
     return b"".join([*parts, data[start:position], _END]), size, channels, bits
+
+
+def _segments(data: bytes, position: int, last: int) -> tuple[list[tuple[int, bytes]], int]:
+    """Return the markers and segments from `position` to the marker `last`, and its position."""
+    found: list[tuple[int, bytes]] = []
+    while True:
+        if position + 4 > len(data):
+            raise UnreadableImage(_CUT)
+        marker, length = struct.unpack_from(">HH", data, position)
+        if marker == last:
+            return found, position
+        segment = data[position + 4 : position + 2 + length]
+        if length < 2 or len(segment) != length - 2:
+            raise UnreadableImage(_CUT)
+        found.append((marker, segment))
+        check_parts(len(found))
+        position += 2 + length
 
 
 def _sizes(
@@ -167,17 +178,26 @@ def _sizes(
 
 
 def _check_coding(
-    coding: bytes, style: int, tile: tuple[int, int], tiles: int, channels: int
+    marker: int, segment: bytes, tile: tuple[int, int], tiles: int, channels: int
 ) -> None:
-    """Limit the precincts and code blocks, each of which takes memory even if empty."""
+    """Limit the layers, precincts and code blocks, each of which takes memory even if empty."""
+    if marker == _CODING:
+        if int.from_bytes(segment[2:4]) > _MAX_LAYERS:
+            raise ImageTooLarge(f"more than {_MAX_LAYERS} layers in a JPEG 2000")
+        style, coding = segment[:1], segment[5:]
+    elif marker == _COMPONENT_CODING:
+        style, coding = segment[1:2], segment[2:]
+    else:
+        return
     if not channels or len(coding) < 5:
         raise UnreadableImage("the JPEG 2000 is damaged: its coding is cut off")
+    precincts = style[0] & 1
     levels, block_width, block_height = coding[0], coding[1] + 2, coding[2] + 2
-    if levels > 32 or block_width + block_height > 12 or (style & 1 and len(coding) < 6 + levels):
+    if levels > 32 or block_width + block_height > 12 or (precincts and len(coding) < 6 + levels):
         raise UnreadableImage("the JPEG 2000 is damaged: its coding is invalid")
     count = 0
     for level in range(levels + 1):
-        precinct = coding[5 + level] if style & 1 else 0xFF
+        precinct = coding[5 + level] if precincts else 0xFF
         shift = levels - level
         width, height = ((side >> shift) + 1 for side in tile)
         count += ((width >> (precinct & 15)) + 1) * ((height >> (precinct >> 4)) + 1)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from collections.abc import Iterator
 
 from facecore.errors import UnreadableImage
-from facecore.images.formats.still import Still, opencv_memory, orientation_of
+from facecore.images.formats.still import Still, opencv_memory, orientation_of, raw_profile
 from facecore.images.limits import Limits, check_memory, check_parts, check_pixels
 
 __all__ = ["read_png"]
@@ -65,7 +64,7 @@ def read_png(data: bytes, limits: Limits) -> Still:
         raise UnreadableImage("the PNG is damaged: it has no pixels")
     width, height, bits, colour, *_ = struct.unpack(">IIBBBBB", header)
     orientation = orientation_of(
-        exif or _raw_profile(text.get(b"Raw profile type exif", b"")),
+        exif or raw_profile(text.get(b"Raw profile type exif", b"")),
         text.get(b"XML:com.adobe.xmp", b""),
     )
     chunks = [(b"IHDR", header)]
@@ -127,15 +126,3 @@ def _check_header(header: bytes, limits: Limits) -> None:
     if packing or filtering or interlace > 1:
         raise UnreadableImage("the PNG is damaged: unknown compression, filter or interlacing")
     check_pixels((width, height), limits)
-
-
-def _raw_profile(text: bytes) -> bytes | None:
-    """Return EXIF data that ImageMagick wrote as hexadecimal text, maybe compressed."""
-    if text[:1] == b"\0":  # compressed
-        try:
-            text = zlib.decompressobj().decompress(text[1:], 2**17)
-        except zlib.error:
-            return None
-    found = re.match(rb"\n?[a-z]+\n *\d+\n([0-9a-f\s]*)", text[: 2**17])
-    digits = b"".join(found[1].split()) if found else b""
-    return bytes.fromhex(digits[: len(digits) // 2 * 2].decode())

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-__all__ = ["SWAPS", "Still", "opencv_memory", "orientation_of"]
+if TYPE_CHECKING:
+    import PIL.Image
+
+__all__ = [
+    "SWAPS",
+    "Still",
+    "opencv_memory",
+    "orientation_of",
+    "pillow_orientation",
+    "pillow_size",
+    "raw_profile",
+]
 
 # EXIF orientations that swap rows and columns.
 SWAPS = (5, 6, 7, 8)
@@ -25,7 +37,7 @@ class Still:
     data : bytes
         The rebuilt file.
     width, height : int
-        Stored size in pixels, before rotation by the orientation.
+        Size in pixels before rotation by the orientation.
     memory : int
         Bytes held at once by decoding, conversion and rotation.
     orientation : int
@@ -89,6 +101,41 @@ def orientation_of(exif: bytes | None, xmp: bytes = b"") -> int:
         Adobe XMP metadata, used if `exif` holds no orientation.
     """
     return _in_exif(exif or b"") or _in_xmp(xmp) or 1
+
+
+def pillow_orientation(image: PIL.Image.Image) -> int:
+    """Return the EXIF orientation; avoid getexif(), which reads all tags and warns of odd ones."""
+    if hasattr(image, "tag_v2"):  # a TIFF, already rotated by Pillow
+        return 1
+    walked = getattr(image, "_exif", None)  # read, and maybe changed, by the caller
+    if walked is not None:
+        number = walked.get(0x0112, 1)
+        return number if number in range(1, 9) else 1
+    exif, xmp = image.info.get("exif"), image.info.get("xmp")
+    text = image.info.get("Raw profile type exif")
+    if not exif and isinstance(text, str):
+        exif = raw_profile(text.encode(errors="replace"))
+    return orientation_of(
+        exif if isinstance(exif, bytes) else None, xmp if isinstance(xmp, bytes) else b""
+    )
+
+
+def pillow_size(image: PIL.Image.Image) -> tuple[int, int]:
+    """Return width and height of the upright picture, before it is decoded."""
+    width, height = image.size
+    return (height, width) if pillow_orientation(image) in SWAPS else (width, height)
+
+
+def raw_profile(text: bytes) -> bytes | None:
+    """Return EXIF data that ImageMagick wrote as hexadecimal text, maybe compressed."""
+    if text[:1] == b"\0":  # compressed
+        try:
+            text = zlib.decompressobj().decompress(text[1:], 2**17)
+        except zlib.error:
+            return None
+    found = re.match(rb"\n?[a-z]+\n *\d+\n([0-9a-f\s]*)", text[: 2**17])
+    digits = b"".join(found[1].split()) if found else b""
+    return bytes.fromhex(digits[: len(digits) // 2 * 2].decode())
 
 
 def _in_exif(data: bytes) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from facecore.errors import UnreadableImage
 from facecore.images.formats.still import SWAPS, Still
-from facecore.images.limits import Limits, check_memory, check_pixels
+from facecore.images.limits import Limits, check_memory, check_parts, check_pixels
 
 __all__ = ["read_tiff"]
 
@@ -23,15 +23,15 @@ _KEPT = {
     _CHANNELS: 1, _PLANAR: 1, _T4: 1, _T6: 1, _PREDICTOR: 1, _COLOUR_MAP: 768,
     _EXTRA_SAMPLES: 8, _SAMPLE_FORMAT: 8, _JPEG_TABLES: 4096, _SUBSAMPLING: 2, _POSITIONING: 1,
 }  # fmt: skip
-_READ = {
-    **_KEPT, _ORIENTATION: 1, _STRIP_ROWS: 1, _STRIPS: 2**20, _STRIP_BYTES: 2**20,
-    _TILE_WIDTH: 1, _TILE_HEIGHT: 1, _TILES: 2**20, _TILE_BYTES: 2**20,
-}  # fmt: skip
+_READ = {**_KEPT, _ORIENTATION: 1, _STRIP_ROWS: 1, _TILE_WIDTH: 1, _TILE_HEIGHT: 1}
+_PARTS = frozenset([_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES])
 _TYPES = {1: "B", 3: "H", 4: "I", 7: "B", 16: "Q"}  # integers and raw bytes
 _NONE, _JPEG = 1, 7
 # None, CCITT (3 variants), LZW, JPEG, deflate (2 numbers), PackBits.
 _COMPRESSIONS = frozenset([_NONE, 2, 3, 4, 5, _JPEG, 8, 32946, 32773])
-_PHOTOMETRICS = frozenset([0, 1, 2, 3, 5, 6])  # grey, RGB, palette, CMYK, YCbCr
+_WHITE_IS_ZERO, _SIGNED = 0, 2
+_PHOTOMETRICS = frozenset([_WHITE_IS_ZERO, 1, 2, 3, 5, 6])  # grey, RGB, palette, CMYK, YCbCr
+_DEPTHS = frozenset([1, 2, 4, 8, 16, 32])  # Pillow reads 12 bits too, but does not scale them
 
 
 def read_tiff(data: bytes, limits: Limits) -> Still:
@@ -50,12 +50,20 @@ def read_tiff(data: bytes, limits: Limits) -> Still:
         raise UnreadableImage(
             f"the TIFF has the unsupported compression {compression}", "save it as JPEG or PNG"
         )
-    if one(_PHOTOMETRIC, 1) not in _PHOTOMETRICS or not 1 <= channels <= 5 or max(bits) > 32:
+    photometric, depth = one(_PHOTOMETRIC, 1), max(max(bits), 1)
+    if photometric not in _PHOTOMETRICS or not 1 <= channels <= 5 or depth not in _DEPTHS:
         raise UnreadableImage(
-            f"the TIFF has unsupported pixels: {channels} channels of {max(bits)} bits",
+            f"the TIFF has unsupported pixels: {channels} channels of {depth} bits",
             "save it as JPEG or PNG",
         )
-    depth = max(max(bits), 1)
+    signed = _SIGNED in tags.get(_SAMPLE_FORMAT, ())
+    # Pillow would not invert or shift these.
+    if (photometric == _WHITE_IS_ZERO and depth > 8) or (signed and depth < 32):
+        kind = "signed" if signed else "white-is-zero"
+        raise UnreadableImage(
+            f"the TIFF has unsupported pixels: {kind} samples of {depth} bits",
+            "save it as JPEG or PNG",
+        )
     planes = channels if one(_PLANAR, 1) == 2 else 1
     tiled = _TILES in tags
     if tiled:
@@ -109,9 +117,13 @@ def _directory(data: bytes, order: str) -> dict[int, Sequence[int]]:
         entries = memoryview(data)[first : first + count * form.size]
         tags: dict[int, Sequence[int]] = {}
         for tag, kind, values, inline in form.iter_unpack(entries):
-            if tag not in _READ or tag in tags or kind not in _TYPES or not values:
+            if tag in tags or kind not in _TYPES or not values:
                 continue
-            if values > _READ[tag]:
+            if tag in _PARTS:
+                check_parts(values)
+            elif tag not in _READ:
+                continue
+            elif values > _READ[tag]:
                 raise UnreadableImage(f"the TIFF is damaged: tag {tag} has {values:,} values")
             numbers = struct.Struct(f"{order}{values}{_TYPES[kind]}")
             if numbers.size <= len(inline):
