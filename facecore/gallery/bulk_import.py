@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -193,11 +193,18 @@ class _Import:
     ) -> None:
         self.gallery, self.group, self.sources = gallery, group, sources
         self.if_many: IfMany = if_many
-        self.added = self.present = 0
+        self.added = self._known = 0
         self._refused: dict[int, RejectedImage] = {}
         self._under_way: deque[tuple[int, _Source]] = deque()  # in the order of the vectors
         self._waiting: list[tuple[_Source, NDArray[np.float32]]] = []
-        self._uncommitted: set[str] = set()  # face ids
+        self._seen: set[str] = set()  # face ids that this run adds
+        # Further pictures of these face ids: present once the first is added, refused with it.
+        self._copies: defaultdict[str, list[tuple[int, _Source]]] = defaultdict(list)
+
+    @property
+    def present(self) -> int:
+        """Number of pictures whose face was already in the group."""
+        return self._known + sum(map(len, self._copies.values()))
 
     def refusals(self) -> list[RejectedImage]:
         """Return the refused pictures in the order of the sources."""
@@ -217,8 +224,10 @@ class _Import:
             for vector in vectors:
                 number, source = self._under_way.popleft()
                 if isinstance(vector, FacecoreError):
-                    self._uncommitted.discard(source.face_id)
+                    self._seen.discard(source.face_id)
                     self._refuse(number, source, vector)
+                    for place, copy in self._copies.pop(source.face_id, ()):
+                        self._refuse(place, copy, vector)
                 else:
                     self._waiting.append((source, vector))
                     if len(self._waiting) == _COMMIT:
@@ -234,13 +243,14 @@ class _Import:
             read = [found for item in some if (found := self._read(*item))]
             known = self.gallery.known(source.face_id for _, source, _ in read)
             for number, source, data in read:
-                # The same picture may occur again before the first one is committed.
-                if source.face_id in known or source.face_id in self._uncommitted:
-                    self.present += 1
-                    continue
-                self._uncommitted.add(source.face_id)
-                self._under_way.append((number, source))
-                yield data
+                if source.face_id in self._seen:
+                    self._copies[source.face_id].append((number, source))
+                elif source.face_id in known:
+                    self._known += 1
+                else:
+                    self._seen.add(source.face_id)
+                    self._under_way.append((number, source))
+                    yield data
 
     def _read(self, number: int, source: _Source) -> tuple[int, _Source, bytes] | None:
         try:
@@ -273,7 +283,6 @@ class _Import:
         )
         self.added += len(sources)
         self._waiting.clear()
-        self._uncommitted.difference_update(source.face_id for source in sources)
 
 
 def _sources(place: Path) -> list[_Source]:

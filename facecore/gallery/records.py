@@ -297,7 +297,7 @@ def check_number(value: object, what: str, least: float, most: float) -> float:
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not (number and least <= value <= most):  # type: ignore[operator]  # a NaN fails too
         raise InvalidParameter(f"{what} is {value!r:.80}, must be within {least:g}..{most:g}")
-    return float(value)  # type: ignore[arg-type]
+    return float(value) + 0.0  # type: ignore[arg-type]  # SQLite stores -0.0 as 0.0
 
 
 def new_face_id() -> str:

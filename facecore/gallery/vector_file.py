@@ -120,7 +120,10 @@ def load_vectors(
     pq = require_extra("pyarrow.parquet", "bulk")
     faces = present = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with (
+            Path(path).open("rb") as stream,  # a system error has its number; pyarrow's may not
+            pq.ParquetFile(stream, page_checksum_verification=True) as file,
+        ):
             _check(file.schema_arrow, gallery)
             rows = 2 * file.metadata.num_rows
             with tqdm(total=rows, desc="loading", unit="row", disable=not progress) as bar:
@@ -131,10 +134,11 @@ def load_vectors(
                 for batch in reader:
                     faces += len(batch.faces)
                     present += store_missing(gallery, group, batch.faces, batch.vectors)
-    except pa.ArrowInvalid as error:
-        raise ArchiveCorrupt(f"{path}: {error!s:.200}", "run facecore embed again") from error
-    except OSError as error:
-        raise InvalidParameter(f"{path} cannot be read: {error.strerror or error}") from error
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise InvalidParameter(f"{path} cannot be read: {error.strerror}") from error
+        text = " ".join(str(error).split())
+        raise ArchiveCorrupt(f"{path}: {text:.200}", "run facecore embed again") from error
     return Moved(1, faces, present)
 
 

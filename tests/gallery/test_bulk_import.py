@@ -143,6 +143,23 @@ def test_the_same_vectors_as_one_by_one(
     np.testing.assert_allclose(vectors[place], compact.embed(hopper_path), atol=1e-6)
 
 
+def test_copies_share_the_outcome(
+    gallery: Gallery, tmp_path: Path, hopper_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some copies are read before the first picture is added or refused, some after it."""
+    monkeypatch.setattr(bulk_import, "_COMMIT", 1)
+    monkeypatch.setattr(bulk_import, "_BATCH", 1)
+    shutil.copy(hopper_path, tmp_path / "good.jpg")
+    (tmp_path / "bad.jpg").write_bytes(b"x")
+    both = ["good.jpg,u", "bad.jpg,u"]
+    rows = ["image,user_id", *both, *both, *(f"good.jpg,u{i}" for i in range(4)), *both]
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    result = import_pictures(gallery, "staff", tmp_path / "list.csv")
+    assert (result.images, result.added, result.present) == (10, 5, 2)
+    assert [(r.image, r.code) for r in result.refusals] == [("bad.jpg", "UnreadableImage")] * 3
+    assert len(gallery) == 5
+
+
 def test_cells_of_the_report_are_no_formulas() -> None:
     refusal = bulk_import.RejectedImage("=1+1.jpg", "@x", "Code", "-2\nlines \udcff")
     assert bulk_import._table([refusal]).decode() == (

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import multiprocessing
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -286,6 +287,63 @@ def test_a_reader_without_a_log_notices_a_writer(
                 reader.search(template("t"))
         with pytest.raises(GalleryLocked, match="another process changes it"):
             reader.search(template("t"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be moved there")
+@pytest.mark.parametrize("while_connecting", [False, True])
+@pytest.mark.parametrize("key", [None, bytes(32)], ids=["plain", "encrypted"])
+def test_a_reader_notices_another_gallery_in_its_folder(
+    folder: Path,
+    templates_engine: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    key: bytes | None,
+    while_connecting: bool,
+) -> None:
+    """It would answer from the deleted files, or with its old index from the new ones."""
+    if key:
+        pytest.importorskip("sqlcipher3", reason="needs the extra encryption")
+    other, away = folder.with_name("other"), folder.with_name("away")
+    for place, user in ((folder, "dave"), (other, "frank")):
+        with Gallery(place, templates_engine, key=key) as gallery:
+            gallery.create_group("staff")
+            gallery.add("staff", template(user), user)
+    reader = Gallery(folder, templates_engine, read_only=True, key=key)
+    store, plain = reader._backend._store, connection.Database.connect  # type: ignore[attr-defined]
+    assert reader.search(template("dave"))[0].user_id == "dave"
+
+    def replace() -> None:
+        folder.rename(away)
+        other.rename(folder)
+
+    def late(self: connection.Database, *, read_only: bool) -> sqlite3.Connection:
+        replace()
+        return plain(self, read_only=read_only)
+
+    lost = pytest.raises(GalleryLocked, match=r"removed or replaced .*open it again")
+    if while_connecting:
+        monkeypatch.setattr(connection.Database, "connect", late)
+        with store.snapshot(), lost:  # the snapshot uses the only connection
+            reader.search(template("dave"))
+        monkeypatch.undo()
+    else:
+        replace()
+    with lost:
+        reader.search(template("dave"))
+    folder.rename(other)
+    away.rename(folder)
+    assert reader.search(template("dave"))[0].user_id == "dave"
+    reader.close()
+
+
+def test_a_change_of_the_working_directory_is_no_loss(
+    filled: Gallery, folder: Path, templates_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled.close()
+    monkeypatch.chdir(folder.parent)
+    with Gallery(folder.name, templates_engine) as gallery:
+        monkeypatch.chdir("/")
+        given(gallery)
+        assert gallery.search(template("t"))[0].user_id == "u"
 
 
 def test_folders_that_are_no_gallery(tmp_path: Path, templates_engine: Any) -> None:

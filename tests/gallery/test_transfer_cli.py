@@ -68,11 +68,13 @@ def test_nothing_to_import(
     tmp_path: Path, compact: FaceEngine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "people" / "u").mkdir(parents=True)
-    (tmp_path / "people" / "u" / "bad.jpg").write_bytes(b"x")
+    for name in ("bad.jpg", "copy.jpg"):
+        (tmp_path / "people" / "u" / name).write_bytes(b"x")
     with Gallery(tmp_path / "door", compact) as gallery:
         gallery.create_group("staff")
     add = ("group", "import", tmp_path / "people", "--gallery", tmp_path / "door")
-    assert "0 faces added" in run(capsys, 1, *add, "--group", "staff")
+    text = run(capsys, 1, *add, "--group", "staff")
+    assert "0 faces added, 0 already present\n2 refused: UnreadableImage\n" in text
 
 
 def test_commands_on_milvus(

@@ -194,7 +194,7 @@ class MilvusBackend:
                 rows = (row_of(number, f, v) for f, v in zip(faces, vectors, strict=True))
                 while some := list(islice(rows, _BATCH)):
                     ids += self._server.call("insert", FACES, some)["ids"]
-                self._group_row(group)  # raises if it was deleted meanwhile
+                self._group_row(group, number)  # raises if it was deleted meanwhile
                 if on_existing == "refuse":  # another process may have added them
                     after = self._faces_of(number, users)
                     _refuse({i: user for i, user in after.items() if i not in set(ids)}, group)

@@ -187,7 +187,7 @@ def _unlock(connection: sqlite3.Connection, key: bytes, path: Path) -> None:
     connection.execute(f"PRAGMA key = {quoted(key)}")
     set_format(connection, "main")
     try:
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except connection.DatabaseError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
             raise
@@ -222,7 +222,7 @@ def refuse_foreign(connection: sqlite3.Connection, path: Path) -> int:
     """
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if application != APPLICATION_ID and (application or version or tables):
         raise InvalidParameter(f"{path} is not the database of a gallery", "name another folder")
     if version > len(MIGRATIONS):
@@ -304,7 +304,7 @@ def check_contract(
 def _columns(connection: sqlite3.Connection) -> set[tuple[str, str]]:
     return set(
         connection.execute(
-            "SELECT s.name, c.name FROM sqlite_schema s, pragma_table_info(s.name) c"
+            "SELECT s.name, c.name FROM sqlite_master s, pragma_table_info(s.name) c"
             " WHERE s.type = 'table'"
         )
     )

@@ -146,7 +146,7 @@ def _export(connection: sqlite3.Connection, copy: Path, key: bytes | None) -> No
     connection.execute("PRAGMA copy.auto_vacuum = INCREMENTAL")
     # Not sqlcipher_export, whose errors all have one code.
     connection.execute("BEGIN")
-    created = "SELECT name, type, sql FROM main.sqlite_schema WHERE sql NOT NULL ORDER BY rowid"
+    created = "SELECT name, type, sql FROM main.sqlite_master WHERE sql NOT NULL ORDER BY rowid"
     for name, kind, statement in connection.execute(created).fetchall():
         if name == "sqlite_sequence":  # SQLite makes it with the first table that has ids
             continue

@@ -93,7 +93,7 @@ class Store:
         self.path = folder / DATABASE
         self._database = Database(self.path, key)
         # Strings: making a Path takes longer than calling stat.
-        self._names = [f"{self.path}{suffix}" for suffix in ("", "-wal", "-shm")]
+        self._names = [f"{self.path.absolute()}{suffix}" for suffix in ("", "-wal", "-shm")]
         self.read_only = read_only
         self.erasure_pending = False
         self._contract = contract
@@ -143,7 +143,7 @@ class Store:
                 f"there is no gallery in {self.path.parent}",
                 "check the folder, or open it without read_only to create a gallery",
             )
-        before = self._identities()[0]
+        self._files = self._identities()
         with translate_errors(self._database):
             try:
                 self._free.append(self._database.connect(read_only=True))
@@ -158,10 +158,6 @@ class Store:
                 self._frozen = self._look()
                 self._free = [self._database.connect_frozen()]
                 version = refuse_foreign(self._free[0], self.path)
-            if self._identities()[0] != before:
-                raise GalleryLocked(
-                    f"{self.path} was replaced while it was being opened", "open it again"
-                )
             if not version:
                 raise InvalidParameter(f"there is no gallery in {self.path.parent} yet")
             if version < READABLE:
@@ -175,7 +171,13 @@ class Store:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
-        """Read the gallery at one moment."""
+        """Read the gallery at one moment.
+
+        Raises
+        ------
+        GalleryNotWritable
+            The database was removed or replaced; GalleryLocked if it was opened read-only.
+        """
         self.check_usable()
         if self._frozen is not None and (self._log_bytes() or self._look() != self._frozen):
             raise GalleryLocked(
@@ -312,20 +314,17 @@ class Store:
     def _check_in_place(self) -> None:
         """Refuse to write if the files were deleted or replaced."""
         if self._identities() != self._files:
-            raise GalleryNotWritable(
-                f"{self.path.parent} was removed or replaced while it was open",
-                "close the gallery; restore the folder, or open it again",
-            )
+            raise self._lost()
+
+    def _lost(self) -> FacecoreError:
+        kind = GalleryLocked if self.read_only else GalleryNotWritable
+        return kind(
+            f"{self.path.parent} was removed or replaced while it was open",
+            "close the gallery; restore the folder, or open it again",
+        )
 
     def _identities(self) -> list[tuple[int, ...]]:
-        found: list[tuple[int, ...]] = []
-        for name in self._names:
-            try:
-                status = os.stat(name)
-                found.append((status.st_dev, status.st_ino))
-            except OSError:
-                found.append(())
-        return found
+        return [_identity(name) for name in self._names]
 
     def _look(self) -> tuple[int, ...]:
         try:
@@ -335,9 +334,19 @@ class Store:
         return found.st_ino, found.st_size, found.st_mtime_ns
 
     def _take(self) -> sqlite3.Connection:
+        """Take a free connection or open one; the index in memory must be of the same file."""
         with self._mutex:
-            if self._free:
-                return self._free.pop()
+            free = self._free.pop() if self._free else None
+        connection = free or self._connect()
+        if _identity(self._names[0]) == self._files[0]:
+            return connection
+        if free:
+            self._give(free)  # keeps the old file open, so that no other file gets its inode
+        else:
+            connection.close()
+        raise self._lost()
+
+    def _connect(self) -> sqlite3.Connection:
         if self._frozen is not None:
             return self._database.connect_frozen()
         return self._database.connect(read_only=True)
@@ -350,6 +359,15 @@ class Store:
                 connection.close()
             else:
                 self._free.append(connection)
+
+
+def _identity(name: str) -> tuple[int, ...]:
+    """Return the device and inode of a file; nothing if it is missing."""
+    try:
+        status = os.stat(name)
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino
 
 
 def file_size(path: Path) -> int:

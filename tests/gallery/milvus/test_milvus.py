@@ -147,12 +147,23 @@ def test_two_processes_register_one_user(
     other.close()
 
 
+@pytest.mark.parametrize("again", [False, True])
 def test_a_group_that_is_deleted_meanwhile_gets_no_face(
-    gallery: Gallery, compact: FaceEngine, astronaut: Array, monkeypatch: pytest.MonkeyPatch
+    gallery: Gallery,
+    compact: FaceEngine,
+    astronaut: Array,
+    monkeypatch: pytest.MonkeyPatch,
+    again: bool,
 ) -> None:
     other = Gallery(gallery.address, compact)
     sample = compact.sample(astronaut)
-    interfere(gallery, monkeypatch, "insert facecore_faces", lambda: other.delete_group("staff"))
+
+    def delete() -> None:
+        other.delete_group("staff")
+        if again:
+            other.create_group("staff")
+
+    interfere(gallery, monkeypatch, "insert facecore_faces", delete)
     with pytest.raises(facecore.GroupNotFound):
         gallery.add("staff", sample, "u")
     monkeypatch.undo()

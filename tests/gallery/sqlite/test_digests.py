@@ -78,6 +78,14 @@ def test_a_changed_face_is_named(stored: Path, templates_engine: Any, change: st
         assert gallery.search(template(USERS[30]), limit=1)[0].user_id == USERS[30]
 
 
+def test_a_quality_of_minus_zero(stored: Path, templates_engine: Any) -> None:
+    """SQLite stores it as 0.0, so its digest must be that of 0.0."""
+    with Gallery(stored, templates_engine) as gallery:
+        vectors, contract = template("new")[None], gallery.contract_id
+        gallery.add_templates("staff", vectors, ["new"], contract=contract, quality=[-0.0])
+        assert gallery.search(template("new"), limit=1)[0].user_id == "new"
+
+
 def test_no_flipped_bit_is_served(stored: Path, templates_engine: Any) -> None:
     """After any flipped bit, answers equal the stored data or raise a typed error."""
     path, rng = stored / "gallery.db", random.Random(15)

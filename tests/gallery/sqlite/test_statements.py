@@ -11,6 +11,7 @@ import pytest
 from templates import DIMENSION, unit
 
 from facecore import Gallery, GroupNotFound
+from facecore.gallery import rekey
 from facecore.gallery.sqlite import connection
 
 
@@ -48,6 +49,23 @@ def test_a_search_is_one_snapshot_and_two_questions(
         (match, *_) = gallery.search(vectors[3], **arguments)
         assert (match.group, match.user_id) == ("staff", "u3")
         assert [text.split()[0] for text in statements] == ["BEGIN", "SELECT", "SELECT", "ROLLBACK"]
+
+
+@pytest.mark.usefixtures("no_sync")
+@pytest.mark.parametrize("key", [None, bytes(32)], ids=["plain", "encrypted"])
+def test_an_old_sqlite_knows_the_table_of_tables(
+    statements: list[str], folder: Path, templates_engine: Any, key: bytes | None
+) -> None:
+    """SQLite calls it sqlite_schema too, but only since version 3.33."""
+    if key:
+        pytest.importorskip("sqlcipher3", reason="needs the extra encryption")
+    with Gallery(folder, templates_engine, key=key) as gallery:
+        store = gallery._backend._store  # type: ignore[attr-defined]
+        assert not store._database.lacks_columns()
+    if key:
+        rekey(folder, key=key)
+    assert any("sqlite_master" in text for text in statements)
+    assert not any("sqlite_schema" in text for text in statements)
 
 
 @pytest.mark.usefixtures("no_sync")
