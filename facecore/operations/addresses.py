@@ -208,11 +208,11 @@ def _is_near(ip: str) -> bool:
     """Whether a public address is this machine's, or in an IPv6 network (/64) that it is in."""
     address = ipaddress.ip_address(ip)
     source = _source(ip)
-    if source is None or source.version != address.version:
-        return False
     if address.version == 4:
-        return source == address
-    return int(source) >> 64 == int(address) >> 64
+        # A second address of this machine has the first one as its source.  If Linux binds any
+        # address (net.ipv4.ip_nonlocal_bind=1), it also binds 192.0.2.1, which no machine has.
+        return source == address or (_can_bind(ip) and not _can_bind("192.0.2.1"))
+    return source is not None and int(source) >> 64 == int(address) >> 64
 
 
 def _source(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -224,6 +224,16 @@ def _source(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
             return ipaddress.ip_address(sock.getsockname()[0].partition("%")[0])
     except (OSError, ValueError):  # no route
         return None
+
+
+def _can_bind(ip: str) -> bool:
+    """Whether a socket can be bound to an IPv4 address; usually only to this machine's."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind((ip, 0))
+            return True
+    except OSError:
+        return False
 
 
 def _lookup(host: str, port: int, deadline: Deadline) -> list[str]:

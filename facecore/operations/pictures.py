@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +166,8 @@ def read_faces(
     OperationError
         The code of the first check that fails.
     """
+    # Here, so that a download or upload stops at the engine's limit too.
+    rules = replace(rules, max_bytes=min(rules.max_bytes, engine.limits.max_bytes))
     ways = list(ways)
     for given in ways:
         if len(given) > 1:

@@ -149,8 +149,8 @@ class Application:
         self._stopping = True
 
     def close(self) -> None:
-        """Wait for the threads; call this after the last request."""
-        self._threads.shutdown()
+        """Drop waiting requests and wait for the threads; call this after the last request."""
+        self._threads.shutdown(cancel_futures=True)
         self._health.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -169,6 +169,10 @@ class Application:
                 headers["connection"] = "close"
         except ClientDisconnect:
             answer = Answer(499, b"", "ClientDisconnected", "")
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            answer = refuse(Refusal("ServiceUnavailable"))  # uvicorn would answer in plain text
         if answer.code == "Throttling.Api":
             headers["x-acs-retry-after"] = str(RETRY_AFTER_MS)
         answered = scope.get("state", {}).get("answered", 0)

@@ -53,7 +53,9 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise InvalidParameter(f"there is no address {host!r:.80}, port {port}") from error
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # On Windows, SO_REUSEADDR would let a second server take the port.
+        option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+        sock.setsockopt(socket.SOL_SOCKET, option, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         sock.bind(address)
@@ -119,6 +121,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                backlog=OWN_FILES // 2,  # asyncio accepts as many before the limits count any
                 timeout_graceful_shutdown=STOP_SECONDS,
                 timeout_keep_alive=max(1, round(application.limits.head_seconds)),
             )
@@ -193,6 +196,11 @@ class _Protocol(H11Protocol):
         idle = self.cycle is None or self.cycle.response_complete
         return idle or self.cycle.more_body or self.flow.write_paused
 
+    @property
+    def ends(self) -> bool:
+        """Whether the next step of the event loop closes the connection."""
+        return self.transport.is_closing() and not self.transport.get_write_buffer_size()
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # a pause then means a client that does not read
@@ -201,7 +209,7 @@ class _Protocol(H11Protocol):
         others = [
             other
             for other in self.connections
-            if isinstance(other, _Protocol) and other is not self
+            if isinstance(other, _Protocol) and other is not self and not other.ends
         ]
         own = [other for other in others if self.origin and other.origin == self.origin]
         if len(own) >= self._limits.address_connections:
@@ -307,11 +315,10 @@ def _origin(address: str) -> str:
         ip = ipaddress.ip_address(address)
     except ValueError:  # not an internet socket
         return ""
+    ip = getattr(ip, "ipv4_mapped", None) or ip  # as a dual-stack socket shows IPv4 clients
     if ip.is_loopback:
         return ""
-    if ip.version == 4:
-        return str(ip)
-    return str(ip.ipv4_mapped or ipaddress.IPv6Network((int(ip) >> 64 << 64, 64)))
+    return str(ip if ip.version == 4 else ipaddress.IPv6Network((int(ip) >> 64 << 64, 64)))
 
 
 class LineFormatter(logging.Formatter):

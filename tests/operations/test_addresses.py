@@ -384,6 +384,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         return ipaddress.ip_address(table[ip]) if ip in table else None
 
     monkeypatch.setattr(addresses, "_source", source)
+    monkeypatch.setattr(addresses, "_can_bind", lambda ip: False)
     return table
 
 
@@ -422,8 +423,29 @@ def test_this_machine_and_its_neighbours_are_refused(
         assert fetch("http://public.test/", limit=LIMIT) == b"ok"
 
 
-def test_the_routing_table_knows_this_machine() -> None:
+@pytest.mark.parametrize(
+    ("source", "bound", "is_near"),
+    [
+        ("93.184.216.34", {"93.184.216.35"}, True),  # a second address of this machine
+        ("93.184.216.34", {"93.184.216.35", "192.0.2.1"}, False),  # Linux binds any address
+        ("93.184.216.35", {"93.184.216.35", "192.0.2.1"}, True),
+    ],
+)
+def test_every_address_of_this_machine_is_refused(
+    source: str,
+    bound: set[str],
+    is_near: bool,
+    sources: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sources["93.184.216.35"] = source
+    monkeypatch.setattr(addresses, "_can_bind", bound.__contains__)
+    assert addresses._is_near("93.184.216.35") == is_near
+
+
+def test_the_system_knows_this_machine() -> None:
     assert str(addresses._source("127.0.0.1")) == "127.0.0.1"
+    assert addresses._can_bind("127.0.0.1")
 
 
 @pytest.mark.parametrize(

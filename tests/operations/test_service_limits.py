@@ -15,7 +15,8 @@ from operations.base import BASE, PHOTO_OPERATIONS, pictures_of
 from operations.cases import Requests
 from operations.symbols import pad
 
-from facecore import Gallery
+from facecore import FaceEngine, Gallery
+from facecore.images import Limits
 from facecore.operations import FaceService
 from facecore.operations.parameters import Upload
 from facecore.operations.pictures import decode_base64
@@ -52,6 +53,21 @@ def test_the_characters_are_counted_not_the_bytes(service: FaceService, requests
     for length, expected in ((MIB, "Success"), (MIB + 1, "ToolargeImage")):
         long = text + "\n" * (length - len(text))
         assert _codes(service, requests, "FaceCompare", SourceFacePicture=long) == expected
+
+
+@pytest.mark.parametrize("way", ["SourceFacePicture", "SourceFacePictureUrl"])
+def test_the_engine_takes_fewer_bytes(
+    way: str,
+    engine: FaceEngine,
+    service: FaceService,
+    requests: Requests,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine, "limits", Limits(max_bytes=600_000))
+    for size, code in ((600_000, "Success"), (600_001, "ToolargeImage")):
+        symbol = f"@alice1;bytes={size}"
+        change = {"SourceFacePicture": None, way: f"@url({symbol})" if "Url" in way else symbol}
+        assert _codes(service, requests, "FaceCompare", **change) == code
 
 
 @pytest.mark.parametrize(

@@ -349,6 +349,37 @@ def test_stopping_finishes_what_is_here_and_takes_nothing_more() -> None:
         assert not server.thread.is_alive()
 
 
+def test_what_waits_too_long_at_the_stop_is_not_processed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "STOP_SECONDS", 0.1)
+    echo = Echo()
+    with running(echo, limits=ServerLimits(workers=1)) as server:
+        application = server.server._application
+        shutdown = application._threads.shutdown
+
+        def release(**options: bool) -> None:
+            shutdown(wait=False, **options)
+            echo.gate.set()
+            shutdown()
+
+        monkeypatch.setattr(application._threads, "shutdown", release)
+        echo.gate.clear()
+        replies: list[Reply] = []
+        threads = [
+            threading.Thread(target=lambda: replies.append(server.send({"Action": "One"})))
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        until(lambda: application._pending.total() >= 3)
+        server.stop()
+        for thread in threads:
+            thread.join()
+    assert len(echo.calls) == 1
+    assert len(replies) == 3
+    for answer in replies:
+        refused(answer, "ServiceUnavailable")
+
+
 def test_a_request_while_stopping(server: Running, echo: Echo) -> None:
     application = server.server._application
     application.stop()
@@ -449,6 +480,41 @@ def test_slow_clients_make_room_for_others(start: bytes) -> None:
         assert b"x-acs-retry-after: 1000" in answer
 
 
+@pytest.mark.parametrize("limit", ["connections", "address_connections"])
+def test_a_burst_of_connections(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each connection of a burst is accepted before any of it is closed."""
+    monkeypatch.setattr(runs, "_origin", lambda address: "192.0.2.1")
+    limits = ServerLimits(**{limit: 3})  # type: ignore[arg-type]
+    with running(Echo(), limits=limits) as server, contextlib.ExitStack() as stack:
+        accepting = threading.Event()
+        loop = server.server.servers[0].get_loop()
+        loop.call_soon_threadsafe(accepting.wait, 10)
+        for _ in range(20):
+            stack.enter_context(contextlib.closing(connect(server)))
+        accepting.set()
+        assert server.send(method="GET", path="/health").status == 200
+        until(lambda: len(server.server.server_state.connections) <= 3, 5)
+
+
+def test_clients_that_leave_their_last_answer_unread_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runs, "SEND_BUFFER", 4096)
+    last = b"POST /?Action=Large HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    echo = Echo()
+    with (
+        running(echo, limits=ServerLimits(connections=3)) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        for number in range(6):
+            sock = stack.enter_context(contextlib.closing(socket.socket()))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(("127.0.0.1", server.port))
+            sock.sendall(last)
+            until(lambda number=number: len(echo.calls) > number)  # type: ignore[misc]
+        until(lambda: len(server.server.server_state.connections) <= 3, 5)
+
+
 def test_connections_at_work_stay() -> None:
     echo = Echo()
     with running(echo, limits=ServerLimits(connections=1)) as server:
@@ -478,6 +544,7 @@ def test_an_address_has_a_share_of_the_connections(monkeypatch: pytest.MonkeyPat
         ("", ""),
         ("192.0.2.7", "192.0.2.7"),
         ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("::ffff:127.0.0.1", ""),
         ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
         ("fe80::1%eth0", "fe80::/64"),
     ],
@@ -687,6 +754,15 @@ def test_an_address_that_is_not_ours() -> None:
         first.listen()
         with pytest.raises(InvalidParameter, match="cannot be used"):
             bind("127.0.0.1", first.getsockname()[1])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has the option itself")
+def test_windows_lets_no_second_server_take_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in = socket.SO_KEEPALIVE
+    monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", stand_in, raising=False)
+    with bind("127.0.0.1", 0) as sock:
+        assert sock.getsockopt(socket.SOL_SOCKET, stand_in)
+        assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
 
 
 def test_every_code_of_the_server_is_on_its_page() -> None:

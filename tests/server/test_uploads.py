@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from server.serving import Echo, Running
 from waiting import until
@@ -119,6 +119,21 @@ def test_forms_are_read_back(key: str, data: bytes) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "boundary"),
+    [
+        ("; boundary=b", "b"),
+        (";boundary=b ;charset=utf-8", "b"),
+        ('; charset=utf-8; Boundary="b c"', "b c"),
+        ("; boundary=(b/c:d=e)", "(b/c:d=e)"),
+        ("; boundary=" + "b" * 70, "b" * 70),
+    ],
+)
+def test_boundaries_with_and_without_quotes(options: str, boundary: str) -> None:
+    _, body = multipart({"key": b"k", "file": b"\0"}, boundary)
+    assert read_upload(f"multipart/form-data{options}", body) == ("k", b"\0")
+
+
 options = st.sampled_from(
     [
         "",
@@ -136,6 +151,8 @@ pieces = [
 ]
 
 
+@example("; boundary*=a; boundary*0=b", b"")  # RFC 2231
+@example(f"; boundary*{'9' * 5000}=b", b"")
 @given(
     options | st.text(st.characters(max_codepoint=255), max_size=10),
     st.lists(st.sampled_from(pieces), max_size=20).map(b"".join),
