@@ -152,18 +152,18 @@ class FaceService(TypedOperations):
         return name in OPERATIONS
 
     def check(self) -> None:
-        """Check that the gallery can be written, and that its server, if it has one, answers.
+        """Check that the gallery can be read and written, and that its server, if any, answers.
 
         Raises
         ------
         GalleryNotWritable
-            The disk is full or failing, or the folder is missing or cannot be written.
+            The disk is full or failing, or the folder is missing, replaced or cannot be written.
         GalleryUnavailable
             The Milvus server does not answer.
         """
         gallery = self._context.gallery
+        gallery.groups(limit=1)
         if "://" in gallery.address:
-            gallery.groups(limit=1)
             return
         try:
             with tempfile.TemporaryFile(dir=gallery.address) as file:

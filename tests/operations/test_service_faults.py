@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -212,7 +213,7 @@ def test_a_gallery_that_cannot_be_changed(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk is Linux's")
-def test_a_full_disk_and_a_missing_folder_are_told(
+def test_a_full_disk_and_a_lost_folder_are_told(
     service: FaceService, gallery: Gallery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     before = sorted(path.name for path in Path(gallery.address).iterdir())
@@ -222,8 +223,13 @@ def test_a_full_disk_and_a_missing_folder_are_told(
         patch.setattr(tempfile, "TemporaryFile", lambda dir: open("/dev/full", "wb"))  # noqa: SIM115
         with pytest.raises(GalleryNotWritable, match="No space left"):
             service.check()
-    monkeypatch.setattr(gallery, "address", str(tmp_path / "gone"))
-    with pytest.raises(GalleryNotWritable, match="No such file"):
+    with monkeypatch.context() as patch:
+        patch.setattr(gallery, "address", str(tmp_path / "gone"))
+        with pytest.raises(GalleryNotWritable, match="No such file"):
+            service.check()
+    Path(gallery.address).rename(tmp_path / "old")
+    shutil.copytree(tmp_path / "old", gallery.address)
+    with pytest.raises(GalleryNotWritable, match="replaced"):
         service.check()
 
 
