@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from facecore.cli.common import ERROR, MODELS, OK, PASSING, Answer, Commands, complain, name_of
 from facecore.cli.common import engine as engine_of
 from facecore.errors import FacecoreError, InvalidParameter
+
+if TYPE_CHECKING:
+    from facecore.evaluation.report import Report
 
 _CALIBRATE = """\
 Calibrate the scores on your own population.
@@ -160,13 +165,7 @@ def _evaluate(args: argparse.Namespace) -> Answer:
 
         extras.require_extra("matplotlib.figure")
         extras.require_extra("sklearn.metrics")
-        from facecore._utils.atomic_files import check_writable, make_folder
-        from facecore.evaluation.report import report_paths
-
-        wanted = report_paths(args.report)
-        make_folder(wanted.html.parent)
-        check_writable(wanted.html)
-        check_writable(wanted.json)
+        _check_report(args.report)
     engine = engine_of(args)
     _ = engine.threshold  # raises NotCalibrated before the evaluation starts
     options = {name: getattr(args, name) for name in ("labels", "names") if hasattr(args, name)}
@@ -180,14 +179,11 @@ def _evaluate(args: argparse.Namespace) -> Answer:
 
         title = f"facecore evaluate {args.test_set}: {engine.pack.name}"
         source = str(args.place.resolve())
-        try:
-            written = write_report(result, engine, args.report, title=title, source=source)
-        except FacecoreError as error:  # the results took long and are valid: print them
-            complain(error.code, str(error))
-            status, answer["report"] = ERROR, None
-        else:
-            answer["report"] = {"html": str(written.html), "json": str(written.json)}
-            lines.append(f"report              {written.html}")
+        status = _report(
+            lambda: write_report(result, engine, args.report, title=title, source=source),
+            answer,
+            lines,
+        )
     # A file name need not be UTF-8; the output is.
     return answer, status, [line.encode("utf-8", "backslashreplace").decode() for line in lines]
 
@@ -197,11 +193,39 @@ def _evaluate_liveness(args: argparse.Namespace) -> Answer:
 
     if not os.path.isdir(args.place):
         raise InvalidParameter(f"{args.place} is not a folder")
+    if args.report:
+        _check_report(args.report)
     engine = engine_of(args)
     result = evaluate_liveness(engine, args.place)
     answer, lines = {"pack": engine.pack.name, **result.as_dict()}, result.lines()
+    status = OK
     if args.report:
-        written = write_liveness_report(result, engine, args.report)
-        answer["report"] = {"html": str(written.html), "json": str(written.json)}
-        lines.append(f"report              {written.html}")
-    return answer, OK, lines
+        status = _report(lambda: write_liveness_report(result, engine, args.report), answer, lines)
+    return answer, status, lines
+
+
+def _check_report(out: Path) -> None:
+    """Check before the evaluation, which takes long, that its report can be written."""
+    from facecore._utils.atomic_files import check_writable, make_folder
+    from facecore.evaluation.report import report_paths
+
+    wanted = report_paths(out)
+    make_folder(wanted.html.parent)
+    check_writable(wanted.html)
+    check_writable(wanted.json)
+
+
+def _report(write: Callable[[], Report], answer: dict[str, Any], lines: list[str]) -> int:
+    """Write the report, and add its path to the answer; return the exit status."""
+    try:
+        written = write()
+    except Exception as error:  # the results took long and are valid: print them
+        if not isinstance(error, FacecoreError):
+            hint = "this is a fault of facecore: please report it with this message"
+            error = FacecoreError(f"the report cannot be made: {error!r:.400}", hint)
+        complain(error.code, str(error))
+        answer["report"] = None
+        return ERROR
+    answer["report"] = {"html": str(written.html), "json": str(written.json)}
+    lines.append(f"report              {written.html}")
+    return OK

@@ -177,6 +177,9 @@ def _create(args: argparse.Namespace) -> Answer:
 
 
 def _list(args: argparse.Namespace) -> Answer:
+    from facecore.gallery.records import check_count
+
+    check_count(args.limit, "limit", 0)
     with open_gallery(args, read_only=True) as gallery:
         if args.name is None:
             # Read one more to see whether there are more: Milvus takes minutes to count all.
@@ -263,8 +266,8 @@ def _search(args: argparse.Namespace) -> Answer:
         )
         faces = len(gallery) if args.group is None else sum(map(gallery.count, set(args.group)))
     lines = [f"{m.score:5.1f}  {m.user_id}  {m.group}  {m.face_id}" for m in matches] or ["nobody"]
-    where = f"{count_of(faces)} compared"
-    lines.append(f"{where}; a stranger gets a match in {far:.2%} of searches" if far else where)
+    chance = f"; a stranger gets a match in {100 * far:.3g}% of searches" if far else ""
+    lines.append(f"{count_of(faces)} compared{chance}")
     others = len(sample.others)
     lines += crowd(args.image, others, "facecore identify searches for each")
     found = [match_fields(match) for match in matches]

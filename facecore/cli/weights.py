@@ -214,15 +214,15 @@ def _adopt(args: argparse.Namespace) -> Answer:
         pictures=pictures,
         progress=sys.stderr.isatty(),
     )
-    return (
-        made.as_dict(),
-        OK,
-        [*made.lines(), f"to use it: facecore compare A B --pack {made.name}"],
-    )
+    lines = made.lines()
+    if made.manifest.embedder.calibration is not None:  # else a note names facecore calibrate
+        lines.append(f"to use it: facecore compare A B --pack {made.name}")
+    return made.as_dict(), OK, lines
 
 
 def _recognizability(args: argparse.Namespace) -> Answer:
     from facecore import FaceEngine
+    from facecore._utils.atomic_files import check_writable
     from facecore.evaluation.calibrate import find_pictures
     from facecore.evaluation.recognizability import measure, write_section
     from facecore.evaluation.spoiled_crops import collect
@@ -235,8 +235,10 @@ def _recognizability(args: argparse.Namespace) -> Answer:
         )
     pictures, dataset = find_pictures(args.faces), name_of(args.faces)
     engine = FaceEngine(args.name, threads=1, min_recognizability=0)
+    manifest = engine.pack.folder / MANIFEST_NAME
+    check_writable(manifest)
     made = measure(args.name, collect(engine, pictures), dataset)
-    write_section(engine.pack.folder / MANIFEST_NAME, made.spec)
+    write_section(manifest, made.spec)
     answer = {"name": args.name, "limit": made.spec.limit, "refused": made.spec.refused}
     return answer, OK, [*made.lines]
 

@@ -198,7 +198,13 @@ def _rows(picture: PictureFaces) -> Iterator[dict[str, Any]]:
 
 def _writer(pq: Any, stream: Any, schema: Any) -> Any:
     # A dictionary enlarges columns whose values are almost all different.
-    return pq.ParquetWriter(stream, schema, compression="zstd", use_dictionary=["code", "message"])
+    return pq.ParquetWriter(
+        stream,
+        schema,
+        compression="zstd",
+        use_dictionary=["code", "message"],
+        write_page_checksum=True,
+    )
 
 
 def _join(schema: Any, parts: Sequence[_Part], out: Path) -> tuple[int, dict[str, int]]:
@@ -209,10 +215,11 @@ def _join(schema: Any, parts: Sequence[_Part], out: Path) -> tuple[int, dict[str
     with written_whole(out) as stream, _writer(pq, stream, schema) as writer:
         for part in parts:
             try:
-                table = pq.read_table(part.file)
-            except pa.ArrowInvalid as error:
+                table = pq.read_table(part.file, page_checksum_verification=True)
+            except (pa.ArrowException, OSError) as error:
+                reason = " ".join(str(error).split())
                 raise ArchiveCorrupt(
-                    f"{part.file} is damaged: {error!s:.200}", "remove it, and run this again"
+                    f"{part.file} cannot be read: {reason:.200}", "remove it, and run this again"
                 ) from error
             codes = table["code"].drop_null().to_pylist()
             faces += len(table) - len(codes)

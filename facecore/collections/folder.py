@@ -8,13 +8,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from facecore._utils.atomic_files import make_folder, staged
 from facecore._utils.csv_text import csv_bytes
 from facecore.collections.clusters import Clusters
 from facecore.collections.faces import FoundFace
 from facecore.errors import InvalidParameter
 
-__all__ = ["as_dict", "check_absent", "face_fields", "write_people"]
+__all__ = ["as_dict", "check_absent", "face_fields", "read_boxes", "write_people"]
 
 
 def face_fields(face: FoundFace) -> dict[str, Any]:
@@ -88,6 +91,23 @@ def write_people(clusters: Clusters, out: Path | str) -> None:
         ) from error
 
 
+def read_boxes(folder: Path) -> dict[tuple[str, int], NDArray[np.float32]]:
+    """Read the boxes in the ``people.json`` of `write_people`, by SHA-256 and number of the face.
+
+    Empty without such a file, or if another program wrote it.
+    """
+    try:
+        people = json.loads((folder / "people.json").read_bytes())["people"]
+        boxes = {
+            (face["sha256"], face["face"]): np.array(face["box"], np.float32)
+            for person in people
+            for face in person["faces"]
+        }
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        return {}
+    return {key: box for key, box in boxes.items() if box.shape == (4,)}
+
+
 def check_absent(out: Path) -> None:
     """Check, before a long computation, that a folder can be created."""
     if os.path.lexists(out):
@@ -100,8 +120,9 @@ def _link(face: FoundFace, folder: Path, final: Path) -> None:
     name = f"{face.path.stem[:50]}{face.link_ending}{face.path.suffix}"  # at most 255 bytes
     if (folder / name).is_symlink() or (folder / name).exists():
         return  # duplicate of a linked file
-    picture = face.path.absolute()
+    # The system follows ".." from the real folder, not from a link to it.
+    picture = face.path.parent.resolve() / face.path.name
     try:
-        (folder / name).symlink_to(os.path.relpath(picture, final.absolute()))
+        (folder / name).symlink_to(os.path.relpath(picture, final.resolve()))
     except (OSError, ValueError, NotImplementedError):
         shutil.copyfile(picture, folder / name)

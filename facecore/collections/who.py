@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facecore.collections.faces import FoundFace, Unreadable, read_faces
+from facecore.collections.folder import read_boxes
 from facecore.collections.vector_cache import VectorCache
 from facecore.engine import FaceEngine
 from facecore.errors import InvalidParameter
-from facecore.face.detection import Face
+from facecore.face.detection import Face, overlap
 from facecore.gallery.thresholds import check_far, score_threshold
 from facecore.images import ImageInput
 from facecore.images.folders import pictures_of_people
 from facecore.matching.grouping import assign
 
 __all__ = ["KnownFaces", "NamedFace", "Who", "known_people", "read_known", "who"]
+
+_LINK = re.compile(r"_([0-9a-f]{8})_([0-9]+)$")  # `FoundFace.link_ending`
+_SAME_FACE = 0.3  # least intersection over union of two detectors' boxes of one face
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,7 @@ class KnownFaces:
     crowded : tuple of Path
         Pictures with several faces, of which the largest is used.
     refused : tuple of Unreadable
-        Pictures without a usable face.
+        Pictures without a usable face, and links whose picture is gone.
     """
 
     faces: tuple[tuple[str, FoundFace], ...]
@@ -79,7 +85,7 @@ class Who:
     crowded : tuple of Path
         Known pictures with several faces, of which the largest is used.
     refused : tuple of Unreadable
-        Known pictures without a usable face.
+        As in `KnownFaces`.
     """
 
     faces: tuple[NamedFace, ...]
@@ -94,7 +100,8 @@ def known_people(root: Path | str) -> list[tuple[str, Path]]:
     """List (name, picture) below a folder: a folder per person, or files named after people.
 
     A number at the end of a file name is not part of the person's name: ``eileen.jpg``,
-    ``eileen_2.jpg`` and ``eileen (3).jpg`` are all ``eileen``.
+    ``eileen_2.jpg`` and ``eileen (3).jpg`` are all ``eileen``.  Links whose picture is gone are
+    listed last.
 
     Raises
     ------
@@ -106,6 +113,7 @@ def known_people(root: Path | str) -> list[tuple[str, Path]]:
          path)
         for name, path in pictures_of_people(root)
     ]  # fmt: skip
+    people += _broken_links(Path(root))
     if not people:
         raise InvalidParameter(
             f"{root} holds no picture", "give a folder per person, or files such as eileen.jpg"
@@ -122,7 +130,9 @@ def read_known(
 ) -> KnownFaces:
     """Read one face of each picture of `known_people`.
 
-    Takes the largest face; for a link of ``facecore cluster``, the face that the link names.
+    Takes the largest face.  For a link of ``facecore cluster``, takes the face that ``people.json``
+    in `root` describes; its number differs between packs and between values of
+    `min_recognizability`.
 
     Raises
     ------
@@ -133,15 +143,24 @@ def read_known(
     faces: list[tuple[str, FoundFace]] = []
     crowded: list[Path] = []
     refused: list[Unreadable] = []
+    boxes = read_boxes(Path(root))
     pictures = read_faces(engine, [path for _, path in people], cache, progress=progress)
     for (name, path), picture in zip(people, pictures, strict=True):
         if picture.error is not None:
             refused.append(Unreadable(path, picture.error.code, str(picture.error)))
             continue
-        linked = [face for face in picture.faces if path.stem.endswith(face.link_ending)]
-        faces.append((name, (linked or picture.faces)[0]))
-        if len(picture.faces) > 1 and not linked:
-            crowded.append(path)
+        link = _LINK.search(path.stem)
+        number = int(link[2]) if link and picture.sha256.startswith(link[1]) else -1
+        box = boxes.get((picture.sha256, number))
+        if box is None:
+            faces.append((name, picture.faces[0]))
+            if len(picture.faces) > 1 or number > 0:
+                crowded.append(path)
+        elif (face := _face_at(box, picture.faces)) is not None:
+            faces.append((name, face))
+        else:
+            message = "the face that was grouped cannot be recognised"
+            refused.append(Unreadable(path, "NoFaceDetected", message))
     if not faces:
         first = refused[0]
         raise InvalidParameter(
@@ -149,6 +168,21 @@ def read_known(
             f"give a clear picture of each person; {first.path}: {first.message}",
         )
     return KnownFaces(tuple(faces), tuple(crowded), tuple(refused))
+
+
+def _broken_links(root: Path) -> list[tuple[str, Path]]:
+    """List the links in people's folders whose picture is gone; reading them reports them."""
+    return [
+        (path.relative_to(root).parts[0], path)
+        for path in sorted(root.glob("[!.]*/**/[!.]*"))
+        if path.is_symlink() and not path.exists()
+    ]
+
+
+def _face_at(box: NDArray[np.float32], faces: Iterable[FoundFace]) -> FoundFace | None:
+    """Return the face whose box overlaps `box` best, if it is the same face."""
+    best = max(faces, key=lambda face: overlap(face.face.box, box))
+    return best if overlap(best.face.box, box) >= _SAME_FACE else None
 
 
 def who(

@@ -240,6 +240,41 @@ def test_what_does_not_fit_changes_nothing(file: Path, compact: FaceEngine, tmp_
         refuse(InvalidParameter, "cannot be read")
 
 
+def damage(path: Path, what: str) -> None:
+    """Damage the page of vectors: its header, or numbers that decompress as before."""
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    columns = [group.column(i) for i in range(group.num_columns)]
+    (column,) = [c for c in columns if c.path_in_schema.startswith("vector")]
+    start, size = column.data_page_offset, column.total_compressed_size
+    data = bytearray(path.read_bytes())
+    at = start if what == "header" else start + size - 100
+    data[at : at + 8] = bytes(255 - byte for byte in data[at : at + 8])
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("what", ["header", "numbers"])
+def test_damage_is_named(
+    what: str, file: Path, people: Path, compact: FaceEngine, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.parquet"
+    shutil.copy(file, bad)
+    damage(bad, what)
+    with (
+        Gallery(tmp_path / "g", compact) as gallery,
+        pytest.raises(ArchiveCorrupt, match=r"bad\.parquet"),
+    ):
+        load_vectors(gallery, bad, "staff", user="picture")
+    out = tmp_path / "vectors.parquet"
+    parts = tmp_path / "vectors.parquet.parts"
+    parts.mkdir()
+    part = embedding._part(compact, parts, [people / "eileen/a.png"], False)
+    embedding._write(compact, part, False)
+    damage(part.file, what)
+    with pytest.raises(ArchiveCorrupt, match=f"{part.file.name} cannot be read.*remove it"):
+        embed_pictures(compact, people / "eileen", out, row_group=1)
+    assert not out.exists()
+
+
 def test_commands(people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, gallery = str(tmp_path / "v.parquet"), ["--gallery", str(tmp_path / "g")]
     assert cli.main(["embed", str(people / "eileen"), "--out", out, "--json"]) == 0

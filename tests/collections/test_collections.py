@@ -27,6 +27,7 @@ from facecore.collections import (
     known_people,
     read_faces,
     read_folder,
+    read_known,
     who,
 )
 from facecore.collections.folder import write_people
@@ -278,6 +279,71 @@ def test_people_of_one_run_are_known_to_the_next(
     assert cli.main(["cluster", str(new), "--known", str(tmp_path / "third"), "--json"]) == 0
     people = json.loads(capsys.readouterr().out)["people"]
     assert [p["name"] for p in people] == ["person_0001", "person_0002"]
+
+
+def test_a_link_means_the_face_that_was_grouped(
+    compact: FaceEngine, tmp_path: Path, astronaut: Array, hopper: Array
+) -> None:
+    """A strange face that only the lenient engine reads moves all numbers."""
+    both = np.hstack([255 - hopper[:, ::-1], cv2.resize(astronaut, (512, 600))])
+    (tmp_path / "pictures").mkdir()
+    cv2.imwrite(str(tmp_path / "pictures" / "both.png"), both)
+    faces, _ = read_folder(compact, tmp_path / "pictures")
+    people = tmp_path / "people"
+    write_people(cluster(faces, compact.calibration), people)
+    (people / "person_0001").rename(people / "Eileen")
+    (link,) = (people / "Eileen").iterdir()
+    (eileen,) = faces
+    assert eileen.number == 0
+    lenient = FaceEngine("compact", threads=1, min_recognizability=0)
+    listed = people / "people.json"
+    text = listed.read_text()
+    elsewhere = json.loads(text)
+    elsewhere["people"][0]["faces"][0]["box"] = [0, 0, 40, 40]
+    with VectorCache(lenient) as cache:
+        read = read_known(lenient, people, cache)
+        assert read.crowded == ()
+        ((name, face),) = read.faces
+        assert (name, face.number) == ("Eileen", 1)
+        np.testing.assert_allclose(face.face.box, eileen.face.box, atol=1)
+        listed.write_text(json.dumps(elsewhere))
+        with pytest.raises(InvalidParameter, match="was grouped cannot be recognised"):
+            read_known(lenient, people, cache)
+        for other in ("", "[]", '{"people": 3}', text.replace('"box": [', '"box": ["x", ')):
+            listed.write_text(other)
+            read = read_known(lenient, people, cache)
+            assert (read.crowded, read.faces[0][1].number) == ((link,), 0)
+    # One face is seen, but the link names a second one.
+    link = link.rename(link.with_stem(link.stem[:-1] + "1"))
+    assert read_known(compact, people).crowded == (link,)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+def test_links_below_a_linked_folder(compact: FaceEngine, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk" / "very" / "deep").mkdir(parents=True)
+    (tmp_path / "short").symlink_to(tmp_path / "disk" / "very" / "deep")
+    shutil.copy(folder / "a.png", tmp_path / "disk" / "very")
+    pictures = [folder / "a.png", tmp_path / "short" / ".." / "a.png"]
+    out = [tmp_path / "short" / "people", tmp_path / "people"]
+    for people, picture in zip(out, read_faces(compact, pictures), strict=True):
+        write_people(cluster(picture.faces, compact.calibration), people)
+        (link,) = (people / "person_0001").iterdir()
+        assert link.resolve() == picture.path.resolve()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+def test_a_link_whose_picture_is_gone_is_told(
+    compact: FaceEngine, folder: Path, tmp_path: Path
+) -> None:
+    for name in ("eileen", "grace/old", "grace/.hidden"):
+        (tmp_path / "known" / name).mkdir(parents=True)
+    shutil.copy(folder / "a.png", tmp_path / "known" / "eileen")
+    for place in ("grace/old/a.png", "grace/.a.png"):
+        (tmp_path / "known" / place).symlink_to(tmp_path / "gone.png")
+    answer = who(compact, folder / "a.png", tmp_path / "known")
+    assert answer.faces[0].name == "eileen"
+    assert [(r.path.parent.name, r.code) for r in answer.refused] == [("old", "UnreadableImage")]
+    assert known_people(tmp_path / "known")[-1][0] == "grace"
 
 
 def test_the_command_divides_a_folder(

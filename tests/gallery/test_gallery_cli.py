@@ -57,11 +57,13 @@ def test_from_an_empty_folder_to_a_match(shell: Shell, pictures: tuple[str, str]
     second = shell.json("group", "list", "--offset", "1")
     assert ([g["name"] for g in second["groups"]], second["more"]) == (["visitors"], False)
     assert shell("group", "list", "--limit", "1").endswith("\nand more: --offset 1\n")
+    assert "limit is -1" in shell("group", "list", "--limit", "-1", status=2)
     listed = shell.json("group", "list", "staff")
     assert (listed["count"], listed["faces"]) == (1, [added])
     shell("add", "staff", eileen, "twin")
     assert shell("group", "list", "staff", "--limit", "1").endswith("1 of 2\n")
 
+    assert "in 0.001% of searches" in shell("search", eileen, "--far", "1e-5")
     found = shell.json("search", eileen, "--group", "staff", "--limit", "1")
     assert found["matches"][0]["face_id"] == added["face_id"]
     assert found["matches"][0]["score"] >= 99.99

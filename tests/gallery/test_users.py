@@ -257,7 +257,7 @@ def test_the_commands_identify_and_duplicates(
     cv2.imwrite(alone, hopper)
     assert cli.main(["search", alone]) == 1
     assert capsys.readouterr().out == (
-        "nobody\n2 faces compared; a stranger gets a match in 1.00% of searches\n"
+        "nobody\n2 faces compared; a stranger gets a match in 1% of searches\n"
     )
     assert cli.main(["search", alone, "--far", "none", "--per", "user", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["matches"]) == 2
