@@ -58,8 +58,6 @@ def attack_errors(
     species: Iterable[str],
     bona_fide: ArrayLike,
     threshold: float,
-    *,
-    bona_fide_people: ArrayLike | None = None,
 ) -> AttackErrors:
     """Compute APCER by species, BPCER and the non-response rates at a threshold.
 
@@ -72,13 +70,12 @@ def attack_errors(
     bona_fide : array_like, shape (M,)
         Attack scores of bona fide presentations; NaN for no response.
     threshold : float
-    bona_fide_people : array_like, shape (M,), optional
-        Person of each bona fide presentation, for a bootstrap interval (default: Wilson's).
 
     Notes
     -----
     As in the standard, classification error rates are shares of the classified presentations;
-    non-responses are reported separately.
+    non-responses are reported separately.  The intervals are Wilson's and assume independent
+    presentations.
     """
     scores, kinds = np.asarray(attacks, np.float64), np.array([str(kind) for kind in species])
     live = np.asarray(bona_fide, np.float64)
@@ -97,14 +94,7 @@ def attack_errors(
     heard = ~np.isnan(live)
     if not heard.any():
         raise InvalidParameter("no bona fide presentation gave a response")
-    people = None if bona_fide_people is None else np.asarray(bona_fide_people)
-    return AttackErrors(
-        apcer,
-        rate(live[heard] >= threshold, None if people is None else people[heard]),
-        apnrr,
-        rate(~heard, people),
-        threshold,
-    )
+    return AttackErrors(apcer, rate(live[heard] >= threshold), apnrr, rate(~heard), threshold)
 
 
 def bpcer_at_apcer(

@@ -1,4 +1,4 @@
-"""Rates with 95 % intervals: bootstrap over people, or Wilson's if people are unknown."""
+"""Rates with 95 % intervals: Wilson's, and wider where a bootstrap over people is."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ class Rate:
     def resampled(
         cls, count: int, total: int, rates: NDArray[np.floating], *, independent: int
     ) -> Rate:
-        """Create a rate with the 2.5 % and 97.5 % quantiles of the bootstrap `rates`.
+        """Create a rate with the wider of two intervals, at each end.
 
-        If all resamples agree, for example because none or all comparisons count, the interval
-        is Wilson's for the same share of `independent` comparisons.  `independent` is the number
-        of pairs of people for impostor comparisons, and of people for genuine ones.
+        One has the 2.5 % and 97.5 % quantiles of the bootstrap `rates`, which vary too little if
+        few comparisons count.  The other is Wilson's for the same share of `independent`
+        comparisons: the number of pairs of people for impostor comparisons, and of people for
+        genuine ones.
         """
         if not 0 <= count <= total or not total or independent < 1:
             raise InvalidParameter(f"{count} of {total} comparisons is not a rate")
         value = count / total
-        if count in (0, total) or not len(np.unique(rates)) > 1:
-            people = min(independent, total)
-            low, high = wilson_interval(value * people, people)
-        else:
-            low, high = quantile_interval(rates)
-        return cls(value, min(low, value), max(high, value), count, total)
+        people = min(independent, total)
+        bounds = [value, *wilson_interval(value * people, people)]
+        if len(rates):
+            bounds += quantile_interval(rates)
+        return cls(value, min(bounds), max(bounds), count, total)
 
     def __str__(self) -> str:
         if self.count == 0:

@@ -108,8 +108,8 @@ def tar_at_far_rate(
     far : float
         0..1.
     genuine_people : array_like, shape (N,), optional
-        Person of each genuine comparison.  Together with `impostor_people` it gives a bootstrap
-        interval over people, with a threshold per resample.  Otherwise the interval is Wilson's,
+        Person of each genuine comparison.  Together with `impostor_people` it gives the interval
+        of `Rate.resampled`, with a threshold per resample.  Otherwise the interval is Wilson's,
         at the single threshold.
     impostor_people : array_like, shape (M, 2), optional
         The two people of each impostor comparison.

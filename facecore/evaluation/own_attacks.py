@@ -175,8 +175,8 @@ def write_liveness_report(result: OwnAttacks, engine: FaceEngine, out: Path) -> 
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Liveness</title>'
         "<style>body{font:16px sans-serif;margin:2em}th{text-align:left;padding-right:1em}</style>"
         f"<h1>Errors of presentation attack detection</h1><table>{rows}</table>"
-        "<p>Terms follow ISO/IEC 30107-3. Intervals are 95 %. This is not a conformance test."
-        "</p></html>"
+        "<p>Terms follow ISO/IEC 30107-3. Intervals are 95 %, for independent pictures. This is "
+        "not a conformance test.</p></html>"
     )
     content = json.dumps(facts, indent=1, allow_nan=False)
     write_whole(paths.json, content.encode("utf-8", "backslashreplace"))

@@ -217,9 +217,9 @@ def plot_groups(groups: Sequence[GroupRates], score: float) -> Figure:
     axes.axvline(100 * rows[0][1].nominal_fmr, color=_GREY, linestyle="--", label="nominal")
     if any(point.fmr is not None and point.fmr.count for _, point in rows):
         axes.set_xscale("log")
+    names = [name for name, _ in rows]
+    axes.set_yticks(range(len(rows)), names, parse_math=False)  # a name may hold $
     axes.set(
-        yticks=range(len(rows)),
-        yticklabels=[name for name, _ in rows],
         ylim=(len(rows) - 0.5, -0.5),
         xlabel=f"false match rate within the group at score {score:g} (%)",
     )

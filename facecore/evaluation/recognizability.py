@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facecore.errors import InvalidParameter, PackCorrupt
+from facecore._utils.atomic_files import written_whole
+from facecore.errors import InvalidParameter
 from facecore.evaluation.spoiled_crops import ORIGINAL, SpoiledCrops
 from facecore.face.embedding import Embedder
 from facecore.face.measures.visibility import limits
@@ -267,8 +268,18 @@ def write_section(manifest: Path, spec: RecognizabilitySpec) -> None:
     ------
     PackCorrupt
         The manifest would be invalid; the file is unchanged.
+    InvalidParameter
+        The file cannot be read or written; it is unchanged.
     """
-    kept = without_section(manifest.read_text(encoding="utf-8").splitlines())
+    with written_whole(manifest) as stream:
+        lines = _with_section(manifest.read_text(encoding="utf-8").splitlines(), spec)
+        stream.write(("\n".join(lines) + "\n").encode())
+        stream.flush()
+        read_manifest(Path(stream.name))
+
+
+def _with_section(lines: Iterable[str], spec: RecognizabilitySpec) -> list[str]:
+    kept = without_section(lines)
     output = next(i for i, line in enumerate(kept) if line.strip() == "[embedder.output]")
     after = range(output + 1, len(kept))
     at = next((i for i in after if kept[i].lstrip()[:1] in ("[", "#")), len(kept))
@@ -278,14 +289,7 @@ def write_section(manifest: Path, spec: RecognizabilitySpec) -> None:
     indent = kept[output][: -len(kept[output].lstrip())]
     block = [f"{indent}{line}" for line in ("[embedder.recognizability]", *fields)]
     kept[at:at] = [*block, ""] if at < len(kept) else ["", *block, ""]
-    partial = manifest.with_suffix(".new")
-    partial.write_text("\n".join(kept) + "\n", encoding="utf-8")
-    try:
-        read_manifest(partial)
-    except PackCorrupt:
-        partial.unlink()
-        raise
-    partial.replace(manifest)
+    return kept
 
 
 def _threshold(

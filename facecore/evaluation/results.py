@@ -147,7 +147,7 @@ class LfwResult(Result):
         Mean over the folds and its standard error, 0..1.
     fold_accuracy : tuple of float
     tar_at_far : dict of float to Rate
-        True accept rate over the listed pairs for each false accept rate; bootstrap intervals.
+        True accept rate over the listed pairs for each false accept rate.
     fmr_at_threshold, fnmr_at_threshold : float
         Error rates over the listed pairs at the engine's threshold.
     pairs, skipped : int

@@ -127,7 +127,8 @@ def collect(
             sample = engine.sample(picture)
         except FacecoreError:
             continue
-        aside = int(hashlib.sha256(person.encode()).hexdigest(), 16) % 4 == 0
+        name = person.encode("utf-8", "surrogatepass")  # a folder's name may be any bytes
+        aside = int(hashlib.sha256(name).hexdigest(), 16) % 4 == 0
         some = waiting.setdefault(aside, [])
         some.append((person, number, picture, sample))
         if len(some) == ALIKE:

@@ -109,6 +109,34 @@ def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path:
     assert Path(answer["report"]["html"]).is_file()
 
 
+def test_a_report_is_refused_before_the_work(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("facecore.evaluation.own_attacks.evaluate_liveness", None)
+    (tmp_path / "file").touch()
+    assert main(["evaluate", "liveness", str(folder), "--report", str(tmp_path / "file/r")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_the_numbers_are_printed_where_the_report_fails(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise InvalidParameter("No space left on device")
+
+    monkeypatch.setattr("facecore.evaluation.own_attacks.write_whole", full)
+    assert main(["evaluate", "liveness", str(folder), "--report", str(tmp_path / "r")]) == 2
+    out, err = capsys.readouterr()
+    assert "BPCER20" in out
+    assert "No space left" in err
+
+
 def test_a_folder_without_attacks_is_refused(compact: FaceEngine, folder: Path) -> None:
     for name in ("attack-tablet", "attack-laser print"):
         shutil.rmtree(folder / name)

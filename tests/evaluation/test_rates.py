@@ -26,7 +26,7 @@ from facecore.evaluation.metrics import (
     tar_at_far_rate,
 )
 from facecore.evaluation.quality import error_versus_discard
-from facecore.matching.intervals import draw_people
+from facecore.matching.intervals import draw_people, wilson_interval
 
 Array = np.ndarray[Any, Any]
 
@@ -64,7 +64,20 @@ def test_pairs_of_people_against_a_plain_bootstrap() -> None:
     found = rate(hits, who)
     weights = [drawn[who].prod(axis=1) for drawn in draw_people(12)]
     rates = [weight @ hits / weight.sum() for weight in weights]
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(rates, [0.025, 0.975])))
+    low, high = np.quantile(rates, [0.025, 0.975])
+    pairs = len(np.unique(np.sort(who), axis=0))
+    least = wilson_interval(found.value * pairs, pairs)
+    assert (found.low, found.high) == pytest.approx((min(low, least[0]), max(high, least[1])))
+
+
+@pytest.mark.parametrize("shape", [(60,), (60, 2)])
+def test_one_error_gives_no_surer_rate_than_none(shape: tuple[int, ...]) -> None:
+    # Ten comparisons of each person, or of each pair of neighbours.
+    people = np.stack([np.arange(60), np.arange(1, 61)], axis=1)[:, : len(shape)].reshape(shape)
+    people = np.repeat(people, 10, axis=0)
+    none, one = (rate(np.arange(600) < count, people) for count in (0, 1))
+    assert one.low == 0 < one.value
+    assert one.high > none.high == Rate.wilson(0, 60).high
 
 
 def test_a_hundred_thousand_searches_need_no_gigabyte() -> None:
@@ -123,7 +136,9 @@ def test_tar_interval_with_people_against_a_plain_bootstrap() -> None:
     for drawn in draw_people(25, seed=0):
         repeated = np.repeat(others, drawn[pairs].prod(axis=1))
         rates.append(tar_at_far(np.repeat(own, drawn[who]), repeated, 0.05))
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(rates, [0.025, 0.975])))
+    low, high = np.quantile(rates, [0.025, 0.975])
+    least = wilson_interval(found.value * len(set(who)), len(set(who)))
+    assert (found.low, found.high) == pytest.approx((min(low, least[0]), max(high, least[1])))
     wilson = tar_at_far_rate(own, others, 0.05)
     assert wilson == Rate.wilson(found.count, 80)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from facecore import FaceEngine
 from facecore.errors import InvalidParameter, PackCorrupt
 from facecore.evaluation.recognizability import (
     _gathering,
@@ -17,7 +19,7 @@ from facecore.evaluation.recognizability import (
     without_section,
     write_section,
 )
-from facecore.evaluation.spoiled_crops import ORIGINAL, SpoiledCrops, spoiled_alike
+from facecore.evaluation.spoiled_crops import ORIGINAL, SpoiledCrops, collect, spoiled_alike
 from facecore.evaluation.spoiling import ROWS, Spoiling, draw
 from facecore.face.alignment import TEMPLATE
 from facecore.face.detection import Face
@@ -131,6 +133,24 @@ def test_the_section_is_put_in_replaced_and_taken_out(tmp_path: Path) -> None:
         read_manifest(path)
 
 
+def test_a_manifest_that_cannot_be_written_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pack.toml"
+    shutil.copy(COMPACT, path)
+    before, gate = path.read_bytes(), read_manifest(path).embedder.recognizability
+    assert gate is not None
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(InvalidParameter, match="No space left"):
+        write_section(path, gate)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == before
+
+
 def test_a_crop_has_its_features() -> None:
     for crop in (np.zeros((112, 112, 3), np.uint8), np.full((112, 112, 3), 255, np.uint8)):
         seen = features(crop)
@@ -155,6 +175,11 @@ def test_crops_of_spoilings_are_aligned() -> None:
         kind, made = spoiled_alike([(picture, FACE)] * 3, np.random.default_rng(seed))
         assert kind in ("turned", "covered", "small", "blurred", "dark", "poor")
         assert [crop.shape for crop in made] == [(112, 112, 3)] * 3
+
+
+def test_a_person_whose_name_is_not_utf8(compact: FaceEngine, hopper_path: Path) -> None:
+    with pytest.raises(InvalidParameter, match="1 people have a picture with a face"):
+        collect(compact, [("caf\udce9", hopper_path)], copies=0)
 
 
 def test_strangers_spoiled_alike_gather_only_in_their_group() -> None:

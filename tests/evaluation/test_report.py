@@ -20,10 +20,12 @@ from facecore.cli import main
 from facecore.errors import InvalidParameter, MissingExtra
 from facecore.evaluation import plots
 from facecore.evaluation.all_pairs import Histograms
+from facecore.evaluation.intervals import Rate
 from facecore.evaluation.metrics import error_curve
 from facecore.evaluation.protocols import LfwResult, folder, lfw
 from facecore.evaluation.quality import error_versus_discard
 from facecore.evaluation.report import report_paths, write_report
+from facecore.evaluation.results import GroupRates, OperatingPoint
 from facecore.matching.calibration import Calibration
 
 Array = np.ndarray[Any, Any]
@@ -82,6 +84,18 @@ def test_perfect_and_tiny_sets_still_draw() -> None:
             plots.plot_histograms(Histograms.of(own, others)),
         ):
             assert drawn(figure).std() > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["$20k (10 %) to $50k (20 %)", "under $20k_and over $50k", "a \\$ b"]
+)
+def test_a_group_may_have_dollars_in_its_name(name: str) -> None:
+    point = OperatingPoint(80, 0.4, 0.001, False, Rate.wilson(3, 1000), None)
+    figure = plots.plot_groups([GroupRates("income", name, 10, 5, (point,))], 80)
+    assert drawn(figure).std() > 0
+    (label,) = figure.axes[0].get_yticklabels()
+    assert label.get_text().startswith(f"income {name}")
+    assert label.get_parse_math() is False
 
 
 def test_pyplot_is_never_imported() -> None:
@@ -180,21 +194,31 @@ def test_a_report_is_refused_before_the_work(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InvalidParameter("No space left on device"), "InvalidParameter"),
+        (ValueError("a fault\nof matplotlib"), "FacecoreError"),
+    ],
+)
 def test_the_numbers_are_printed_where_the_report_fails(
+    error: Exception,
+    code: str,
     tiny_lfw: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def full(path: Path, data: bytes) -> None:
-        raise InvalidParameter(f"{path} cannot be written: No space left on device")
+    def fail(*_: object) -> None:
+        raise error
 
-    monkeypatch.setattr("facecore.evaluation.report.write_whole", full)
+    monkeypatch.setattr("facecore.evaluation.report.write_whole", fail)
     command = ["evaluate", "lfw", str(tiny_lfw), "--threads", "1", "--threshold", "91"]
     assert main([*command, "--report", str(tmp_path / "r")]) == 2
     out, err = capsys.readouterr()
     assert "at score 91 " in out
-    assert "No space left" in err
+    assert f"facecore: {code}: " in err
+    assert str(error).split("\n")[0] in err
 
 
 def test_what_is_extrapolated_is_shaded_from_the_last_measured_knot() -> None:
