@@ -100,8 +100,7 @@ def known_people(root: Path | str) -> list[tuple[str, Path]]:
     """List (name, picture) below a folder: a folder per person, or files named after people.
 
     A number at the end of a file name is not part of the person's name: ``eileen.jpg``,
-    ``eileen_2.jpg`` and ``eileen (3).jpg`` are all ``eileen``.  Links whose picture is gone are
-    listed last.
+    ``eileen_2.jpg`` and ``eileen (3).jpg`` are all ``eileen``.
 
     Raises
     ------
@@ -113,7 +112,6 @@ def known_people(root: Path | str) -> list[tuple[str, Path]]:
          path)
         for name, path in pictures_of_people(root)
     ]  # fmt: skip
-    people += _broken_links(Path(root))
     if not people:
         raise InvalidParameter(
             f"{root} holds no picture", "give a folder per person, or files such as eileen.jpg"
@@ -168,15 +166,6 @@ def read_known(
             f"give a clear picture of each person; {first.path}: {first.message}",
         )
     return KnownFaces(tuple(faces), tuple(crowded), tuple(refused))
-
-
-def _broken_links(root: Path) -> list[tuple[str, Path]]:
-    """List the links in people's folders whose picture is gone; reading them reports them."""
-    return [
-        (path.relative_to(root).parts[0], path)
-        for path in sorted(root.glob("[!.]*/**/[!.]*"))
-        if path.is_symlink() and not path.exists()
-    ]
 
 
 def _face_at(box: NDArray[np.float32], faces: Iterable[FoundFace]) -> FoundFace | None:

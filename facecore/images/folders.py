@@ -22,8 +22,9 @@ def pictures_of_people(root: Path | str) -> list[tuple[str | None, Path]]:
     """Return the sorted (person, file) pairs below a folder that holds a folder per person.
 
     Includes every file in a person's folder at any depth, with any name; a file that is not a
-    picture is reported when it is read.  A file directly in `root` is included if it has a
-    picture's extension; its person is None.  Skips hidden files and folders, such as thumbnails.
+    picture, or a link whose target is gone, is reported when it is read.  A file directly in `root`
+    is included if it has a picture's extension; its person is None.  Skips hidden files and
+    folders, such as thumbnails.
 
     Raises
     ------
@@ -42,7 +43,7 @@ def pictures_of_people(root: Path | str) -> list[tuple[str | None, Path]]:
                 continue
             if path.is_dir():
                 found += [(path.name, file) for file in _files(path)]
-            elif path.suffix.lower() in _PICTURES and path.is_file():
+            elif path.suffix.lower() in _PICTURES and _is_picture(path):
                 found.append((None, path))
     except OSError as error:
         place = error.filename or root
@@ -129,8 +130,13 @@ def _files(folder: Path) -> list[Path]:
     for here, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(here, name) for name in names if not name.startswith("."))
-        found += [path for path in paths if path.is_file()]
+        found += [path for path in paths if _is_picture(path)]
     return sorted(found)
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether a path is a file, or a link whose target is gone: reading it reports it."""
+    return path.is_file() or not path.exists()
 
 
 def _refuse(error: OSError) -> NoReturn:
