@@ -221,8 +221,9 @@ class FaceEngine:
     def warmup(self) -> None:
         """Run every model once and compile the kernels, so that the first calls do not.
 
-        Also opens the models for liveness and for age and gender, if the pack has them.
-        Afterwards no call on this engine, and no search of its galleries, compiles anything.
+        Also opens the models for liveness and for age and gender, if the pack has them and this
+        version runs them.  Afterwards no call on this engine, and no search of its galleries,
+        compiles anything.
         """
         compile_kernels(self.pack.embedder.output.dimension)
         picture = Picture.of(np.full((480, 480, 3), 128, np.uint8))
@@ -230,7 +231,7 @@ class FaceEngine:
         face = Face(np.array([148, 168, 332, 368], np.float32), points.astype(np.float32), 1.0)
         self.detect(picture)
         sample = FaceSample(picture, face, align(picture, face.landmarks))
-        if self.pack.liveness is not None:
+        if self.pack.liveness is not None and self.pack.liveness.is_runnable:
             self.liveness(sample)  # before `embed`: after it, the gate would refuse the sample
         self._pipeline.embed([sample])
         self.quality(sample)

@@ -220,21 +220,24 @@ def publish(folder: Path, target: Path, is_right: Callable[[], bool]) -> None:
     folder : Path
         From `staged`, with its files synced to disk.
     target : Path
-        Destination.  An existing folder that is not right is removed first.
+        Destination.  An existing folder that is not right is replaced; it stays on failure.
     is_right : callable
         Tells whether an existing folder at `target` is acceptable.
     """
     sync_folder(folder)
+    wrong = _temporary(target)
     if os.path.lexists(target) and not is_right():
-        wrong = _temporary(target)
         target.rename(wrong)
-        remove(wrong)
     try:
         folder.rename(target)
     except OSError:
         # Without locks, another process may have published an equal result first.
         if not is_right():
             raise
+    finally:
+        if os.path.lexists(wrong) and not os.path.lexists(target):
+            wrong.rename(target)
+        remove(wrong)
     sync_folder(target.parent)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 
 __all__ = ["count_of", "is_printable"]
+
+# Control characters, line breaks, changes of the writing direction, halves of surrogate pairs.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def count_of(number: int, noun: str = "face") -> str:
@@ -13,6 +16,6 @@ def count_of(number: int, noun: str = "face") -> str:
 
 
 def is_printable(text: str) -> bool:
-    """Whether a text holds no line break and no control character; any space is allowed."""
-    # str.isprintable rejects all spaces but the ASCII one.
-    return all(c.isprintable() or unicodedata.category(c) == "Zs" for c in text)
+    """Whether a text holds no line break and no control character."""
+    # str.isprintable also rejects most spaces, and the joiners of Persian words and of emoji.
+    return not _UNSAFE.search(text)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facecore._utils.text import is_printable
 from facecore.engine import FaceChoice, FaceEngine
 from facecore.errors import InvalidParameter
 from facecore.evaluation import calibrate
@@ -199,7 +200,7 @@ def adopt(
             manifest, measurement = _calibrated(
                 manifest, folder, album, str(people), face, notes, progress
             )
-        elif (table := _known_table(embedding, entry, spec)) is not None:
+        if measurement is None and (table := _known_table(embedding, entry, spec)):
             spec = dataclasses.replace(spec, calibration=table)
             manifest = dataclasses.replace(manifest, embedder=spec)
             notes.append(f"calibrated with facecore's table: {table.dataset}")
@@ -257,10 +258,11 @@ def _expanded(path: str | os.PathLike[str]) -> Path:
 def _check_folder(path: Path) -> None:
     """Refuse, before any work, a folder name that the manifest cannot hold."""
     folder = str(path.absolute().parent)
-    try:
-        folder.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidParameter(f"the folder {folder!a} has a name that is not UTF-8") from error
+    if not is_printable(folder):
+        raise InvalidParameter(
+            f"the folder {folder!a} has a name that is not UTF-8, or holds a control character",
+            "rename it, or copy the files to another folder",
+        )
 
 
 def _recognise_all(

@@ -78,7 +78,8 @@ def yunet(
     Parameters
     ----------
     outputs : sequence of ndarray, float32
-        cls (1, A, 1), obj (1, A, 1), bbox (1, A, 4) and kps (1, A, 10), each for every stride.
+        cls (A, 1), obj (A, 1), bbox (A, 4) and kps (A, 10), each for every stride; exports with a
+        batch axis have a leading 1.
     size : (int, int)
         Height and width of the network's input, multiples of the largest stride.
     strides : tuple of int
@@ -92,11 +93,19 @@ def yunet(
         Top-left and bottom-right corners of the box, and five landmarks, in pixels of the input.
     scores : ndarray, shape (N,), float32
         0..1.
+
+    Raises
+    ------
+    PackCorrupt
+        The outputs do not have one candidate per cell.
     """
-    width = size[1]
+    height, width = size
     found = [np.empty((0, 15), np.float32)]
     for k, stride in enumerate(strides):
-        cls, obj, bbox, kps = (head[0] for head in outputs[k :: len(strides)])
+        heads = [head.reshape(-1, head.shape[-1]) for head in outputs[k :: len(strides)]]
+        cells = (width // stride) * (height // stride)
+        _check(all(len(head) == cells for head in heads), stride, size)
+        cls, obj, bbox, kps = heads
         # A factor in 0..1 is at least its product with another; NaN fails every comparison.
         (likely,) = np.nonzero(np.minimum(cls, obj)[:, 0] >= 0.99 * threshold**2)
         if not likely.size:

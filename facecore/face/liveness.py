@@ -135,7 +135,7 @@ class AttackClassifier:
     """
 
     def __init__(self, session: Session, spec: LivenessSpec) -> None:
-        if spec.architecture != "patch-and-view":
+        if not spec.is_runnable:
             raise InvalidParameter(
                 f"this version does not run liveness models of the kind {spec.architecture}",
                 "use the pack that ships with this version",

@@ -281,13 +281,24 @@ def _mapped(face: Face, matrix: NDArray[np.float64]) -> Face:
     return Face(box.astype(np.float32), points[1:].astype(np.float32), face.confidence)
 
 
-def find_turned(detector: Detector, picture: Picture, found: Sequence[Face] = ()) -> list[Face]:
+def find_turned(
+    detector: Detector, picture: Picture, found: Sequence[Face] = (), scale: float = 1.0
+) -> list[Face]:
     """Detect the faces of a picture that lies on its side or upside down, largest first.
 
     Searches only if `found` is empty or the detector is not sure of its first face.  Selects the
     turn with the most confident face, and keeps the faces whose pixels agree with the turn.  The
     turn applies to the whole picture, so these faces replace all of `found` if their confidences
     have the larger sum: in a crowd, one face in a turned picture is no evidence.
+
+    Parameters
+    ----------
+    detector : Detector
+    picture : Picture
+    found : sequence of Face
+        Faces of the picture as it stands, largest first.
+    scale : float
+        Scale that suffices for the search, relative to the full size.
 
     Returns
     -------
@@ -299,7 +310,7 @@ def find_turned(detector: Detector, picture: Picture, found: Sequence[Face] = ()
         doubt = 0.0 if abs(found[0].roll) > 45 else DOUBT
         if least > detector.upright_confidence - doubt:
             return list(found)
-    pixels, reduction = picture.reduced(detector.coarse_scale(picture))
+    pixels, reduction = _averaged(*picture.reduced(detector.coarse_scale(picture)), scale)
     best: list[Face] = []
     for quarters in (1, 3, 2):
         turned = np.ascontiguousarray(np.rot90(pixels, quarters))
@@ -319,6 +330,21 @@ def find_turned(detector: Detector, picture: Picture, found: Sequence[Face] = ()
     kept = [f for f, true in zip(best, agree, strict=True) if true or f.confidence > sure]
     seen, upright_seen = (sum(f.confidence for f in faces) for faces in (kept, found))
     return kept if seen > upright_seen else list(found)
+
+
+def _averaged(
+    pixels: NDArray[np.uint8], reduction: int, scale: float
+) -> tuple[NDArray[np.uint8], int]:
+    """Reduce pixels further, as a JPEG decoder would, to `scale` of the picture or larger."""
+    import cv2
+
+    block = max((r for r in (2, 4, 8) if r * scale <= 1), default=1) // reduction
+    if block <= 1:
+        return pixels, reduction
+    rows, columns = (max(1, side // block) for side in pixels.shape[:2])
+    whole = pixels[: rows * block, : columns * block]
+    averaged = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(averaged, np.uint8), reduction * block
 
 
 def _quarter_turns(quarters: int, height: int, width: int, block: int) -> NDArray[np.float64]:

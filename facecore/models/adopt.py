@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,9 @@ def adopted_packs() -> tuple[str, ...]:
     """Return the sorted names of the cached packs that are not in the registry."""
     known, root = registry.read_registry(), registry.cache_root()
     try:
-        found = sorted(entry.name for entry in root.iterdir() if (entry / MANIFEST_NAME).is_file())
+        found = sorted(
+            entry.name for entry in root.iterdir() if os.path.isfile(entry / MANIFEST_NAME)
+        )
     except OSError:
         return ()
     return tuple(name for name in found if is_pack_name(name) and name not in known)
@@ -62,6 +65,8 @@ def staged_pack(name: str) -> Iterator[tuple[Path, Callable[[], Path]]]:
 
             def publish() -> Path:
                 read_manifest(folder / MANIFEST_NAME)
+                for path in folder.iterdir():
+                    atomic_files.sync(path)
                 atomic_files.publish(folder, target, lambda: False)
                 return target
 
@@ -92,7 +97,7 @@ def remove(name: str) -> Path:
     if entry is not None and entry.shipped:
         raise InvalidParameter(f"the pack {name} ships with facecore and cannot be removed")
     target = registry.cache_root() / name
-    if not is_pack_name(name) or not target.is_dir():
+    if not is_pack_name(name) or not os.path.isdir(target):
         raise PackNotFound(
             f"there is no pack {name!r:.80} in {registry.cache_root()}",
             "list the packs: facecore weights list",

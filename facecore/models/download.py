@@ -51,13 +51,18 @@ def published_bytes(model: ModelFile, url: str) -> Iterator[bytes]:
     mirror = os.environ.get(MIRROR_VARIABLE, "").strip()
     if not mirror:
         return _from_address(url, model, scheme_ok=("https",))
-    scheme = mirror.split("://", 1)[0].lower() if "://" in mirror else ""
+    scheme = _scheme(mirror)
     if scheme in ("http", "https"):
         # A plain http mirror is the administrator's choice; the hash decides what is accepted.
         address = f"{mirror.rstrip('/')}/{urllib.parse.quote(model.file)}"
         return _from_address(address, model, scheme_ok=("http", "https"))
     if scheme == "file":
-        base = urllib.request.url2pathname(urllib.parse.urlsplit(mirror).path)
+        try:
+            base = urllib.request.url2pathname(urllib.parse.urlsplit(mirror).path)
+        except (OSError, ValueError) as error:  # OSError: url2pathname on Windows
+            raise PackNotFound(
+                f"the mirror {mirror} is not an address: {error}", MIRROR_HINT
+            ) from error
         return _from_file(_right_one([Path(base) / model.file], model, mirror))
     if scheme:
         raise PackNotFound(
@@ -65,6 +70,11 @@ def published_bytes(model: ModelFile, url: str) -> Iterator[bytes]:
         )
     folder = Path(os.path.expanduser(mirror))
     return _from_file(_right_one(_named(folder, model.file), model, mirror))
+
+
+def _scheme(address: str) -> str:
+    # Not urlsplit, which raises ValueError for a mistyped address.
+    return address.split("://", 1)[0].lower() if "://" in address else ""
 
 
 class _HttpsRedirectsOnly(urllib.request.HTTPRedirectHandler):
@@ -102,7 +112,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _from_address(url: str, model: ModelFile, scheme_ok: tuple[str, ...]) -> Iterator[bytes]:
-    if urllib.parse.urlsplit(url).scheme.lower() not in scheme_ok:
+    if _scheme(url) not in scheme_ok:
         raise PackNotFound(f"{url} is not an {' or '.join(scheme_ok)} address", MIRROR_HINT)
     agent = {"User-Agent": f"facecore/{_version()} (weights pull)", "Accept-Encoding": "identity"}
     deadline = time.monotonic() + MINUTES_AT_LEAST * 60 + model.size / BYTES_PER_SECOND
@@ -137,13 +147,13 @@ def _from_address(url: str, model: ModelFile, scheme_ok: tuple[str, ...]) -> Ite
 
 def _named(root: Path, file: str) -> list[Path]:
     """Return the regular files called `file` below `root`, in a stable order."""
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise PackNotFound(
             f"{MIRROR_VARIABLE} names {root}, which is not a folder",
             "give a folder or an http(s):// address",
         )
     found = (Path(folder) / file for folder, _, files in os.walk(root) if file in files)
-    return sorted(path for path in found if path.is_file())
+    return sorted(path for path in found if os.path.isfile(path))
 
 
 def _right_one(candidates: list[Path], model: ModelFile, mirror: str) -> Path:

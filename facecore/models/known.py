@@ -16,18 +16,14 @@ __all__ = ["KNOWN_NAME", "KnownModel", "licence_in_words", "read_known"]
 KNOWN_NAME = "known.toml"
 ROLES = ("detector", "embedder")
 
-# SPDX name, or the publisher's wording -> meaning for the user.
+# SPDX name -> meaning for the user.
 _WORDS = {
     "MIT": "free to use, change and sell; keep the copyright notice with every copy",
     "Apache-2.0": (
         "free to use, change and sell; keep the licence and notices with every copy, "
         "and say what you changed"
     ),
-    "non-commercial research": (
-        "for non-commercial research only: ask the publisher before any other use"
-    ),
 }
-_NOT_STATED = "not known here: ask the publisher before you use it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +104,7 @@ def read_known() -> Mapping[str, KnownModel]:
 
 def licence_in_words(license: str) -> str:
     """Describe a licence in one sentence; for an unknown one, advise asking the publisher."""
-    for name, words in _WORDS.items():
-        if name.lower() in license.lower():
-            return words
-    return _NOT_STATED
+    if "non-commercial research" in license.lower():
+        return "for non-commercial research only: ask the publisher before any other use"
+    # Not a search for the names: "no use permitted" contains "mit".
+    return _WORDS.get(license, "not known here: ask the publisher before you use it")

@@ -36,7 +36,7 @@ DETECTOR_HEADS = {"yunet": (1, 1, 4, 10), "scrfd": (1, 4, 10), "retinaface": (4,
 # One output per head; other architectures have one per head and stride.
 JOINED_STRIDES = frozenset({"retinaface"})
 
-# Liveness architecture -> height and width of its input.  The first is read, but no longer run.
+# Liveness architecture -> height and width of its input.
 LIVENESS_INPUTS = {"native-patches-112": (112, 112), "patch-and-view": (112, 192)}
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -223,6 +223,11 @@ class LivenessSpec(ModelFile):
         require(0 < self.threshold < 100, "threshold", "must lie between 0 and 100")
         require(0 <= self.bpcer <= 1, "bpcer", "must be within 0..1")
         require(bool(self.bpcer_dataset.strip()), "bpcer_dataset", "must not be empty")
+
+    @property
+    def is_runnable(self) -> bool:
+        """Whether this version runs the architecture; it only reads the older one."""
+        return self.architecture == "patch-and-view"
 
     @property
     def max_batch(self) -> int:

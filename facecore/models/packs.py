@@ -200,14 +200,14 @@ def read_model(pack: Pack, model: ModelFile) -> bytes:
 def missing_files(manifest: Manifest, folder: Path) -> list[str]:
     """Return the names of the model files found neither in `folder` nor in the shared pack."""
     models = manifest.models.values()
-    return [model.file for model in models if not _path(manifest, folder, model).is_file()]
+    return [model.file for model in models if not os.path.isfile(_path(manifest, folder, model))]
 
 
 def _path(manifest: Manifest, folder: Path, model: ModelFile) -> Path:
     if model.folder is not None:
         return Path(model.folder) / model.file
     own = folder / model.file
-    if manifest.shares is None or own.is_file():
+    if manifest.shares is None or os.path.isfile(own):
         return own
     return folder.parent / manifest.shares / model.file
 
@@ -234,12 +234,12 @@ def _from_name(name: str) -> Pack | None:
     entry = registry.read_registry().get(name)
     if entry is None:  # adopted, or copied into the cache by hand
         cached = registry.cache_root() / name
-        if not (cached / MANIFEST_NAME).is_file():
+        if not os.path.isfile(cached / MANIFEST_NAME):
             return None
         again = f"restore the file, or adopt it again: facecore weights adopt FILE --name {name}"
         return _complete(Pack(_named(cached / MANIFEST_NAME, name), cached, again))
     shipped = registry.shipped_root() / name
-    if not (shipped / MANIFEST_NAME).is_file():
+    if not os.path.isfile(shipped / MANIFEST_NAME):
         raise PackNotFound(f"the pack {name} is not part of this installation", REINSTALL)
     # The shipped manifest takes precedence over the cached copy: its calibration may be newer.
     manifest = _named(shipped / MANIFEST_NAME, name)
@@ -249,7 +249,7 @@ def _from_name(name: str) -> Pack | None:
     if entry.shipped:
         return _complete(Pack(manifest, shipped, REINSTALL))
     cached = registry.cache_root() / name
-    if not cached.is_dir():
+    if not os.path.isdir(cached):
         raise PackNotFound(f"the pack {name} is not on this machine", pull_command(name))
     return _complete(Pack(manifest, cached, pull_command(name)))
 
@@ -263,6 +263,7 @@ def _named(path: Path, name: str) -> Manifest:
 
 def _complete(pack: Pack) -> Pack:
     for model in pack.manifest.models.values():
-        if not (path := pack.path(model)).is_file():
-            raise PackCorrupt(f"{path}: the model file is missing", pack.hint)
+        # Path.is_file raises PermissionError for a file in a folder that cannot be entered.
+        if not os.path.isfile(path := pack.path(model)):
+            raise PackCorrupt(f"{path}: the model file is missing or cannot be reached", pack.hint)
     return pack

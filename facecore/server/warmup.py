@@ -37,6 +37,7 @@ def warm(engine: FaceEngine) -> None:
     _, encoded = cv2.imencode(".jpg", portrait)
     picture = encoded.tobytes()
     text = base64.b64encode(picture).decode("ascii")
+    liveness = engine.pack.liveness
     with (
         tempfile.TemporaryDirectory(prefix="facecore-warm-") as folder,
         Gallery(folder, engine) as gallery,
@@ -56,7 +57,7 @@ def warm(engine: FaceEngine) -> None:
                 "MerchantUserId": "warm",
                 "VerifyModel": "2",
                 "FaceGroupCodes": "warm",
-                "Liveness": "0" if engine.pack.liveness is None else "1",
+                "Liveness": "1" if liveness is not None and liveness.is_runnable else "0",
                 "FaceQualityCheck": "Y",
                 "FaceAttributeCheck": "Y",
                 "SourceFacePicture": text,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from facecore._utils import atomic_files
-from facecore._utils.atomic_files import check_writable, write_whole
+from facecore._utils.atomic_files import check_writable, publish, staged, write_whole
 from facecore.errors import InvalidParameter
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
@@ -77,6 +79,29 @@ def test_a_failure_leaves_what_was_there(
         assert caught.value.hint
     assert names(tmp_path) == ["out.bin"] * there
     assert not there or path.read_bytes() == b"before"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_folder_is_replaced_or_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    target = tmp_path / "pack"
+    target.mkdir()
+    (target / "old").write_bytes(b"")
+    rename = Path.rename
+    with staged(target) as folder:
+        (folder / "new").write_bytes(b"")
+
+        def refuse(self: Path, other: Path) -> Path:
+            if fails and self == folder:
+                raise PermissionError(errno.EACCES, "Access is denied")
+            return rename(self, other)
+
+        monkeypatch.setattr(Path, "rename", refuse)
+        with pytest.raises(PermissionError) if fails else contextlib.nullcontext():
+            publish(folder, target, lambda: False)
+    assert names(target) == (["old"] if fails else ["new"])
+    assert names(tmp_path) == ["pack"]
 
 
 def write_something(path: Path) -> None:

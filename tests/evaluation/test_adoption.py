@@ -20,12 +20,14 @@ pytest.importorskip("onnx")
 from networks import detector, embedder, scrfd_outputs, yunet_outputs
 
 import facecore
+from facecore._utils import atomic_files
 from facecore.cli import main
 from facecore.errors import InvalidParameter, NotCalibrated, PackCorrupt, PackNotFound
 from facecore.evaluation.adoption import Trial, adopt
 from facecore.evaluation.calibrate import find_pictures, measure, save
 from facecore.evaluation.preprocessing import choose
 from facecore.models.adopt import manifest_text, remove
+from facecore.models.known import KnownModel
 from facecore.models.manifest import MANIFEST_NAME, read_manifest
 from facecore.models.packs import load_pack
 
@@ -158,14 +160,37 @@ def test_calibrate_works_on_a_pack_without_a_table(
     assert measured.threshold == 80
 
 
-def test_too_few_people_leave_the_pack_without_a_table(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("known", [False, True])
+def test_too_few_people_leave_the_table_that_is_there(
+    known: bool,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for person in range(12):
         (tmp_path / "few" / f"p{person}").mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "few" / f"p{person}" / "0.png"), picture(person))
+    digest = hashlib.sha256((folder / "rec.onnx").read_bytes()).hexdigest()
+    shipped = read_manifest(Path(facecore.models.registry.shipped_root()) / "compact/pack.toml")
+    assert shipped.embedder.calibration is not None
+    table = dataclasses.replace(shipped.embedder.calibration, embedder=digest)
+    half = (127.5, 127.5, 127.5)
+    words = ("MIT", "here", "nothing")
+    model = KnownModel(
+        "a", digest, "embedder", "a", "RGB", half, half, *words, True, calibration=table
+    )
+    monkeypatch.setattr(
+        "facecore.evaluation.adoption.read_known", lambda: {digest: model} if known else {}
+    )
     made = adopt(folder, people=tmp_path / "few")
     assert made.measurement is None
     assert "too few" in "\n".join(made.notes)
-    assert made.manifest.embedder.calibration is None
+    assert made.manifest.embedder.calibration == (table if known else None)
+    command = ["weights", "adopt", str(folder), "--people", str(tmp_path / "few")]
+    assert main(command) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert ("to use it" in last, "facecore calibrate DIR" in last) == (known, not known)
 
 
 def test_the_table_of_another_model_is_refused(folder: Path, people: Path, cache: Path) -> None:
@@ -285,15 +310,39 @@ def test_what_cannot_be_adopted_leaves_nothing(folder: Path, tmp_path: Path, cac
     assert not cache.exists() or list(cache.iterdir()) == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
-def test_a_folder_that_is_not_utf8_is_told_first(
-    folder: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+def test_every_file_is_on_the_disk_before_the_pack_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    synced: list[str] = []
+    publish = atomic_files.publish
+    monkeypatch.setattr(atomic_files, "sync", lambda path: synced.append(path.name))
+    monkeypatch.setattr(
+        atomic_files, "publish", lambda *args: (synced.append("published"), publish(*args))
+    )
+    adopt(folder / "rec.onnx", detector="compact")
+    assert sorted(synced[: synced.index("published")]) == ["detector.onnx", MANIFEST_NAME]
+
+
+@pytest.mark.parametrize(
+    "name", ["\u0645\u062f\u0644\u200c\u0647\u0627", "\U0001f469\u200d\U0001f52c"]
+)
+def test_a_folder_with_joined_characters_in_its_name(folder: Path, name: str) -> None:
+    other = folder.rename(folder.with_name(name))
+    assert adopt(other, name="joined").manifest.embedder.folder == str(other)
+    assert load_pack("joined").pack.path(load_pack("joined").pack.embedder).parent == other
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names of any bytes")
+@pytest.mark.parametrize("name", [b"caf\xe9", b"two\nlines", b"del\x7f"])
+def test_a_folder_that_no_manifest_can_hold_is_told_first(
+    folder: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, name: bytes
+) -> None:
+    other = tmp_path / os.fsdecode(name)
     folder.rename(other)
     monkeypatch.setattr("facecore.evaluation.adoption._only", None)  # a call would raise TypeError
-    with pytest.raises(InvalidParameter, match=r"caf\\udce9.*not UTF-8"):
+    with pytest.raises(InvalidParameter, match="name that is not UTF-8") as caught:
         adopt(other, name="cafe")
+    assert caught.value.message.isascii()
     assert not cache.exists()
 
 
@@ -320,6 +369,23 @@ def test_the_recognizability_of_the_folder_that_one_is_in(
     error = capsys.readouterr().err
     assert "no adopted pack 'compact'" in error
     assert "--name" not in error
+
+
+def test_a_manifest_that_cannot_be_written_is_told_first(
+    folder: Path,
+    people: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    adopt(folder, name="bare")
+
+    def refuse(path: Path) -> None:
+        raise InvalidParameter(f"{path.name} cannot be written")
+
+    monkeypatch.setattr("facecore._utils.atomic_files.check_writable", refuse)
+    monkeypatch.setattr("facecore.evaluation.spoiled_crops.collect", None)  # would be a TypeError
+    assert main(["weights", "recognizability", "bare", "--faces", str(people)]) == 2
+    assert "pack.toml cannot be written" in capsys.readouterr().err
 
 
 def test_a_file_that_moved_away_is_named(folder: Path) -> None:

@@ -54,15 +54,16 @@ def test_nothing_above_the_threshold(name: str) -> None:
     assert scores.shape == (0,)
 
 
-def test_scrfd_with_a_batch_axis_is_the_same() -> None:
-    plain, batched = scrfd_outputs(SIZE), scrfd_outputs(SIZE, batched=True)
-    wanted = FAMILIES["scrfd"].decode(list(plain.values()), SIZE, (8, 16, 32), 0.5)
-    found = FAMILIES["scrfd"].decode(list(batched.values()), SIZE, (8, 16, 32), 0.5)
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_outputs_with_and_without_a_batch_axis_are_the_same(name: str) -> None:
+    plain = [array.reshape(-1, array.shape[-1]) for array in OUTPUTS[name](SIZE).values()]
+    wanted = FAMILIES[name].decode(plain, SIZE, (8, 16, 32), 0.5)
+    found = FAMILIES[name].decode([array[None] for array in plain], SIZE, (8, 16, 32), 0.5)
     for a, b in zip(wanted, found, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["scrfd", "retinaface"])
+@pytest.mark.parametrize("name", OUTPUTS)
 def test_outputs_of_another_size_are_refused(name: str) -> None:
     outputs = list(OUTPUTS[name](SIZE).values())
     with pytest.raises(PackCorrupt, match="do not fit an input of 256x160"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from facecore import FaceEngine, demo
+from facecore import FaceEngine, NoFaceDetected, demo
 from facecore.face import orientation
 from facecore.face.alignment import TEMPLATE
 from facecore.face.detection import Face
@@ -133,6 +133,59 @@ def test_one_face_of_a_turn_does_not_replace_a_crowd(
     found = [a_face((50 * k, 50, 50 * k + 40, 90), 0.7) for k in range(crowd)]
     answer = find_turned(Answers(a_face((80, 80, 120, 120), 0.8)), picture, found)  # type: ignore[arg-type]
     assert (answer != found) == turned
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_the_box_of_a_reduced_copy_is_mapped_to_the_picture(
+    monkeypatch: pytest.MonkeyPatch, quarters: int
+) -> None:
+    pixels = np.zeros((403, 606, 3), np.uint8)
+    pixels[80:120, 200:280] = 255
+
+    class Seeing(Answers):
+        turns = iter((1, 3, 2))
+
+        def prominent_each(self, pictures: list[Picture]) -> list[list[Face]]:
+            rows, columns = np.nonzero(pictures[0].pixels()[..., 0])
+            edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+            box = tuple(float(edge) - 0.5 for edge in edges)  # pixel centres are whole numbers
+            assert sorted(pictures[0].pixels().shape) == [3, 100, 151]
+            return [[a_face(box, 0.9)] if next(self.turns) == quarters else []]  # type: ignore[arg-type]
+
+    roll = np.array([90.0 * quarters])
+    monkeypatch.setattr(orientation, "estimate_rolls", lambda *_: (roll, np.array([0.9])))
+    (face,) = find_turned(Seeing(), Picture.of(pixels), scale=0.25)  # type: ignore[arg-type]
+    np.testing.assert_allclose(face.box, [199.5, 79.5, 279.5, 119.5], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("width", "jpeg", "largest", "all_faces"),
+    [(4000, False, 1000, 2000), (4000, True, 1000, 2000), (1279, False, 1279, 1279)],
+)
+def test_turned_copies_are_no_larger_than_those_of_a_jpeg(
+    engine: FaceEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    width: int,
+    jpeg: bool,
+    largest: int,
+    all_faces: int,
+) -> None:
+    pixels = np.zeros((160, width, 3), np.uint8)
+    image = cv2.imencode(".jpg", pixels)[1].tobytes() if jpeg else pixels
+    detector, sides = engine._pipeline.detector, []
+    search = detector.prominent_each
+
+    def watched(pictures: list[Picture]) -> list[list[Face]]:
+        sides.append(max(pictures[0].pixels().shape))
+        return search(pictures)
+
+    assert engine.detect(image) == []
+    monkeypatch.setattr(detector, "prominent_each", watched)
+    assert engine.detect(image) == []
+    assert sides == [all_faces] * 3
+    with pytest.raises(NoFaceDetected):
+        engine.sample(image)
+    assert sides[4:] == [largest] * 3  # the first search is that of the upright picture
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from facecore.errors import PackCorrupt
+from facecore.errors import InvalidParameter, PackCorrupt
 from facecore.face.liveness import AttackClassifier
 from facecore.models.manifest import Manifest, contract_id, read_manifest
 from facecore.models.packs import load_pack
 from facecore.models.schema import parse, read_toml
 from facecore.models.session import open_model
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+REPO = Path(__file__).resolve().parents[2]
+WEIGHTS = REPO / "weights"
 TABLE = read_toml(WEIGHTS / "compact" / "pack.toml")
 
 
@@ -37,6 +38,15 @@ def test_the_compact_pack_has_one_and_it_names_its_bpcer() -> None:
     assert "liveness" in manifest.models
     assert 0 < manifest.liveness.bpcer < 0.06
     assert "genuine" in manifest.liveness.bpcer_dataset
+    assert manifest.liveness.is_runnable
+
+
+def test_the_model_of_the_first_version_is_read_but_not_run() -> None:
+    old = read_manifest(REPO / "tests/data/v0.1.0/compact.toml").liveness
+    assert old is not None
+    assert not old.is_runnable
+    with pytest.raises(InvalidParameter, match="native-patches-112"):
+        AttackClassifier(None, old)  # type: ignore[arg-type]
 
 
 def test_a_cue_that_is_not_measured_is_named() -> None:

@@ -117,6 +117,7 @@ def test_a_toml_integer_is_a_number() -> None:
         ("version", 1),
         ("summary", "two\nlines"),
         ("summary", "red \x1b[31m"),
+        ("summary", "turned \u202e around"),
         ("detector", []),
         ("detector.extra", 1),
         ("detector.file", "a/b.onnx"),

@@ -194,6 +194,9 @@ def test_every_table_that_ships_is_bound_to_its_embedder() -> None:
         ("MIT", "free to use"),
         ("Apache-2.0", "free to use"),
         ("InsightFace models: non-commercial research", "non-commercial research only"),
+        ("code MIT, models for non-commercial research only", "non-commercial research only"),
+        ("no commercial use permitted", "ask the publisher"),
+        ("Proprietary (limited evaluation licence)", "ask the publisher"),
         ("not stated", "ask the publisher"),
     ],
 )

@@ -250,6 +250,34 @@ def test_pull_needs_an_address_for_each_file(root: Path, mirror: Path) -> None:
         pull("big")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="other systems test for a file without os.stat")
+def test_a_folder_that_cannot_be_entered_is_one_result(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = pull("big", progress=False).folder
+    (target.parent / "mine").mkdir()
+    (target.parent / "mine" / "pack.toml").write_text("")
+    stat = os.stat
+
+    def closed(path: Any, **options: Any) -> os.stat_result:
+        if Path(os.fsdecode(path)).parent == target:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", closed)
+    assert [(check.pack, check.ok) for check in verify()] == [
+        ("small", True),
+        ("small", True),
+        ("big", False),
+        ("mine", False),
+    ]
+    assert "weights pull big" in verify("big")[0].hint
+    assert [pack.name for pack in list_packs()] == ["small", "big", "mine"]
+    target.rename(target.with_name("locked"))
+    target = target.with_name("locked")
+    assert [pack.name for pack in list_packs()] == ["small", "big", "mine"]
+
+
 def test_the_hash_decides_between_candidates(mirror: Path) -> None:
     for place, data in (("a", b"x" * 100_000), ("a/b", b"short"), ("z", MODELS["detector"])):
         (mirror / place).mkdir(exist_ok=True)
@@ -271,7 +299,7 @@ def test_no_candidate_and_no_folder(mirror: Path, monkeypatch: pytest.MonkeyPatc
     (mirror / "embedder" / "embedder.onnx").unlink()
     with pytest.raises(PackNotFound, match=download.MIRROR_VARIABLE):
         pull("big", progress=False)
-    for place in (str(mirror / "nowhere"), "gopher://a"):
+    for place in (str(mirror / "nowhere"), "gopher://a", "http://[::1/x", "file://[x/y"):
         monkeypatch.setenv(download.MIRROR_VARIABLE, place)
         with pytest.raises(PackNotFound, match=download.MIRROR_VARIABLE):
             pull("big", progress=False)

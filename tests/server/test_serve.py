@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ import pytest
 from templates import template
 
 from facecore import FaceEngine, Gallery, GalleryNotWritable, cli
+from facecore.models.adopt import manifest_text
+from facecore.models.manifest import read_manifest
+from facecore.models.packs import Pack
 from facecore.operations import FaceService, Response
 from facecore.server.uvicorn_server import Server
 from facecore.server.warmup import prepare, warm
@@ -119,8 +123,24 @@ def test_a_signal_just_before_the_server_listens(
     assert not gave_up
 
 
+def with_old_liveness(pack: Pack, folder: Path) -> Path:
+    """Write a manifest like that of version 0.1.0, whose liveness model is no longer run."""
+    old = read_manifest(Path(__file__).parents[1] / "data/v0.1.0/compact.toml").liveness
+    assert old is not None
+    assert pack.liveness is not None
+    model = replace(old, file=pack.liveness.file, size=pack.liveness.size)
+    manifest = replace(pack.manifest, liveness=replace(model, sha256=pack.liveness.sha256))
+    placed: dict[str, Any] = {
+        role: replace(spec, folder=str(pack.folder)) for role, spec in manifest.models.items()
+    }
+    folder.mkdir()
+    (folder / "pack.toml").write_text(manifest_text(replace(manifest, **placed)), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("old", [False, True])
 def test_warming_reaches_every_part(
-    compact: FaceEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    old: bool, compact: FaceEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers: list[Response] = []
     call = FaceService.call
@@ -130,13 +150,13 @@ def test_warming_reaches_every_part(
         return answers[-1]
 
     monkeypatch.setattr(FaceService, "call", spy)
-    warm(compact)
+    warm(FaceEngine(with_old_liveness(compact.pack, tmp_path / "old")) if old else compact)
     enrolled, checked = (answer.body["Result"] for answer in answers)
     assert enrolled["Passed"] == "Y"
     assert checked["SubCode"] in ("205", "233")
     assert "DuplicateFace" in checked
     assert "ExtFaceInfo" in checked
-    assert ("FaceAttackScore" in checked) == (compact.pack.liveness is not None)
+    assert ("FaceAttackScore" in checked) == (not old)
 
 
 @pytest.mark.usefixtures("no_sync")
