@@ -231,7 +231,7 @@ class FaceEngine:
         face = Face(np.array([148, 168, 332, 368], np.float32), points.astype(np.float32), 1.0)
         self.detect(picture)
         sample = FaceSample(picture, face, align(picture, face.landmarks))
-        if self.pack.liveness is not None and self.pack.liveness.is_runnable:
+        if self.pack.runs_liveness:
             self.liveness(sample)  # before `embed`: after it, the gate would refuse the sample
         self._pipeline.embed([sample])
         self.quality(sample)

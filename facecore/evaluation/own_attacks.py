@@ -118,7 +118,7 @@ def evaluate_liveness(engine: FaceEngine, folder: Path) -> OwnAttacks:
     ------
     InvalidParameter
         There are no genuine pictures or no attacks, a species is named "genuine", no picture of a
-        species gave an answer, or the pack has no liveness model.
+        species gave an answer, or the pack has no liveness model that runs.
     """
     pictures = list(read_folder(folder))
     if {species == GENUINE for species, _ in pictures} != {True, False}:
@@ -126,9 +126,9 @@ def evaluate_liveness(engine: FaceEngine, folder: Path) -> OwnAttacks:
             f"{folder} must hold pictures in genuine/ and in attack-NAME/",
             "make one folder per attack species, such as attack-print and attack-tablet",
         )
-    if engine.pack.liveness is None:
+    if not engine.pack.runs_liveness:
         raise InvalidParameter(
-            f"the pack {engine.pack.name} has no liveness model",
+            f"the pack {engine.pack.name} has no liveness model that runs",
             'use a pack that has one, such as "compact"',
         )
     codes: Counter[str] = Counter()

@@ -73,6 +73,11 @@ class Pack:
         return self.manifest.liveness
 
     @property
+    def runs_liveness(self) -> bool:
+        """Whether the pack has a liveness model that this version runs."""
+        return self.liveness is not None and self.liveness.is_runnable
+
+    @property
     def attributes(self) -> AttributesSpec | None:
         """The manifest's age and gender section, or None."""
         return self.manifest.attributes

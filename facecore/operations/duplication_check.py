@@ -197,9 +197,9 @@ def _check(context: Context, values: Values) -> tuple[list[str], bool]:
     if registers:
         context.check_group(values["FaceRegisterGroupCode"])
         context.check_user_id(values["MerchantUserId"])
-    if values["Liveness"] == "1" and context.engine.pack.liveness is None:
+    if values["Liveness"] == "1" and not context.engine.pack.runs_liveness:
         # Do not answer "no attack": liveness was not checked.
-        message = f"the pack {context.engine.pack.name} has no liveness model"
+        message = f"the pack {context.engine.pack.name} has no liveness model that runs"
         _log.error("Liveness=1 cannot be answered: %s", message)
         raise OperationError(INTERNAL_ERROR, f"Liveness=1 cannot be answered: {message}.")
     return codes, registers

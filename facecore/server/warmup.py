@@ -37,7 +37,6 @@ def warm(engine: FaceEngine) -> None:
     _, encoded = cv2.imencode(".jpg", portrait)
     picture = encoded.tobytes()
     text = base64.b64encode(picture).decode("ascii")
-    liveness = engine.pack.liveness
     with (
         tempfile.TemporaryDirectory(prefix="facecore-warm-") as folder,
         Gallery(folder, engine) as gallery,
@@ -57,7 +56,7 @@ def warm(engine: FaceEngine) -> None:
                 "MerchantUserId": "warm",
                 "VerifyModel": "2",
                 "FaceGroupCodes": "warm",
-                "Liveness": "1" if liveness is not None and liveness.is_runnable else "0",
+                "Liveness": "1" if engine.pack.runs_liveness else "0",
                 "FaceQualityCheck": "Y",
                 "FaceAttributeCheck": "Y",
                 "SourceFacePicture": text,

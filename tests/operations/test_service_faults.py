@@ -149,7 +149,10 @@ def test_id_portraits_without_a_table(
     assert (response.status, response.body["Code"]) == (500, "Error.CompareFacesError")
 
 
+@pytest.mark.parametrize(("field", "value"), [("liveness", None), ("runs_liveness", False)])
 def test_liveness_that_cannot_be_checked_is_an_error(
+    field: str,
+    value: object,
     service: FaceService,
     engine: FaceEngine,
     gallery: Gallery,
@@ -158,7 +161,7 @@ def test_liveness_that_cannot_be_checked_is_an_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     gallery.create_group("g1")
-    monkeypatch.setattr(type(engine.pack), "liveness", None)
+    monkeypatch.setattr(type(engine.pack), field, value)
     request = {**BASE["FaceDuplicationCheckIntl"], "Liveness": "1"}
     response = service.call("FaceDuplicationCheckIntl", requests.build(request))
     assert (response.status, response.body["Code"]) == (500, "InternalError")
