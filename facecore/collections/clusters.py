@@ -166,10 +166,11 @@ def _doubts(
     nearest = np.full(len(faces), -1.0, np.float32)  # highest similarity within the group
     mate = np.full(len(faces), -1, np.intp)
     apart: dict[tuple[int, int], int] = {}
-    for k in np.argsort(-pairs.similarity, kind="stable").tolist():
+    for k in np.argsort(-pairs.similarity, kind="stable"):  # as a list, five times the memory
         i, j = int(pairs.first[k]), int(pairs.second[k])
         if one[k] != other[k]:
-            apart.setdefault((min(one[k], other[k]), max(one[k], other[k])), k)
+            if len(apart) < _DOUBTS:
+                apart.setdefault((min(one[k], other[k]), max(one[k], other[k])), k)
             continue
         for face, next_to in ((i, j), (j, i)):
             if mate[face] < 0:
@@ -183,7 +184,7 @@ def _doubts(
     doubts = [
         Doubt(faces[i], faces[int(mate[i])], float(table.score(nearest[i])), True) for i in weakest
     ]
-    for k in list(apart.values())[:_DOUBTS]:
+    for k in apart.values():
         first, second = faces[int(pairs.first[k])], faces[int(pairs.second[k])]
         doubts.append(Doubt(first, second, float(table.score(pairs.similarity[k])), False))
     return doubts

@@ -121,7 +121,7 @@ def duplicate_sets(
     places = {number: place for some in sets.values() for place, number in enumerate(some)}
     pairs: dict[int, list[DuplicatePair]] = {root: [] for root in sets}
     scores = table.score(found.similarity)
-    for k in np.argsort(-found.similarity, kind="stable").tolist():
+    for k in np.argsort(-found.similarity, kind="stable"):  # as a list, five times the memory
         i, j = int(found.first[k]), int(found.second[k])
         pair = DuplicatePair(places[i], places[j], float(scores[k]), float(found.similarity[k]))
         pairs[int(joined[i])].append(pair)

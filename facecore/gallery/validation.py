@@ -1,6 +1,12 @@
-"""Validation of index arguments before anything changes."""
+"""Validation of an index's arguments before anything changes, and of its folder."""
 
 from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,7 +14,19 @@ from numpy.typing import ArrayLike, NDArray
 from facecore.errors import InvalidParameter
 from facecore.matching.similarity import as_vectors
 
-__all__ = ["as_ids", "as_labels", "as_rows"]
+__all__ = ["as_count", "as_ids", "as_labels", "as_rows", "writes_into"]
+
+
+def as_count(value: Any, name: str, least: int, most: int | None = None) -> int:
+    """Validate a whole number from `least` on, up to `most` if given."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InvalidParameter(f"{name} is {value!r:.80}, must be a whole number") from None
+    if number < least or (most is not None and number > most):
+        allowed = f"at least {least}" if most is None else f"within {least}..{most}"
+        raise InvalidParameter(f"{name} is {number}, must be {allowed}")
+    return number
 
 
 def as_ids(ids: ArrayLike) -> NDArray[np.int64]:
@@ -34,6 +52,18 @@ def as_rows(
     if len(np.unique(keys)) != len(keys):
         raise InvalidParameter("the ids contain a duplicate")
     return keys, rows, of
+
+
+@contextmanager
+def writes_into(folder: Path) -> Iterator[None]:
+    """Raise InvalidParameter if a file of the folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidParameter(
+            f"{folder} cannot be written: {error.strerror or error}",
+            "name an existing folder that can be written, with enough space",
+        ) from error
 
 
 def _whole(numbers: ArrayLike, name: str, kind: type[np.signedinteger]) -> NDArray[np.integer]:

@@ -267,6 +267,7 @@ class Calibration:
         method : str
             Description of the measurement.
         """
+        self._require()
         given = [far] if fnmr is None else [far, fnmr]
         for intervals in given:
             if len(intervals) != len(self.knots) or not all(

@@ -10,10 +10,15 @@ from facecore.matching.pairs import Pairs
 
 __all__ = ["assign", "average_linkage", "by_label", "connected"]
 
-# Largest component with all similarities in memory: 400 MB of them, and 400 MB of distances.
+# Largest component with all similarities in memory: 1 GB with SciPy's copies.
 MOST_DENSE = 10_000
 # Step by which the threshold rises until a larger component splits.
 _STEP = 0.02
+# MOST_DENSE faces stand for a larger component if a face has on average this many neighbours
+# among them.
+_NEIGHBOURS = 10
+_BLOCK = 1 << 20  # pairs; as Python numbers they take six times the memory
+_ROWS = 1024  # faces compared with all groups at a time
 
 
 def connected(count: int, pairs: Pairs) -> NDArray[np.intp]:
@@ -38,9 +43,11 @@ def connected(count: int, pairs: Pairs) -> NDArray[np.intp]:
             i = root[i]
         return i
 
-    for i, j in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True):
-        a, b = find(i), find(j)
-        root[max(a, b)] = min(a, b)
+    for start in range(0, len(pairs), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        for i, j in zip(pairs.first[block].tolist(), pairs.second[block].tolist(), strict=True):
+            a, b = find(i), find(j)
+            root[max(a, b)] = min(a, b)
     return np.array([find(i) for i in range(count)], np.intp)
 
 
@@ -49,6 +56,8 @@ def average_linkage(vectors: NDArray[np.float32], pairs: Pairs, least: float) ->
 
     Groups never span two connected components of the pairs, so similarities are needed only
     within a component.  A higher threshold first splits components of more than 10,000 faces.
+    It would shatter faces that are alike, such as those of a video.  Of these, 10,000 are
+    clustered, and each other face joins the group of the highest mean similarity.
 
     Parameters
     ----------
@@ -74,23 +83,29 @@ def average_linkage(vectors: NDArray[np.float32], pairs: Pairs, least: float) ->
     .. [1] R. R. Sokal and C. D. Michener, "A statistical method for evaluating systematic
            relationships", University of Kansas Science Bulletin 38, 1958 (UPGMA)
     """
-    hierarchy = require_extra("scipy.cluster.hierarchy", "collections")
-    pairwise = require_extra("scipy.spatial.distance", "collections")
+    require_extra("scipy", "collections")
     groups = np.arange(len(vectors))
     waiting = [(np.arange(len(vectors)), pairs, least)]
     while waiting:
         members, among, limit = waiting.pop()
         for part in by_label(connected(len(members), among)):
             some = members[part]
-            if len(some) > MOST_DENSE:
-                waiting.append((some, _within(part, among, limit + _STEP), limit + _STEP))
-            elif len(some) > 1:
-                similarity = pairwise.squareform(vectors[some] @ vectors[some].T, checks=False)
-                tree = hierarchy.linkage(np.clip(1 - similarity, 0, 2), "average")
-                labels = hierarchy.fcluster(tree, 1 - least, "distance")
-                first = {label: i for i, label in reversed(list(zip(some, labels, strict=True)))}
-                groups[some] = [first[label] for label in labels]
-    return groups
+            if len(some) == 1:
+                continue
+            if len(some) <= MOST_DENSE:
+                groups[some] = some[_link(vectors[some], least)]
+                continue
+            inside = _within(part, among, limit)
+            higher = limit + _STEP
+            near = 2 * len(inside) * MOST_DENSE / len(some) ** 2
+            if near < _NEIGHBOURS and higher <= 1:
+                waiting.append((some, _within(part, among, higher), higher))
+                continue
+            joined = _link_many(vectors[some], least)
+            found, rest = np.flatnonzero(joined >= 0), np.flatnonzero(joined < 0)
+            groups[some[found]] = some[joined[found]]
+            waiting.append((some[rest], _within(rest, inside, limit), limit))
+    return _first_members(groups)
 
 
 def by_label(labels: NDArray[np.intp]) -> list[NDArray[np.intp]]:
@@ -130,10 +145,52 @@ def assign(similarity: NDArray[np.floating], least: float, *, once: bool) -> lis
     return answer
 
 
+def _link(vectors: NDArray[np.float32], least: float) -> NDArray[np.intp]:
+    """Label the groups of average linkage by their first members."""
+    from scipy.cluster import hierarchy
+    from scipy.spatial import distance
+
+    similarity = distance.squareform(vectors @ vectors.T, checks=False)
+    tree = hierarchy.linkage(np.clip(1 - similarity, 0, 2), "average")
+    return _first_members(hierarchy.fcluster(tree, 1 - least, "distance"))
+
+
+def _link_many(vectors: NDArray[np.float32], least: float) -> NDArray[np.intp]:
+    """Link `MOST_DENSE` of the vectors, evenly spaced, and assign the others to their groups.
+
+    Returns
+    -------
+    ndarray, shape (N,), intp
+        A member of each vector's group; -1 if the mean similarity to every group is below `least`.
+    """
+    chosen = np.arange(MOST_DENSE) * len(vectors) // MOST_DENSE
+    roots, numbers, sizes = np.unique(
+        chosen[_link(vectors[chosen], least)], return_inverse=True, return_counts=True
+    )
+    means = np.zeros((len(roots), vectors.shape[1]), np.float32)
+    np.add.at(means, numbers, vectors[chosen])
+    means /= sizes[:, None].astype(np.float32)
+    joined = np.empty(len(vectors), np.intp)
+    for start in range(0, len(vectors), _ROWS):
+        similarity = vectors[start : start + _ROWS] @ means.T
+        joined[start : start + _ROWS] = np.where(
+            similarity.max(axis=1) >= least, roots[similarity.argmax(axis=1)], -1
+        )
+    joined[chosen] = roots[numbers]
+    return joined
+
+
+def _first_members(labels: NDArray[np.integer]) -> NDArray[np.intp]:
+    """Replace each label by the lowest index that has it."""
+    _, first, numbers = np.unique(labels, return_index=True, return_inverse=True)
+    return np.asarray(first[numbers])
+
+
 def _within(part: NDArray[np.intp], pairs: Pairs, least: float) -> Pairs:
-    """Select and renumber the pairs within `part` that reach a higher threshold."""
-    new = np.full(int(part.max()) + 1, -1, np.int32)
-    new[part] = np.arange(len(part))
+    """Select and renumber the pairs within `part`, in increasing order, that reach `least`."""
     inside = np.isin(pairs.first, part) & np.isin(pairs.second, part)
     inside &= pairs.similarity >= least
-    return Pairs(new[pairs.first[inside]], new[pairs.second[inside]], pairs.similarity[inside])
+    first, second = (
+        np.searchsorted(part, some[inside]).astype(np.int32) for some in (pairs.first, pairs.second)
+    )
+    return Pairs(first, second, pairs.similarity[inside])

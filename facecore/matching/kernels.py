@@ -31,7 +31,7 @@ __all__ = ["cache_folder", "compile_kernel"]
 
 log = logging.getLogger("facecore.matching")
 
-_CHUNK = 128  # rows that stay in the L1 cache while each probe passes over them
+_CHUNK = 128  # rows that stay in the L1 or L2 cache while each probe passes over them
 _SCAN_SIGNATURE = (
     "int64(int8[:,::1], float32[::1], float32[::1], int32[::1], boolean[::1], "
     "int16[:,::1], float32[::1], float32[::1], float32[::1], int64, int64, "
@@ -76,9 +76,13 @@ def cache_folder() -> Path | None:
 
     Each version of the kernels, Numba, llvmlite and Python, and each kind of processor, has its
     own folder: machines that share a home directory never load each other's code.  Write access
-    to the folder allows running code in this process, so the folder must belong to this user alone.
+    to the folder, or to the one around it, allows running code in this process, so both must
+    belong to this user, and no other may write to them.
     """
-    code = b"".join(Path(file).read_bytes() for file in (__file__, tiles.__file__))
+    try:
+        code = b"".join(Path(file).read_bytes() for file in (__file__, tiles.__file__))
+    except OSError:  # a frozen application has no source files
+        return None
     source = hashlib.sha256(code).hexdigest()[:12]
     python = "".join(map(str, sys.version_info[:2]))
     processor = str(cpu_target.target_context.codegen().magic_tuple())  # the target of Numba
@@ -88,11 +92,12 @@ def cache_folder() -> Path | None:
     )
     folder = cache_root().parent / "kernels" / name
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
+        for path in (folder.parent, folder):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = path.lstat()
+            if hasattr(os, "geteuid") and (found.st_uid != os.geteuid() or found.st_mode & 0o022):
+                return None
     except OSError:
-        return None
-    if hasattr(os, "geteuid") and (found.st_uid != os.geteuid() or found.st_mode & 0o077):
         return None
     return folder if os.access(folder, os.W_OK) else None
 

@@ -35,7 +35,7 @@ from facecore.matching.similarity import NORM_TOLERANCE, cosine
 
 __all__ = ["MAX_PAIRS", "Pairs", "iterate_pairs", "pairs_above", "too_many_pairs"]
 
-MAX_PAIRS = 100_000_000  # 1.6 GB
+MAX_PAIRS = 100_000_000  # 1.2 GB, and twice that while their blocks are joined
 
 _PROBES, _ROWS = 256, 8192  # size of a tile
 _SAMPLE = 5_000  # approximate number of vectors for computing the axes

@@ -20,7 +20,7 @@ from facecore.models.registry import DEFAULT_PACK
 __all__ = ["ScanBlock", "afford_numpy", "kernel", "scan", "warmup"]
 
 CACHE_SWITCH = "FACECORE_KERNEL_CACHE"
-# "numpy": never import Numba, which takes 110 MB and, at first, two seconds of processor time.
+# "numpy": never import Numba, which takes over 100 MB and, at first, a second to compile.
 KERNELS_SWITCH = "FACECORE_KERNELS"
 
 # Number of products (rows times probes) computed with NumPy before the process imports Numba and

@@ -30,6 +30,7 @@ __all__ = [
     "Codes",
     "Probes",
     "are_unit",
+    "as_probes",
     "as_vectors",
     "cosine",
     "dots",
@@ -47,7 +48,8 @@ _UNIT_BLOCK = 1 << 16  # rows checked at a time
 _PADDING = 32
 # Exceeds the float32 rounding error between a sum of products and a bound.
 _ROUNDING = 1e-6
-_BLOCK = 1024  # rows: fit in the cache, and too few for BLAS to start its threads
+_BLOCK = 1024  # rows: fit in the cache
+_ALONE = 2**17  # multiplications: half of the most that OpenBLAS does in one thread
 
 
 def as_vectors(vectors: ArrayLike, dimension: int) -> NDArray[np.float32]:
@@ -62,10 +64,7 @@ def as_vectors(vectors: ArrayLike, dimension: int) -> NDArray[np.float32]:
     InvalidParameter
         The shape is wrong, the values are not numbers, or a vector does not have unit length.
     """
-    try:
-        rows = np.asarray(vectors, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InvalidParameter("vectors must be an array of shape (n, D), float32") from error
+    rows = _as_float32(vectors)
     if rows.ndim != 2 or rows.shape[1] != dimension:
         raise InvalidParameter(f"vectors have the shape {rows.shape}, must have (n, {dimension})")
     if not are_unit(rows):
@@ -76,6 +75,23 @@ def as_vectors(vectors: ArrayLike, dimension: int) -> NDArray[np.float32]:
             "give vectors from FaceEngine.embed, or divide each by its norm",
         )
     return rows
+
+
+def as_probes(vectors: ArrayLike, dimension: int) -> tuple[NDArray[np.float32], bool]:
+    """Convert one vector or several like `as_vectors`; also return whether it is one."""
+    rows = _as_float32(vectors)
+    return as_vectors(np.atleast_2d(rows), dimension), rows.ndim == 1
+
+
+def _as_float32(vectors: ArrayLike) -> NDArray[np.float32]:
+    try:
+        rows = np.asarray(vectors)
+        if rows.dtype.kind == "c":  # NumPy would drop the imaginary part
+            raise TypeError("complex numbers")
+        with np.errstate(over="ignore"):  # an infinite vector has no unit length
+            return rows.astype(np.float32, copy=False)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidParameter("vectors must be an array of shape (n, D), float32") from error
 
 
 def are_unit(rows: NDArray[np.float32]) -> bool:
@@ -106,7 +122,9 @@ def dots(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
     -------
     ndarray, shape (...), float64
     """
-    return np.asarray((a.astype(np.float64) * b.astype(np.float64)).sum(axis=-1))
+    # Of arrays in Fortran order, NumPy would add the columns in another order.
+    left, right = a.astype(np.float64, order="C"), b.astype(np.float64, order="C")
+    return np.asarray((left * right).sum(axis=-1))
 
 
 def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -296,11 +314,13 @@ def scan_numpy(
     found : Candidates
         Extended in place.
     """
-    # The sums are integers below 2**31 and therefore exact in float64, in any order.
-    wanted = probes.values.astype(np.float64).T
+    # Two columns at least: OpenBLAS splits the product with a single vector earlier.
+    wanted = np.zeros((probes.values.shape[1], max(2, len(probes))))
+    wanted[:, : len(probes)] = probes.values.T
     for start in range(0, len(codes), _BLOCK):
         part = codes.rows(start, start + _BLOCK)
-        sums = (part.values.astype(np.float64) @ wanted).astype(np.float32)
+        # The sums are integers below 2**31 and therefore exact in float64, in any order.
+        sums = _multiply(part.values.astype(np.float64), wanted).astype(np.float32)
         found.make_room(len(part))
         for j in range(len(probes)):
             similarity = sums[:, j] * part.scales * probes.scales[j]
@@ -317,3 +337,12 @@ def scan_numpy(
             found.counts[j] += len(at)
             both = np.concatenate((found.best[j], lower[at]))
             found.best[j] = np.sort(both)[len(at) :]  # in ascending order: a heap
+
+
+def _multiply(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute ``a @ b``, a few rows at a time; see `facecore.face.orientation`.
+
+    OpenBLAS would split the whole product among its threads, which spin afterwards.
+    """
+    step = max(2, _ALONE // b.size)
+    return np.concatenate([a[i : i + step] @ b for i in range(0, len(a), step)])

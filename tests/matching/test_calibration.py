@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from facecore.errors import InvalidParameter
+from facecore.errors import InvalidParameter, NotCalibrated
 from facecore.matching.calibration import SCORE_AT, Calibration
 from facecore.matching.intervals import wilson_interval
 from facecore.models.specs import Knot
@@ -320,6 +320,11 @@ def test_wrong_intervals_are_refused(intervals: list[tuple[float, float]]) -> No
     for far, fnmr in ((intervals, None), ([(0.0, 1.0)] * 5, intervals)):
         with pytest.raises(InvalidParameter, match="interval"):
             made.with_intervals(far, fnmr, method="")
+
+
+def test_a_missing_table_takes_no_intervals() -> None:
+    with pytest.raises(NotCalibrated):
+        Calibration.missing("bare").with_intervals([], method="")
 
 
 @given(st.integers(1, 10**7), st.floats(0, 1))

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facecore.matching import scanning
+from facecore.matching import kernels, scanning
 from facecore.matching.kernels import compile_kernel
 from facecore.matching.scanning import ScanBlock, scan
 from facecore.matching.similarity import (
@@ -166,11 +166,30 @@ def test_an_error_in_a_helper_reaches_the_caller(monkeypatch: pytest.MonkeyPatch
         scan(blocks, encode_probes(unit(1, 1, 32)), 1, ALL, 3)
 
 
+def test_no_product_of_the_plain_form_is_large_enough_for_the_threads_of_blas() -> None:
+    products = []
+
+    class Watched(np.ndarray[Any, Any]):
+        def __matmul__(self, other: Array) -> Array:
+            products.append((self.shape, other.shape))
+            return np.asarray(self) @ other
+
+    for dimension, probes in ((160, 1), (160, 16), (512, 3), (8192, 1), (8192, 16)):
+        codes = encode(unit(6, 50, dimension))
+        codes = Codes(codes.values.view(Watched), codes.scales, codes.errors)
+        wanted = encode_probes(unit(7, probes, dimension))
+        scan_numpy(codes, np.zeros(50, np.int32), ALL, wanted, 0, Candidates(probes, 5))
+    assert all(rows * width * columns <= 2**18 for (rows, width), (_, columns) in products)
+    assert all(rows > 1 and columns > 1 for (rows, _), (_, columns) in products)
+
+
 def test_dots_do_not_depend_on_place_or_order() -> None:
     rows = np.repeat(unit(4, 1, 77), 100, axis=0)
     probe = unit(5, 1, 77)[0]
     assert len(set(dots(rows, probe).tolist())) == 1
     assert dots(rows, probe)[0] == dots(probe, rows[0]) == cosine(rows[:1], probe)[0]
+    several = unit(6, 100, 77)
+    np.testing.assert_array_equal(dots(np.asfortranarray(several), probe), dots(several, probe))
 
 
 def python(code: str, **environment: str) -> str:
@@ -253,3 +272,29 @@ print(kernels.cache_folder() is not None, type(scanning._kernels["scan", 32]).__
     assert not list(folder.iterdir())
     (tmp_path / "file").touch()
     assert python(code, FACECORE_CACHE=str(tmp_path / "file")) == "False CPUDispatcher"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+def test_a_cache_around_which_others_may_write_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACECORE_CACHE", str(tmp_path))
+    before = os.umask(0o002)
+    try:
+        folder = kernels.cache_folder()
+    finally:
+        os.umask(before)
+    assert folder is not None
+    for mode, used in ((0o755, True), (0o777, False), (0o720, False)):
+        folder.parent.chmod(mode)
+        assert (kernels.cache_folder() is not None) == used
+
+
+def test_without_source_files_nothing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a frozen application, whose modules name files that are not there."""
+    monkeypatch.setenv("FACECORE_CACHE", str(tmp_path))
+    assert kernels.cache_folder() is not None
+    monkeypatch.setattr(kernels, "__file__", str(tmp_path / "kernels.pyc"))
+    assert kernels.cache_folder() is None

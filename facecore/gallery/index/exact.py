@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -14,13 +15,13 @@ from facecore._utils.cpus import usable_cpus
 from facecore._utils.rwlock import ReadersWriterLock
 from facecore.errors import IndexCorrupt, InvalidParameter
 from facecore.gallery.index.idmap import IdMap
-from facecore.gallery.validation import as_ids, as_labels, as_rows
+from facecore.gallery.validation import as_count, as_ids, as_labels, as_rows, writes_into
 from facecore.matching.scanning import ScanBlock, scan
 from facecore.matching.similarity import (
     MAX_DIMENSION,
     Candidates,
     Codes,
-    as_vectors,
+    as_probes,
     dots,
     encode,
     encode_probes,
@@ -51,12 +52,12 @@ _FIELDS: dict[str, type] = {
 
 
 class ExactIndex:
-    """Exact index: the results of a float64 scan of all rows, in a tenth of the time or less.
+    """Exact index: scans 8-bit codes, and gives the results of a float64 scan of all rows.
 
     The 8-bit codes give lower and upper bounds of every similarity
     (`facecore.matching.similarity`).  Each row whose upper bound reaches the k-th greatest lower
     bound is compared again in float64, so the result is exact for any vectors.  A row of D numbers
-    takes D + 20 bytes without its vector, plus 12 for its id.
+    takes D, rounded up to a multiple of 32, + 20 bytes without its vector, plus 12 for its id.
 
     Parameters
     ----------
@@ -75,14 +76,10 @@ class ExactIndex:
     def __init__(
         self, dimension: int, *, keep_vectors: bool = True, threads: int | None = None
     ) -> None:
-        if not 1 <= dimension <= MAX_DIMENSION:
-            raise InvalidParameter(f"dimension is {dimension}, must be within 1..{MAX_DIMENSION}")
-        if threads is not None and threads < 1:
-            raise InvalidParameter(f"{threads} threads: at least one is needed")
-        self._dimension = dimension
-        self._threads = usable_cpus() if threads is None else threads
+        self._dimension = as_count(dimension, "dimension", 1, MAX_DIMENSION)
+        self._threads = usable_cpus() if threads is None else as_count(threads, "threads", 1)
         self._lock = ReadersWriterLock()
-        self._rows = _Rows(dimension, vectors=keep_vectors)
+        self._rows = _Rows(self._dimension, vectors=keep_vectors)
         self._map = IdMap()
         # Position of each label; rows store positions.
         self._groups: dict[int, int] = {}
@@ -111,11 +108,11 @@ class ExactIndex:
             rows = self._map.rows(keys)
             keys, rows = keys[rows >= 0], rows[rows >= 0]
             groups = np.asarray(self._rows.take("groups", rows), np.int32)
-            self._sizes -= np.bincount(groups, minlength=len(self._sizes))
             moved, places = self._rows.remove(rows)
             self._map.put(
                 np.concatenate((keys, moved)), np.concatenate((np.full_like(keys, -1), places))
             )
+            self._sizes -= np.bincount(groups, minlength=len(self._sizes))
             return len(keys)
 
     def search(
@@ -147,26 +144,25 @@ class ExactIndex:
             if not self._rows.has_vectors:
                 raise InvalidParameter("the index keeps no vectors", "call search with fetch=")
             fetch = self._kept
-        alone = np.ndim(vectors) == 1
-        probes = as_vectors(np.atleast_2d(vectors), self._dimension)
-        if k < 1:
-            raise InvalidParameter(f"k is {k}; at least 1 is needed")
+        probes, alone = as_probes(vectors, self._dimension)
+        k = as_count(k, "k", 1)
         wanted = None if labels is None else np.unique(as_labels(labels))
         with self._lock.reading():
             ids, similarities = self._search(probes, k, wanted, fetch)
         return (ids[0], similarities[0]) if alone else (ids, similarities)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``ids.npy``, ``labels.npy`` and ``vectors.npy`` into an existing empty folder.
 
         Raises
         ------
         InvalidParameter
-            The index keeps no vectors.
+            The index keeps no vectors, or a file cannot be written.
         """
+        folder = Path(folder)
         if not self._rows.has_vectors:
             raise InvalidParameter("the index keeps no vectors, so it cannot be saved")
-        with self._lock.reading():
+        with self._lock.reading(), writes_into(folder):
             rows, names = np.arange(len(self)), np.array(list(self._groups), np.int32)
             labels = names[self._rows.take("groups", rows)]
             fields = self._rows.take("ids", rows), labels, self._rows.take("vectors", rows)
@@ -174,19 +170,23 @@ class ExactIndex:
                 np.save(folder / f"{name}.npy", field)
 
     @classmethod
-    def load(cls, folder: Path, *, threads: int | None = None) -> Self:
+    def load(cls, folder: str | os.PathLike[str], *, threads: int | None = None) -> Self:
         """Load an index written by `save`.
 
         Raises
         ------
         IndexCorrupt
             A file is missing or damaged, or the files contradict each other.
+        InvalidParameter
+            `threads` is invalid.
         """
+        folder = Path(folder)
+        threads = usable_cpus() if threads is None else as_count(threads, "threads", 1)
         try:
             ids, labels, vectors = (_read(folder / f"{name}.npy") for name in _FILES)
             index = cls(vectors.shape[-1], threads=threads)
             index.add(ids, vectors, labels)
-        except (OSError, ValueError, IndexError, MemoryError) as error:
+        except Exception as error:  # NumPy's parser of headers raises many kinds
             raise IndexCorrupt(f"the index in {folder} cannot be read: {error}") from error
         return index
 
@@ -197,13 +197,12 @@ class ExactIndex:
         names, inverse = np.unique(labels, return_inverse=True)
         for name in names.tolist():
             self._groups.setdefault(name, len(self._groups))
+        new = np.zeros(len(self._groups) - len(self._sizes), np.int64)
+        self._sizes = np.concatenate((self._sizes, new))
         places = np.array([self._groups[name] for name in names.tolist()], np.int32)
         groups = places[inverse]
-        sizes = np.bincount(groups, minlength=len(self._groups))
-        sizes[: len(self._sizes)] += self._sizes
         rows = self._map.rows(ids)
         old = np.asarray(self._rows.take("groups", rows[rows >= 0]), np.int32)
-        self._sizes = sizes - np.bincount(old, minlength=len(sizes))
         added = rows < 0
         rows[added] = self._rows.count + np.arange(np.count_nonzero(added))
         fields: Fields = {
@@ -216,6 +215,9 @@ class ExactIndex:
         }
         self._rows.put(rows, fields)
         self._map.put(ids[added], rows[added])
+        # Last: above, the memory can run out.
+        count = len(self._sizes)
+        self._sizes += np.bincount(groups, minlength=count) - np.bincount(old, minlength=count)
 
     def _search(
         self,

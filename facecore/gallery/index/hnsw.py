@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from facecore._utils.cpus import usable_cpus
 from facecore._utils.rwlock import ReadersWriterLock
-from facecore.errors import IndexCorrupt, InvalidParameter
+from facecore.errors import IndexCorrupt
 from facecore.gallery.index import hnsw_files
-from facecore.gallery.index.hnsw_files import REMOVED, HnswFiles
+from facecore.gallery.index.hnsw_files import MAX_ROWS, REMOVED, HnswFiles
 from facecore.gallery.index.hnsw_graph import MAX_M, Graph, new_hnswlib
 from facecore.gallery.index.idmap import IdMap
-from facecore.gallery.validation import as_ids, as_labels, as_rows
-from facecore.matching.similarity import MAX_DIMENSION, as_vectors, dots
+from facecore.gallery.validation import as_count, as_ids, as_labels, as_rows, writes_into
+from facecore.matching.similarity import MAX_DIMENSION, as_probes, dots
 
 __all__ = ["HnswIndex"]
 
@@ -85,32 +86,24 @@ class HnswIndex:
         deterministic: bool = False,
         threads: int | None = None,
     ) -> None:
-        limits = {
-            "dimension": (dimension, 1, MAX_DIMENSION),
-            "m": (m, 2, MAX_M),
-            "ef_construction": (ef_construction, 1, hnsw_files.MAX_ROWS),
-            "ef_search": (ef_search, 1, hnsw_files.MAX_ROWS),
-            "threads": (usable_cpus() if threads is None else threads, 1, 1024),
-        }
-        for name, (value, least, most) in limits.items():
-            if not least <= value <= most:
-                raise InvalidParameter(f"{name} is {value}, must be within {least}..{most}")
-        self._dimension = dimension
-        self._m = m
-        self._ef_construction = ef_construction
-        self._ef_search = ef_search
-        self._threads = limits["threads"][0]
+        self._dimension = as_count(dimension, "dimension", 1, MAX_DIMENSION)
+        self._m = as_count(m, "m", 2, MAX_M)
+        self._ef_construction = as_count(ef_construction, "ef_construction", 1, MAX_ROWS)
+        self._ef_search = as_count(ef_search, "ef_search", 1, MAX_ROWS)
+        self._threads = usable_cpus() if threads is None else as_count(threads, "threads", 1, 1024)
         self._adding_threads = 1 if deterministic else self._threads
         self._lock = ReadersWriterLock()
         # A row's number is its label in hnswlib and is never reused.
         self._count = 0
         self._ids = np.empty(0, np.int64)
         self._labels = np.empty(0, np.int32)
-        self._vectors = np.empty((0, dimension), np.float32)
+        self._vectors = np.empty((0, self._dimension), np.float32)
         self._map = IdMap()
         self._sizes: Counter[int] = Counter()  # rows of each label
         self._live = 0  # rows of all labels
-        self._hnswlib: Any = new_hnswlib(dimension, m, ef_construction, capacity=1)
+        self._hnswlib: Any = new_hnswlib(
+            self._dimension, self._m, self._ef_construction, capacity=1
+        )
         self._widen()
 
     @property
@@ -186,18 +179,23 @@ class HnswIndex:
         ------
         InvalidParameter
         """
-        alone = np.ndim(vectors) == 1
-        probes = as_vectors(np.atleast_2d(vectors), self._dimension)
-        if k < 1:
-            raise InvalidParameter(f"k is {k}; at least 1 is needed")
+        probes, alone = as_probes(vectors, self._dimension)
+        k = as_count(k, "k", 1)
         wanted = None if labels is None else np.unique(as_labels(labels))
         with self._lock.reading():
             ids, similarities = self._search(probes, k, wanted)
         return (ids[0], similarities[0]) if alone else (ids, similarities)
 
-    def save(self, folder: Path) -> None:
-        """Write the index's files into an existing empty folder."""
-        with self._lock.reading():
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the index's files into an existing empty folder.
+
+        Raises
+        ------
+        InvalidParameter
+            A file cannot be written.
+        """
+        folder = Path(folder)
+        with self._lock.reading(), writes_into(folder):
             graph, order = None, np.empty(0, np.int64)
             if self._hnswlib.element_count:
                 graph, order = Graph.of(self._hnswlib)
@@ -215,7 +213,7 @@ class HnswIndex:
     @classmethod
     def load(
         cls,
-        folder: Path,
+        folder: str | os.PathLike[str],
         *,
         ef_search: int = _EF_SEARCH,
         deterministic: bool = False,
@@ -229,7 +227,7 @@ class HnswIndex:
             The files are missing, damaged or contradict each other.
         InvalidParameter, MissingExtra
         """
-        saved = hnsw_files.load(folder)
+        saved = hnsw_files.load(Path(folder))
         index = cls(
             saved.dimension,
             m=saved.m,
@@ -261,12 +259,12 @@ class HnswIndex:
         if not len(ids):
             return
         rows = self._count + np.arange(len(ids))
-        self._reserve(self._count + len(ids))
-        # Written as removed first, so that an interruption leaves no partial row visible.
-        self._ids[rows] = REMOVED
-        self._vectors[rows], self._labels[rows] = vectors, labels
-        self._count += len(ids)
         try:
+            self._reserve(self._count + len(ids))
+            # Written as removed first, so that an interruption leaves no partial row visible.
+            self._ids[rows] = REMOVED
+            self._vectors[rows], self._labels[rows] = vectors, labels
+            self._count += len(ids)
             self._hnswlib.add_items(vectors, rows, num_threads=self._adding_threads)
         except RuntimeError as error:
             raise IndexCorrupt(f"hnswlib could not add {len(ids)} rows: {error}") from error

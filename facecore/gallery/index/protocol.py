@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Protocol
 
 import numpy as np
@@ -78,6 +78,12 @@ class Index(Protocol):
         """
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write the index's files into an existing empty folder."""
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the index's files into an existing empty folder.
+
+        Raises
+        ------
+        InvalidParameter
+            A file cannot be written.
+        """
         ...

@@ -177,6 +177,10 @@ def test_fetched_rows_that_are_not_those_added_are_noticed(fetch: Any) -> None:
         ([1, 2], unit(0, 2) * np.nan, None),
         ([1, 2], np.full((2, 24), 3e38, np.float32), None),
         ([1, 2], "xy", None),
+        ([1, 2], [unit(0, 1)[0], unit(0, 1)[0, :5]], None),
+        ([1, 2], unit(0, 2) + 0.5j, None),
+        ([1, 2], unit(0, 2) * np.float64(1e300), None),
+        ([1, 2], [[10**400] * 24] * 2, None),
         ([1, 2], unit(0, 2), [1]),
         ([1, 2], unit(0, 2), [-1, 1]),
         ([1, 2], unit(0, 2), [2**31, 1]),
@@ -194,13 +198,20 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(
 
 
 def test_wrong_options_are_refused() -> None:
-    for options in ({"dimension": 0}, {"dimension": 10**6}, {"dimension": 4, "threads": 0}):
-        with pytest.raises(InvalidParameter):
-            ExactIndex(**options)  # type: ignore[arg-type]
+    for dimension in (0, 10**6, 4.0, "4", None):
+        with pytest.raises(InvalidParameter, match="dimension is"):
+            ExactIndex(dimension)  # type: ignore[arg-type]
+    for threads in (0, 1.5, "2"):
+        with pytest.raises(InvalidParameter, match="threads is"):
+            ExactIndex(4, threads=threads)  # type: ignore[arg-type]
     index, rows = filled(10)
-    for probe, k in ((rows[0], 0), (rows[0, :5], 1), (rows[0] * 2, 1), (rows[None], 1)):
-        with pytest.raises(InvalidParameter):
-            index.search(probe, k)
+    for k in (0, 2.5, "5", None):
+        with pytest.raises(InvalidParameter, match="k is"):
+            index.search(rows[0], k)  # type: ignore[arg-type]
+    ragged, complex_numbers, huge = [rows[0], rows[0, :5]], rows[0] + 0.5j, [10**400] * 24
+    for probe in (rows[0, :5], rows[0] * 2, rows[None], ragged, complex_numbers, huge, 1.0):
+        with pytest.raises(InvalidParameter, match="vector"):
+            index.search(probe, 1)
     with pytest.raises(InvalidParameter):
         index.search(rows[0], 1, labels=[-2])
     assert index.remove([]) == 0
@@ -208,11 +219,29 @@ def test_wrong_options_are_refused() -> None:
     assert len(index) == 10
 
 
+@pytest.mark.parametrize("method", ["put", "remove"])
+def test_a_change_that_runs_out_of_memory_changes_nothing(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise MemoryError
+
+    index, rows = filled(10)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"facecore.gallery.index.exact._Rows.{method}", fail)
+        with pytest.raises(MemoryError):
+            index.remove([0]) if method == "remove" else index.add([0, 99], rows[:2], [0, 7])
+    for labels, ids in (([0], [0, 3, 6, 9]), ([7], []), (None, list(range(10)))):
+        assert sorted(index.search(rows[0], 99, labels)[0].tolist()) == ids
+    index.add([0, 99], rows[:2], [0, 7])
+    assert index.search(rows[1], 99, [7])[0].tolist() == [99]
+
+
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     index, rows = filled(threads=1)
     index.remove(np.arange(0, 500, 7))
     index.save(tmp_path)
-    again = ExactIndex.load(tmp_path, threads=2)
+    again = ExactIndex.load(str(tmp_path), threads=2)
     assert (len(again), again.dimension) == (len(index), 24)
     for labels in (None, [1], [0, 2]):
         for one, other in zip(
@@ -220,6 +249,15 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
         ):
             np.testing.assert_array_equal(one, other)
     assert again.remove([1]) == 1
+
+
+def test_arguments_of_saving_and_loading(tmp_path: Path) -> None:
+    index, _ = filled(10)
+    with pytest.raises(InvalidParameter, match="cannot be written"):
+        index.save(tmp_path / "missing")
+    index.save(str(tmp_path))
+    with pytest.raises(InvalidParameter, match="threads"):
+        ExactIndex.load(tmp_path, threads=0)
 
 
 def test_an_empty_index_can_be_saved(tmp_path: Path) -> None:
@@ -252,9 +290,17 @@ def cut(name: str, by: int) -> Any:
     return damage
 
 
+def unclosed(folder: Path) -> None:
+    """Let the header of an array be no Python, but a text without an end."""
+    data = bytearray((folder / "labels.npy").read_bytes())
+    data[10:11] = b'"'
+    (folder / "labels.npy").write_bytes(data)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
+        unclosed,
         damaged("ids", put(4)),
         damaged("ids", put(499)),
         damaged("ids", put(-1)),

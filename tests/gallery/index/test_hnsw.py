@@ -274,6 +274,9 @@ def test_a_big_call_is_added_in_blocks(monkeypatch):
         {"ef_construction": 0},
         {"ef_search": 0},
         {"threads": 0},
+        {"dimension": 4.0},
+        {"m": "8"},
+        {"ef_search": None},
     ],
 )
 def test_parameters_out_of_range(options):
@@ -305,9 +308,13 @@ def test_rows_that_cannot_be_added(ids, vectors, labels):
 
 def test_searches_that_cannot_be_made():
     index, _, vectors = build(20)
-    for probes, k in ((vectors[:, :-1], 1), (vectors * 2, 1), (vectors, 0), (vectors[None], 1)):
-        with pytest.raises(InvalidParameter):
-            index.search(probes, k)
+    for k in (0, 2.5, "5", None):
+        with pytest.raises(InvalidParameter, match="k is"):
+            index.search(vectors, k)
+    ragged = [vectors[0], vectors[0, :5]]
+    for probes in (vectors[:, :-1], vectors * 2, vectors[None], ragged, vectors + 0.5j):
+        with pytest.raises(InvalidParameter, match="vector"):
+            index.search(probes, 1)
 
 
 def test_width_is_kept_after_load_and_grows_with_garbage(tmp_path):
@@ -342,15 +349,16 @@ def test_rows_that_the_graph_does_not_reach_are_found_by_a_scan():
     )
 
 
-def test_a_failure_of_hnswlib_leaves_no_half_row(tmp_path):
+@pytest.mark.parametrize("method", ["add_items", "resize_index"])
+def test_a_failure_of_hnswlib_leaves_no_half_row(tmp_path, method):
     index, ids, vectors = build(100)
-    index._hnswlib = Failing(index._hnswlib, "add_items")
+    index._hnswlib = Failing(index._hnswlib, method)
     with pytest.raises(IndexCorrupt, match="as told"):
-        index.add([ids[0], 10**6], vectors[1:3])
+        index.add([ids[0], *range(10**6, 10**6 + 999)], clustered(1000, seed=1))
     assert len(index) == 100
     np.testing.assert_array_equal(index.search(vectors, 1)[0][:, 0], ids)
     index.save(tmp_path)
-    loaded = HnswIndex.load(tmp_path)
+    loaded = HnswIndex.load(str(tmp_path))
     assert len(loaded) == 100
     np.testing.assert_array_equal(loaded.search(vectors, 1)[0][:, 0], ids)
 
