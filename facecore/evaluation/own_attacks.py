@@ -126,7 +126,8 @@ def evaluate_liveness(engine: FaceEngine, folder: Path) -> OwnAttacks:
             f"{folder} must hold pictures in genuine/ and in attack-NAME/",
             "make one folder per attack species, such as attack-print and attack-tablet",
         )
-    if not engine.pack.runs_liveness:
+    model = engine.pack.liveness
+    if model is None or not model.is_runnable:
         raise InvalidParameter(
             f"the pack {engine.pack.name} has no liveness model that runs",
             'use a pack that has one, such as "compact"',
@@ -143,7 +144,7 @@ def evaluate_liveness(engine: FaceEngine, folder: Path) -> OwnAttacks:
     live = [score for species, _, score in scores if species == GENUINE]
     attacks = [(species, score) for species, _, score in scores if species != GENUINE]
     kinds, values = [kind for kind, _ in attacks], [score for _, score in attacks]
-    errors = attack_errors(values, kinds, live, engine.pack.liveness.threshold)
+    errors = attack_errors(values, kinds, live, model.threshold)
     heard = [score for score in live if not math.isnan(score)]
     areas = {
         name: auc([s for k, s in attacks if k == name and not math.isnan(s)], heard)
