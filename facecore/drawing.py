@@ -255,6 +255,6 @@ def write_image(path: Path | str, image: NDArray[np.uint8]) -> None:
     if not written:
         height, width = image.shape[:2]
         raise InvalidParameter(
-            f"{path.name!r} cannot hold {width:,}×{height:,} pixels", "use .png or fewer pixels"
+            f"{path.name!r} cannot hold this picture of {width:,}×{height:,} pixels", "use .png"
         )
     write_whole(path, coded.tobytes())

@@ -150,7 +150,7 @@ class Pipeline:
         with translate_errors(picture):
             found = self.detector.detect(picture)
             righted = right(self.detector, [picture] * len(found), found)
-            found = find_turned(self.detector, picture, righted, self.detector.fine_scale(picture))
+            found = find_turned(self.detector, picture, righted)
             if found != righted:
                 righted = right(self.detector, [picture] * len(found), found)
         return sorted(righted, key=lambda face: face.size, reverse=True)
@@ -159,8 +159,7 @@ class Pipeline:
         """Detect the prominent faces of each picture, largest first; `right` corrects the first."""
         found = self._first_righted(self.detector.prominent_each(pictures), pictures)
         for i, picture in enumerate(pictures):
-            scale = 2 * self.detector.coarse_scale(picture)  # as in `first_scale`
-            turned = find_turned(self.detector, picture, found[i], scale)
+            turned = find_turned(self.detector, picture, found[i])
             if turned != found[i]:
                 (found[i],) = self._first_righted([turned], [picture])
         return found

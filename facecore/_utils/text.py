@@ -16,6 +16,6 @@ def count_of(number: int, noun: str = "face") -> str:
 
 
 def is_printable(text: str) -> bool:
-    """Whether a text holds no line break and no control character."""
+    """Whether a text is UTF-8 without line breaks, control characters and changes of direction."""
     # str.isprintable also rejects most spaces, and the joiners of Persian words and of emoji.
     return not _UNSAFE.search(text)

@@ -216,7 +216,11 @@ def _join(schema: Any, parts: Sequence[_Part], out: Path) -> tuple[int, dict[str
         for part in parts:
             try:
                 table = pq.read_table(part.file, page_checksum_verification=True)
+            except MemoryError:
+                raise
             except (pa.ArrowException, OSError) as error:
+                if isinstance(error, OSError) and error.errno:
+                    raise InvalidParameter(f"{part.file} cannot be read: {error}") from error
                 reason = " ".join(str(error).split())
                 raise ArchiveCorrupt(
                     f"{part.file} cannot be read: {reason:.200}", "remove it, and run this again"

@@ -1,4 +1,4 @@
-"""Rates with 95 % intervals: Wilson's, and wider where a bootstrap over people is."""
+"""Rates with 95 % intervals: the wider of Wilson's and of a bootstrap over people."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class Rate:
     def resampled(
         cls, count: int, total: int, rates: NDArray[np.floating], *, independent: int
     ) -> Rate:
-        """Create a rate with the wider of two intervals, at each end.
+        """Create a rate with the lower of two lower bounds and the higher of two upper bounds.
 
-        One has the 2.5 % and 97.5 % quantiles of the bootstrap `rates`, which vary too little if
-        few comparisons count.  The other is Wilson's for the same share of `independent`
+        One interval has the 2.5 % and 97.5 % quantiles of the bootstrap `rates`, which vary too
+        little if few comparisons count.  The other is Wilson's for the same share of `independent`
         comparisons: the number of pairs of people for impostor comparisons, and of people for
         genuine ones.
         """

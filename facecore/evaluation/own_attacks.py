@@ -102,7 +102,8 @@ def read_folder(folder: Path) -> Iterator[tuple[str, Path]]:
                 f"{part} names an attack {GENUINE!r}", "rename the folder after the attack"
             )
         for path in pictures_below(part):
-            yield species, path
+            if path.exists():  # a link whose picture is gone is no presentation
+                yield species, path
 
 
 def evaluate_liveness(engine: FaceEngine, folder: Path) -> OwnAttacks:

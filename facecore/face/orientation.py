@@ -10,6 +10,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
+from facecore._utils.blas import multiply
 from facecore.face.alignment import cut
 from facecore.face.detection import Detector, Face, overlap
 from facecore.images.picture import Picture
@@ -27,7 +28,6 @@ CONFIRMS = 0.3  # least certainty that counts for it
 # Degrees.  Beyond it, the detectors place the landmarks too close to those of an upright face.
 MOST_ROLL = 20.0
 
-_ALONE = 2**17  # multiplications: half of the most that OpenBLAS does in one thread
 _SOFTENING = 4.0  # grey levels, keeps flat patches finite
 
 # If the pixels show with certainty that a face is upright, its confidence may be this much below
@@ -110,19 +110,9 @@ def _halve(x: Plane, weight: Plane, bias: Plane) -> Plane:
     padded[:, 1:-1, 1:-1] = x
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2]
     flat = windows.reshape(count * height * width // 4, channels * 9)
-    return np.asarray(np.maximum(_multiply(flat, weight) + bias, 0)).reshape(
+    return np.asarray(np.maximum(multiply(flat, weight) + bias, 0)).reshape(
         count, height // 2, width // 2, -1
     )
-
-
-def _multiply(a: Plane, b: Plane) -> Plane:
-    """Compute ``a @ b``, a few rows at a time.
-
-    OpenBLAS splits larger products among its worker threads.  These then spin for milliseconds and
-    take a processor away from other threads of the process.
-    """
-    step = max(1, _ALONE // b.size)
-    return np.concatenate([a[i : i + step] @ b for i in range(0, len(a), step)])
 
 
 def estimate_rolls(
@@ -281,24 +271,13 @@ def _mapped(face: Face, matrix: NDArray[np.float64]) -> Face:
     return Face(box.astype(np.float32), points[1:].astype(np.float32), face.confidence)
 
 
-def find_turned(
-    detector: Detector, picture: Picture, found: Sequence[Face] = (), scale: float = 1.0
-) -> list[Face]:
+def find_turned(detector: Detector, picture: Picture, found: Sequence[Face] = ()) -> list[Face]:
     """Detect the faces of a picture that lies on its side or upside down, largest first.
 
     Searches only if `found` is empty or the detector is not sure of its first face.  Selects the
     turn with the most confident face, and keeps the faces whose pixels agree with the turn.  The
     turn applies to the whole picture, so these faces replace all of `found` if their confidences
     have the larger sum: in a crowd, one face in a turned picture is no evidence.
-
-    Parameters
-    ----------
-    detector : Detector
-    picture : Picture
-    found : sequence of Face
-        Faces of the picture as it stands, largest first.
-    scale : float
-        Scale that suffices for the search, relative to the full size.
 
     Returns
     -------
@@ -310,7 +289,8 @@ def find_turned(
         doubt = 0.0 if abs(found[0].roll) > 45 else DOUBT
         if least > detector.upright_confidence - doubt:
             return list(found)
-    pixels, reduction = _averaged(*picture.reduced(detector.coarse_scale(picture)), scale)
+    pixels, reduction = picture.reduced(detector.coarse_scale(picture))
+    pixels, reduction = _averaged(pixels, reduction, detector.fine_scale(picture))
     best: list[Face] = []
     for quarters in (1, 3, 2):
         turned = np.ascontiguousarray(np.rot90(pixels, quarters))

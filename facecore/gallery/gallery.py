@@ -140,6 +140,8 @@ class Gallery:
         if not isinstance(address, (str, os.PathLike)):
             raise InvalidParameter(f"address is {address!r:.80}", f"give a folder, or {EXAMPLE}")
         self.address = os.fspath(address)
+        if "://" not in self.address:  # a folder; the working directory may change
+            self.address = str(Path(self.address).absolute())
         pack = engine.pack
         self._contract = Contract(engine.contract_id, pack.name, pack.embedder.output.dimension)
         self.key = None if key is None else as_key(key)

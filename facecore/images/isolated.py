@@ -81,7 +81,7 @@ class IsolatedDecoder:
             )
         if not isinstance(processes, int) or processes < 1:
             raise InvalidParameter(f"processes={processes!r} must be a positive integer")
-        if not isinstance(seconds, int | float) or not 0 < seconds <= _MOST_SECONDS:
+        if not isinstance(seconds, int | float | np.number) or not 0 < seconds <= _MOST_SECONDS:
             raise InvalidParameter(f"seconds={seconds!r} must be above 0, up to {_MOST_SECONDS:,}")
         self._processes, self._memory, self._seconds = processes, limits.max_memory, seconds
         self._forget()

@@ -14,9 +14,6 @@ __all__ = ["assign", "average_linkage", "by_label", "connected"]
 MOST_DENSE = 10_000
 # Step by which the threshold rises until a larger component splits.
 _STEP = 0.02
-# MOST_DENSE faces stand for a larger component if a face has on average this many neighbours
-# among them.
-_NEIGHBOURS = 10
 _BLOCK = 1 << 20  # pairs; as Python numbers they take six times the memory
 _ROWS = 1024  # faces compared with all groups at a time
 
@@ -56,7 +53,7 @@ def average_linkage(vectors: NDArray[np.float32], pairs: Pairs, least: float) ->
 
     Groups never span two connected components of the pairs, so similarities are needed only
     within a component.  A higher threshold first splits components of more than 10,000 faces.
-    It would shatter faces that are alike, such as those of a video.  Of these, 10,000 are
+    Faces that are alike, such as those of a video, do not split but shatter: of these, 10,000 are
     clustered, and each other face joins the group of the highest mean similarity.
 
     Parameters
@@ -96,10 +93,12 @@ def average_linkage(vectors: NDArray[np.float32], pairs: Pairs, least: float) ->
                 groups[some] = some[_link(vectors[some], least)]
                 continue
             inside = _within(part, among, limit)
-            higher = limit + _STEP
-            near = 2 * len(inside) * MOST_DENSE / len(some) ** 2
-            if near < _NEIGHBOURS and higher <= 1:
-                waiting.append((some, _within(part, among, higher), higher))
+            above = _within(np.arange(len(some)), inside, limit + _STEP)
+            alone = len(some) - len(np.union1d(above.first, above.second))
+            # Faces are alike if half of their pairs reach the limit, or a higher one would leave
+            # half of them alone.
+            if 4 * len(inside) < len(some) ** 2 and 2 * alone < len(some):
+                waiting.append((some, above, limit + _STEP))
                 continue
             joined = _link_many(vectors[some], least)
             found, rest = np.flatnonzero(joined >= 0), np.flatnonzero(joined < 0)

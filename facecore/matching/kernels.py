@@ -76,8 +76,8 @@ def cache_folder() -> Path | None:
 
     Each version of the kernels, Numba, llvmlite and Python, and each kind of processor, has its
     own folder: machines that share a home directory never load each other's code.  Write access
-    to the folder, or to the one around it, allows running code in this process, so both must
-    belong to this user, and no other may write to them.
+    to the folder, or to the one around it, allows running code in this process.  So both must
+    belong to this user, and others may not write to them.  The user's cache folder is trusted.
     """
     try:
         code = b"".join(Path(file).read_bytes() for file in (__file__, tiles.__file__))
@@ -94,9 +94,11 @@ def cache_folder() -> Path | None:
     try:
         for path in (folder.parent, folder):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = path.lstat()
-            if hasattr(os, "geteuid") and (found.st_uid != os.geteuid() or found.st_mode & 0o022):
+            if hasattr(os, "geteuid") and path.lstat().st_uid != os.geteuid():
                 return None
+        folder.parent.chmod(0o700)  # earlier versions left it to the umask
+        if hasattr(os, "geteuid") and folder.lstat().st_mode & 0o022:
+            return None
     except OSError:
         return None
     return folder if os.access(folder, os.W_OK) else None

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facecore._utils.blas import multiply
 from facecore.errors import InvalidParameter
 
 __all__ = [
@@ -49,7 +50,6 @@ _PADDING = 32
 # Exceeds the float32 rounding error between a sum of products and a bound.
 _ROUNDING = 1e-6
 _BLOCK = 1024  # rows: fit in the cache
-_ALONE = 2**17  # multiplications: half of the most that OpenBLAS does in one thread
 
 
 def as_vectors(vectors: ArrayLike, dimension: int) -> NDArray[np.float32]:
@@ -320,7 +320,7 @@ def scan_numpy(
     for start in range(0, len(codes), _BLOCK):
         part = codes.rows(start, start + _BLOCK)
         # The sums are integers below 2**31 and therefore exact in float64, in any order.
-        sums = _multiply(part.values.astype(np.float64), wanted).astype(np.float32)
+        sums = multiply(part.values.astype(np.float64), wanted).astype(np.float32)
         found.make_room(len(part))
         for j in range(len(probes)):
             similarity = sums[:, j] * part.scales * probes.scales[j]
@@ -337,12 +337,3 @@ def scan_numpy(
             found.counts[j] += len(at)
             both = np.concatenate((found.best[j], lower[at]))
             found.best[j] = np.sort(both)[len(at) :]  # in ascending order: a heap
-
-
-def _multiply(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute ``a @ b``, a few rows at a time; see `facecore.face.orientation`.
-
-    OpenBLAS would split the whole product among its threads, which spin afterwards.
-    """
-    step = max(2, _ALONE // b.size)
-    return np.concatenate([a[i : i + step] @ b for i in range(0, len(a), step)])

@@ -158,6 +158,10 @@ class FaceService(TypedOperations):
         ------
         GalleryNotWritable
             The disk is full or failing, or the folder is missing, replaced or cannot be written.
+        GalleryCorrupt
+            The database is damaged.
+        GalleryLocked
+            The folder of a gallery that is open for reading only was replaced.
         GalleryUnavailable
             The Milvus server does not answer.
         """

@@ -162,11 +162,12 @@ class Application:
         held = _Held()
         headers = {}
         try:
-            answer = await self._answer(request, held)
-        except Refusal as refusal:
-            answer = refuse(refusal)
-            if not (held.whole or await _drain(request)):
-                headers["connection"] = "close"
+            try:
+                answer = await self._answer(request, held)
+            except Refusal as refusal:
+                answer = refuse(refusal)
+                if not (held.whole or await _drain(request)):
+                    headers["connection"] = "close"
         except ClientDisconnect:
             answer = Answer(499, b"", "ClientDisconnected", "")
         except asyncio.CancelledError:

@@ -26,10 +26,8 @@ OWN_BYTES = 32 * 2**20  # total size of one access key's waiting files
 BYTES = 64 * 2**20  # total size of all waiting files
 HEAD_BYTES = 1024  # longest headers of a part
 
-# RFC 2046, 5.1.1.  Clients write characters without quotes that need them.
-_BOUNDARY = re.compile(
-    r""";\s*boundary=("?)([\w'()+,./:=? -]{0,69}[\w'()+,./:=?-])\1\s*(?:;|$)""", re.A | re.I
-)
+# RFC 2046, 5.1.1.  Clients also send other characters ("*****"), and without the quotes they need.
+_BOUNDARY = re.compile(r""";\s*boundary\s*=\s*("?)([!#-:<-~ ]{0,69}[!#-:<-~])\1\s*(?:;|$)""", re.I)
 _NAME = re.compile(rb'^content-disposition:[^\r\n]*; ?name="?([^";\r\n]*)', re.M | re.I)
 
 

@@ -32,6 +32,7 @@ STOP_SECONDS = 30  # for current requests, when the server is told to stop
 SEND_BUFFER = 64 * 2**10
 RECEIVE_BUFFER = 256 * 2**10
 OWN_FILES = 128  # descriptors for the gallery and libraries
+_WAITING = 2048  # connections that the system keeps until they are accepted
 WORKER_FILES = 8  # descriptors per worker for the database, downloads and decoding
 
 
@@ -131,6 +132,7 @@ class Server(uvicorn.Server):
         """Listen, and log the address."""
         await super().startup(sockets)
         for sock in sockets or ():
+            sock.listen(_WAITING)  # the event loop set it to the number that it accepts at a time
             host, port = sock.getsockname()[:2]
             host = f"[{host}]" if ":" in host else host
             logger.info("listening on http://%s:%d", host, port)

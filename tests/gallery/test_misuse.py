@@ -342,8 +342,11 @@ def test_a_change_of_the_working_directory_is_no_loss(
     monkeypatch.chdir(folder.parent)
     with Gallery(folder.name, templates_engine) as gallery:
         monkeypatch.chdir("/")
+        assert gallery.address == str(folder)
         given(gallery)
-        assert gallery.search(template("t"))[0].user_id == "u"
+        store = gallery._backend._store  # type: ignore[attr-defined]
+        with store.snapshot():  # the search opens a second connection
+            assert gallery.search(template("t"))[0].user_id == "u"
 
 
 def test_folders_that_are_no_gallery(tmp_path: Path, templates_engine: Any) -> None:

@@ -103,6 +103,22 @@ def test_a_large_set_of_several_people_is_that_of_all_similarities(
     assert partition(average_linkage(several, pairs, least)) == partition(person)
 
 
+def test_a_large_album_of_many_people_is_split_not_sampled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """People with two pictures may have none among the sampled faces."""
+    random = np.random.default_rng(5)
+    person = np.repeat(np.arange(150), [32] * 30 + [2] * 120)
+    random.shuffle(person)
+    shown = random.normal(size=(150, 128)) + 0.6 * random.normal(size=128)
+    album = unit(shown[person] + 0.8 * random.normal(size=(len(person), 128)))
+    pairs = pairs_above(album, 0.42)
+    sizes = np.bincount(connected(len(album), pairs))
+    exact = partition(average_linkage(album, pairs, 0.42))
+    monkeypatch.setattr(grouping, "MOST_DENSE", int(sizes.max()) // 2)
+    assert partition(average_linkage(album, pairs, 0.42)) == exact
+
+
 def test_each_person_once_and_the_best_first() -> None:
     similarity = np.array([[0.9, 0.2], [0.8, 0.5], [0.1, 0.3]])
     assert assign(similarity, 0.4, once=True) == [0, 1, None]

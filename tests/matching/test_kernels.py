@@ -275,7 +275,7 @@ print(kernels.cache_folder() is not None, type(scanning._kernels["scan", 32]).__
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of files")
-def test_a_cache_around_which_others_may_write_is_not_used(
+def test_the_folder_around_the_cache_is_closed_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FACECORE_CACHE", str(tmp_path))
@@ -285,9 +285,11 @@ def test_a_cache_around_which_others_may_write_is_not_used(
     finally:
         os.umask(before)
     assert folder is not None
-    for mode, used in ((0o755, True), (0o777, False), (0o720, False)):
-        folder.parent.chmod(mode)
-        assert (kernels.cache_folder() is not None) == used
+    folder.parent.chmod(0o777)
+    assert kernels.cache_folder() == folder
+    assert folder.parent.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    assert kernels.cache_folder() is None
 
 
 def test_without_source_files_nothing_is_kept(

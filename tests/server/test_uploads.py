@@ -126,6 +126,8 @@ def test_forms_are_read_back(key: str, data: bytes) -> None:
         (";boundary=b ;charset=utf-8", "b"),
         ('; charset=utf-8; Boundary="b c"', "b c"),
         ("; boundary=(b/c:d=e)", "(b/c:d=e)"),
+        (";boundary=*****", "*****"),
+        ('; boundary = "a&b{c}@~"', "a&b{c}@~"),
         ("; boundary=" + "b" * 70, "b" * 70),
     ],
 )

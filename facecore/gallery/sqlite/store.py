@@ -93,7 +93,7 @@ class Store:
         self.path = folder / DATABASE
         self._database = Database(self.path, key)
         # Strings: making a Path takes longer than calling stat.
-        self._names = [f"{self.path.absolute()}{suffix}" for suffix in ("", "-wal", "-shm")]
+        self._names = [f"{self.path}{suffix}" for suffix in ("", "-wal", "-shm")]
         self.read_only = read_only
         self.erasure_pending = False
         self._contract = contract
@@ -133,7 +133,7 @@ class Store:
                 self._key = digest_key(self._writer, self.path)
         self._files = self._identities()
         if new:
-            for folder in self.path.absolute().parents:  # any of them may be new
+            for folder in self.path.parents:  # any of them may be new
                 sync_folder(folder)
         self.erase()  # a crash may have left removed templates in the log
 
