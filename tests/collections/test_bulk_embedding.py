@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -273,6 +274,17 @@ def test_damage_is_named(
     with pytest.raises(ArchiveCorrupt, match=f"{part.file.name} cannot be read.*remove it"):
         embed_pictures(compact, people / "eileen", out, row_group=1)
     assert not out.exists()
+
+
+def test_a_part_that_the_system_does_not_read_is_kept(
+    people: Path, compact: FaceEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(pq, "read_table", refuse)
+    with pytest.raises(InvalidParameter, match=r"cannot be read.*Too many open files"):
+        embed_pictures(compact, people / "eileen", tmp_path / "vectors.parquet")
 
 
 def test_commands(people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
