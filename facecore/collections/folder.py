@@ -98,11 +98,12 @@ def read_boxes(folder: Path) -> dict[tuple[str, int], NDArray[np.float32]]:
     """
     try:
         people = json.loads((folder / "people.json").read_bytes())["people"]
-        boxes = {
-            (face["sha256"], face["face"]): np.array(face["box"], np.float32)
-            for person in people
-            for face in person["faces"]
-        }
+        with np.errstate(all="ignore"):  # another program may write numbers beyond float32
+            boxes = {
+                (face["sha256"], face["face"]): np.array(face["box"], np.float32)
+                for person in people
+                for face in person["faces"]
+            }
     except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return {}
     return {key: box for key, box in boxes.items() if box.shape == (4,)}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from facecore._utils.atomic_files import make_private
 from facecore._version import __version__
 from facecore.engine import FaceEngine
 from facecore.errors import InvalidParameter
@@ -21,6 +22,7 @@ __all__ = ["CachedFace", "VectorCache"]
 
 _log = logging.getLogger(__name__)
 _FACE = 15  # floats before a face's vector: box, landmarks, confidence
+_DIGEST = 16  # bytes before the faces: SQLite has no checksums
 
 CachedFace = tuple[Face, "np.ndarray[tuple[int], np.dtype[np.float32]]"]
 
@@ -30,6 +32,7 @@ class VectorCache:
 
     The file holds templates, which are biometric data; delete it to erase them.  A file that
     SQLite cannot open is replaced by an empty one, because the pictures can be embedded again.
+    For the same reason, a damaged row counts as missing.
 
     Parameters
     ----------
@@ -68,16 +71,29 @@ class VectorCache:
     def get(self, pictures: Sequence[bytes]) -> dict[bytes, list[CachedFace]]:
         """Look up cached pictures by the SHA-256 of their files; faces are sorted largest first."""
         marks = ",".join("?" * len(pictures))
-        statement = f"SELECT picture, faces FROM faces WHERE space = ? AND picture IN ({marks})"
+        # A damaged column may have another type; only NULL is still no bytes after the cast.
+        statement = (
+            "SELECT picture, CAST(faces AS BLOB) FROM faces"
+            f" WHERE space = ? AND picture IN ({marks})"
+        )
         with self._typed_errors():
             rows = self._database.execute(statement, (self._space, *pictures))
-            return {picture: _unpack(data) for picture, data in rows}
+            return {
+                picture: _unpack(data[_DIGEST:])
+                for picture, data in rows
+                if data and data[:_DIGEST] == self._digest(picture, data[_DIGEST:])
+            }
 
     def put(self, pictures: Mapping[bytes, Iterable[CachedFace]]) -> None:
         """Store the faces of pictures in one transaction."""
-        rows = [(self._space, picture, _pack(faces)) for picture, faces in pictures.items()]
+        packed = {picture: _pack(faces) for picture, faces in pictures.items()}
+        rows = [(self._space, key, self._digest(key, data) + data) for key, data in packed.items()]
         with self._typed_errors(), self._database:
             self._database.executemany("INSERT OR REPLACE INTO faces VALUES (?, ?, ?)", rows)
+
+    def _digest(self, picture: bytes, faces: bytes) -> bytes:
+        row = self._space.encode() + picture + faces
+        return hashlib.blake2b(row, digest_size=_DIGEST).digest()
 
     @contextlib.contextmanager
     def _typed_errors(self) -> Iterator[None]:
@@ -100,8 +116,9 @@ class VectorCache:
             return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
-        # Create the file before SQLite does, with permissions for its owner only.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        # Before SQLite creates it.  Opening an existing file here would end SQLite's locks on it:
+        # https://sqlite.org/howtocorrupt.html, section 2.2.
+        make_private(self.path)
         database = sqlite3.connect(self.path, timeout=30)
         with contextlib.ExitStack() as undo:
             undo.callback(database.close)

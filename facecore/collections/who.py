@@ -170,8 +170,9 @@ def read_known(
 
 def _face_at(box: NDArray[np.float32], faces: Iterable[FoundFace]) -> FoundFace | None:
     """Return the face whose box overlaps `box` best, if it is the same face."""
-    best = max(faces, key=lambda face: overlap(face.face.box, box))
-    return best if overlap(best.face.box, box) >= _SAME_FACE else None
+    with np.errstate(all="ignore"):  # the file may hold any numbers; NaN is no overlap
+        best = max(faces, key=lambda face: overlap(face.face.box, box))
+        return best if overlap(best.face.box, box) >= _SAME_FACE else None
 
 
 def who(

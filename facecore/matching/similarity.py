@@ -68,7 +68,8 @@ def as_vectors(vectors: ArrayLike, dimension: int) -> NDArray[np.float32]:
     if rows.ndim != 2 or rows.shape[1] != dimension:
         raise InvalidParameter(f"vectors have the shape {rows.shape}, must have (n, {dimension})")
     if not are_unit(rows):
-        norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+        with np.errstate(all="ignore"):
+            norms = np.linalg.norm(rows.astype(np.float64), axis=1)
         wrong = int(np.argmax(~(np.abs(norms - 1) <= NORM_TOLERANCE)))  # a NaN is wrong too
         raise InvalidParameter(
             f"vector {wrong} has length {norms[wrong]:.4g}, must have 1",
@@ -85,10 +86,10 @@ def as_probes(vectors: ArrayLike, dimension: int) -> tuple[NDArray[np.float32], 
 
 def _as_float32(vectors: ArrayLike) -> NDArray[np.float32]:
     try:
-        rows = np.asarray(vectors)
-        if rows.dtype.kind == "c":  # NumPy would drop the imaginary part
-            raise TypeError("complex numbers")
-        with np.errstate(over="ignore"):  # an infinite vector has no unit length
+        with np.errstate(all="ignore"):  # NaN and infinite vectors have no unit length
+            rows = np.asarray(vectors)
+            if rows.dtype.kind == "c":  # NumPy would drop the imaginary part
+                raise TypeError("complex numbers")
             return rows.astype(np.float32, copy=False)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidParameter("vectors must be an array of shape (n, D), float32") from error
@@ -96,12 +97,12 @@ def _as_float32(vectors: ArrayLike) -> NDArray[np.float32]:
 
 def are_unit(rows: NDArray[np.float32]) -> bool:
     """Whether all rows have length 1 within `NORM_TOLERANCE`."""
-    if len(rows) == 1:  # fast path for a single probe
-        row = rows[0].astype(np.float64)
-        return bool(abs(math.sqrt(np.dot(row, row)) - 1) <= NORM_TOLERANCE)
-    for start in range(0, len(rows), _UNIT_BLOCK):
-        part = rows[start : start + _UNIT_BLOCK]
-        with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):  # a signalling NaN would warn
+        if len(rows) == 1:  # fast path for a single probe
+            row = rows[0].astype(np.float64)
+            return bool(abs(math.sqrt(np.dot(row, row)) - 1) <= NORM_TOLERANCE)
+        for start in range(0, len(rows), _UNIT_BLOCK):
+            part = rows[start : start + _UNIT_BLOCK]
             length = np.sqrt(np.einsum("ij,ij->i", part, part))
             if not (np.abs(length - 1) <= NORM_TOLERANCE).all():  # false for NaN
                 return False

@@ -18,6 +18,7 @@ from facecore.models.inference import Session, run
 from facecore.models.manifest import DETECTOR_HEADS, MAX_MODEL_BYTES
 from facecore.models.schema import is_file_name
 from facecore.models.session import create_session
+from facecore.models.specs import MAX_SIDE
 
 __all__ = ["Candidate", "PassedOver", "recognise"]
 
@@ -132,6 +133,8 @@ def _by_tensors(session: Session, name: str) -> dict[str, Any]:
     else:
         raise PassedOver("does not take pictures of three channels")
     height, width = (side if isinstance(side, int) and side > 0 else 0 for side in sides)
+    if max(height, width) > MAX_SIDE:
+        raise PassedOver(f"takes {width}x{height} pixels; a side has at most {MAX_SIDE}")
     probe = _Probe(session, name, tensor.name, layout)
     common = {"input_name": tensor.name, "layout": layout}
     if bool(height) != bool(width):

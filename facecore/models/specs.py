@@ -22,6 +22,8 @@ SCORE_AT_FAR = {0.01: 70.0, 0.001: 80.0, 0.0001: 90.0}
 # How the false accept rate is extrapolated beyond the last measured knot.
 TAILS = ("exponential",)
 
+MAX_SIDE = 8192  # pixels of a model's input
+
 # Numbers that `facecore.face.recognizability.features` takes from a crop.
 CROP_FEATURES = 63
 
@@ -61,7 +63,7 @@ class InputSpec:
         require(self.layout in ("NCHW", "NHWC"), "layout", "must be NCHW or NHWC")
         require(self.channels in ("BGR", "RGB"), "channels", "must be BGR or RGB")
         for field, side in (("height", self.height), ("width", self.width)):
-            require(0 <= side <= 8192, field, "must be within 0..8192")
+            require(0 <= side <= MAX_SIDE, field, f"must be within 0..{MAX_SIDE}")
         require(min(self.std) > 0, "std", "must be above zero")
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facecore.matching.similarity import cosine
+from facecore.errors import InvalidParameter
+from facecore.matching.similarity import as_vectors, cosine
 
 Array = np.ndarray[Any, Any]
 
@@ -39,3 +41,15 @@ def test_rounding_never_leaves_the_range() -> None:
     long = np.float32([1.0001, 0.0])
     assert float(cosine(long, long)) == 1
     assert float(cosine(long, -long)) == -1
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize(
+    "number",
+    [np.uint32(0x7F800001).view(np.float32), np.uint64(0x7FF0000000000001).view(np.float64)],
+    ids=["float32", "float64"],
+)
+def test_a_signalling_nan_is_refused_without_a_warning(number: Any, rows: int) -> None:
+    """Warnings are errors here, as in a program that runs with ``-W error``."""
+    with pytest.raises(InvalidParameter, match="vector 0 has length"):
+        as_vectors(np.array([[number] * 4] * rows), 4)

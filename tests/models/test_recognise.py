@@ -126,6 +126,8 @@ def flat(path: Path) -> Path:
             lambda p: detector(p, {"y": np.zeros((1, 212))}, (1, 3, 192, 192)),
             "192x192.*InsightFace",
         ),
+        (lambda p: detector(p, {"y": np.zeros(1)}, (1, 3, 10**9, 10**9)), "at most 8192"),
+        (lambda p: detector(p, {"y": np.zeros(1)}, (1, 8200, 320, 3)), "320x8200.*at most 8192"),
         (lambda p: embedder(p, side=160), "160x160.*FaceNet"),
         (lambda p: embedder(p, batch=4), "4 pictures at once"),
         (lambda p: embedder(p, dimension=8), "no single vector"),
