@@ -125,6 +125,12 @@ class InvalidParameter(FacecoreError, ValueError):
     """An argument has an invalid type, shape or value."""
 
 
+class GalleryUnusable(InvalidParameter):
+    """The gallery is closed, or was opened by another process.  Not public."""
+
+    code = "InvalidParameter"  # stable: these states were told by it before they had a class
+
+
 class MissingExtra(FacecoreError, ImportError):
     """An optional dependency is not installed."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from facecore.engine import FaceEngine
-from facecore.errors import GroupExists, GroupNotFound, InvalidParameter
+from facecore.errors import GalleryUnusable, GroupExists, GroupNotFound, InvalidParameter
 from facecore.face.sample import FaceSample
 from facecore.gallery import records
 from facecore.gallery.gallery import Gallery
@@ -46,7 +46,7 @@ class Context:
         The groups that the caller may use; None for all.
     registering : threading.Lock
         Held from a search to the registration that depends on it.  Of two requests with the
-        same new face, only one finds it new.
+        same new face, only one finds it new, if the search covers the group to register in.
     """
 
     engine: FaceEngine
@@ -103,6 +103,8 @@ def refusing() -> Iterator[None]:
     """Answer with InvalidParameter if the gallery refuses a value."""
     try:
         yield
+    except GalleryUnusable:  # not the caller's mistake
+        raise
     except (GroupExists, GroupNotFound, InvalidParameter) as error:
         raise OperationError(INVALID_PARAMETER, f"{error.message}.") from error
 

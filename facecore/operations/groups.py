@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from facecore.errors import GroupNotFound, InvalidParameter, RecordNotFound
-from facecore.gallery.records import FaceRecord, Group
+from facecore.gallery.records import FaceRecord, Group, check_face_id, check_user_id
 from facecore.operations.context import Context, refusing
 from facecore.operations.parameters import Values, read
 from facecore.operations.tables import (
@@ -109,11 +109,10 @@ def query_records(context: Context, params: Mapping[str, object]) -> GroupsResul
         "face_id": values["FaceId"] or None,
         "origin": values["RegistrationType"] or None,
     }
-    try:
+    count, records = 0, []
+    if _may_exist(values["MerchantUserId"], values["FaceId"]):
         count = context.gallery.count(group, **filters)
         records = context.gallery.records(group, (page - 1) * size, size, **filters)
-    except InvalidParameter:  # an id that cannot be stored belongs to no user
-        count, records = 0, []
     return _page(values, count, [_record(record) for record in records])
 
 
@@ -138,17 +137,27 @@ def delete_record_v2(context: Context, params: Mapping[str, object]) -> GroupsRe
     if group:
         context.check_group(group)
     deleted = []
-    try:
+    if _may_exist(user_id):
         for code in [group] if group else gallery.users_groups(user_id):
             with suppress(GroupNotFound):  # deleted meanwhile, with every face in it
                 if context.may_use(code) and gallery.remove(code, user_id=user_id):
                     deleted.append(code)
-    except InvalidParameter:  # an id that cannot be stored belongs to no user
-        pass
     result = {"Deleted": "Y" if deleted else "N"}
     if not group:
         result["DeletedGroupCodes"] = ",".join(deleted)
     return GroupsResult({"Result": result})
+
+
+def _may_exist(user_id: str, face_id: str = "") -> bool:
+    """Whether a gallery can store these ids; "" stands for any."""
+    try:
+        if user_id:
+            check_user_id(user_id)
+        if face_id:
+            check_face_id(face_id)
+    except InvalidParameter:
+        return False
+    return True
 
 
 def _with_group(

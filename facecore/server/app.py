@@ -24,6 +24,7 @@ from facecore.server.refusals import Refusal
 from facecore.server.router import Admitted, Answer, Dispatcher, Service, refuse
 from facecore.server.signatures import Head, Verifier
 from facecore.server.uploads import SECONDS as UPLOAD_SECONDS
+from facecore.server.uploads import is_upload
 
 __all__ = ["Application", "ServerLimits"]
 
@@ -159,13 +160,14 @@ class Application:
             raise RuntimeError(f"{scope['type']} is not served here")
         started = time.perf_counter()
         request = Request(scope, receive)
+        as_xml = is_upload(request.method, request.headers.get("content-type", ""))
         held = _Held()
         headers = {}
         try:
             try:
                 answer = await self._answer(request, held)
             except Refusal as refusal:
-                answer = refuse(refusal)
+                answer = refuse(refusal, as_xml=as_xml)
                 if not (held.whole or await _drain(request)):
                     headers["connection"] = "close"
         except ClientDisconnect:
@@ -173,7 +175,8 @@ class Application:
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
-            answer = refuse(Refusal("ServiceUnavailable"))  # uvicorn would answer in plain text
+            # uvicorn would answer in plain text
+            answer = refuse(Refusal("ServiceUnavailable"), as_xml=as_xml)
         if answer.code == "Throttling.Api":
             headers["x-acs-retry-after"] = str(RETRY_AFTER_MS)
         answered = scope.get("state", {}).get("answered", 0)

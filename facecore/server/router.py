@@ -9,19 +9,21 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+from xml.sax.saxutils import escape
 
 from facecore.operations.service import error_body
 from facecore.server.forms import merge, read_form
 from facecore.server.keys import Key
 from facecore.server.refusals import Refusal
 from facecore.server.signatures import Claim, Head, Verifier
-from facecore.server.uploads import Uploads, permission, read_upload
+from facecore.server.uploads import Uploads, is_upload, permission, read_upload
 
 __all__ = ["Admitted", "Answer", "Dispatcher", "Service", "refuse"]
 
 VERSIONS = ("2022-08-09", "2019-03-07")
 UPLOAD, UPLOAD_VERSION = "AuthorizeFileUpload", "2019-12-19"
 BY_GET = ("QueryFaceGroup", "QueryFaceRecord")
+XML = "<?xml version='1.0' encoding='UTF-8'?>"
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class Answer:
     ----------
     status : int
     body : bytes
-        JSON; after an upload XML, which the vendor's clients parse.
+        JSON; for an upload XML, which the vendor's clients parse.
     code : str
         Code of the operation, or of the refusal.
     request_id : str
@@ -65,11 +67,15 @@ class Answer:
     media_type: str = "application/json"
 
 
-def refuse(refusal: Refusal, operation: str = "") -> Answer:
-    """Return the answer that reports a refusal."""
+def refuse(refusal: Refusal, operation: str = "", *, as_xml: bool = False) -> Answer:
+    """Return the answer that reports a refusal, for an upload as XML."""
     request_id = str(uuid.uuid4()).upper()
-    data = json.dumps(error_body(refusal.code, refusal.message, request_id)).encode()
-    return Answer(refusal.status, data, refusal.code, request_id, operation)
+    body = error_body(refusal.code, refusal.message, request_id)
+    data, media_type = json.dumps(body), "application/json"
+    if as_xml:
+        fields = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in body.items())
+        data, media_type = f"{XML}<Error>{fields}</Error>", "application/xml"
+    return Answer(refusal.status, data.encode(), refusal.code, request_id, operation, media_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +140,15 @@ class Dispatcher:
             no upload is expected.
         """
         media_type = head.header("content-type").partition(";")[0].strip().lower()
-        is_upload = media_type == "multipart/form-data" and head.method == "POST"
-        if has_body and not (is_upload or media_type in ("", "application/x-www-form-urlencoded")):
+        upload = is_upload(head.method, media_type)
+        if has_body and not (upload or media_type in ("", "application/x-www-form-urlencoded")):
             raise Refusal("UnsupportedMediaType")
         if self._verifier is None:
             _check_local(head)
-        if is_upload and not self.uploads.expects():
+        if upload and not self.uploads.expects():
             raise Refusal("InvalidParameter", "No upload is expected.")
-        claim = None if is_upload or self._verifier is None else self._verifier.admit(head)
-        return Admitted(head, claim, is_upload, scheme)
+        claim = None if upload or self._verifier is None else self._verifier.admit(head)
+        return Admitted(head, claim, upload, scheme)
 
     def answer(self, request: Admitted, bodies: list[bytes | bytearray]) -> Answer:
         """Carry out a request; return an answer for every failure too.
@@ -178,7 +184,7 @@ class Dispatcher:
             response = self._service.call(operation, params, groups=groups)
             return _answer(response.status, response.body, operation)
         except Refusal as refusal:
-            return refuse(refusal, operation)
+            return refuse(refusal, operation, as_xml=request.is_upload)
         except Exception as error:
             # Log neither its text nor traceback values: they may hold parts of a request.
             place = error.__traceback__
@@ -186,7 +192,7 @@ class Dispatcher:
                 place = place.tb_next
             at = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else "?"
             logger.error("%s at %s", type(error).__name__, at)
-            return refuse(Refusal("InternalError"), operation)
+            return refuse(Refusal("InternalError"), operation, as_xml=request.is_upload)
 
     def _read(
         self, request: Admitted, body: bytes | bytearray
@@ -200,7 +206,7 @@ class Dispatcher:
     def _upload(self, head: Head, body: bytes | bytearray) -> Answer:
         key, data = read_upload(head.header("content-type"), body)
         self.uploads.put(key, data)
-        xml = b"<?xml version='1.0' encoding='UTF-8'?><PostResponse><Key/></PostResponse>"
+        xml = f"{XML}<PostResponse><Key/></PostResponse>".encode()
         return Answer(201, xml, "Success", str(uuid.uuid4()).upper(), "Upload", "application/xml")
 
 

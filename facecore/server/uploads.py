@@ -17,7 +17,7 @@ from typing import Any
 
 from facecore.server.refusals import Refusal
 
-__all__ = ["Uploads", "permission", "read_upload"]
+__all__ = ["Uploads", "is_upload", "permission", "read_upload"]
 
 SECONDS = 60.0  # from the permission to the request that names the file
 PARTS = 16  # the vendor's clients send 7
@@ -82,14 +82,18 @@ class Uploads:
         Raises
         ------
         Refusal
-            InvalidParameter: the key is unknown, or its file has arrived already;
+            InvalidParameter: the key is unknown, its file has arrived already, or the file is
+            empty, which ends the permission;
             Throttling.Api: the waiting files are too large in total.
         """
         with self._lock:
             self._forget()
             place = self._places.get(key)
-            if place is None or place.data or not data:
+            if place is None or place.data:
                 raise Refusal("InvalidParameter", "No upload is expected under this key.")
+            if not data:
+                del self._places[key]  # the client asks for another permission
+                raise Refusal("InvalidParameter", "The file is empty.")
             own = sum(len(p.data) for p in self._places.values() if p.owner == place.owner)
             every = sum(len(p.data) for p in self._places.values())
             if own + len(data) > OWN_BYTES or every + len(data) > BYTES:
@@ -114,6 +118,12 @@ class Uploads:
     def _forget(self) -> None:
         now = self._clock()
         self._places = {key: p for key, p in self._places.items() if p.until > now}
+
+
+def is_upload(method: str, content_type: str) -> bool:
+    """Whether a request uploads a file."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    return method == "POST" and media_type == "multipart/form-data"
 
 
 def permission(key: str, host: str, scheme: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from templates import DIMENSION
 
 import facecore
 from facecore import FaceEngine, Gallery
+from facecore.errors import GalleryUnusable
 
 Array = np.ndarray[Any, Any]
 ODD = "it's \"not\\ {x} or id > 0\u202e\U0001f600"
@@ -188,8 +189,10 @@ def test_it_is_there_when_opened_again(
     record = gallery.add("staff", astronaut, "u")
     gallery.close()
     gallery.close()
-    with pytest.raises(facecore.InvalidParameter, match="closed"):
+    with pytest.raises(facecore.InvalidParameter, match="closed") as closed:
         gallery.groups()
+    assert isinstance(closed.value, GalleryUnusable)
+    assert closed.value.code == "InvalidParameter"
     with Gallery(address, compact, read_only=True, key=key) as reader:
         assert reader.records() == [record]
         assert reader.search(astronaut)[0].face_id == record.face_id

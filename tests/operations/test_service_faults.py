@@ -236,6 +236,29 @@ def test_a_full_disk_and_a_lost_folder_are_told(
         service.check()
 
 
+@pytest.mark.parametrize("state", ["closed", "forked"])
+@pytest.mark.parametrize("name", [name for name in BASE if "Compare" not in name])
+def test_a_gallery_that_is_closed_or_forked(
+    name: str,
+    state: str,
+    service: FaceService,
+    gallery: Gallery,
+    requests: Requests,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Such a gallery deletes and finds nobody, and the caller's values are not the reason."""
+    gallery.create_group("g1")
+    if state == "closed":
+        gallery.close()
+    else:
+        monkeypatch.setattr(gallery._backend._store, "_process", -1)  # type: ignore[attr-defined]
+    response = service.call(name, requests.build({**BASE[name], "VerifyModel": "0"}))
+    assert (response.status, response.body["Code"]) == (500, "InternalError")
+    assert response.body["RequestId"] in caplog.text
+    assert {"closed": "is closed", "forked": "another process"}[state] in caplog.text
+
+
 def test_operation_error() -> None:
     error = OperationError("Throttling.Api", "slower")
     assert (error.code, error.status, error.message) == ("Throttling.Api", 403, "slower")

@@ -113,3 +113,15 @@ def test_a_file_of_two_megabytes_is_uploaded_first(
     status, body = client("AddFaceRecord", request)
     assert (status, body["Result"]["Passed"]) == (200, "Y")
     assert [match.user_id for match in gallery.search(picture, limit=1)] == ["u1"]
+
+
+@pytest.mark.parametrize(
+    ("size", "code"), [(0, "InvalidParameter"), (16 * 2**20, "RequestTooLarge")]
+)
+def test_a_refused_upload_has_a_code(
+    size: int, code: str, switched: tuple[Switch, Running]
+) -> None:
+    client = vendor.VendorClient(switched[1].port, KEY, SECRET)
+    with pytest.raises(vendor.TeaException) as refused:
+        client._send("AddFaceRecord", {"FacePictureFileObject": io.BytesIO(bytes(size))})
+    assert refused.value.code == code

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
+from xml.etree import ElementTree
 
 from facecore.server.app import Application, ServerLimits
 from facecore.server.keys import Key
@@ -115,7 +116,11 @@ class Running:
 def reply(response: http.client.HTTPResponse) -> Reply:
     data = response.read()
     headers = {name.lower(): value for name, value in response.getheaders()}
-    body = json.loads(data) if headers["content-type"] == "application/json" else data
+    body: Any = data
+    if headers["content-type"] == "application/json":
+        body = json.loads(data)
+    elif headers["content-type"] == "application/xml":
+        body = {field.tag: field.text for field in ElementTree.fromstring(data)}
     return Reply(response.status, headers, body)
 
 

@@ -7,11 +7,11 @@ import contextlib
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from server.serving import Echo, Running
+from server.serving import Echo, Reply, Running
 from waiting import until
 
-from facecore.server import app, uploads
-from facecore.server.refusals import Refusal
+from facecore.server import app, router, uploads
+from facecore.server.refusals import REFUSALS, Refusal
 from facecore.server.uploads import Uploads, permission, read_upload
 
 
@@ -48,8 +48,6 @@ def test_a_permission_is_for_one_file_and_a_minute() -> None:
     with pytest.raises(Refusal, match="No upload"):
         files.put("0" * 32, b"x")
     key = files.allow("")
-    with pytest.raises(Refusal, match="No upload"):
-        files.put(key, b"")
     files.put(key, b"x")
     with pytest.raises(Refusal, match="No upload"):
         files.put(key, b"y")
@@ -77,6 +75,16 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         files.put(others[1], b"12")
     clock.now = 61
     files.put(files.allow("a"), b"1234567")
+
+
+def test_empty_files_take_no_places() -> None:
+    files = Uploads()
+    for _ in range(uploads.OWN_WAITING + 1):
+        key = files.allow("a")
+        with pytest.raises(Refusal, match="empty"):
+            files.put(key, b"")
+    with pytest.raises(Refusal, match="No upload"):
+        files.put(key, b"x")
 
 
 def test_files_are_expected_only_after_a_permission() -> None:
@@ -192,6 +200,35 @@ def test_over_http(server: Running, echo: Echo) -> None:
     files = [params["FacePictureFile"] for _, params in echo.calls]
     assert files == [b"\0picture", address]  # an address without a waiting file stays as it is
     assert server.send(body, content_type=kind).body["Code"] == "InvalidParameter"
+
+
+def test_refusals_are_xml_whoever_refuses(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vendor's clients read the code of a refused upload from XML."""
+
+    def code_of(refused: Reply) -> str:
+        assert refused.headers["content-type"] == "application/xml"
+        assert refused.body.keys() == {"Code", "Message", "RequestId", "HostId"}
+        assert all(refused.body.values())
+        return str(refused.body["Code"])
+
+    kind, body = multipart({"key": b"k", "file": b"x" * 2**24})
+    assert code_of(server.send(body, content_type=kind)) == "RequestTooLarge"
+    kind, body = multipart({"key": b"k", "file": b"x"})
+    assert code_of(server.send(body, content_type=kind.upper())) == "InvalidParameter"
+    allowed = server.send(x_acs_action="AuthorizeFileUpload", host=f"127.0.0.1:{server.port}")
+    kind, body = multipart({"key": allowed.body["ObjectKey"].encode(), "file": b""})
+    monkeypatch.setitem(REFUSALS, "Throttling.Api", (403, "busy <&> full"))
+    with monkeypatch.context() as patch:
+        patch.setattr(server.server._application, "_most", 0)
+        busy = server.send(body, content_type=kind)
+        assert code_of(busy) == "Throttling.Api"
+        assert busy.body["Message"] == "busy <&> full"
+        assert busy.headers["x-acs-retry-after"]
+        assert server.send({"Action": "FaceCompare"}).body["Code"] == "Throttling.Api"  # JSON
+    with monkeypatch.context() as patch:
+        patch.setattr(router, "read_upload", lambda *_: 1 / 0)
+        assert code_of(server.send(body, content_type=kind)) == "InternalError"
+    assert code_of(server.send(body, content_type=kind)) == "InvalidParameter"
 
 
 def test_a_file_that_nobody_names_is_let_go(

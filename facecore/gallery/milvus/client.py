@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from facecore._utils.extras import require_extra
-from facecore.errors import GalleryLocked, GalleryUnavailable, InvalidParameter
+from facecore.errors import GalleryLocked, GalleryUnavailable, GalleryUnusable, InvalidParameter
 
 __all__ = ["EXAMPLE", "MilvusClient", "is_milvus"]
 
@@ -129,11 +129,11 @@ class MilvusClient:
     def client(self) -> Any:
         """Return the pymilvus client; raises InvalidParameter if unusable."""
         if self._process != os.getpid():
-            raise InvalidParameter(
+            raise GalleryUnusable(
                 "this gallery was opened by another process", "open it in the process that uses it"
             )
         if self._client is None:
-            raise InvalidParameter("the gallery is closed")
+            raise GalleryUnusable("the gallery is closed")
         return self._client
 
     def close(self) -> None:
