@@ -189,6 +189,9 @@ def test_16_bits_and_more_scans_cost_more() -> None:
         Image.new("RGB", (64, 64)).save(buffer, "JPEG", progressive=progressive, subsampling=0)
         sizes.append(read_still(buffer.getvalue(), DEFAULT_LIMITS).memory)
     assert sizes[1] >= sizes[0] + 64 * 64 * 3
+    turned = 15.2  # bytes a pixel, measured on an AVIF with alpha in 4:4:4
+    avif = read_still(b"\0\0\0\x18ftypavif" + bytes(99), DEFAULT_LIMITS, lambda _: (64, 64))
+    assert avif.memory >= 64 * 64 * turned
 
 
 def test_a_few_bytes_never_get_hundreds_of_megabytes() -> None:
@@ -267,6 +270,64 @@ def test_jpeg_2000(mode: str, options: dict[str, object]) -> None:
             load(data[:cut])
     with pytest.raises(ImageTooLarge):
         load(data, Limits(max_pixels=1000))
+
+
+def jp2_with(mode: str, colour: bytes, rows: list[tuple[int, int, int]]) -> bytes:
+    """Return a JP2 with this content of its `colr` box and these rows in its `cdef` box."""
+
+    def box(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(content), kind) + content
+
+    buffer = io.BytesIO()
+    Image.new(mode, (16, 16), "white").save(buffer, "JPEG2000")
+    data = buffer.getvalue()
+    start, specified, stop = (data.index(kind) - 4 for kind in (b"jp2h", b"colr", b"jp2c"))
+    header = data[start + 8 : specified] + box(b"colr", colour)
+    if rows:
+        packed = b"".join(struct.pack(">HHH", *row) for row in rows)
+        header += box(b"cdef", struct.pack(">H", len(rows)) + packed)
+    return data[:start] + box(b"jp2h", header) + data[stop:]
+
+
+SRGB = b"\1\0\0\0\0\0\x10"
+COLOURS = [(0, 0, 1), (1, 0, 2), (2, 0, 3)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "rows"),
+    [
+        ("RGB", SRGB, COLOURS),
+        ("RGB", SRGB[:-1] + b"\0", []),  # OpenJPEG, if the colour space is unspecified
+        ("RGB", b"\2\0\0" + bytes(16) + b"RGB " + bytes(99), []),
+        ("RGBA", SRGB, [*COLOURS, (3, 2, 0)]),
+        ("RGBA", SRGB, [(3, 1, 0), *COLOURS]),
+        ("LA", SRGB[:-1] + b"\x11", [(0, 0, 1), (1, 1, 1)]),
+    ],
+)
+def test_a_jpeg_2000_of_plain_colours(
+    mode: str, colour: bytes, rows: list[tuple[int, int, int]]
+) -> None:
+    assert (load(jp2_with(mode, colour, rows)) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "rows"),
+    [
+        ("CMYK", SRGB[:-1] + b"\x0c", []),
+        ("RGB", SRGB[:-1] + b"\x0e", []),  # CIELab
+        ("RGBA", b"\2\0\0" + bytes(16) + b"CMYK" + bytes(99), []),
+        ("RGB", SRGB, [(0, 0, 3), (1, 0, 2), (2, 0, 1)]),
+        ("RGBA", SRGB, [(0, 1, 0), (1, 0, 1), (2, 0, 2), (3, 0, 3)]),
+        ("RGBA", SRGB, [*COLOURS, (3, 65535, 65535)]),
+        ("RGBA", SRGB, COLOURS),
+    ],
+)
+def test_a_jpeg_2000_of_other_colours_is_refused(
+    mode: str, colour: bytes, rows: list[tuple[int, int, int]]
+) -> None:
+    with pytest.raises(UnreadableImage, match="unsupported") as caught:
+        load(jp2_with(mode, colour, rows))
+    assert caught.value.hint == "save it as JPEG or PNG"
 
 
 def test_jpeg_2000_of_a_million_small_parts_is_refused() -> None:

@@ -223,6 +223,32 @@ def test_a_tiff_that_pillow_reads_too_dark_or_inverted_is_refused(bits, photomet
     assert caught.value.hint == "save it as JPEG or PNG"
 
 
+def planar_tiff(planes: int, bits: int, compression: int) -> bytes:
+    """Return a TIFF of middle grey whose channels are separate planes."""
+    tags = {256: 16, 257: 16, 259: compression, 262: 2 if planes > 2 else 1, 277: planes,
+            278: 16, 284: 2}  # fmt: skip
+    several = {258: (4, [bits] * planes)} | ({338: (3, [2])} if planes in (2, 4) else {})
+    plane = b"\x80" * (32 * bits)
+    data = hostile.tiff(
+        {tag: (3, [value]) for tag, value in tags.items()} | several,
+        zlib.compress(plane) if compression == 8 else plane,
+        times=planes,
+    )
+    return data + plane * planes  # the strips share bytes, but must not exceed the file
+
+
+@pytest.mark.parametrize(("planes", "bits", "compression"), [(3, 8, 1), (3, 8, 8), (3, 16, 8)])
+def test_a_tiff_in_planes(planes, bits, compression):
+    assert (load(planar_tiff(planes, bits, compression)) == 0x80).all()
+
+
+@pytest.mark.parametrize(("planes", "bits", "compression"), [(3, 16, 1), (4, 16, 1), (2, 8, 8)])
+def test_a_tiff_whose_planes_pillow_confuses_is_refused(planes, bits, compression):
+    with pytest.raises(UnreadableImage, match=f"{planes} separate planes of {bits}") as caught:
+        load(planar_tiff(planes, bits, compression))
+    assert caught.value.hint == "save it as JPEG or PNG"
+
+
 def test_cmyk_jpeg_looks_like_its_original():
     data = encode(FACE.convert("CMYK"), "JPEG", quality=95)  # Pillow writes Adobe's inverted kind
     assert b"Adobe" in data

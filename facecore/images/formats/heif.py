@@ -44,7 +44,7 @@ def read_heif(data: bytes, limits: Limits, measure: Callable[[bytes], tuple[int,
     """
     size = measure(data)
     check_pixels(size, limits)
-    memory = size[0] * size[1] * 12  # YUV, RGB, Pillow's copy and the result
+    memory = size[0] * size[1] * 16  # YUV, RGB, alpha, Pillow's copies and the result
     check_memory(size, memory, limits, len(data))
     return Still("HEIF", data, *size, memory)  # upright, as the pixels of `from_pillow`
 

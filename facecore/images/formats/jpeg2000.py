@@ -19,7 +19,7 @@ _KEPT = frozenset([0xFF51, 0xFF52, 0xFF53, 0xFF5C, 0xFF5D, 0xFF5E, 0xFF5F])
 _LEFT_OUT = frozenset([0xFF55, 0xFF57, 0xFF58, 0xFF63, 0xFF64])  # TLM, PLM, PLT, CRG, COM
 # Markers of the header of a tile-part (ITU-T T.800, table A.3): no size, but PLT, PPT and COM.
 _IN_TILE = _KEPT - {_SIZE} | {0xFF58, 0xFF61, 0xFF64}
-_SRGB, _GREY, _SYCC = 16, 17, 18
+_UNSPECIFIED, _SRGB, _GREY, _SYCC = 0, 16, 17, 18  # OpenJPEG writes 0 if it is not told
 # OpenJPEG allocates memory for each of these before reading any of its data.
 _MAX_TILES = 1024
 _MAX_BLOCKS = 2**17  # precincts and code blocks
@@ -29,7 +29,7 @@ _CUT = "the JPEG 2000 is cut off"
 
 def read_jpeg2000(data: bytes, limits: Limits) -> Still:
     """Check a JP2 file or a bare code stream, and rebuild it with the boxes of a still picture."""
-    colour: int | None = None
+    colour, definition = _UNSPECIFIED, b""
     stream = data
     if not data.startswith(b"\xff\x4f\xff\x51"):
         boxes = dict(reversed(list(_boxes(data, 0, len(data)))))
@@ -39,12 +39,22 @@ def read_jpeg2000(data: bytes, limits: Limits) -> Still:
         if b"pclr" in header:
             raise UnreadableImage("the JPEG 2000 has a palette", "save it as JPEG or PNG")
         specified = header.get(b"colr", b"")
-        if specified[:1] == b"\1" and len(specified) >= 7:
+        if specified[:1] == b"\1":
             colour = int.from_bytes(specified[3:7])
+        # A colour profile names its colour space in its bytes 16 to 19.
+        if colour not in (_UNSPECIFIED, _SRGB, _GREY, _SYCC) or specified[19:23] == b"CMYK":
+            raise UnreadableImage(
+                "the JPEG 2000 has an unsupported colour space", "save it as JPEG or PNG"
+            )
+        definition = header.get(b"cdef", b"")
         stream = boxes[b"jp2c"]
     rebuilt, size, channels, bits = _code_stream(stream, limits)
     width, height = size
-    if colour not in (_SRGB, _GREY, _SYCC):
+    if definition and not _is_plain(definition, channels):
+        raise UnreadableImage(
+            "the JPEG 2000 has channels of an unsupported order or kind", "save it as JPEG or PNG"
+        )
+    if colour == _UNSPECIFIED:
         colour = _SRGB if channels > 2 else _GREY
     # OpenJPEG's 32-bit samples, Pillow's pixels and the result.
     memory = width * height * (4 * channels + 4 + 3)
@@ -63,6 +73,16 @@ def read_jpeg2000(data: bytes, limits: Limits) -> Still:
         + _box(b"jp2c", rebuilt)
     )
     return Still("JPEG 2000", file, width, height, memory)
+
+
+def _is_plain(definition: bytes, channels: int) -> bool:
+    """Return whether a `cdef` box defines the colours in their order, then at most an alpha."""
+    colours = 3 if channels > 2 else 1
+    if len(definition) != 2 + 6 * channels:
+        return False
+    rows = sorted(struct.iter_unpack(">HHH", definition[2:]))
+    plain = rows[:colours] == [(i, 0, i + 1) for i in range(colours)]
+    return plain and all(row[:2] in ((colours, 1), (colours, 2)) for row in rows[colours:])
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, bytes]]:

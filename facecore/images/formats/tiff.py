@@ -65,6 +65,12 @@ def read_tiff(data: bytes, limits: Limits) -> Still:
             "save it as JPEG or PNG",
         )
     planes = channels if one(_PLANAR, 1) == 2 else 1
+    # Pillow would read 16-bit planes as 8-bit ones, and confuse planes of grey and alpha.
+    if planes == 2 or (planes > 1 and depth == 16 and compression == _NONE):
+        raise UnreadableImage(
+            f"the TIFF has unsupported pixels: {planes} separate planes of {depth} bits",
+            "save it as JPEG or PNG",
+        )
     tiled = _TILES in tags
     if tiled:
         tile = one(_TILE_WIDTH, 0), one(_TILE_HEIGHT, 0)
