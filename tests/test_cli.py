@@ -54,6 +54,32 @@ def test_compare_others(capsys: pytest.CaptureFixture[str], face: str, hopper_pa
     assert out.startswith("NOT the same person")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full device is Linux's")
+@pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full"])
+def test_an_error_that_cannot_be_printed_keeps_its_status(closed: str, tmp_path: Path) -> None:
+    for arguments, status in (
+        ("compare a.jpg b.jpg --json", 2),
+        ("compare", 2),
+        ("group create staff --gallery door", 0),
+        ("group list --gallery door", 0),
+    ):
+        command = f"{sys.executable} -m facecore.cli {arguments} {closed}"
+        done = subprocess.run(command, shell=True, cwd=tmp_path, stdout=subprocess.PIPE)
+        assert (done.returncode, bool(done.stdout)) == (status, status == 0), command
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a working directory")
+def test_a_working_directory_that_was_deleted_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    status, _, err = run(capsys, "group", "list", "--gallery", "door")
+    assert status == 2
+    assert "the working directory was deleted" in err
+
+
 @pytest.mark.parametrize(
     ("similarity", "strangers"),
     [(-0.9, "at least 1 in 2 pairs"), (0.2, "about 1 in 100 pairs"), (0.99, "fewer than 1 in ")],

@@ -116,6 +116,22 @@ def make_private(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
+def absolute(path: Path) -> Path:
+    """Make a path absolute.
+
+    Raises
+    ------
+    InvalidParameter
+        The path is relative, and the working directory was deleted.
+    """
+    try:
+        return path.absolute()
+    except OSError as error:
+        raise InvalidParameter(
+            f"{path} cannot be found: the working directory was deleted", "go to another folder"
+        ) from error
+
+
 def make_folder(path: Path, mode: int = 0o777) -> None:
     """Create a folder, with `mode` subject to the umask, and its missing parents.
 

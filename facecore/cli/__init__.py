@@ -24,7 +24,7 @@ from facecore.cli import (
     serve,
     weights,
 )
-from facecore.cli.common import ERROR, Commands, Parser, complain
+from facecore.cli.common import ERROR, Commands, Parser, complain, discard
 from facecore.errors import FacecoreError
 
 __all__ = ["main"]
@@ -32,6 +32,8 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    if sys.stderr is None:  # closed by the caller
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Escape names that the output encoding cannot represent.
@@ -59,10 +61,7 @@ def _print(text: str) -> bool:
         complain("OutputNotWritten", f"standard output cannot be written: {error.strerror}")
     else:
         return True
-    # Python flushes standard output at exit and would fail again.
-    descriptor = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(descriptor, sys.stdout.fileno())
-    os.close(descriptor)
+    discard(sys.stdout)
     return False
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from facecore._utils.text import is_printable
 
@@ -34,8 +35,17 @@ def crowd(path: object, others: int, hint: str = "") -> list[str]:
 
 
 def complain(code: str, text: str) -> None:
-    """Print an error to standard error, in one line."""
-    print(f"facecore: {code}: {' '.join(text.split())}", file=sys.stderr)
+    """Print an error to standard error, in one line; without a reader, the exit status remains."""
+    try:
+        print(f"facecore: {code}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    except OSError:
+        discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Discard what a stream could not write: Python would fail again when it exits."""
+    with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 class Parser(argparse.ArgumentParser):

@@ -40,7 +40,7 @@ the network and the limit into the pack's manifest.
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this module."""
-    verbs = commands.group("weights", "model packs: list, pull, verify, adopt, measure, remove")
+    verbs = commands.group("weights", "model packs: list, pull, verify, adopt, remove")
     verbs.add("list", _list, "List every pack with its licences, caveats and calibration.")
     pull = verbs.add("pull", _pull, "Download a pack into the cache.")
     pull.add_argument("name", metavar="NAME", help="a name from: facecore weights list")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facecore._utils.atomic_files import make_folder, staged
+from facecore._utils.atomic_files import absolute, make_folder, staged
 from facecore._utils.csv_text import csv_bytes
 from facecore.collections.clusters import Clusters
 from facecore.collections.faces import FoundFace
@@ -113,7 +113,7 @@ def check_absent(out: Path) -> None:
     """Check, before a long computation, that a folder can be created."""
     if os.path.lexists(out):
         raise InvalidParameter(f"{out} exists", "name a folder that does not exist yet")
-    make_folder(out.absolute().parent)
+    make_folder(absolute(out).parent)
 
 
 def _link(face: FoundFace, folder: Path, final: Path) -> None:

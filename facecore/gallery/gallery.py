@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Never
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facecore._utils.atomic_files import absolute
 from facecore.errors import (
     ContractMismatch,
     FacecoreError,
@@ -141,7 +142,7 @@ class Gallery:
             raise InvalidParameter(f"address is {address!r:.80}", f"give a folder, or {EXAMPLE}")
         self.address = os.fspath(address)
         if "://" not in self.address:  # a folder; the working directory may change
-            self.address = str(Path(self.address).absolute())
+            self.address = str(absolute(Path(self.address)))
         pack = engine.pack
         self._contract = Contract(engine.contract_id, pack.name, pack.embedder.output.dimension)
         self.key = None if key is None else as_key(key)

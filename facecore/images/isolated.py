@@ -200,6 +200,8 @@ class _Child:
     """A decoding process and its socket."""
 
     def __init__(self, memory: int, seconds: float) -> None:
+        import fcntl  # not on Windows
+
         self.busy = False  # with a picture whose answer has not arrived
         self._seconds = seconds
         try:
@@ -207,14 +209,17 @@ class _Child:
         except OSError as error:  # the limit on open files
             raise _cannot_start(str(error)) from error
         file, self._shared = _share()
-        passed = [theirs.fileno()] if file is None else [theirs.fileno(), file]
-        numbers = [memory, -int(-seconds // 1), *passed]
+        own = [theirs.fileno()] if file is None else [theirs.fileno(), file]
+        passed: list[int] = []
         # One thread per process: each thread's stack and heap count towards the memory limit.
         alone = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         # By default, glibc returns the pixels' pages after each picture.  Faulting them in again
         # takes as long as a third of the decoding.
         kept = {"MALLOC_MMAP_THRESHOLD_": f"{_KEPT // 2}", "MALLOC_TRIM_THRESHOLD_": f"{_KEPT}"}
         try:
+            # Popen replaces 0 to 2 in the child; these numbers are free if the caller closed them.
+            passed += [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3) for number in own]
+            numbers = [memory, -int(-seconds // 1), *passed]
             self._process = subprocess.Popen(
                 # -P and an empty PYTHONPATH keep the first imports out of the working directory,
                 # which may hold files of strangers.
@@ -234,8 +239,8 @@ class _Child:
             raise _cannot_start(str(error)) from error
         finally:
             theirs.close()
-            if file is not None:
-                os.close(file)
+            for number in [*passed, *own[1:]]:
+                os.close(number)
         self._end = weakref.finalize(self, _end, self._process, self._socket, os.getpid())
         try:
             self._receive(time.monotonic() + 60)  # importing from a slow disk

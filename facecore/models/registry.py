@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from facecore._utils.atomic_files import absolute
 from facecore.errors import PackNotFound
 from facecore.models.schema import is_file_name, is_pack_name, parse, read_toml, require
 
@@ -89,7 +90,7 @@ def cache_root() -> Path:
     """Return the folder of pulled packs: ``packs`` in ``$FACECORE_CACHE`` or the user's cache."""
     override = os.environ.get(CACHE_VARIABLE)
     if override:
-        return Path(os.path.expanduser(override)).absolute() / "packs"
+        return absolute(Path(os.path.expanduser(override))) / "packs"
     import platformdirs  # not needed for shipped packs
 
     return platformdirs.user_cache_path("facecore", appauthor=False) / "packs"

@@ -409,6 +409,20 @@ def test_hard_limits_of_the_system_and_unlimited_memory_end_no_process() -> None
     )
 
 
+def test_closed_standard_streams_are_no_obstacle() -> None:
+    in_child(
+        "import os\n"
+        "from facecore.images import IsolatedDecoder, load\n"
+        "from tests.images.fuzzing import corpus\n"
+        "os.close(0)\n"
+        "os.close(1)\n"
+        "decoder = IsolatedDecoder(1)\n"
+        "load(corpus()[0], decoder=decoder)\n"
+        "decoder.close()\n"
+        "os._exit(0)\n"
+    )
+
+
 def test_a_fork_has_processes_of_its_own_and_they_end_with_their_parent() -> None:
     code = (
         "import gc, os\n"
