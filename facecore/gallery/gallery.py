@@ -141,7 +141,8 @@ class Gallery:
         if not isinstance(address, (str, os.PathLike)):
             raise InvalidParameter(f"address is {address!r:.80}", f"give a folder, or {EXAMPLE}")
         self.address = os.fspath(address)
-        if "://" not in self.address:  # a folder; the working directory may change
+        if not (is_milvus(self.address) or "://" in self.address):
+            # A folder; the working directory may change.
             self.address = str(absolute(Path(self.address)))
         pack = engine.pack
         self._contract = Contract(engine.contract_id, pack.name, pack.embedder.output.dimension)
