@@ -5,8 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 __all__ = ["ReadersWriterLock"]
+
+# Seconds until a waiting thread looks again: a second Ctrl-C may keep the first from waking it.
+_PATIENCE = 0.5
+
+
+class _Use(NamedTuple):
+    writes: bool
+    inside: bool
+    arrived: int  # value of `_writes` then
 
 
 class ReadersWriterLock:
@@ -18,6 +28,10 @@ class ReadersWriterLock:
     Not re-entrant: a thread that holds the lock, for reading or writing, and requests it again
     may deadlock.
 
+    An exception of a signal handler (Ctrl-C) leaves the lock intact.  Python runs handlers between
+    calls of C code, so one such call marks a thread as inside, and another one as gone.
+    `threading.Condition`, written in Python, may lose its mutex.
+
     Examples
     --------
     >>> lock = ReadersWriterLock()
@@ -28,61 +42,63 @@ class ReadersWriterLock:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
-        self._readers = 0  # inside
-        self._writer = False  # inside
-        self._readers_waiting = 0
-        self._writers_waiting = 0
-        self._due = 0  # readers that waited when the last writer left: they precede the next writer
-        self._writes = 0  # number of finished writes
+        self._mutex = threading.Lock()
+        self._uses: dict[object, _Use] = {}  # of all that are inside or wait
+        self._bells: list[threading.Lock] = []  # each is released to wake one waiting thread
+        self._writes = 0  # number of writers that left
 
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Hold the lock for reading, shared with other readers."""
-        with self._changed:
-            self._enter_reading()
+        me = object()
         try:
+            self._enter(me, writes=False)
             yield
         finally:
-            with self._changed:
-                self._readers -= 1
-                if not self._readers and self._writers_waiting:
-                    self._changed.notify_all()
+            self._uses.pop(me, None)
+            self._wake()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the lock for writing, exclusively."""
-        with self._changed:
-            self._enter_writing()
+        me = object()
         try:
+            self._enter(me, writes=True)
             yield
         finally:
-            with self._changed:
-                self._writer = False
-                self._writes += 1
-                self._due = self._readers_waiting
-                self._changed.notify_all()
+            self._writes += 1
+            self._uses.pop(me, None)
+            self._wake()
 
-    def _enter_reading(self) -> None:
-        if self._writer or self._writers_waiting:
-            arrived = self._writes
-            self._readers_waiting += 1
-            try:
-                while self._writer or (self._writers_waiting and self._writes == arrived):
-                    self._changed.wait()
-            finally:  # also if Ctrl-C interrupts the wait
-                self._readers_waiting -= 1
-                if self._writes != arrived and self._due:
-                    self._due -= 1
-                self._changed.notify_all()
-        self._readers += 1
+    def _enter(self, me: object, *, writes: bool) -> None:
+        arrived = self._writes
+        while True:
+            with self._mutex:
+                if self._is_free(me, writes=writes, arrived=arrived):
+                    self._uses[me] = _Use(writes, True, arrived)
+                    return
+                self._uses[me] = _Use(writes, False, arrived)
+                bell = threading.Lock()
+                bell.acquire()
+                self._bells.append(bell)
+            bell.acquire(timeout=_PATIENCE)
 
-    def _enter_writing(self) -> None:
-        self._writers_waiting += 1
-        try:
-            while self._writer or self._readers or self._due:
-                self._changed.wait()
-        finally:
-            self._writers_waiting -= 1
-            self._changed.notify_all()  # an interrupted writer must not block readers
-        self._writer = True
+    def _is_free(self, me: object, *, writes: bool, arrived: int) -> bool:
+        for who, use in list(self._uses.items()):
+            if who is me:
+                continue
+            if use.inside:
+                blocks = use.writes or writes
+            elif writes:
+                blocks = not use.writes and use.arrived != self._writes
+            else:
+                blocks = use.writes and arrived == self._writes
+            if blocks:
+                return False
+        return True
+
+    def _wake(self) -> None:
+        with self._mutex:
+            bells, self._bells = self._bells, []
+        for bell in bells:
+            bell.release()

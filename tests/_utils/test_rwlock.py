@@ -4,7 +4,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from interrupts import interrupted
 
+from facecore._utils import rwlock
 from facecore._utils.rwlock import ReadersWriterLock
 
 LONG = 30.0  # seconds; only a failing test waits this long
@@ -14,7 +16,8 @@ def waiting(lock, readers=0, writers=0):
     """Return when so many threads wait for the lock; only its private counters show it."""
     deadline = threading.Event()
     for _ in range(3000):
-        if (lock._readers_waiting, lock._writers_waiting) == (readers, writers):
+        uses = [use.writes for use in list(lock._uses.values()) if not use.inside]
+        if (uses.count(False), uses.count(True)) == (readers, writers):
             return
         deadline.wait(0.01)
     pytest.fail("nobody waits")
@@ -108,20 +111,42 @@ def test_an_error_inside_releases_it():
 
 
 @pytest.mark.parametrize("hold", ["reading", "writing"])
-def test_an_interrupted_wait_leaves_nothing_behind(hold, monkeypatch):
+@pytest.mark.parametrize("occupied", [False, True])
+def test_an_interrupt_at_any_moment_leaves_nothing_behind(hold, occupied):
     lock = ReadersWriterLock()
 
-    def interrupt(timeout=None):
-        raise KeyboardInterrupt
-
-    with lock.writing(), monkeypatch.context() as patch:
-        patch.setattr(lock._changed, "wait", interrupt)
-        with pytest.raises(KeyboardInterrupt), getattr(lock, hold)():
+    def enter():
+        with getattr(lock, hold)():
             pass
-    with lock.writing():
-        pass
-    with lock.reading():
-        pass
+
+    def wait_and_enter():
+        inside, leave = threading.Event(), threading.Event()
+
+        def occupy():
+            with lock.writing():
+                inside.set()
+                leave.wait(LONG)
+
+        other = start(occupy)
+        inside.wait(LONG)
+        leaver = threading.Timer(0.01, leave.set)
+        leaver.start()
+        try:
+            enter()
+        finally:
+            leave.set()
+            finish(other)
+
+    def use():
+        with lock.writing():
+            pass
+        with lock.reading():
+            pass
+
+    work, modules = (wait_and_enter, [rwlock]) if occupied else (enter, [rwlock, threading])
+    for _ in interrupted(work, *modules):
+        finish(start(use))
+        assert not lock._uses
 
 
 def test_counts_are_exact_under_load():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import cache, partial
@@ -15,6 +18,7 @@ from facecore._utils.forks import leak_in_children
 from facecore.errors import (
     ContractMismatch,
     GalleryCorrupt,
+    GalleryLocked,
     GalleryNotWritable,
     InvalidParameter,
     WrongKey,
@@ -58,6 +62,18 @@ _DURABLE = (
 
 _MAGIC = b"SQLite format 3\0"
 
+# POSIX drops all locks of a process on a file as soon as the process closes any handle of it.
+# SQLite takes care within one copy of its library; a plain read, and SQLCipher beside SQLite, do
+# not: https://sqlite.org/howtocorrupt.html, sections 2.2 and 2.2.1.
+_opening = threading.Lock()
+_connections: weakref.WeakKeyDictionary[Any, tuple[tuple[int, ...], Any, bool]] = (
+    weakref.WeakKeyDictionary()  # open connections: file, driver, whether it has a key
+)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release
+    )
+
 
 class Database:
     """Open connections to the file of a gallery, plain or encrypted.
@@ -100,13 +116,11 @@ class Database:
         ------
         WrongKey
         """
-        head, size = b"", 0
-        with suppress(OSError), self.path.open("rb") as stream:
-            head, size = stream.read(len(_MAGIC)), self.path.stat().st_size
-        if not head or size % PAGE:
+        with _opening:
+            keyed = [has_key for _, has_key in _open_here(self.path)]
+            plain = not keyed[0] if keyed else _looks_plain(self.path)
+        if plain is None:
             return  # new, or damaged
-        # The damaged header of a plain file still has most of its bytes.
-        plain = sum(a == b for a, b in zip(head, _MAGIC, strict=False)) > len(_MAGIC) / 2
         if plain and self._key is not None:
             raise WrongKey(
                 f"{self.path} is not encrypted, and a key was given",
@@ -163,14 +177,20 @@ class Database:
             return False
 
     def _open(self, options: str) -> sqlite3.Connection:
-        connection: sqlite3.Connection = self.driver.connect(
-            f"{self.path.absolute().as_uri()}?{options}",
-            uri=True,
-            timeout=PATIENCE,
-            isolation_level=None,
-            check_same_thread=False,
-            factory=_referable(self.driver.Connection),
-        )
+        with _opening:
+            if any(driver is not self.driver for driver, _ in _open_here(self.path)):
+                raise GalleryLocked(
+                    f"{self.path.parent} is open in this process", "close it in all processes first"
+                )
+            connection: sqlite3.Connection = self.driver.connect(
+                f"{self.path.absolute().as_uri()}?{options}",
+                uri=True,
+                timeout=PATIENCE,
+                isolation_level=None,
+                check_same_thread=False,
+                factory=_registered(self.driver.Connection),
+            )
+            _connections[connection] = _file(self.path), self.driver, self._key is not None
         leak_in_children(connection)  # https://sqlite.org/howtocorrupt.html, section 2.6
         try:
             if self._key is not None:
@@ -207,9 +227,44 @@ def quoted(key: bytes) -> str:
 
 
 @cache
-def _referable(kind: type[sqlite3.Connection]) -> type[sqlite3.Connection]:
-    """Derive a class of connections that supports weak references."""
-    return type("Connection", (kind,), {})
+def _registered(kind: Any) -> Any:
+    """Derive a class of connections that leave `_connections` once they are closed."""
+
+    class Connection(kind):  # type: ignore[misc]
+        def close(self) -> None:
+            super().close()
+            _connections.pop(self, None)
+
+    return Connection
+
+
+def _open_here(path: Path) -> list[tuple[Any, bool]]:
+    """Return driver and keyedness of this process's connections to a file; hold `_opening`."""
+    file = _file(path)
+    # `keyrefs` makes a list in one step; other threads close connections meanwhile.
+    found = [reference() for reference in _connections.keyrefs()]
+    entries = [_connections.get(connection) for connection in found if connection is not None]
+    return [entry[1:] for entry in entries if entry and file and entry[0] == file]
+
+
+def _file(path: Path) -> tuple[int, ...]:
+    """Return what identifies a file in this process, not in its forks; nothing if missing."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return os.getpid(), status.st_dev, status.st_ino
+
+
+def _looks_plain(path: Path) -> bool | None:
+    """Read whether a file is not encrypted; None if it is new or damaged."""
+    head, size = b"", 0
+    with suppress(OSError), path.open("rb") as stream:
+        head, size = stream.read(len(_MAGIC)), path.stat().st_size
+    if not head or size % PAGE:
+        return None
+    # The damaged header of a plain file still has most of its bytes.
+    return sum(a == b for a, b in zip(head, _MAGIC, strict=False)) > len(_MAGIC) / 2
 
 
 def refuse_foreign(connection: sqlite3.Connection, path: Path) -> int:
@@ -251,8 +306,8 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 @contextmanager
 def changing(connection: sqlite3.Connection) -> Iterator[None]:
     """Run a transaction: commit at the end, roll back after an error."""
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")  # inside: Ctrl-C may come right after it
         yield
         connection.execute("COMMIT")
     finally:

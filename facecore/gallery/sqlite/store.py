@@ -16,6 +16,7 @@ from facecore.errors import (
     GalleryCorrupt,
     GalleryLocked,
     GalleryNotWritable,
+    GalleryUnusable,
     InvalidParameter,
 )
 from facecore.gallery.records import Contract
@@ -208,12 +209,11 @@ class Store:
             raise GalleryLocked(f"{self.path.parent} was opened with read_only=True")
         with self._changing, translate_errors(self._database):
             self.check_usable()  # it may have been closed while this thread waited
-            self._writer.execute("BEGIN IMMEDIATE")
-            changes = Transaction(
-                self._writer, self._contract.dimension, self._key, self._check_in_place
-            )
             try:
-                yield changes
+                self._writer.execute("BEGIN IMMEDIATE")  # inside: Ctrl-C may come right after it
+                yield Transaction(
+                    self._writer, self._contract.dimension, self._key, self._check_in_place
+                )
             finally:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
@@ -302,11 +302,11 @@ class Store:
     def check_usable(self) -> None:
         """Refuse a gallery that was closed or forked."""
         if self.inherited:
-            raise InvalidParameter(
+            raise GalleryUnusable(
                 "this gallery was opened by another process", "open it in the process that uses it"
             )
         if self.closed:
-            raise InvalidParameter("the gallery is closed")
+            raise GalleryUnusable("the gallery is closed")
 
     def _log_bytes(self) -> int:
         return file_size(self.path.with_name(f"{self.path.name}-wal"))
