@@ -192,6 +192,8 @@ def test_16_bits_and_more_scans_cost_more() -> None:
     turned = 15.2  # bytes a pixel, measured on an AVIF with alpha in 4:4:4
     avif = read_still(b"\0\0\0\x18ftypavif" + bytes(99), DEFAULT_LIMITS, lambda _: (64, 64))
     assert avif.memory >= 64 * 64 * turned
+    # A photo of 49 megapixels, as phones take them.
+    read_still(b"\0\0\0\x18ftypheic" + bytes(2**20), DEFAULT_LIMITS, lambda _: (8064, 6048))
 
 
 def test_a_few_bytes_never_get_hundreds_of_megabytes() -> None:
@@ -316,6 +318,7 @@ def test_a_jpeg_2000_of_plain_colours(
         ("CMYK", SRGB[:-1] + b"\x0c", []),
         ("RGB", SRGB[:-1] + b"\x0e", []),  # CIELab
         ("RGBA", b"\2\0\0" + bytes(16) + b"CMYK" + bytes(99), []),
+        ("RGB", b"\3\0\0" + bytes(16) + b"Lab " + bytes(99), []),
         ("RGB", SRGB, [(0, 0, 3), (1, 0, 2), (2, 0, 1)]),
         ("RGBA", SRGB, [(0, 1, 0), (1, 0, 1), (2, 0, 2), (3, 0, 3)]),
         ("RGBA", SRGB, [*COLOURS, (3, 65535, 65535)]),

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import struct
 import subprocess
 import sys
 import threading
@@ -223,29 +224,35 @@ def test_a_tiff_that_pillow_reads_too_dark_or_inverted_is_refused(bits, photomet
     assert caught.value.hint == "save it as JPEG or PNG"
 
 
-def planar_tiff(planes: int, bits: int, compression: int) -> bytes:
-    """Return a TIFF of middle grey whose channels are separate planes."""
+def planar_tiff(planes: int, bits: int, compression: int) -> tuple[bytes, np.ndarray]:
+    """Return a TIFF whose channels are separate planes, and its samples (16, 16, planes)."""
+    samples = np.random.default_rng(planes).integers(0, 2**bits, (planes, 16, 16))
+    stored = [plane.astype(f"<u{bits // 8}").tobytes() for plane in samples]
+    if compression == 8:
+        stored = [zlib.compress(plane, 0) for plane in stored]  # all of one length
     tags = {256: 16, 257: 16, 259: compression, 262: 2 if planes > 2 else 1, 277: planes,
             278: 16, 284: 2}  # fmt: skip
     several = {258: (4, [bits] * planes)} | ({338: (3, [2])} if planes in (2, 4) else {})
-    plane = b"\x80" * (32 * bits)
-    data = hostile.tiff(
-        {tag: (3, [value]) for tag, value in tags.items()} | several,
-        zlib.compress(plane) if compression == 8 else plane,
-        times=planes,
+    of_one = hostile.tiff(
+        {tag: (3, [value]) for tag, value in tags.items()} | several, stored[0], times=planes
     )
-    return data + plane * planes  # the strips share bytes, but must not exceed the file
+    place, size = len(of_one) - len(stored[0]), len(stored[0])
+    apart = np.array([place + k * size for k in range(planes)], "<u4").tobytes()
+    data = of_one.replace(struct.pack("<I", place) * planes, apart) + b"".join(stored[1:])
+    return data, np.moveaxis(samples, 0, -1)
 
 
 @pytest.mark.parametrize(("planes", "bits", "compression"), [(3, 8, 1), (3, 8, 8), (3, 16, 8)])
 def test_a_tiff_in_planes(planes, bits, compression):
-    assert (load(planar_tiff(planes, bits, compression)) == 0x80).all()
+    data, samples = planar_tiff(planes, bits, compression)
+    wanted = samples[..., ::-1] / (257 if bits == 16 else 1)
+    np.testing.assert_allclose(load(data), wanted, atol=1)  # Pillow takes the upper byte
 
 
 @pytest.mark.parametrize(("planes", "bits", "compression"), [(3, 16, 1), (4, 16, 1), (2, 8, 8)])
 def test_a_tiff_whose_planes_pillow_confuses_is_refused(planes, bits, compression):
     with pytest.raises(UnreadableImage, match=f"{planes} separate planes of {bits}") as caught:
-        load(planar_tiff(planes, bits, compression))
+        load(planar_tiff(planes, bits, compression)[0])
     assert caught.value.hint == "save it as JPEG or PNG"
 
 

@@ -44,7 +44,8 @@ def read_heif(data: bytes, limits: Limits, measure: Callable[[bytes], tuple[int,
     """
     size = measure(data)
     check_pixels(size, limits)
-    memory = size[0] * size[1] * 16  # YUV, RGB, alpha, Pillow's copies and the result
+    # YUV, RGB, alpha, Pillow's copies and the result; only AVIF is turned by us.
+    memory = size[0] * size[1] * (16 if heif_kind(data) == "AVIF" else 13)
     check_memory(size, memory, limits, len(data))
     return Still("HEIF", data, *size, memory)  # upright, as the pixels of `from_pillow`
 

@@ -41,8 +41,11 @@ def read_jpeg2000(data: bytes, limits: Limits) -> Still:
         specified = header.get(b"colr", b"")
         if specified[:1] == b"\1":
             colour = int.from_bytes(specified[3:7])
-        # A colour profile names its colour space in its bytes 16 to 19.
-        if colour not in (_UNSPECIFIED, _SRGB, _GREY, _SYCC) or specified[19:23] == b"CMYK":
+        # A colour profile (methods 2 and 3) names its colour space in its bytes 16 to 19.
+        profiled = specified[:1] in (b"\2", b"\3")
+        if colour not in (_UNSPECIFIED, _SRGB, _GREY, _SYCC) or (
+            profiled and specified[19:23] not in (b"RGB ", b"GRAY")
+        ):
             raise UnreadableImage(
                 "the JPEG 2000 has an unsupported colour space", "save it as JPEG or PNG"
             )
