@@ -20,8 +20,8 @@ from facecore._utils.extras import require_extra
 from facecore._version import __version__
 from facecore.collections.faces import PictureFaces, read_faces
 from facecore.engine import FaceEngine
-from facecore.errors import ArchiveCorrupt, ContractMismatch, FacecoreError, InvalidParameter
-from facecore.gallery.vector_file import vector_schema
+from facecore.errors import ContractMismatch, FacecoreError, InvalidParameter
+from facecore.gallery.vector_file import parquet_errors, vector_schema
 from facecore.images import Limits
 from facecore.images.folders import listed_paths, pictures_below
 
@@ -209,22 +209,12 @@ def _writer(pq: Any, stream: Any, schema: Any) -> Any:
 
 def _join(schema: Any, parts: Sequence[_Part], out: Path) -> tuple[int, dict[str, int]]:
     """Copy the row groups into one file; return the number of faces, and of refusals by code."""
-    pa = require_extra("pyarrow", "bulk")
     pq = require_extra("pyarrow.parquet", "bulk")
     faces, refused = 0, Counter[str]()
     with written_whole(out) as stream, _writer(pq, stream, schema) as writer:
         for part in parts:
-            try:
+            with parquet_errors(part.file, "remove it, and run this again"):
                 table = pq.read_table(part.file, page_checksum_verification=True)
-            except MemoryError:
-                raise
-            except (pa.ArrowException, OSError) as error:
-                if isinstance(error, OSError) and error.errno:
-                    raise InvalidParameter(f"{part.file} cannot be read: {error}") from error
-                reason = " ".join(str(error).split())
-                raise ArchiveCorrupt(
-                    f"{part.file} cannot be read: {reason:.200}", "remove it, and run this again"
-                ) from error
             codes = table["code"].drop_null().to_pylist()
             faces += len(table) - len(codes)
             refused.update(codes)

@@ -71,11 +71,12 @@ def write_people(clusters: Clusters, out: Path | str) -> None:
     check_absent(out)
     try:
         with staged(out) as folder:
+            real = out.resolve()  # the system follows ".." from there, not from a link
             for person in clusters.people:
                 home = folder / person.name
                 home.mkdir()
                 for face in person.faces:
-                    _link(face, home, out / person.name)
+                    _link(face, home, real / person.name)
             rows = (
                 (p.name, str(f.path), f.number, *(round(float(v), 2) for v in f.face.box))
                 for p in clusters.people
@@ -121,9 +122,8 @@ def _link(face: FoundFace, folder: Path, final: Path) -> None:
     name = f"{face.path.stem[:50]}{face.link_ending}{face.path.suffix}"  # at most 255 bytes
     if (folder / name).is_symlink() or (folder / name).exists():
         return  # duplicate of a linked file
-    # The system follows ".." from the real folder, not from a link to it.
     picture = face.path.parent.resolve() / face.path.name
     try:
-        (folder / name).symlink_to(os.path.relpath(picture, final.resolve()))
-    except (OSError, ValueError, NotImplementedError):
+        (folder / name).symlink_to(os.path.relpath(picture, final))
+    except (OSError, ValueError, NotImplementedError):  # no links here, or on another drive
         shutil.copyfile(picture, folder / name)

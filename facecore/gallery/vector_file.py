@@ -7,6 +7,7 @@ usable face has one row, with the code and message of its error and nulls in pla
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facecore._utils.extras import require_extra
-from facecore.errors import ArchiveCorrupt, ContractMismatch, InvalidParameter
+from facecore.errors import ArchiveCorrupt, ContractMismatch, FacecoreError, InvalidParameter
 from facecore.gallery.archive import Moved, store_missing
 from facecore.gallery.bulk_import import face_id_of
 from facecore.gallery.enrolment import new_faces
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from facecore.engine import FaceEngine
     from facecore.gallery.gallery import Gallery
 
-__all__ = ["UserFrom", "is_vector_file", "load_vectors", "vector_schema"]
+__all__ = ["UserFrom", "is_vector_file", "load_vectors", "parquet_errors", "vector_schema"]
 
 UserFrom = Literal["folder", "picture"]
 
@@ -116,30 +117,39 @@ def load_vectors(
 
     check_choice(user, "user", UserFrom)
     check_name(group)
-    pa = require_extra("pyarrow", "bulk")
     pq = require_extra("pyarrow.parquet", "bulk")
     faces = present = 0
+    with (
+        parquet_errors(path, "run facecore embed again"),
+        Path(path).open("rb") as stream,  # a system error has its number; pyarrow's may not
+        pq.ParquetFile(stream, page_checksum_verification=True) as file,
+    ):
+        _check(file.schema_arrow, gallery)
+        rows = 2 * file.metadata.num_rows
+        with tqdm(total=rows, desc="loading", unit="row", disable=not progress) as bar:
+            reader = _Reader(file, gallery, group, user, bar)
+            for _ in reader:
+                pass
+            gallery.create_group(group, exist_ok=True)
+            for batch in reader:
+                faces += len(batch.faces)
+                present += store_missing(gallery, group, batch.faces, batch.vectors)
+    return Moved(1, faces, present)
+
+
+@contextmanager
+def parquet_errors(path: Path | str, hint: str) -> Iterator[None]:
+    """Convert damage to ArchiveCorrupt, and errors of the system to InvalidParameter."""
+    pa = require_extra("pyarrow", "bulk")
     try:
-        with (
-            Path(path).open("rb") as stream,  # a system error has its number; pyarrow's may not
-            pq.ParquetFile(stream, page_checksum_verification=True) as file,
-        ):
-            _check(file.schema_arrow, gallery)
-            rows = 2 * file.metadata.num_rows
-            with tqdm(total=rows, desc="loading", unit="row", disable=not progress) as bar:
-                reader = _Reader(file, gallery, group, user, bar)
-                for _ in reader:
-                    pass
-                gallery.create_group(group, exist_ok=True)
-                for batch in reader:
-                    faces += len(batch.faces)
-                    present += store_missing(gallery, group, batch.faces, batch.vectors)
+        yield
+    except (FacecoreError, MemoryError):  # MemoryError: pyarrow's are ArrowExceptions too
+        raise
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise InvalidParameter(f"{path} cannot be read: {error.strerror}") from error
         text = " ".join(str(error).split())
-        raise ArchiveCorrupt(f"{path}: {text:.200}", "run facecore embed again") from error
-    return Moved(1, faces, present)
+        raise ArchiveCorrupt(f"{path} cannot be read: {text:.200}", hint) from error
 
 
 def _check(schema: Any, gallery: Gallery) -> None:
